@@ -1,0 +1,23 @@
+"""Environments of prefrl: importing this registers them with Gymnasium, and loads no MuJoCo.
+
+`gymnasium.make_vec(id, num_envs=…)` runs many simulations on a thread pool;
+`gymnasium.make("prefrl.envs:prefrl/HopperBackflip-v0")` imports this and makes one.
+"""
+
+from gymnasium import register
+
+_TASKS = {
+    "prefrl/HalfCheetah-v0": ("half_cheetah:HalfCheetah", 1000),
+    "prefrl/Hopper-v0": ("hopper:Hopper", 1000),
+    "prefrl/HopperBackflip-v0": ("hopper_backflip:HopperBackflip", 500),
+    "prefrl/OneLeggedCheetah-v0": ("one_legged_cheetah:OneLeggedCheetah", 500),
+}
+
+for _id, (_task, _horizon) in _TASKS.items():
+    register(
+        _id,
+        entry_point=f"{__name__}.batched:MujocoEnv",
+        vector_entry_point=f"{__name__}.batched:MujocoVectorEnv",
+        max_episode_steps=_horizon,
+        kwargs={"task": f"{__name__}.{_task}"},
+    )

@@ -1,0 +1,93 @@
+"""Hopper of fixed horizon: hop forward without falling."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from .batched import Task, add_contact_sensors, gymnasium_asset
+
+CONTROL_COST = 1e-3
+RESET_NOISE = 5e-3
+VELOCITY_LIMIT = 10.0
+HEALTHY_HEIGHT_M = 0.7
+HEALTHY_ANGLE_RAD = 0.2
+HEALTHY_STATE = 100.0
+
+
+def hopper_model(sensed: tuple[str, ...] = ()) -> mujoco.MjModel:
+    """Return Gymnasium's model, with contact sensors between the floor and the named geoms."""
+    spec = gymnasium_asset("hopper.xml")
+    add_contact_sensors(spec, "floor", sensed)
+    return spec.compile()
+
+
+def initial_hopper(
+    model: mujoco.MjModel, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw noise around the standing pose, in the order Hopper-v5 does."""
+    qpos = model.qpos0 + generator.uniform(-RESET_NOISE, RESET_NOISE, model.nq)
+    return qpos, generator.uniform(-RESET_NOISE, RESET_NOISE, model.nv)
+
+
+class Hopper(Task):
+    """A planar one-legged robot hops forward (towards +x) and stays upright.
+
+    Observation `[11]`: joint positions but x, joint velocities clipped to ±10, as in Gymnasium's
+    Hopper-v5. Action `[3]`: torques in [-1, 1]. Reward: forward speed in m/s, plus 1 while the
+    robot is healthy (torso above 0.7 m and within 0.2 rad of upright). It is Hopper-v5 with
+    `terminate_when_unhealthy=False` less the control cost, which no viewer sees; falling costs the
+    healthy reward instead of ending the episode, since an ending would tell the policy what the
+    reward should. `info` carries Hopper-v5's own terms. An episode is always 1,000 steps (8 s).
+
+    Version History:
+        v0: Hopper-v5 of fixed horizon without the control cost.
+    """
+
+    question = "Which robot hops forward (to the right) better without falling?"
+    clip_seconds = 1.5
+    frame_skip = 4
+
+    def build_model(self) -> mujoco.MjModel:
+        """Return Gymnasium's hopper."""
+        return hopper_model()
+
+    def initial_state(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draw a standing pose."""
+        return initial_hopper(self.model, generator)
+
+    def observe(self) -> np.ndarray:
+        """Return positions but x, then clipped velocities, `[count, 11]`."""
+        velocity = np.clip(self.qvel, -VELOCITY_LIMIT, VELOCITY_LIMIT)
+        return np.concatenate([self.qpos[:, 1:], velocity], axis=1)
+
+    def reset_info(self) -> dict[str, np.ndarray]:
+        """Return x and the height above the start, as Hopper-v5 does."""
+        return self._position()
+
+    def evaluate(
+        self, action: np.ndarray, before: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return forward speed plus survival, and Hopper-v5's reward terms."""
+        velocity = (self.qpos[:, 0] - before[:, 0]) / self.dt
+        survive = self._healthy().astype(np.float64)
+        return velocity + survive, self._position() | {
+            "x_velocity": velocity,
+            "reward_forward": velocity,
+            "reward_ctrl": -(CONTROL_COST * np.square(action).sum(axis=1)),
+            "reward_survive": survive,
+        }
+
+    def _healthy(self) -> np.ndarray:
+        state = np.concatenate([self.qpos[:, 2:], self.qvel], axis=1)
+        return (
+            (np.abs(state) < HEALTHY_STATE).all(axis=1)
+            & (self.qpos[:, 1] > HEALTHY_HEIGHT_M)
+            & (np.abs(self.qpos[:, 2]) < HEALTHY_ANGLE_RAD)
+        )
+
+    def _position(self) -> dict[str, np.ndarray]:
+        return {
+            "x_position": self.qpos[:, 0].copy(),
+            "z_distance_from_origin": self.qpos[:, 1] - self.model.qpos0[1],
+        }

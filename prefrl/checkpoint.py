@@ -1,0 +1,52 @@
+"""State dicts as bytes, and back, without pickle's dangers.
+
+`torch.load(weights_only=True)` reads tensors and plain values but no numpy arrays, so arrays travel
+as tensors under a mark.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import torch
+
+ARRAY = "numpy array"
+
+
+def to_bytes(state: Any) -> bytes:
+    """Serialise nested dicts and lists of tensors, arrays and plain values."""
+    buffer = io.BytesIO()
+    torch.save(_pack(state), buffer)
+    return buffer.getvalue()
+
+
+def from_bytes(data: bytes) -> Any:
+    """Read what `to_bytes` wrote."""
+    return _unpack(torch.load(io.BytesIO(data), weights_only=True))
+
+
+def _pack(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind in "US":
+            return {ARRAY: value.tolist()}
+        return {ARRAY: torch.from_numpy(np.array(value))}
+    if isinstance(value, dict):
+        return {key: _pack(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_pack(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def _unpack(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {ARRAY}:
+            array = value[ARRAY]
+            return array.numpy() if isinstance(array, torch.Tensor) else np.array(array)
+        return {key: _unpack(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_unpack(entry) for entry in value]
+    return value

@@ -1,0 +1,1 @@
+"""Clips: redraw what an agent did, as pictures, videos and film strips."""

@@ -1,0 +1,195 @@
+"""Every knob of a run, as frozen dataclasses: read by the command line, saved in the run folder.
+
+Torch-free, so that `prefrl --help` is quick. Names are SB3's for PPO, Christiano's and B-Pref's for
+preferences.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """The policy and its optimisation (Stable-Baselines3's PPO; its names)."""
+
+    learning_rate: float = 3e-4
+    """Adam's step size, for policy and critic."""
+    anneal: bool = False
+    """Let the learning rate fall linearly to zero over the run."""
+    n_steps: int = 64
+    """Steps of each environment between two updates."""
+    batch_size: int = 1024
+    """Steps in a minibatch."""
+    n_epochs: int = 10
+    """Passes over the rollout in an update."""
+    gamma: float = 0.99
+    """Discount per step."""
+    gae_lambda: float = 0.95
+    """Generalised advantage estimation's λ."""
+    clip_range: float = 0.2
+    """PPO's clip of the probability ratio."""
+    ent_coef: float = 0.0
+    """Weight of the entropy bonus. The learned reward moves, so 0 is rarely right."""
+    max_grad_norm: float = 0.5
+    """Gradient clip, for policy and critic each."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Hidden layers of the policy, and of the critic."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Nonlinearity of both networks."""
+    orthogonal_init: bool = True
+    """Start both networks with orthogonal weights."""
+    log_std_init: float = 0.0
+    """Logarithm of the first action noise (continuous actions)."""
+    num_envs: ClassVar[int] = 64
+    value_warmup_epochs: int = 5
+    """Passes of the critic over the first rollout after the reward has changed."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """The reward model for control: an ensemble of small networks of observation and action."""
+
+    members: int = 3
+    """Networks in the ensemble, each fitted to its own bag of answers."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Hidden layers of each."""
+    steps_per_clip: int = 16
+    """Steps of a clip that one pass looks at, evenly spaced from a random offset."""
+    crop: float = 0.7
+    """Shortest crop of a clip, as a share of it, that a pass may look at (QPA, arXiv 2305.17400)."""
+    scale: float = 30.0
+    """Largest return of a clip, in logits; the reward of a step is bounded by a tanh."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a reward model is fitted to the answers."""
+
+    learning_rate: float = 1e-3
+    """Adam's step size."""
+    epochs: int = 10
+    """Most passes over the answers in one fit."""
+    first_epochs: int = 100
+    """Most passes in the first fit, which starts from nothing."""
+    batch_size: int = 128
+    """Comparisons in a minibatch."""
+    uniform_error: float = 0.1
+    """Assumed chance that a teacher answers at random (Christiano: 0.1)."""
+    label_smoothing: float = 0.0
+    """How far answers are moved towards one half."""
+    margin_scale: float = 1.0
+    """Logits by which a significant preference should lead."""
+    stop_accuracy: float = 0.97
+    """A fit stops once each member is this accurate on its own bag."""
+    l2: float = 1e-4
+    """First coefficient of the L2 penalty; it adapts."""
+    l2_low: float = 1.1
+    """Below this ratio of out-of-bag to training loss the penalty falls."""
+    l2_high: float = 1.5
+    """Above this ratio the penalty rises (Christiano: 1.1 to 1.5)."""
+    enough_out_of_bag: int = 20
+    """Out-of-bag comparisons a member needs before its losses move the penalty."""
+
+
+@dataclass(frozen=True)
+class QueryConfig:
+    """Which clips are asked about, and when."""
+
+    acquisition: Literal["uniform", "disagreement", "entropy"] = "disagreement"
+    """Scores candidate queries; the first round is always uniform."""
+    pool: int = 10
+    """Candidate queries for each one asked."""
+    clip_seconds: float | None = None
+    """Length of a clip; the environment's own proposal by default."""
+    first_share: float = 0.25
+    """Share of the labels asked about the untrained policy (Christiano: 0.25)."""
+    decay_steps: float = 2e6
+    """Labels are asked at a rate of decay_steps / (decay_steps + steps) (Christiano: 2e6)."""
+    explore_steps: int = 32_000
+    """Steps of the untrained policy that the first clips are cut from."""
+
+
+@dataclass(frozen=True)
+class OracleConfig:
+    """A synthetic teacher; B-Pref's six (arXiv 2111.03026) are points in this space."""
+
+    rationality: float = float("inf")
+    """β: answers are Bernoulli(σ(β · difference)); infinite answers are exact."""
+    myopia: float = 1.0
+    """γ: the reward of a step counts γ^(steps to the end of the clip)."""
+    mistake: float = 0.0
+    """ε: chance that a decisive answer is turned round."""
+    skip: float = 0.0
+    """Skip when both returns are below this share of the average return of a clip."""
+    equal: float = 0.0
+    """Answer "about equal" when the difference is below this share of the average return."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run: everything it depends on."""
+
+    env: str = ""
+    """Gymnasium id; your_package:Your-v0 imports your package first."""
+    teacher: str = "oracle"
+    """oracle, or MODULE:OBJECT, a function of two clips that returns P(the first is better)."""
+    labels: int = 700
+    """Budget of answers that are not skips."""
+    steps: int = 1_000_000
+    """Environment steps, exploration not counted."""
+    seed: int = 0
+    """Everything random follows from it."""
+    reward: Literal["learned", "true"] = "learned"
+    """true trains the same agent on the environment's own reward: the reference."""
+    rounds: int = 25
+    """Laps of fit, train and ask."""
+    mistake: float = 0.0
+    """Chance that the oracle turns its answer round (short for --oracle.mistake)."""
+    horizon: int | None = None
+    """Steps of an episode, where the environment sets no limit."""
+    num_envs: int = 64
+    """Environments that run side by side."""
+    threads: int = 2
+    """Threads that simulate prefrl's own tasks."""
+    ppo: PPOConfig = PPOConfig()
+    network: RewardConfig = RewardConfig()
+    fit: FitConfig = FitConfig()
+    query: QueryConfig = QueryConfig()
+    oracle: OracleConfig = OracleConfig()
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What the loop itself needs to know; made from an `Experiment` once its agent is known."""
+
+    seed: int
+    rounds: int
+    steps: int
+    labels: int
+    clip_steps: int | None
+    """Steps of a clip; None takes whole trajectories."""
+    question: str
+    query: QueryConfig
+    fit: FitConfig
+
+
+def from_json(kind: type, fields: dict[str, Any]) -> Any:
+    """Build a configuration dataclass from its `dataclasses.asdict`.
+
+    Raises:
+        TypeError: a field is unknown.
+    """
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = fields.keys() - known.keys()
+    if unknown:
+        raise TypeError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")
+    values = {}
+    for name, value in fields.items():
+        default = known[name].default
+        if dataclasses.is_dataclass(default):
+            value = from_json(type(default), value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)

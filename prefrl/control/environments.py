@@ -1,0 +1,364 @@
+"""Gymnasium environments, many side by side, as the agent sees them.
+
+Two ways to run them behind one interface: `BatchedEnvironments` for vector environments that reset
+in the same step and can save their state (prefrl's own), `SeparateEnvironments` for any other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import warnings
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode
+
+from prefrl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Step:
+    """What every environment answered to one action."""
+
+    observations: np.ndarray
+    """[env, feature]; those of a new episode where one ended."""
+    env_rewards: np.ndarray
+    """[env]"""
+    ended: np.ndarray
+    """[env], bool."""
+    last_observations: dict[int, np.ndarray] = field(default_factory=dict)
+    """By environment, the last observation of the episode that ended."""
+    reports: dict[int, dict[str, float]] = field(default_factory=dict)
+    """By environment, the numbers reported at the end of the episode."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an environment says of itself."""
+
+    observation_space: Box
+    action_space: Box | Discrete
+    horizon: int
+    """Steps of every episode."""
+    dt: float
+    """Seconds of a step."""
+    question: str
+    clip_seconds: float
+
+
+class Environments(Protocol):
+    """Environments of fixed horizon that are reset as soon as an episode ends."""
+
+    count: int
+    description: Description
+
+    def reset(self) -> np.ndarray:
+        """Start an episode everywhere and return the observations `[env, feature]`."""
+        ...
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Advance every environment by one step."""
+        ...
+
+    def extras(self) -> dict[str, np.ndarray]:
+        """Return what redraws the present moment, `[env, …]` each."""
+        ...
+
+    def get_state(self) -> dict[str, Any]:
+        """Return all that the next step depends on."""
+        ...
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `get_state` returned."""
+        ...
+
+
+class BatchedEnvironments:
+    """A vector environment that resets in the same step and saves its state (`get_state`)."""
+
+    def __init__(self, environments: gymnasium.vector.VectorEnv, name: str, seed: int):
+        self.environments: Any = environments
+        self.name, self.seed, self.count = name, seed, environments.num_envs
+        self.description = _describe(
+            name, environments.single_observation_space, environments.single_action_space,
+            environments.metadata, self.environments.horizon, None,
+        )  # fmt: skip
+
+    def reset(self) -> np.ndarray:
+        """Start an episode everywhere."""
+        return self.environments.reset(seed=self.seed)[0]
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Advance every environment by one step."""
+        observations, rewards, _, truncated, info = self.environments.step(actions)
+        _check_finite(self.name, observations, rewards)
+        if not truncated.any():
+            return Step(observations, rewards, truncated)
+        rows, final = np.flatnonzero(truncated), info["final_info"]
+        reports = {int(row): _numbers(final, row) for row in rows}
+        last = {int(row): info["final_obs"][row] for row in rows}
+        return Step(observations, rewards, truncated, last, reports)
+
+    def extras(self) -> dict[str, np.ndarray]:
+        """Return the joint positions."""
+        return {"qpos": self.environments.qpos.astype(np.float32)}
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the simulations' state."""
+        return self.environments.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        self.environments.set_state(state)
+
+
+class SeparateEnvironments:
+    """Gymnasium environments stepped one after another, each episode reset with its own seed.
+
+    The state of an unknown environment cannot be saved, so it is resumed by replay: the episode's
+    seed and the actions since. That is exact where the environment is deterministic, which
+    `is_deterministic` tries once.
+    """
+
+    def __init__(self, name: str, count: int, seed: int, horizon: int | None):
+        first = _make(name)
+        self.name, self.seed, self.count = name, seed, count
+        limit = horizon or (first.spec.max_episode_steps if first.spec else None)
+        if not limit:
+            raise UserError(
+                f"{name} sets no time limit, and preference learning needs episodes of fixed "
+                "length; give one in steps with --horizon, for example --horizon 500"
+            )
+        self.environments = [FixedHorizon(first, limit)]
+        self.environments += [FixedHorizon(_make(name), limit) for _ in range(count - 1)]
+        inner = first.unwrapped
+        self.description = _describe(
+            name, self.environments[0].observation_space, first.action_space,
+            inner.metadata, limit, getattr(inner, "dt", None) or getattr(inner, "tau", None),
+        )  # fmt: skip
+        self.episodes = [0] * count
+        self.actions: list[list[np.ndarray]] = [[] for _ in range(count)]
+
+    def reset(self) -> np.ndarray:
+        """Start an episode everywhere."""
+        return np.stack([self._reset(row) for row in range(self.count)])
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Advance every environment by one step."""
+        results = [
+            environment.step(action)
+            for environment, action in zip(self.environments, actions, strict=True)
+        ]
+        rewards = np.array([result[1] for result in results], np.float64)
+        ended = np.array([result[3] for result in results])
+        observations = [result[0] for result in results]
+        _check_finite(self.name, np.stack(observations), rewards)
+        last, reports = {}, {}
+        for row, action in enumerate(actions):
+            self.actions[row].append(np.array(action))
+            if ended[row]:
+                last[row], reports[row] = observations[row], _numbers(results[row][4], None)
+                self.episodes[row] += 1
+                observations[row] = self._reset(row)
+        return Step(np.stack(observations), rewards, ended, last, reports)
+
+    def extras(self) -> dict[str, np.ndarray]:
+        """Return the joint positions where the environment is a MuJoCo one."""
+        data = [getattr(env.unwrapped, "data", None) for env in self.environments]
+        if not all(hasattr(entry, "qpos") for entry in data):
+            return {}
+        return {"qpos": np.stack([entry.qpos for entry in data]).astype(np.float32)}  # type: ignore[union-attr]
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what replays the present episodes."""
+        return {
+            "episodes": list(self.episodes),
+            "actions": [np.array(actions) for actions in self.actions],
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Replay the episodes that were under way."""
+        self.episodes = list(state["episodes"])
+        for row, actions in enumerate(state["actions"]):
+            self._reset(row)
+            for action in actions:
+                action = action.item() if action.ndim == 0 else action
+                self.environments[row].step(action)
+                self.actions[row].append(np.array(action))
+
+    def _reset(self, row: int) -> np.ndarray:
+        self.actions[row] = []
+        entropy = np.random.SeedSequence([self.seed, row, self.episodes[row]])
+        seed = int(entropy.generate_state(1)[0] >> 1)
+        return self.environments[row].reset(seed=seed)[0]
+
+
+class FixedHorizon(gymnasium.Wrapper):
+    """Makes every episode last exactly `horizon` steps.
+
+    An ending would tell the learner what the reward should (alive is good, say), so after it the
+    last observation stays and the reward is 0 until the horizon. A last feature is added to the
+    observation: 1 once the episode has really ended, else 0.
+    """
+
+    observation_space: Box
+
+    def __init__(self, environment: gymnasium.Env, horizon: int):
+        super().__init__(environment)
+        self.horizon = horizon
+        space = environment.observation_space
+        assert isinstance(space, Box)
+        self.observation_space = Box(
+            np.append(space.low, 0.0), np.append(space.high, 1.0), dtype=np.float64
+        )
+        self.elapsed, self.over, self.last, self.info = 0, False, np.zeros(0), {}
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode."""
+        observation, self.info = self.env.reset(**kwargs)
+        self.elapsed, self.over, self.last = 0, False, np.append(observation, 0.0)
+        return self.last, self.info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Advance, or wait for the horizon; `truncated` is True there and `terminated` never."""
+        reward = 0.0
+        self.elapsed += 1
+        if not self.over:
+            observation, reward, terminated, truncated, self.info = self.env.step(action)
+            self.over = terminated or truncated
+            self.last = np.append(observation, float(terminated))
+        return self.last, float(reward), False, self.elapsed >= self.horizon, self.info
+
+
+def make_environments(
+    name: str, count: int, seed: int, horizon: int | None = None, threads: int = 2
+) -> Environments:
+    """Build `count` environments of a Gymnasium id.
+
+    Args:
+        name: the id; "package:Id-v0" imports the package first.
+        count: how many run side by side.
+        seed: every episode's own seed follows from it.
+        horizon: steps of an episode; the id's own limit by default.
+        threads: threads that simulate (prefrl's own tasks).
+
+    Raises:
+        UserError: the id is unknown or its spaces are not supported.
+    """
+    name = resolve(name)
+    spec = gymnasium.spec(name)
+    if spec.vector_entry_point is not None:
+        options: dict[str, Any] = {} if horizon is None else {"max_episode_steps": horizon}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about overriding max_episode_steps
+            built = gymnasium.make_vec(
+                name, count, "vector_entry_point", **options, **_threads(spec, threads)
+            )
+        same_step = built.metadata.get("autoreset_mode") is AutoresetMode.SAME_STEP
+        if same_step and hasattr(built, "get_state"):
+            return BatchedEnvironments(built, name, seed)
+        built.close()
+    return SeparateEnvironments(name, count, seed, horizon)
+
+
+def resolve(name: str) -> str:
+    """Import what the id needs and return it as Gymnasium knows it.
+
+    Raises:
+        UserError: the id or its package is unknown; the message lists near names.
+    """
+    package, _, bare = name.rpartition(":")
+    if bare.startswith("prefrl/"):
+        package = "prefrl.envs"
+    try:
+        if package:
+            importlib.import_module(package)
+        return gymnasium.spec(bare).id
+    except ModuleNotFoundError as error:
+        raise UserError(f"cannot import {error.name!r}, which environment {name!r} names") from None
+    except gymnasium.error.Error:
+        known = [*gymnasium.registry]
+        near = difflib.get_close_matches(bare, known, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "`prefrl list` shows those at hand."
+        raise UserError(
+            f"there is no environment {name!r}; {hint} An environment of your own is named "
+            "with the package that registers it: your_package:Your-v0"
+        ) from None
+
+
+def is_deterministic(environments: Environments, steps: int = 20) -> bool:
+    """Try whether the same seed and actions give the same observations twice."""
+    if isinstance(environments, BatchedEnvironments):
+        return True
+    assert isinstance(environments, SeparateEnvironments)
+    one = SeparateEnvironments(environments.name, 1, 0, environments.description.horizon)
+    one.description.action_space.seed(0)
+    actions = [one.description.action_space.sample() for _ in range(steps)]
+    runs = []
+    for _ in range(2):
+        one.episodes = [0]
+        runs.append([one.reset(), *(one.step(np.array([a])).observations for a in actions)])
+    return all(np.array_equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def _threads(spec: gymnasium.envs.registration.EnvSpec, threads: int) -> dict[str, int]:
+    return {"threads": threads} if spec.id.startswith("prefrl/") else {}
+
+
+def _make(name: str) -> gymnasium.Env:
+    try:
+        environment = gymnasium.make(name, max_episode_steps=-1)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UserError(f"{name} needs a package that is not installed: {error}") from None
+    space, actions = environment.observation_space, environment.action_space
+    if not isinstance(space, Box) or len(space.shape) != 1:
+        raise UserError(
+            f"{name} observes {space}; prefrl supports flat Box observations (one dimension of "
+            "numbers) so far, neither pixels nor dictionaries. Wrap it, for example with "
+            "gymnasium.wrappers.FlattenObservation, and register the result under an id of yours"
+        )
+    if not (isinstance(actions, Box) and len(actions.shape) == 1) and not (
+        isinstance(actions, Discrete) and actions.start == 0
+    ):
+        raise UserError(f"{name} acts in {actions}; prefrl supports flat Box and Discrete so far")
+    return environment
+
+
+def _describe(
+    name: str, space: Any, actions: Any, metadata: dict, horizon: int, dt: float | None
+) -> Description:
+    seconds = float(dt or 1 / (metadata.get("render_fps") or 30))
+    clip = metadata.get("clip_seconds", min(1.5, horizon * seconds / 2))
+    question = metadata.get("question", f"Which clip is better at {name}?")
+    return Description(space, actions, horizon, seconds, question, clip)
+
+
+def _numbers(info: dict[str, Any], row: int | None) -> dict[str, float]:
+    """Return the plain numbers of an info dictionary, of one row where it holds arrays."""
+    numbers = {}
+    for key, value in info.items():
+        if row is not None and (key.startswith("_") or not info.get(f"_{key}", [False])[row]):
+            continue
+        value = value if row is None else value[row]
+        if isinstance(value, (int, float, np.integer, np.floating)) or np.ndim(value) == 0:
+            try:
+                numbers[key] = float(value)
+            except (TypeError, ValueError):
+                continue
+    return numbers
+
+
+def _check_finite(name: str, observations: np.ndarray, rewards: np.ndarray) -> None:
+    if np.isfinite(observations).all() and np.isfinite(rewards).all():
+        return
+    bad = ~np.isfinite(observations).all(axis=1) | ~np.isfinite(rewards)
+    row = int(np.flatnonzero(bad)[0])
+    raise UserError(
+        f"{name} returned a value that is not finite in environment {row}: observation "
+        f"{observations[row].tolist()}, reward {rewards[row]}. Expected finite numbers; correct "
+        "the environment, then `prefrl resume` continues from the last round"
+    )

@@ -1,0 +1,101 @@
+"""A trained policy by itself, and what it achieves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from prefrl.config import PPOConfig
+from prefrl.control.environments import Description, Environments
+from prefrl.control.ppo import policy_options
+
+OBSERVATION_CLIP = 10.0
+
+
+def normalise(observations: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Return observations as a policy sees them, float32 `[…, feature]`."""
+    scaled = (observations - mean) / np.sqrt(variance + 1e-8)
+    return np.clip(scaled, -OBSERVATION_CLIP, OBSERVATION_CLIP).astype(np.float32)
+
+
+class Policy:
+    """Chooses actions for raw observations."""
+
+    def __init__(self, description: Description, config: PPOConfig, state: dict[str, Any]):
+        """Build the policy from the state dict of a `PPOAgent`."""
+        self.action_space = description.action_space
+        self.mean, self.variance, _ = state["normaliser"]
+        self.network = ActorCriticPolicy(
+            Box(-OBSERVATION_CLIP, OBSERVATION_CLIP, description.observation_space.shape),
+            description.action_space,
+            lambda _: config.learning_rate,
+            **policy_options(config),
+        )
+        self.network.load_state_dict(state["policy"])
+        self.network.set_training_mode(False)
+
+    def predict(self, observations: np.ndarray, deterministic: bool = True) -> np.ndarray:
+        """Return the actions for observations `[…, feature]`; the mode, or a sample."""
+        seen = normalise(observations, self.mean, self.variance)
+        return self.network.predict(seen, deterministic=deterministic)[0]
+
+
+class RandomPolicy:
+    """Chooses actions uniformly: the zero of every ratio."""
+
+    def __init__(self, description: Description, seed: int):
+        self.action_space = description.action_space
+        self.action_space.seed(seed)
+
+    def predict(self, observations: np.ndarray, deterministic: bool = False) -> np.ndarray:
+        """Return one uniform action for each observation."""
+        return np.stack([self.action_space.sample() for _ in observations])
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What a policy did in one episode of each environment."""
+
+    true_returns: np.ndarray
+    """[episode]"""
+    info: dict[str, np.ndarray]
+    """[episode] each: the numbers that the environment reports at an episode's end."""
+    extras: dict[str, np.ndarray]
+    """[step, episode, …] each: what redraws the episodes."""
+
+
+def play(
+    environments: Environments, policy: Policy | RandomPolicy, deterministic: bool = True
+) -> Episodes:
+    """Play one episode in every environment, from its first reset to the horizon."""
+    observations = environments.reset()
+    returns, extras, reports = np.zeros(environments.count), [], {}
+    for _ in range(environments.description.horizon):
+        extras.append(environments.extras())
+        step = environments.step(policy.predict(observations, deterministic))
+        returns += step.env_rewards
+        observations, reports = step.observations, step.reports
+    names = reports[0].keys()
+    info = {n: np.array([reports[row][n] for row in range(environments.count)]) for n in names}
+    kept = {name: np.stack([extra[name] for extra in extras]) for name in extras[0]}
+    return Episodes(returns, info, kept)
+
+
+def evaluate(
+    environments: Environments, policy: Policy | RandomPolicy, deterministic: bool = True
+) -> dict[str, Any]:
+    """Return `episodes`, the `true_return` (mean and std) and `info`, the mean of each number."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        episodes = play(environments, policy, deterministic)
+    returns = episodes.true_returns
+    return {
+        "episodes": environments.count,
+        "true_return": {"mean": float(returns.mean()), "std": float(returns.std())},
+        "info": {name: float(values.mean()) for name, values in episodes.info.items()},
+    }

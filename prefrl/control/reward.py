@@ -1,0 +1,209 @@
+"""The reward model for control: an ensemble of small networks, computed as one.
+
+Weights of all members are stacked, so that a pass over every member and segment is a handful of
+tensor operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import Tensor, nn
+
+from prefrl.config import RewardConfig
+from prefrl.types import Segment, Trajectory
+
+FEATURE_CLIP = 10.0
+MOST_STEPS = 50  # of a clip that a prediction looks at, evenly spaced
+CHUNK = 512  # rows predicted at a time: larger ones fall out of the processor's cache
+
+
+class Encoded(NamedTuple):
+    """Segments of one length or several, as features."""
+
+    features: Tensor
+    """[step of all segments, feature]"""
+    starts: Tensor
+    """[segment], row of `features` where each begins."""
+    lengths: Tensor
+    """[segment], in steps."""
+
+
+class StackedMLP(nn.Module):
+    """One small network for each member, with stacked weights; a tanh bounds the output."""
+
+    def __init__(self, inputs: int, hidden: Sequence[int], members: int, seed: int):
+        super().__init__()
+        sizes = [inputs, *hidden, 1]
+        generator = torch.Generator().manual_seed(seed)
+        self.members = members
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+            bound = 1 / math.sqrt(fan_in)  # as torch.nn.Linear starts
+            weight = torch.empty(members, fan_in, fan_out)
+            bias = torch.empty(members, 1, fan_out)
+            self.weights.append(nn.Parameter(weight.uniform_(-bound, bound, generator=generator)))
+            self.biases.append(nn.Parameter(bias.uniform_(-bound, bound, generator=generator)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return rewards `[member, step]` of features `[step, feature]`."""
+        hidden = features.expand(self.members, -1, -1)
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = torch.baddbmm(bias, hidden, weight)
+            hidden = torch.tanh(hidden) if layer == last else nn.functional.leaky_relu(hidden)
+        return hidden.squeeze(-1)
+
+
+class RewardEnsemble(nn.Module):
+    """Predicts the reward of a step from its raw observation and action; a `RewardModel`.
+
+    Inputs are normalised by statistics of the first clips it is fitted to, then frozen: moving them
+    would change what the weights mean.
+    """
+
+    def __init__(
+        self, observation_size: int, action_space: Box | Discrete, config: RewardConfig, seed: int,
+        network: Callable[[int], nn.Module] | None = None,
+    ):  # fmt: skip
+        """Build the ensemble.
+
+        Args:
+            observation_size: numbers in an observation.
+            action_space: discrete actions become one-hot.
+            config: size and views of the ensemble.
+            seed: of the weights.
+            network: your own; called once a member with the number of features, it returns a module
+                that maps features `[step, feature]` to rewards `[step]` or `[step, 1]`.
+        """
+        super().__init__()
+        self.config, self.members, self.action_space = config, config.members, action_space
+        discrete = isinstance(action_space, Discrete)
+        actions = int(action_space.n) if discrete else int(np.prod(action_space.shape))
+        inputs = observation_size + actions
+        if network is None:
+            self.network: nn.Module = StackedMLP(inputs, config.hidden, config.members, seed)
+        else:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                self.network = nn.ModuleList(network(inputs) for _ in range(config.members))
+        self.feature_mean: Tensor
+        self.feature_std: Tensor
+        self.reward_mean: Tensor
+        self.reward_std: Tensor
+        self.register_buffer("feature_mean", torch.zeros(inputs))
+        self.register_buffer("feature_std", torch.zeros(inputs))
+        self.register_buffer("reward_mean", torch.zeros(self.members, 1))
+        self.register_buffer("reward_std", torch.ones(self.members, 1))
+
+    def features(self, observations: np.ndarray, actions: np.ndarray) -> Tensor:
+        """Return the networks' raw inputs `[step, feature]`; discrete actions become one-hot."""
+        if isinstance(self.action_space, Discrete):
+            actions = np.eye(int(self.action_space.n), dtype=np.float32)[actions.astype(np.int64)]
+        both = [observations.reshape(len(observations), -1), actions.reshape(len(actions), -1)]
+        return torch.as_tensor(np.concatenate(both, axis=1, dtype=np.float32))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return uncalibrated rewards `[member, step]` of raw features `[step, feature]`."""
+        scaled = (features - self.feature_mean) / self.feature_std.clamp(min=1e-6)
+        scaled = scaled.clamp(-FEATURE_CLIP, FEATURE_CLIP)
+        if isinstance(self.network, nn.ModuleList):
+            return torch.stack([network(scaled).reshape(-1) for network in self.network])
+        return self.network(scaled)
+
+    def encode(self, segments: Sequence[Segment]) -> Encoded:
+        """Concatenate the segments' features; the first call fixes the normalisation."""
+        features = torch.cat([self.features(s.observations, s.actions) for s in segments])
+        if not self.feature_std.any():
+            self.feature_mean.copy_(features.mean(0))
+            self.feature_std.copy_(features.std(0).clamp(min=1e-2))
+        lengths = torch.tensor([len(segment) for segment in segments])
+        return Encoded(features, lengths.cumsum(0) - lengths, lengths)
+
+    def returns(
+        self, encoded: Encoded, rows: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Predict returns `[member, row]`: `scale` times the mean reward of a segment.
+
+        With a generator, each segment is seen through one random crop, at `steps_per_clip` evenly
+        spaced steps from a random offset: another view in every pass, and a fraction of the work.
+        """
+        starts, lengths = encoded.starts[rows], encoded.lengths[rows]
+        longest = int(lengths.max())
+        views = self.config.steps_per_clip if generator else MOST_STEPS
+        count = min(views, longest)
+        places = (torch.arange(count) + 0.5).expand(len(rows), -1) / count
+        if generator:
+            crop = torch.empty(len(rows), 1).uniform_(self.config.crop, 1, generator=generator)
+            offset = torch.rand(len(rows), 1, generator=generator) * (1 - crop)
+            jitter = torch.rand(len(rows), 1, generator=generator) - 0.5
+            places = offset + crop * (places + jitter / count)
+        steps = (places * lengths[:, None]).long().clamp(max=longest - 1)
+        steps = torch.minimum(steps, lengths[:, None] - 1) + starts[:, None]
+        rewards = self(encoded.features[steps.flatten()]).view(self.members, len(rows), count)
+        return self.config.scale * rewards.mean(2)
+
+    def rewards(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
+        """Predict calibrated rewards, `[step]` for each trajectory, float32."""
+        raw = self._raw_rewards(trajectories)
+        mean = ((raw - self.reward_mean) / self.reward_std).mean(0).numpy()
+        return np.split(mean, np.cumsum([len(t) for t in trajectories])[:-1])
+
+    def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
+        """Give each member mean 0 and deviation 1 on this data."""
+        raw = self._raw_rewards(trajectories)
+        self.reward_mean.copy_(raw.mean(1, keepdim=True))
+        self.reward_std.copy_(raw.std(1, keepdim=True).clamp(min=1e-4))
+
+    @torch.no_grad()
+    def _raw_rewards(self, trajectories: Sequence[Trajectory]) -> Tensor:
+        observations = np.concatenate([t.observations for t in trajectories])
+        actions = np.concatenate([t.actions for t in trajectories])
+        chunks = self.features(observations, actions).split(CHUNK)
+        return torch.cat([self(chunk) for chunk in chunks], dim=1)
+
+
+class TrueReward:
+    """The environment's own reward in the place of a learned one: the reference of every ratio.
+
+    It is calibrated like a learned reward, so the same agent sees numbers of the same size.
+    """
+
+    members = 1
+
+    def __init__(self) -> None:
+        self.mean, self.std = 0.0, 1.0
+
+    def encode(self, segments: Sequence[Segment]) -> Any:
+        """Refuse: segments hold no reward."""
+        raise NotImplementedError("the true reward is never fitted")
+
+    def returns(self, encoded: Any, rows: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Refuse: segments hold no reward."""
+        raise NotImplementedError("the true reward is never fitted")
+
+    def rewards(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
+        """Return the environment's rewards, calibrated."""
+        return [((t.env_rewards - self.mean) / self.std).astype(np.float32) for t in trajectories]
+
+    def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
+        """Give the rewards mean 0 and deviation 1 on this data."""
+        rewards = np.concatenate([t.env_rewards for t in trajectories])
+        self.mean, self.std = float(rewards.mean()), max(float(rewards.std()), 1e-4)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return nothing: there is nothing to fit."""
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the calibration."""
+        return {"mean": self.mean, "std": self.std}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue with a saved calibration."""
+        self.mean, self.std = state["mean"], state["std"]

@@ -1,0 +1,308 @@
+"""From an `Experiment` to a run: build the parts, run the rounds, save, resume, load.
+
+    from prefrl.experiment import train
+    train(Experiment(env="prefrl/HalfCheetah-v0", labels=700), "runs/cheetah")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from prefrl.checkpoint import from_bytes, to_bytes
+from prefrl.config import Experiment, LoopConfig
+from prefrl.control.agent import PPOAgent
+from prefrl.control.environments import Description, Environments, make_environments
+from prefrl.control.policy import Policy
+from prefrl.control.reward import RewardEnsemble, TrueReward
+from prefrl.errors import UserError
+from prefrl.feedback import FeedbackStore
+from prefrl.loop import LoopState, Round, Teacher, preference_loop
+from prefrl.reward import RewardModel
+from prefrl.run import RunFolder
+from prefrl.teachers import FunctionTeacher, Oracle, Preference, load_teacher
+
+Network = Callable[[int], nn.Module]
+"""Builds one member's reward network for a number of features."""
+
+
+@dataclass
+class Session:
+    """The live parts of a run."""
+
+    folder: RunFolder
+    experiment: Experiment
+    agent: PPOAgent
+    reward_model: RewardModel
+    teacher: Teacher
+    feedback: FeedbackStore
+    config: LoopConfig
+    state: LoopState
+
+
+def train(
+    experiment: Experiment,
+    path: Path | str,
+    teacher: Preference | None = None,
+    network: Network | None = None,
+) -> RunFolder:
+    """Run an experiment from beginning to end.
+
+    Args:
+        experiment: what to run.
+        path: the run folder to make.
+        teacher: your own, a function of two segments that returns P(the first is better), or None
+            for "can't tell"; instead of `experiment.teacher`.
+        network: your own reward network, one call a member; see `RewardEnsemble`.
+
+    Raises:
+        UserError: something is wrong that you can put right; the message says what.
+    """
+    session = start(experiment, path, teacher, network)
+    for _ in rounds(session):
+        pass
+    return session.folder
+
+
+def start(
+    experiment: Experiment,
+    path: Path | str,
+    teacher: Preference | None = None,
+    network: Network | None = None,
+) -> Session:
+    """Check an experiment, build its parts and make its run folder."""
+    check(experiment)
+    parts = _build(experiment, teacher, network)
+    folder = RunFolder.create(path, experiment, versions())
+    return _session(folder, experiment, *parts)
+
+
+def resume(
+    path: Path | str,
+    more_labels: int = 0,
+    more_steps: int = 0,
+    teacher: Preference | None = None,
+    network: Network | None = None,
+) -> Session:
+    """Take up a killed run after its last finished round, or extend a finished one."""
+    folder = RunFolder.open(path)
+    experiment = folder.experiment()
+    if more_labels < 0 or more_steps < 0:
+        raise UserError("--labels and --steps of `prefrl resume` add to a run; expected +N")
+    if more_labels or more_steps:
+        experiment = _extended(experiment, more_labels, more_steps)
+        folder.save_experiment(experiment)
+    session = _session(folder, experiment, *_build(experiment, teacher, network))
+    data = folder.checkpoint()
+    if data is not None:
+        try:
+            state = from_bytes(data)
+            session.agent.load_state_dict(state["agent"])
+            session.reward_model.load_state_dict(state["reward_model"])
+            session.state.load_state_dict(state["loop"])
+        except (RuntimeError, KeyError, ValueError, EOFError) as error:
+            raise UserError(
+                f"the newest checkpoint of {path} is damaged ({error}); delete it, and resuming "
+                "starts from the one before"
+            ) from error
+    folder.truncate_rounds(session.state.round)
+    return session
+
+
+def rounds(session: Session) -> Iterator[Round]:
+    """Run the rounds still to come; each is saved before it is yielded."""
+    writer = _tensorboard(session.folder)
+    for done in preference_loop(
+        session.agent, session.reward_model, session.teacher, session.feedback, session.config,
+        session.state,
+    ):  # fmt: skip
+        if done.state == "done":
+            session.folder.append_round(done.metrics, {"round": done.index} | done.timings)
+            session.folder.save_checkpoint(done.index, to_bytes(_state(session)))
+            for name, value in done.metrics.items() if writer else ():
+                writer.add_scalar(name, value, done.metrics["steps"])
+        yield done
+    if writer:
+        writer.close()
+
+
+def load_policy(path: Path | str) -> Policy:
+    """Return a run's policy: `policy.predict(observation)`."""
+    folder = RunFolder.open(path)
+    experiment, state = folder.experiment(), _checkpoint(folder)
+    return Policy(_environments(experiment, 1).description, experiment.ppo, state["agent"])
+
+
+def load_reward(path: Path | str, network: Network | None = None) -> RewardEnsemble:
+    """Return a run's reward model: `model.rewards([trajectory])`, or call it on features."""
+    folder = RunFolder.open(path)
+    experiment, state = folder.experiment(), _checkpoint(folder)
+    if experiment.reward == "true":
+        raise UserError(f"{path} was trained on the true reward; it has no learned one")
+    model = _reward_model(experiment, _environments(experiment, 1).description, network)
+    model.load_state_dict(state["reward_model"])
+    assert isinstance(model, RewardEnsemble)
+    return model
+
+
+def fresh_environments(experiment: Experiment, count: int, seed: int) -> Environments:
+    """Build environments for evaluation, seeded apart from those of training."""
+    return make_environments(
+        experiment.env, count, 1_000_003 + seed, experiment.horizon, experiment.threads
+    )
+
+
+def check(experiment: Experiment) -> None:
+    """Raise `UserError` unless the numbers make sense together."""
+    learned = experiment.reward == "learned"
+    positive = {
+        "steps": experiment.steps, "rounds": experiment.rounds, "num-envs": experiment.num_envs,
+        "threads": experiment.threads, "query.pool": experiment.query.pool,
+        "query.explore-steps": experiment.query.explore_steps,
+        "network.members": experiment.network.members,
+    }  # fmt: skip
+    if learned:
+        positive["labels"] = experiment.labels
+    for name, value in positive.items():
+        if value <= 0:
+            raise UserError(f"--{name} is {value}; expected a whole number above 0")
+    if not 0 < experiment.query.first_share <= 1:
+        raise UserError(
+            f"--query.first-share is {experiment.query.first_share}; expected more than 0, at most "
+            "1: the first fit needs labels"
+        )
+    if not 0 <= experiment.mistake <= 1:
+        raise UserError(f"--mistake is {experiment.mistake}; expected a chance from 0 to 1")
+    smallest = experiment.ppo.n_steps * experiment.num_envs
+    if experiment.steps < experiment.rounds * smallest:
+        most = experiment.steps // smallest
+        raise UserError(
+            f"{experiment.steps} steps in {experiment.rounds} rounds leave a round less than one "
+            f"rollout of {experiment.num_envs} environments x {experiment.ppo.n_steps} steps; "
+            + (f"lower --rounds to at most {most}" if most else "raise --steps or lower --num-envs")
+        )
+
+
+def versions() -> dict[str, Any]:
+    """Return what the bits of a run depend on besides its configuration."""
+    names = ["prefrl", "gymnasium", "mujoco", "numpy", "stable-baselines3", "torch"]
+    return {name: version(name) for name in names} | {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+Parts = tuple[PPOAgent, RewardModel, Teacher, Description]
+
+
+def _build(experiment: Experiment, teacher: Preference | None, network: Network | None) -> Parts:
+    # Small networks gain nothing from a second thread and lose much of the speed to it on a busy
+    # machine; the second core takes the critic and half the physics.
+    torch.set_num_threads(1)
+    environments = _environments(experiment, experiment.num_envs)
+    description = environments.description
+    if not 0 < _clip_steps(experiment, description) <= description.horizon:
+        raise UserError(
+            f"a clip of {experiment.query.clip_seconds} s lasts "
+            f"{_clip_steps(experiment, description)} steps of {description.dt:g} s, but an episode "
+            f"of {experiment.env} has {description.horizon}; choose --query.clip-seconds between "
+            f"{description.dt:g} and {description.horizon * description.dt:g}"
+        )
+    total = experiment.steps + experiment.query.explore_steps
+    agent = PPOAgent(environments, experiment.ppo, experiment.seed, total)
+    judge: Teacher
+    if teacher is not None:
+        judge = FunctionTeacher(teacher)
+    elif experiment.teacher == "oracle":
+        mistake = experiment.mistake or experiment.oracle.mistake
+        judge = Oracle(dataclasses.replace(experiment.oracle, mistake=mistake), experiment.seed)
+    else:
+        judge = load_teacher(experiment.teacher)
+    return agent, _reward_model(experiment, description, network), judge, description
+
+
+def _session(
+    folder: RunFolder, experiment: Experiment, agent: PPOAgent, reward_model: RewardModel,
+    teacher: Teacher, description: Description,
+) -> Session:  # fmt: skip
+    config = LoopConfig(
+        seed=experiment.seed,
+        rounds=experiment.rounds,
+        steps=experiment.steps,
+        labels=experiment.labels if experiment.reward == "learned" else 0,
+        clip_steps=_clip_steps(experiment, description),
+        question=description.question,
+        query=experiment.query,
+        fit=experiment.fit,
+    )
+    feedback = FeedbackStore(folder.feedback)
+    state = LoopState(reward_model, config)
+    return Session(folder, experiment, agent, reward_model, teacher, feedback, config, state)
+
+
+def _reward_model(
+    experiment: Experiment, description: Description, network: Network | None
+) -> RewardEnsemble | TrueReward:
+    if experiment.reward == "true":
+        return TrueReward()
+    size = int(np.prod(description.observation_space.shape))
+    return RewardEnsemble(
+        size, description.action_space, experiment.network, experiment.seed, network
+    )
+
+
+def _environments(experiment: Experiment, count: int) -> Environments:
+    return make_environments(
+        experiment.env, count, experiment.seed, experiment.horizon, experiment.threads
+    )
+
+
+def _clip_steps(experiment: Experiment, description: Description) -> int:
+    return round((experiment.query.clip_seconds or description.clip_seconds) / description.dt)
+
+
+def _extended(experiment: Experiment, labels: int, steps: int) -> Experiment:
+    """Return the experiment with more of both; rounds stay as long as they were."""
+    per_round = experiment.steps / experiment.rounds
+    total = experiment.steps + steps
+    return dataclasses.replace(
+        experiment,
+        labels=experiment.labels + labels,
+        steps=total,
+        rounds=experiment.rounds + max(round(steps / per_round), 1 if steps else 0),
+    )
+
+
+def _state(session: Session) -> dict[str, Any]:
+    return {
+        "agent": session.agent.state_dict(),
+        "reward_model": session.reward_model.state_dict(),
+        "loop": session.state.state_dict(),
+    }
+
+
+def _checkpoint(folder: RunFolder) -> dict[str, Any]:
+    data = folder.checkpoint()
+    if data is None:
+        raise UserError(f"{folder.path} has not finished a round yet; there is nothing to load")
+    return from_bytes(data)
+
+
+def _tensorboard(folder: RunFolder) -> Any:
+    """Return a TensorBoard writer where TensorBoard is installed, else None."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder.tensorboard))

@@ -1,0 +1,68 @@
+"""Bradley-Terry: how returns turn into preferences. Pure functions of tensors.
+
+Shapes: returns are `[member, comparison]`, or anything that broadcasts to it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+def preference_probability(left: Tensor, right: Tensor) -> Tensor:
+    """Return P(left is better) = exp(left) / (exp(left) + exp(right)).
+
+    Christiano et al. 2017 (arXiv 1706.03741), equation 1; `left` and `right` are summed rewards.
+
+    >>> preference_probability(torch.tensor([0.0]), torch.tensor([0.0]))
+    tensor([0.5000])
+    """
+    return torch.sigmoid(left - right)
+
+
+def preference_loss(
+    left: Tensor,
+    right: Tensor,
+    preference: Tensor,
+    *,
+    margin: Tensor | float = 0.0,
+    uniform_error: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Return the cross-entropy `[member, comparison]` of the answers under the returns.
+
+    Args:
+        left: returns of the left segments.
+        right: returns of the right segments.
+        preference: P(left is better) as answered, 0 to 1.
+        margin: logits by which the better one should lead (Llama 2, arXiv 2307.09288, equation 2);
+            ties have margin 0.
+        uniform_error: chance that a teacher answers at random. It is mixed into the probability
+            *before* the logarithm (Christiano et al. 2017, section 2.2.3: 10 %), which bounds the
+            loss of an answer that is plainly wrong.
+        label_smoothing: how far the answers are moved towards one half.
+    """
+    target = preference * (1 - label_smoothing) + label_smoothing / 2
+    log_left = _log_with_error(left - right - margin, uniform_error)
+    log_right = _log_with_error(right - left - margin, uniform_error)
+    return -(target * log_left + (1 - target) * log_right)
+
+
+def _log_with_error(logit: Tensor, uniform_error: float) -> Tensor:
+    if uniform_error == 0:
+        return logsigmoid(logit)
+    return torch.log((1 - uniform_error) * torch.sigmoid(logit) + uniform_error / 2)
+
+
+def correct(left: Tensor, right: Tensor, preference: Tensor) -> Tensor:
+    """Return whether the returns agree with each decisive answer, bool `[member, comparison]`.
+
+    Mean it over `decisive(preference)` alone: a tie has no right side.
+    """
+    return (left > right) == (preference > 0.5)
+
+
+def decisive(preference: Tensor) -> Tensor:
+    """Return which answers say that one segment is better, bool `[comparison]`."""
+    return preference != 0.5

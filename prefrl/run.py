@@ -1,0 +1,184 @@
+"""The run folder: the only module that knows file names.
+
+    config.json         the experiment, every field of it
+    versions.json       versions of prefrl and what it stands on, and what else can change bits
+    feedback.sqlite     queries, answers, clips: the ledger
+    metrics.jsonl       a line a round; nothing in it depends on the clock
+    timings.jsonl       a line a round: seconds of each part
+    checkpoints/        round-0007.pt: the agent, the reward model and the loop after round 7
+    tb/                 TensorBoard events, when it is installed
+
+Files are written whole, then renamed, so a kill leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prefrl.config import Experiment, from_json
+from prefrl.errors import UserError
+
+FORMAT = 1
+KEPT_CHECKPOINTS = 2
+
+
+class RunFolder:
+    """One run's files."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.feedback = self.path / "feedback.sqlite"
+        self.tensorboard = self.path / "tb"
+
+    @classmethod
+    def create(cls, path: Path | str, experiment: Experiment, versions: dict[str, Any]) -> RunFolder:
+        """Make a new run folder.
+
+        Raises:
+            UserError: the folder exists, or it cannot be written.
+        """
+        run = cls(path)
+        try:
+            run.path.mkdir(parents=True)
+        except FileExistsError:
+            raise UserError(
+                f"{run.path} exists already; give the run another name with --run, or continue it "
+                f"with `prefrl resume {run.path}`"
+            ) from None
+        except OSError as error:
+            raise UserError(f"cannot make the run folder {run.path}: {error.strerror}") from None
+        (run.path / "checkpoints").mkdir()
+        run._write_json("versions.json", versions)
+        run.save_experiment(experiment)  # last: a folder with a config is a whole run
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """Open an existing run folder.
+
+        Raises:
+            UserError: there is no run, it is damaged, or another version wrote it.
+        """
+        run = cls(path)
+        if not (run.path / "config.json").is_file():
+            raise UserError(
+                f"{run.path} is not a run folder (it holds no config.json); runs are made by "
+                "`prefrl train`"
+            )
+        run.experiment()
+        return run
+
+    def save_experiment(self, experiment: Experiment) -> None:
+        """Write the configuration."""
+        self._write_json("config.json", {"format": FORMAT} | dataclasses.asdict(experiment))
+
+    def experiment(self) -> Experiment:
+        """Read the configuration."""
+        fields = self._read_json("config.json")
+        version = fields.pop("format", None)
+        if version != FORMAT:
+            raise UserError(
+                f"{self.path} was written by another version of prefrl (its format is {version}, "
+                f"this one reads {FORMAT}); use the version that made it"
+            )
+        try:
+            return from_json(Experiment, fields)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self.path / 'config.json'} is damaged: {error}") from None
+
+    def versions(self) -> dict[str, Any]:
+        """Read which versions made the run."""
+        return self._read_json("versions.json")
+
+    def append_round(self, metrics: dict[str, Any], timings: dict[str, float]) -> None:
+        """Append a round's line to `metrics.jsonl` and `timings.jsonl`."""
+        for name, values in (("metrics.jsonl", metrics), ("timings.jsonl", timings)):
+            with writing(self.path / name), (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+    def truncate_rounds(self, count: int) -> None:
+        """Keep the first `count` lines of both: a kill may have left more than the checkpoint."""
+        for name in ("metrics.jsonl", "timings.jsonl"):
+            path = self.path / name
+            if path.exists():
+                lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:count]
+                self._write(name, "".join(lines).encode())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Read the rounds so far; a last line cut short by a kill is left out."""
+        return self._read_lines("metrics.jsonl")
+
+    def timings(self) -> list[dict[str, Any]]:
+        """Read the seconds of the rounds so far."""
+        return self._read_lines("timings.jsonl")
+
+    def save_checkpoint(self, round_index: int, data: bytes) -> None:
+        """Write the checkpoint after a round and delete all but the newest few."""
+        self._write(f"checkpoints/round-{round_index:04d}.pt", data)
+        for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
+            old.unlink()
+
+    def checkpoint(self) -> bytes | None:
+        """Read the newest checkpoint, None if no round was finished."""
+        paths = self._checkpoints()
+        return paths[-1].read_bytes() if paths else None
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted((self.path / "checkpoints").glob("round-*.pt"))
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is damaged: {error}; restore it from a copy") from None
+        if not isinstance(value, dict):
+            raise UserError(f"{path} is damaged: expected a JSON object")
+        return value
+
+    def _read_lines(self, name: str) -> list[dict[str, Any]]:
+        path = self.path / name
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")
+        try:
+            return [json.loads(line) for line in lines[:-1]]
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}; restore it from a copy") from None
+
+    def _write_json(self, name: str, value: Any) -> None:
+        self._write(name, (json.dumps(value, indent=2) + "\n").encode())
+
+    def _write(self, name: str, data: bytes) -> None:
+        write_whole(self.path / name, data)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole and durably, or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with writing(path):
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a full disk and its like into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}. Everything up to the last finished round is "
+            "safe; make room and continue with `prefrl resume`"
+        ) from error

@@ -1,0 +1,154 @@
+"""From trajectories to queries: cut segments, propose pairs, score them, keep the best.
+
+An acquisition sees predicted returns and nothing else, so the same ones serve robots and text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefrl.errors import UserError
+from prefrl.preference import preference_probability
+from prefrl.reward import RewardModel, predict_returns
+from prefrl.types import Segment, Trajectory
+
+Acquisition = Callable[[Tensor], Tensor]
+"""Scores candidates: returns `[member, candidate, K]` in, score `[candidate]` out."""
+
+Pair = tuple[Segment, Segment]
+
+
+def cut(
+    trajectories: Sequence[Trajectory], length: int | None, count: int, generator: np.random.Generator
+) -> tuple[list[Segment], dict[str, np.ndarray]]:
+    """Cut `count` segments of `length` steps, every possible start being equally likely.
+
+    Args:
+        trajectories: pieces of episodes; a segment never leaves one.
+        length: steps of a segment; None takes whole trajectories.
+        count: how many; fewer only if `length` is None.
+        generator: draws the starts.
+
+    Returns:
+        The segments, copied out of the trajectories, and the true rewards `[step]` of each by id.
+        The two go separate ways: segments to the teacher and the reward model, rewards to the
+        store's own table.
+
+    Raises:
+        UserError: no trajectory is as long as a segment.
+    """
+    lengths = np.array([len(t) if length is None else length for t in trajectories])
+    starts = np.array([len(t) for t in trajectories]) - lengths + 1
+    starts = np.maximum(starts, 0)
+    if not starts.sum():
+        longest = max(map(len, trajectories), default=0)
+        raise UserError(
+            f"a clip lasts {length} steps, but the longest stretch of an episode recorded in this "
+            f"round has {longest}; make clips shorter (--query.clip-seconds) or rounds longer "
+            "(fewer --rounds, more --query.explore-steps)"
+        )
+    if length is None:
+        chosen = generator.permutation(len(trajectories))[:count]
+        picks = [(int(index), 0) for index in chosen]
+    else:
+        flat = generator.integers(starts.sum(), size=count)
+        edges = np.cumsum(starts)
+        index = np.searchsorted(edges, flat, side="right")
+        picks = [(int(i), int(f - edges[i] + starts[i])) for i, f in zip(index, flat, strict=True)]
+    segments, rewards = [], {}
+    for i, start in dict.fromkeys(picks):
+        segment, reward = _slice(trajectories[i], start, int(lengths[i]))
+        segments.append(segment)
+        rewards[segment.id] = reward
+    return segments, rewards
+
+
+def _slice(trajectory: Trajectory, start: int, length: int) -> tuple[Segment, np.ndarray]:
+    span = slice(start, start + length)
+    first = trajectory.start + start
+    segment = Segment(
+        f"{trajectory.source}, episode {trajectory.episode}, steps {first}-{first + length - 1}",
+        trajectory.observations[span].copy(),
+        trajectory.actions[span].copy(),
+        {name: extra[span].copy() for name, extra in trajectory.extras.items()},
+        trajectory.task,
+        trajectory.source,
+    )
+    return segment, trajectory.env_rewards[span].copy()
+
+
+def propose(segments: Sequence[Segment], count: int, generator: np.random.Generator) -> list[Pair]:
+    """Pair segments of the same task at random, each pair at most once, `count` at the most."""
+    by_task: dict[str, list[Segment]] = {}
+    for segment in segments:
+        by_task.setdefault(segment.task, []).append(segment)
+    pairs: dict[tuple[str, str], Pair] = {}
+    groups = [group for group in by_task.values() if len(group) > 1]
+    if sum(len(g) * (len(g) - 1) // 2 for g in groups) <= count:
+        every = [pair for group in groups for pair in combinations(group, 2)]
+        return [every[i] for i in generator.permutation(len(every))]
+    share = np.array([len(g) * (len(g) - 1) / 2 for g in groups])
+    while len(pairs) < count:
+        group = groups[generator.choice(len(groups), p=share / share.sum())]
+        first, second = generator.choice(len(group), size=2, replace=False)
+        left, right = group[first], group[second]
+        pairs.setdefault((min(left.id, right.id), max(left.id, right.id)), (left, right))
+    return list(pairs.values())
+
+
+def uniform(returns: Tensor) -> Tensor:
+    """Score all candidates alike."""
+    return torch.zeros(returns.shape[1])
+
+
+def disagreement(returns: Tensor) -> Tensor:
+    """Score by the variance, over members, of the predicted preference.
+
+    Christiano et al. 2017, section 2.2.4; of the probability, not of the rewards.
+    """
+    return _over_pairs(returns, lambda p: p.var(0, unbiased=False))
+
+
+def entropy(returns: Tensor) -> Tensor:
+    """Score by the entropy of the members' mean preference, in nats (B-Pref)."""
+    return _over_pairs(returns, lambda p: torch.special.entr(torch.stack([p.mean(0), 1 - p.mean(0)])).sum(0))
+
+
+ACQUISITIONS: dict[str, Acquisition] = {
+    "uniform": uniform,
+    "disagreement": disagreement,
+    "entropy": entropy,
+}
+
+
+def _over_pairs(returns: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+    pairs = list(combinations(range(returns.shape[2]), 2))
+    scores = [score(preference_probability(returns[..., i], returns[..., j])) for i, j in pairs]
+    return torch.stack(scores).mean(0)
+
+
+def choose(
+    candidates: Sequence[Pair],
+    count: int,
+    acquisition: Acquisition,
+    reward_model: RewardModel | None,
+) -> list[Pair]:
+    """Keep the `count` candidates that the acquisition scores highest, best first.
+
+    Candidates are in random order, so equal scores are a random choice. Without a reward model
+    (nothing is fitted yet) the first ones are taken.
+    """
+    if reward_model is None or acquisition is uniform:
+        return list(candidates[:count])
+    segments = {s.id: s for pair in candidates for s in pair}
+    place = {name: row for row, name in enumerate(segments)}
+    returns = predict_returns(reward_model, list(segments.values()))
+    rows = torch.tensor([[place[s.id] for s in pair] for pair in candidates])
+    scores = acquisition(returns[:, rows])
+    order = torch.argsort(scores, descending=True, stable=True)
+    return [candidates[i] for i in order[:count].tolist()]

@@ -1,0 +1,265 @@
+"""The words of preference learning as data: what crosses from one module to another.
+
+Numpy only. Every class is frozen; arrays are not to be written to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from prefrl.errors import UserError
+
+Strength = Literal["negligibly", "slightly", "better", "significantly"]
+
+# Llama 2 (arXiv 2307.09288, section 3.2.2) gives clearer preferences a larger margin.
+MARGIN_OF_STRENGTH: dict[str, float] = {
+    "negligibly": 0.0,
+    "slightly": 1 / 3,
+    "better": 2 / 3,
+    "significantly": 1.0,
+}
+
+AnswerKind = Literal["preference", "tie", "ranking", "ratings", "rewrite", "skip"]
+
+
+class QueryId(NamedTuple):
+    """Which query: the round that asked it and its place among that round's."""
+
+    round: int
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Consecutive steps of one episode."""
+
+    observations: np.ndarray
+    """[step, …], numbers or `str`."""
+    actions: np.ndarray
+    """[step, …], as the environment received them."""
+    env_rewards: np.ndarray
+    """[step], the environment's own reward: for the oracle, evaluation and plots alone."""
+    extras: dict[str, np.ndarray] = field(default_factory=dict)
+    """[step, …] each: what is needed to redraw the steps (`qpos`)."""
+    task: str = ""
+    """What may be compared with what; empty when any clip may meet any other."""
+    source: str = ""
+    """The policy and round that made it."""
+    episode: int = 0
+    """Number of the episode within its source."""
+    start: int = 0
+    """Step of the episode at which this trajectory begins."""
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.observations), len(self.actions), len(self.env_rewards)}
+        lengths |= {len(extra) for extra in self.extras.values()}
+        if len(lengths) != 1:
+            raise ValueError(f"a trajectory's arrays differ in length: {sorted(lengths)} steps")
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """A slice of a trajectory that can be shown. It holds no reward."""
+
+    id: str
+    observations: np.ndarray
+    """[step, …]"""
+    actions: np.ndarray
+    """[step, …]"""
+    extras: dict[str, np.ndarray] = field(default_factory=dict)
+    """[step, …] each."""
+    task: str = ""
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """Segments to judge, two to nine of them, and the question."""
+
+    id: QueryId
+    segments: tuple[Segment, ...]
+    kind: str = "preference"
+    question: str = ""
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.segments) <= 9:
+            raise ValueError(f"a query holds 2 to 9 segments, not {len(self.segments)}")
+        if len({segment.task for segment in self.segments}) > 1:
+            raise ValueError("the segments of a query must come from the same task")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a teacher said of a query.
+
+    `value` depends on `kind`:
+        preference: {"left": P(left is better)} and, if given, {"strength": one of the four words};
+        tie, skip: {} ("about equal" and "can't tell");
+        ranking: {"order": [[index, …], …]}, best first, equals together;
+        ratings: {"ratings": [number, …], "low": number, "high": number};
+        rewrite: {"segment": index, "text": a better last action}.
+    """
+
+    query: QueryId
+    kind: AnswerKind
+    value: dict[str, Any] = field(default_factory=dict)
+    teacher: str = ""
+    shown_at: float = 0.0
+    """Seconds since the epoch."""
+    answered_at: float = 0.0
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two segments and how probably the left one is better: all that a reward is fitted to."""
+
+    left: Segment
+    right: Segment
+    preference: float
+    """P(left is better), 0 to 1."""
+    margin: float = 0.0
+    """By how much the better one should at least lead, in logits."""
+    weight: float = 1.0
+    query: QueryId = QueryId(0, 0)
+
+    def swapped(self) -> Comparison:
+        """Return the same comparison seen from the other side."""
+        return Comparison(
+            self.right, self.left, 1 - self.preference, self.margin, self.weight, self.query
+        )
+
+
+class Lesson(NamedTuple):
+    """What one answer teaches."""
+
+    comparisons: list[Comparison]
+    segments: list[Segment]
+    """Segments that did not exist before the answer (rewrites)."""
+    demonstrations: list[Segment]
+
+
+def to_comparisons(query: Query, answer: Answer, margin_scale: float = 0.0) -> Lesson:
+    """Turn one answer into comparisons, new segments and demonstrations.
+
+    A ranking of K segments gives its K(K − 1)/2 pairs, which weigh K − 1 in total as a sorting by
+    pairwise comparisons would; ratings give pairs whose margin grows with the difference.
+
+    Args:
+        query: what was asked.
+        answer: what was answered; `check_answer` must hold.
+        margin_scale: logits that the strongest preference should lead by.
+    """
+    check_answer(query, answer)
+    if answer.kind == "skip":
+        return Lesson([], [], [])
+    if answer.kind == "rewrite":
+        return _lesson_of_rewrite(query, answer)
+    weight = 2 / len(query.segments)
+    comparisons = []
+    for i, j in combinations(range(len(query.segments)), 2):
+        preference, margin = _pair_preference(answer, i, j)
+        comparisons.append(
+            Comparison(
+                query.segments[i],
+                query.segments[j],
+                preference,
+                margin * margin_scale,
+                weight,
+                query.id,
+            )
+        )
+    return Lesson(comparisons, [], [])
+
+
+def _pair_preference(answer: Answer, i: int, j: int) -> tuple[float, float]:
+    """Return P(i better than j) and the margin in [0, 1]."""
+    value = answer.value
+    if answer.kind == "preference":
+        return float(value["left"]), MARGIN_OF_STRENGTH[value.get("strength") or "negligibly"]
+    if answer.kind == "ranking":
+        place = {index: rank for rank, group in enumerate(value["order"]) for index in group}
+        return 0.5 + 0.5 * float(np.sign(place[j] - place[i])), 0.0
+    if answer.kind == "ratings":
+        difference = value["ratings"][i] - value["ratings"][j]
+        scale = value["high"] - value["low"]
+        return 0.5 + 0.5 * float(np.sign(difference)), abs(difference) / scale
+    return 0.5, 0.0  # a tie
+
+
+def _lesson_of_rewrite(query: Query, answer: Answer) -> Lesson:
+    original = query.segments[answer.value["segment"]]
+    actions = original.actions.astype(object)
+    actions[-1] = answer.value["text"]
+    rewritten = Segment(
+        f"{original.id}/rewritten-{query.id.round}-{query.id.index}",
+        original.observations,
+        np.array(actions.tolist()),
+        task=original.task,
+        source=answer.teacher,
+    )
+    comparison = Comparison(rewritten, original, 1.0, query=query.id)
+    return Lesson([comparison], [rewritten], [rewritten])
+
+
+def check_answer(query: Query, answer: Answer) -> None:
+    """Raise `UserError` unless the answer fits the query."""
+    problem = _problem_with(answer, len(query.segments))
+    if problem:
+        raise UserError(
+            f"the answer of teacher {answer.teacher!r} to query {tuple(query.id)} {problem}"
+        )
+
+
+def _problem_with(answer: Answer, count: int) -> str | None:
+    value, kind = answer.value, answer.kind
+    if kind in ("tie", "skip"):
+        return None
+    if kind == "preference":
+        left = value.get("left")
+        if count != 2:
+            return f"is a preference between two, but the query has {count} segments"
+        if not _is_number(left) or not 0 <= left <= 1:
+            return f"says P(left is better) = {left!r}; expected a number from 0 to 1"
+        if value.get("strength") not in (None, *MARGIN_OF_STRENGTH):
+            return f"has strength {value['strength']!r}; expected one of {[*MARGIN_OF_STRENGTH]}"
+        return None
+    if kind == "ranking":
+        order = value.get("order")
+        flat = [index for group in order for index in group] if _is_nested(order) else None
+        if flat is None or sorted(flat, key=repr) != list(range(count)):
+            return f"ranks {order!r}; expected groups that hold each of 0 to {count - 1} once"
+        return None
+    if kind == "ratings":
+        ratings, low, high = value.get("ratings"), value.get("low"), value.get("high")
+        if not _is_number(low) or not _is_number(high) or not low < high:
+            return f"rates on a scale from {low!r} to {high!r}; expected low < high"
+        if not isinstance(ratings, Sequence) or len(ratings) != count:
+            return f"rates {ratings!r}; expected {count} numbers"
+        if not all(_is_number(rating) and low <= rating <= high for rating in ratings):
+            return f"rates {ratings!r}; expected numbers from {low} to {high}"
+        return None
+    if kind == "rewrite":
+        if not isinstance(value.get("text"), str) or value.get("segment") not in range(count):
+            return "is a rewrite without a text or without the segment it rewrites"
+        return None
+    return f"is of kind {kind!r}; expected preference, tie, ranking, ratings, rewrite or skip"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(isinstance(group, Sequence) for group in value)
