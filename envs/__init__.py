@@ -13,6 +13,14 @@ _TASKS = {
     "prefrl/OneLeggedCheetah-v0": ("one_legged_cheetah:OneLeggedCheetah", 500),
 }
 
+SUMMARIES = {
+    "prefrl/HalfCheetah-v0": "run forward (HalfCheetah-v5 of fixed horizon)",
+    "prefrl/Hopper-v0": "hop forward without falling (Hopper-v5 of fixed horizon)",
+    "prefrl/HopperBackflip-v0": "turn backward in the air and land on the foot",
+    "prefrl/OneLeggedCheetah-v0": "run forward on one leg",
+}
+"""Each id in a line, for people to choose from."""
+
 for _id, (_task, _horizon) in _TASKS.items():
     register(
         _id,

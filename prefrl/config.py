@@ -59,7 +59,7 @@ class RewardConfig:
     steps_per_clip: int = 16
     """Steps of a clip that one pass looks at, evenly spaced from a random offset."""
     crop: float = 0.7
-    """Shortest crop of a clip, as a share of it, that a pass may look at (QPA, arXiv 2305.17400)."""
+    """Shortest crop of a clip, as a share of it, that a pass looks at (QPA, arXiv 2305.17400)."""
     scale: float = 30.0
     """Largest return of a clip, in logits; the reward of a step is bounded by a tanh."""
 

@@ -1,7 +1,7 @@
 """From an `Experiment` to a run: build the parts, run the rounds, save, resume, load.
 
-    from prefrl.experiment import train
-    train(Experiment(env="prefrl/HalfCheetah-v0", labels=700), "runs/cheetah")
+from prefrl.experiment import train
+train(Experiment(env="prefrl/HalfCheetah-v0", labels=700), "runs/cheetah")
 """
 
 from __future__ import annotations

@@ -187,9 +187,7 @@ class FeedbackStore:
                 'GROUP BY round, "index", teacher) ORDER BY id',
                 (2**62 if through is None else through,),
             ).fetchall()
-        return [
-            Answer(QueryId(r[0], r[1]), r[2], json.loads(r[3]), r[4], r[5], r[6]) for r in rows
-        ]
+        return [Answer(QueryId(r[0], r[1]), r[2], json.loads(r[3]), r[4], r[5], r[6]) for r in rows]
 
     def comparisons(
         self, through: int | None = None, margin_scale: float = 0.0
@@ -229,7 +227,10 @@ class FeedbackStore:
                 "    max(coalesce(a.kind NOT IN ('skip', 'tie'), 0)) AS decisive "
                 '  FROM query q LEFT JOIN answer a ON a.round = q.round AND a."index" = q."index" '
                 '  AND a.id <= ? WHERE q.round < ? GROUP BY q.round, q."index")',
-                (2**62 if through is None else through, 2**62 if before_round is None else before_round),
+                (
+                    2**62 if through is None else through,
+                    2**62 if before_round is None else before_round,
+                ),
             ).fetchone()
         return Counts(*map(int, row))
 

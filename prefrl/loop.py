@@ -74,17 +74,24 @@ class LoopState:
 
     def __init__(self, reward_model: RewardModel, config: LoopConfig):
         self.round = 0
+        self.steps = 0
+        """Steps trained, exploration not counted."""
         self.fit = FitState(reward_model, config.fit, config.seed)
         self.sample: list[Trajectory] = []
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything as arrays and plain values."""
         sample = [[t.observations, t.actions, t.env_rewards] for t in self.sample]
-        return {"round": self.round, "fit": self.fit.state_dict(), "sample": sample}
+        return {
+            "round": self.round,
+            "steps": self.steps,
+            "fit": self.fit.state_dict(),
+            "sample": sample,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
-        self.round = state["round"]
+        self.round, self.steps = state["round"], state["steps"]
         self.fit.load_state_dict(state["fit"])
         self.sample = [Trajectory(*arrays) for arrays in state["sample"]]
 
@@ -112,7 +119,9 @@ def preference_loop(
             metrics |= fit(reward_model, comparisons, config.fit, state.fit)
             reward_model.calibrate(state.sample)
             clock.lap("fit")
-            trajectories, trained = agent.train(reward_model, _steps_of_round(config, index))
+            due = config.steps * index // config.rounds - state.steps
+            trajectories, trained = agent.train(reward_model, due)
+            state.steps += sum(map(len, trajectories))
             metrics |= trained
         clock.lap("train")
         count = _queries_due(feedback, config, index) if asked is None else asked
@@ -123,7 +132,7 @@ def preference_loop(
         clock.lap("answers")
         state.round = index + 1
         state.sample = _subsample(trajectories, CALIBRATION_STEPS)
-        head = {"round": index, "steps": config.steps * index // config.rounds}
+        head = {"round": index, "steps": state.steps}
         labels = feedback.counts(before_round=index, through=through)._asdict()
         labels.pop("pending")
         yield Round(index, "done", feedback.counts(), head | labels | metrics, clock.seconds)
@@ -186,10 +195,6 @@ def _queries_due(feedback: FeedbackStore, config: LoopConfig, index: int) -> int
         return 0  # no fit comes after the last round
     counts = feedback.counts()
     return max(0, labels_due(config, index) - counts.answered - counts.pending)
-
-
-def _steps_of_round(config: LoopConfig, index: int) -> int:
-    return config.steps * index // config.rounds - config.steps * (index - 1) // config.rounds
 
 
 def _comparisons(feedback: FeedbackStore, through: int, config: LoopConfig):

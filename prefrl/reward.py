@@ -1,7 +1,8 @@
 """Fitting a reward model to comparisons.
 
-What a reward model is (`RewardModel`) and how any of them is fitted (`fit`): bags that never change,
-validation out of bag, a penalty that adapts, an early stop. Nothing here knows what a segment holds.
+What a reward model is (`RewardModel`) and how any of them is fitted (`fit`): bags that never
+change, validation out of bag, a penalty that adapts, an early stop. Nothing here knows what a
+segment holds.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from prefrl.config import FitConfig
 from prefrl.preference import correct, decisive, preference_loss
 from prefrl.types import Comparison, QueryId, Segment, Trajectory
 
-L2_LIMITS = (1e-7, 1e-1)
-L2_STEP = 1.1
+L2_LIMITS = (1e-6, 1e-2)
+L2_STEP = 1.5
 
 
 class RewardModel(Protocol):
@@ -61,7 +62,7 @@ class RewardModel(Protocol):
         """Return all that the predictions depend on."""
         ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> Any:
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
         """Continue from what `state_dict` returned."""
         ...
 
@@ -146,11 +147,12 @@ def fit(
     score, epoch = {}, 0
     for epoch in range(1, limit + 1):  # noqa: B007
         score = _epoch(reward_model, data, config, state)
-        state.l2 = _adapt_l2(state.l2, score, config)
         if score["train_accuracy"] >= config.stop_accuracy:
             break
+    used = {"l2": state.l2, "epochs": epoch}
+    state.l2 = _adapt_l2(state.l2, score, config)
     score.pop("out_of_bag_count")
-    return score | {"l2": state.l2, "epochs": epoch}
+    return score | used
 
 
 class _Data:
@@ -195,7 +197,7 @@ def _epoch(
 
 
 def _tally(losses: Tensor, left: Tensor, right: Tensor, preference: Tensor, bags: Tensor) -> Tensor:
-    """Return sums `[8, member]` in and out of bag: losses, weights, right answers, decisive ones."""
+    """Return sums `[8, member]`, in bag and out: losses, weights, right answers, decisive."""
     counts = decisive(preference).float()
     hits = correct(left.detach(), right.detach(), preference).float() * counts
     out = (bags == 0).float()

@@ -37,7 +37,9 @@ class RunFolder:
         self.tensorboard = self.path / "tb"
 
     @classmethod
-    def create(cls, path: Path | str, experiment: Experiment, versions: dict[str, Any]) -> RunFolder:
+    def create(
+        cls, path: Path | str, experiment: Experiment, versions: dict[str, Any]
+    ) -> RunFolder:
         """Make a new run folder.
 
         Raises:

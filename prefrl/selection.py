@@ -24,7 +24,10 @@ Pair = tuple[Segment, Segment]
 
 
 def cut(
-    trajectories: Sequence[Trajectory], length: int | None, count: int, generator: np.random.Generator
+    trajectories: Sequence[Trajectory],
+    length: int | None,
+    count: int,
+    generator: np.random.Generator,
 ) -> tuple[list[Segment], dict[str, np.ndarray]]:
     """Cut `count` segments of `length` steps, every possible start being equally likely.
 
@@ -116,7 +119,9 @@ def disagreement(returns: Tensor) -> Tensor:
 
 def entropy(returns: Tensor) -> Tensor:
     """Score by the entropy of the members' mean preference, in nats (B-Pref)."""
-    return _over_pairs(returns, lambda p: torch.special.entr(torch.stack([p.mean(0), 1 - p.mean(0)])).sum(0))
+    return _over_pairs(
+        returns, lambda p: torch.special.entr(torch.stack([p.mean(0), 1 - p.mean(0)])).sum(0)
+    )
 
 
 ACQUISITIONS: dict[str, Acquisition] = {

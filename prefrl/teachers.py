@@ -126,7 +126,7 @@ class FunctionTeacher:
             raise UserError(
                 f"teacher {self.name} returned {said!r} for query {tuple(query.id)}; expected the "
                 "probability that the first clip is better, a number from 0 to 1 (True and False "
-                "count as 1 and 0), or None for \"can't tell\""
+                'count as 1 and 0), or None for "can\'t tell"'
             )
         kind = "tie" if left == 0.5 else "preference"
         value = {} if left == 0.5 else {"left": left}

@@ -31,7 +31,10 @@ class QueryId(NamedTuple):
     """Which query: the round that asked it and its place among that round's."""
 
     round: int
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+FIRST_QUERY = QueryId(0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +135,7 @@ class Comparison:
     margin: float = 0.0
     """By how much the better one should at least lead, in logits."""
     weight: float = 1.0
-    query: QueryId = QueryId(0, 0)
+    query: QueryId = FIRST_QUERY
 
     def swapped(self) -> Comparison:
         """Return the same comparison seen from the other side."""
@@ -230,19 +233,19 @@ def _problem_with(answer: Answer, count: int) -> str | None:
         left = value.get("left")
         if count != 2:
             return f"is a preference between two, but the query has {count} segments"
-        if not _is_number(left) or not 0 <= left <= 1:
+        if left is None or not _is_number(left) or not 0 <= left <= 1:
             return f"says P(left is better) = {left!r}; expected a number from 0 to 1"
         if value.get("strength") not in (None, *MARGIN_OF_STRENGTH):
             return f"has strength {value['strength']!r}; expected one of {[*MARGIN_OF_STRENGTH]}"
         return None
     if kind == "ranking":
-        order = value.get("order")
+        order = value.get("order") or ()
         flat = [index for group in order for index in group] if _is_nested(order) else None
         if flat is None or sorted(flat, key=repr) != list(range(count)):
             return f"ranks {order!r}; expected groups that hold each of 0 to {count - 1} once"
         return None
     if kind == "ratings":
-        ratings, low, high = value.get("ratings"), value.get("low"), value.get("high")
+        ratings, low, high = value.get("ratings"), value.get("low", 0), value.get("high", 0)
         if not _is_number(low) or not _is_number(high) or not low < high:
             return f"rates on a scale from {low!r} to {high!r}; expected low < high"
         if not isinstance(ratings, Sequence) or len(ratings) != count:

@@ -1,5 +1,8 @@
 """Pictures, videos and film strips: what is to be seen in them, and the files they become."""
 
+# MuJoCo has no type stubs, and mistakes are made on purpose here.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+
 import os
 import signal
 import subprocess
@@ -140,12 +143,14 @@ def test_a_model_with_colours_of_its_own_keeps_them():
         assert ((picture.argmax(axis=-1) == channel) & colourful(picture)).sum() > 50
 
 
-def test_drawing_leaves_the_model_as_it_was(hopper):
-    before = hopper.geom_rgba.copy(), hopper.geom_matid.copy(), hopper.vis.quality.offsamples
-    draw(hopper, stand(hopper), 32, 24, highlight=RED)
-    assert np.array_equal(hopper.geom_rgba, before[0])
-    assert np.array_equal(hopper.geom_matid, before[1])
-    assert hopper.vis.quality.offsamples == before[2]
+@pytest.mark.parametrize("using", [None, "rays"])
+def test_drawing_leaves_the_model_as_it_was(using):
+    model = load("hopper")
+    before = model.geom_rgba.copy(), model.geom_matid.copy(), model.vis.quality.offsamples
+    draw(model, stand(model), 32, 24, highlight=RED, using=using)
+    assert np.array_equal(model.geom_rgba, before[0])
+    assert np.array_equal(model.geom_matid, before[1])
+    assert model.vis.quality.offsamples == before[2]
 
 
 def test_mocap_bodies_move():

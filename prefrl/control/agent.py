@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -153,7 +154,7 @@ class Recorder:
         for row in range(self.count):
             ends = np.flatnonzero(ended[:, row]) + 1
             bounds = np.unique(np.concatenate([[since], ends[ends > since], [len(ended)]]))
-            for begin, stop in zip(bounds[:-1], bounds[1:], strict=True):
+            for begin, stop in pairwise(bounds.tolist()):
                 before = ends[ends <= begin]
                 start = begin - before[-1] if len(before) else begin + self.first_elapsed[row]
                 number = int(self.first_episodes[row]) + len(before)
@@ -265,7 +266,7 @@ class PPOAgent:
     def _collect(self) -> None:
         ppo = self.ppo
         with self._own_randomness():
-            ppo.collect_rollouts(ppo.env, self.callback, ppo.rollout_buffer, ppo.n_steps)
+            ppo.collect_rollouts(self.environments, self.callback, ppo.rollout_buffer, ppo.n_steps)
         steps = self.environments.recorder.steps[-ppo.n_steps :]
         self.environments.normaliser.update(np.concatenate([step[0] for step in steps]))
 
@@ -284,7 +285,9 @@ class PPOAgent:
     def _compute_advantages(self) -> None:
         with torch.no_grad():
             last = self.ppo.policy.predict_values(torch.as_tensor(self.ppo._last_obs))
-        self.ppo.rollout_buffer.compute_returns_and_advantage(last, self.ppo._last_episode_starts)
+        starts = self.ppo._last_episode_starts
+        assert starts is not None
+        self.ppo.rollout_buffer.compute_returns_and_advantage(last, starts)
 
     def _revalue(self) -> None:
         """Let the buffer hold what the critic says now, and the advantages that follow."""

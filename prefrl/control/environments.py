@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
@@ -99,7 +100,7 @@ class BatchedEnvironments:
         if not truncated.any():
             return Step(observations, rewards, truncated)
         rows, final = np.flatnonzero(truncated), info["final_info"]
-        reports = {int(row): _numbers(final, row) for row in rows}
+        reports = {int(row): _numbers(final, int(row)) for row in rows}
         last = {int(row): info["final_obs"][row] for row in rows}
         return Step(observations, rewards, truncated, last, reports)
 
@@ -127,7 +128,7 @@ class SeparateEnvironments:
     def __init__(self, name: str, count: int, seed: int, horizon: int | None):
         first = _make(name)
         self.name, self.seed, self.count = name, seed, count
-        limit = horizon or (first.spec.max_episode_steps if first.spec else None)
+        limit = horizon or gymnasium.spec(name).max_episode_steps
         if not limit:
             raise UserError(
                 f"{name} sets no time limit, and preference learning needs episodes of fixed "
@@ -204,8 +205,6 @@ class FixedHorizon(gymnasium.Wrapper):
     last observation stays and the reward is 0 until the horizon. A last feature is added to the
     observation: 1 once the episode has really ended, else 0.
     """
-
-    observation_space: Box
 
     def __init__(self, environment: gymnasium.Env, horizon: int):
         super().__init__(environment)
@@ -305,7 +304,7 @@ def is_deterministic(environments: Environments, steps: int = 20) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(*runs, strict=True))
 
 
-def _threads(spec: gymnasium.envs.registration.EnvSpec, threads: int) -> dict[str, int]:
+def _threads(spec: EnvSpec, threads: int) -> dict[str, Any]:
     return {"threads": threads} if spec.id.startswith("prefrl/") else {}
 
 

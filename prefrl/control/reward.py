@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +44,7 @@ class StackedMLP(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.members = members
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for fan_in, fan_out in pairwise(sizes):
             bound = 1 / math.sqrt(fan_in)  # as torch.nn.Linear starts
             weight = torch.empty(members, fan_in, fan_out)
             bias = torch.empty(members, 1, fan_out)

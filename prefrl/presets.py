@@ -1,0 +1,67 @@
+"""Named experiments, as plain data."""
+
+from __future__ import annotations
+
+import difflib
+from typing import NamedTuple
+
+from prefrl.config import Experiment, PPOConfig
+from prefrl.errors import UserError
+
+
+class Preset(NamedTuple):
+    """An experiment and what to expect of it."""
+
+    about: str
+    experiment: Experiment
+
+
+# rl-baselines3-zoo's settings for HalfCheetah, carried over to 64 environments.
+CHEETAH_PPO = PPOConfig(
+    learning_rate=5e-4,
+    gamma=0.98,
+    gae_lambda=0.92,
+    ent_coef=4e-4,
+    activation="relu",
+    orthogonal_init=False,
+    log_std_init=-1.0,
+)
+
+PRESETS = {
+    "hopper-backflip": Preset(
+        "a one-legged robot learns backflips from 900 answers",
+        Experiment(
+            env="prefrl/HopperBackflip-v0",
+            labels=900,
+            steps=2_000_000,
+            ppo=PPOConfig(learning_rate=5e-4, ent_coef=3e-3),
+        ),
+    ),
+    "one-legged-cheetah": Preset(
+        "a two-legged robot learns to run on one leg from 800 answers",
+        Experiment(env="prefrl/OneLeggedCheetah-v0", labels=800, steps=2_000_000, ppo=CHEETAH_PPO),
+    ),
+    "half-cheetah": Preset(
+        "HalfCheetah learns to run from 700 answers",
+        Experiment(env="prefrl/HalfCheetah-v0", labels=700, steps=2_000_000, ppo=CHEETAH_PPO),
+    ),
+    "hopper": Preset(
+        "Hopper learns to hop from 700 answers",
+        Experiment(env="prefrl/Hopper-v0", labels=700, steps=2_000_000, ppo=CHEETAH_PPO),
+    ),
+}
+
+
+def preset(name: str) -> Preset:
+    """Return a preset.
+
+    Raises:
+        UserError: there is none of that name; the message lists near ones.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4)
+    hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(PRESETS)}."
+    raise UserError(
+        f"there is no preset {name!r}; {hint} For an environment of your own use --env ID"
+    )

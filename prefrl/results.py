@@ -1,0 +1,142 @@
+"""What a run has to show: its evaluation, its video, its learning curve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prefrl.clips.draw import draw
+from prefrl.clips.film import even_fps, film_strip, frame_steps, write_picture, write_video
+from prefrl.config import Experiment
+from prefrl.control.environments import BatchedEnvironments, Environments, SeparateEnvironments
+from prefrl.control.policy import Episodes, Policy, evaluate, play
+from prefrl.errors import UserError
+from prefrl.experiment import fresh_environments, load_policy
+from prefrl.feedback import FeedbackStore
+from prefrl.run import RunFolder
+
+VIDEO_SIZE = (480, 360)
+
+
+def evaluate_run(folder: RunFolder, episodes: int, sample: bool = False) -> dict[str, Any]:
+    """Play fresh episodes with a run's policy and report everything a comparison needs.
+
+    Args:
+        folder: the run.
+        episodes: how many, each from its own start.
+        sample: sample actions as training does, instead of taking the most probable.
+    """
+    if episodes <= 0:
+        raise UserError(f"--episodes is {episodes}; expected a whole number above 0")
+    experiment = folder.experiment()
+    store = FeedbackStore(folder.feedback)
+    counts = store.counts()
+    store.close()
+    environments = fresh_environments(experiment, episodes, experiment.seed)
+    return {
+        "env": experiment.env,
+        "steps": folder.metrics()[-1]["steps"] if folder.metrics() else 0,
+        "seed": experiment.seed,
+        "reward": experiment.reward,
+        "labels": {
+            "asked": counts.asked, "answered": counts.answered, "decisive": counts.decisive,
+        },
+    } | evaluate(environments, load_policy(folder.path), deterministic=not sample)  # fmt: skip
+
+
+def film_run(folder: RunFolder, output: Path, strip: bool = False, episode: int = 0) -> Episodes:
+    """Draw one episode of a run's policy as a video (.mp4, .gif) or as a film strip (.png).
+
+    Args:
+        folder: the run.
+        output: the file to write.
+        strip: draw a film strip.
+        episode: which start; the same number always starts alike.
+    """
+    wanted = (".png",) if strip else (".mp4", ".gif")
+    if output.suffix.lower() not in wanted:
+        raise UserError(
+            f"cannot write {output}: expected a name that ends in {' or '.join(wanted)}"
+        )
+    experiment, policy = folder.experiment(), load_policy(folder.path)
+    environments = fresh_environments(experiment, 1, 10_007 + episode)
+    dt = environments.description.dt
+    fps = even_fps(dt, 25.0)
+    episodes, frames = _draw_episode(experiment, environments, policy, frame_steps, fps)
+    if strip:
+        frames = frames[: int(4 * fps)]
+        write_picture(film_strip(frames, count=16, columns=8, fps=fps), output)
+    else:
+        write_video(frames, output, fps)
+    return episodes
+
+
+def _draw_episode(experiment: Experiment, environments: Environments, policy: Policy, choose, fps):
+    """Return what happened and the frames `[frame, height, width, 3]`, in real time."""
+    width, height = VIDEO_SIZE
+    dt = environments.description.dt
+    if isinstance(environments, BatchedEnvironments):
+        model = environments.environments.model
+    else:
+        assert isinstance(environments, SeparateEnvironments)
+        model = getattr(environments.environments[0].unwrapped, "model", None)
+        if model is None or not environments.extras():
+            return _render_episode(experiment, environments, policy, fps)
+    episodes = play(environments, policy)
+    qpos = episodes.extras["qpos"][:, 0]
+    steps = choose(len(qpos), dt, fps)
+    frames = draw(model, qpos[steps], width, height)
+    return episodes, frames
+
+
+def _render_episode(experiment: Experiment, environments, policy: Policy, fps: float):
+    """Let an environment that is not MuJoCo's draw itself."""
+    raise UserError(f"{experiment.env} has no MuJoCo model to draw")
+
+
+def plot_runs(folders: Sequence[RunFolder], output: Path) -> Path:
+    """Draw the learning curves of runs: true return (and clean flips) against steps.
+
+    Runs that differ in their seed alone become one line, the mean, in a band from the lowest to the
+    highest.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    groups: dict[str, list[list[dict[str, Any]]]] = {}
+    for folder in folders:
+        lines = [line for line in folder.metrics() if "true_return" in line]
+        if not lines:
+            raise UserError(f"{folder.path} has no finished episode to plot yet")
+        groups.setdefault(_name(folder.experiment()), []).append(lines)
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    for name, runs in groups.items():
+        steps = np.array([line["steps"] for line in runs[0]])
+        shortest = min(map(len, runs))
+        values = np.array([[line["true_return"] for line in run[:shortest]] for run in runs])
+        label = f"{name} ({len(runs)} seeds)" if len(runs) > 1 else name
+        (line,) = axes.plot(steps[:shortest], values.mean(0), label=label)
+        if len(runs) > 1:
+            axes.fill_between(
+                steps[:shortest], values.min(0), values.max(0), color=line.get_color(), alpha=0.2
+            )
+    axes.set(xlabel="environment steps", ylabel="true return of an episode, while training")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    try:
+        figure.savefig(output, dpi=150)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {output}: {error}") from None
+    pyplot.close(figure)
+    return output
+
+
+def _name(experiment: Experiment) -> str:
+    if experiment.reward == "true":
+        return f"{experiment.env}, true reward"
+    return f"{experiment.env}, {experiment.labels} labels"
