@@ -11,14 +11,17 @@ import numpy as np
 from prefrl.clips.draw import draw
 from prefrl.clips.film import even_fps, film_strip, frame_steps, write_picture, write_video
 from prefrl.config import Experiment
-from prefrl.control.environments import BatchedEnvironments, Environments, SeparateEnvironments
-from prefrl.control.policy import Episodes, Policy, evaluate, play
+from prefrl.control.environments import Environments, SeparateEnvironments
+from prefrl.control.policy import Policy, evaluate, play
 from prefrl.errors import UserError
 from prefrl.experiment import fresh_environments, load_policy
 from prefrl.feedback import FeedbackStore
-from prefrl.run import RunFolder
+from prefrl.run import RunFolder, writing
 
 VIDEO_SIZE = (480, 360)
+FRAMES_PER_SECOND = 25.0
+STRIP_SECONDS = 4.0
+EPISODE_SEED = 10_007  # apart from the episodes of an evaluation
 
 
 def evaluate_run(folder: RunFolder, episodes: int, sample: bool = False) -> dict[str, Any]:
@@ -47,13 +50,13 @@ def evaluate_run(folder: RunFolder, episodes: int, sample: bool = False) -> dict
     } | evaluate(environments, load_policy(folder.path), deterministic=not sample)  # fmt: skip
 
 
-def film_run(folder: RunFolder, output: Path, strip: bool = False, episode: int = 0) -> Episodes:
+def film_run(folder: RunFolder, output: Path, strip: bool = False, episode: int = 0) -> None:
     """Draw one episode of a run's policy as a video (.mp4, .gif) or as a film strip (.png).
 
     Args:
         folder: the run.
         output: the file to write.
-        strip: draw a film strip.
+        strip: draw a film strip of the first four seconds.
         episode: which start; the same number always starts alike.
     """
     wanted = (".png",) if strip else (".mp4", ".gif")
@@ -61,40 +64,38 @@ def film_run(folder: RunFolder, output: Path, strip: bool = False, episode: int 
         raise UserError(
             f"cannot write {output}: expected a name that ends in {' or '.join(wanted)}"
         )
-    experiment, policy = folder.experiment(), load_policy(folder.path)
-    environments = fresh_environments(experiment, 1, 10_007 + episode)
-    dt = environments.description.dt
-    fps = even_fps(dt, 25.0)
-    episodes, frames = _draw_episode(experiment, environments, policy, frame_steps, fps)
-    if strip:
-        frames = frames[: int(4 * fps)]
-        write_picture(film_strip(frames, count=16, columns=8, fps=fps), output)
-    else:
-        write_video(frames, output, fps)
-    return episodes
+    environments = fresh_environments(folder.experiment(), 1, EPISODE_SEED + episode)
+    fps = even_fps(environments.description.dt, FRAMES_PER_SECOND)
+    frames = _draw_episode(environments, load_policy(folder.path), fps)
+    with writing(output):
+        if strip:
+            shown = frames[: round(STRIP_SECONDS * fps)]
+            write_picture(film_strip(shown, count=16, columns=8, fps=fps), output)
+        else:
+            write_video(frames, output, fps)
 
 
-def _draw_episode(experiment: Experiment, environments: Environments, policy: Policy, choose, fps):
-    """Return what happened and the frames `[frame, height, width, 3]`, in real time."""
-    width, height = VIDEO_SIZE
-    dt = environments.description.dt
-    if isinstance(environments, BatchedEnvironments):
-        model = environments.environments.model
-    else:
-        assert isinstance(environments, SeparateEnvironments)
-        model = getattr(environments.environments[0].unwrapped, "model", None)
-        if model is None or not environments.extras():
-            return _render_episode(experiment, environments, policy, fps)
-    episodes = play(environments, policy)
-    qpos = episodes.extras["qpos"][:, 0]
-    steps = choose(len(qpos), dt, fps)
-    frames = draw(model, qpos[steps], width, height)
-    return episodes, frames
+def _draw_episode(environments: Environments, policy: Policy, fps: float) -> np.ndarray:
+    """Return an episode in real time, uint8 `[frame, height, width, 3]`."""
+    description = environments.description
+    moments = frame_steps(description.horizon, description.dt, fps)
+    if isinstance(environments, SeparateEnvironments) and not environments.extras():
+        return _render_episode(environments, policy, set(moments.tolist()))
+    qpos = play(environments, policy).extras["qpos"][:, 0]
+    return draw(environments.model(), qpos[moments], *VIDEO_SIZE)
 
 
-def _render_episode(experiment: Experiment, environments, policy: Policy, fps: float):
-    """Let an environment that is not MuJoCo's draw itself."""
-    raise UserError(f"{experiment.env} has no MuJoCo model to draw")
+def _render_episode(
+    environments: SeparateEnvironments, policy: Policy, moments: set[int]
+) -> np.ndarray:
+    """Let an environment without a MuJoCo model draw itself."""
+    environments.show()
+    frames, observations = [], environments.reset()
+    for moment in range(environments.description.horizon):
+        if moment in moments:
+            frames.append(environments.frame())
+        observations = environments.step(policy.predict(observations)).observations
+    return np.stack(frames)
 
 
 def plot_runs(folders: Sequence[RunFolder], output: Path) -> Path:
@@ -132,7 +133,8 @@ def plot_runs(folders: Sequence[RunFolder], output: Path) -> Path:
         figure.savefig(output, dpi=150)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write {output}: {error}") from None
-    pyplot.close(figure)
+    finally:
+        pyplot.close(figure)
     return output
 
 

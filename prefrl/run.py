@@ -181,6 +181,6 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror}. Everything up to the last finished round is "
-            "safe; make room and continue with `prefrl resume`"
+            f"cannot write {path}: {error.strerror or error}. Everything up to the last finished "
+            "round is safe; make room and continue with `prefrl resume`"
         ) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import warnings
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -69,6 +70,10 @@ class Environments(Protocol):
         """Return what redraws the present moment, `[env, …]` each."""
         ...
 
+    def model(self) -> Any:
+        """Return the MuJoCo model that `extras()["qpos"]` belongs to."""
+        ...
+
     def get_state(self) -> dict[str, Any]:
         """Return all that the next step depends on."""
         ...
@@ -107,6 +112,10 @@ class BatchedEnvironments:
     def extras(self) -> dict[str, np.ndarray]:
         """Return the joint positions."""
         return {"qpos": self.environments.qpos.astype(np.float32)}
+
+    def model(self) -> Any:
+        """Return the task's MuJoCo model."""
+        return self.environments.model
 
     def get_state(self) -> dict[str, Any]:
         """Return the simulations' state."""
@@ -173,6 +182,31 @@ class SeparateEnvironments:
         if not all(hasattr(entry, "qpos") for entry in data):
             return {}
         return {"qpos": np.stack([entry.qpos for entry in data]).astype(np.float32)}  # type: ignore[union-attr]
+
+    def model(self) -> Any:
+        """Return the first environment's MuJoCo model."""
+        return self.environments[0].unwrapped.model  # type: ignore[attr-defined]
+
+    def show(self) -> None:
+        """Build the environments again as ones that draw themselves; call before `reset`.
+
+        Raises:
+            UserError: they cannot draw pictures, or what they draw with is not installed.
+        """
+        if "rgb_array" not in self.environments[0].metadata.get("render_modes", []):
+            raise UserError(f"{self.name} draws no pictures (its render_modes lack rgb_array)")
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame must not look for a screen
+        limit = self.description.horizon
+        self.environments = [
+            FixedHorizon(_make(self.name, "rgb_array"), limit) for _ in range(self.count)
+        ]
+
+    def frame(self) -> np.ndarray:
+        """Return a picture of the first environment, uint8 `[height, width, 3]`."""
+        try:
+            return np.asarray(self.environments[0].render())
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise UserError(f"{self.name} needs a package to draw itself: {error}") from None
 
     def get_state(self) -> dict[str, Any]:
         """Return what replays the present episodes."""
@@ -308,9 +342,9 @@ def _threads(spec: EnvSpec, threads: int) -> dict[str, Any]:
     return {"threads": threads} if spec.id.startswith("prefrl/") else {}
 
 
-def _make(name: str) -> gymnasium.Env:
+def _make(name: str, render_mode: str | None = None) -> gymnasium.Env:
     try:
-        environment = gymnasium.make(name, max_episode_steps=-1)
+        environment = gymnasium.make(name, max_episode_steps=-1, render_mode=render_mode)
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"{name} needs a package that is not installed: {error}") from None
     space, actions = environment.observation_space, environment.action_space
