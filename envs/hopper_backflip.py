@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import mujoco
 import numpy as np
 
@@ -9,14 +11,151 @@ from .batched import Task
 from .hopper import hopper_model, initial_hopper
 
 GEOMS = ("foot_geom", "leg_geom", "thigh_geom", "torso_geom")  # the foot first
-VELOCITY_LIMIT = 10.0
-CLEAN_SECONDS = 0.1  # only the foot may touch for this long around a clean flight
-FLIP_RAD = np.deg2rad(270)
-SPIN_LIMIT = 12.0
+
+# A clean flip.
+FLIP_RAD = math.radians(270)  # turn of the torso between take-off and landing
+CLEAN_SECONDS = 0.1  # only the foot may touch for this long before and after the flight
+
+# The whole body's angle is the mean of torso, thigh and leg. The torso's own would pay for folding
+# the hip, which turns it by 150° without any flip.
+THIGH_JOINT_SHARE, LEG_JOINT_SHARE = 2 / 3, 1 / 3
+
+# The hidden reward, per control step.
+SPIN_LIMIT = 12.0  # rad/s; faster earns no more
+SPIN_UNIT = 8.0  # rad/s of backward spin that earn the full pay
+FIRST_PAY = 0.4  # pay of the spin at take-off; it grows by 1 per half turn
+TURN_PAID_RAD = 2 * math.pi  # from here on the pay grows no more
+TURN_END_RAD = 2.5 * math.pi  # from here on turning earns nothing
+LOW_HEIGHT_M, HEIGHT_RANGE_M, LOW_PAY = 0.6, 1.0, 0.5  # the pay is 0.5 at 0.6 m, 1.5 at 1.6 m
+DIRTY_SHARE = 0.1  # of the pay, in a flight that did not leave the foot cleanly
+CONTACT_COST = 0.3  # any part but the foot touches
+LANDING_SECONDS = 0.3  # how long a landing is judged
+LANDING_PAY = 6.0  # upright on the foot after a full turn
+CRASH_COST = 3.0  # any part but the foot touches after a full turn
+LANDING_FROM_RAD = math.pi  # a landing counts for more from here to a full turn
+LYING_HEIGHT_M, STANDING_HEIGHT_M = 0.2, 1.0  # the torso's, for uprightness
+
+# The observation.
+VELOCITY_LIMIT = 20.0
+TURN_LIMITS = (-1.0, 4.0)  # half turns
+
+
+class FlightTracker:
+    """Follows the take-offs and landings of `count` robots and counts their clean flips.
+
+    Everything it remembers is in `memory`, one array `[count]` per name.
+    """
+
+    def __init__(self, count: int, clean_steps: int, landing_steps: int):
+        self.clean_steps, self.landing_steps = clean_steps, landing_steps
+        self.memory = {
+            "foot": np.zeros(count),  # whether the foot touched in the last step
+            "other": np.zeros(count),  # whether another part did
+            "clear_steps": np.zeros(count),  # steps without other contact, at most clean_steps
+            "clean_takeoff": np.zeros(count),  # whether the flight under way left the foot cleanly
+            "torso_start": np.zeros(count),  # angles at the last take-off, rad
+            "body_start": np.zeros(count),
+            "torso_turn": np.zeros(count),  # backward turn in the flight under way, rad
+            "body_turn": np.zeros(count),
+            "landed_turn": np.zeros(count),  # the body's turn in the last clean flight, rad
+            "landing_left": np.zeros(count),  # steps for which its landing is still judged
+            "flip_steps": np.zeros(count),  # steps since the landing of a flip not yet counted
+            "clean_flips": np.zeros(count),
+        }
+
+    @property
+    def flying(self) -> np.ndarray:
+        """Whether nothing touched the floor in the last step, bool `[count]`."""
+        return (self.memory["foot"] == 0) & (self.memory["other"] == 0)
+
+    def clear(self, rows: np.ndarray) -> None:
+        """Start an episode: as if the robot had been standing on its foot."""
+        for array in self.memory.values():
+            array[rows] = 0.0
+        self.memory["foot"][rows] = 1.0
+        self.memory["clear_steps"][rows] = self.clean_steps
+
+    def step(
+        self,
+        touch: tuple[np.ndarray, np.ndarray],
+        torso: tuple[np.ndarray, np.ndarray],
+        body: tuple[np.ndarray, np.ndarray],
+    ) -> None:
+        """Follow one control step.
+
+        Args:
+            touch: whether the foot, and any other part, touched during the step, bool `[count]`.
+            torso: the torso's angle before and after the step, rad, forward positive.
+            body: the whole body's, likewise.
+        """
+        foot, other = touch
+        flying, was_flying = ~foot & ~other, self.flying
+        self._land(was_flying & ~flying, foot, other)
+        self._take_off(flying & ~was_flying, torso[0], body[0])
+        m = self.memory
+        m["torso_turn"] = np.where(flying, m["torso_start"] - torso[1], 0.0)
+        m["body_turn"] = np.where(flying, m["body_start"] - body[1], 0.0)
+        m["clean_takeoff"] *= flying
+        m["clear_steps"] = np.where(other, 0.0, np.minimum(m["clear_steps"] + 1, self.clean_steps))
+        m["foot"], m["other"] = foot.astype(np.float64), other.astype(np.float64)
+
+    def _take_off(self, takeoff: np.ndarray, torso: np.ndarray, body: np.ndarray) -> None:
+        """Begin a flight where `takeoff`; the memory is still that of the last contact."""
+        m = self.memory
+        m["torso_start"][takeoff], m["body_start"][takeoff] = torso[takeoff], body[takeoff]
+        clean = (m["foot"] > 0) & (m["clear_steps"] >= self.clean_steps)
+        m["clean_takeoff"][takeoff] = clean[takeoff]
+
+    def _land(self, landing: np.ndarray, foot: np.ndarray, other: np.ndarray) -> None:
+        """End the flight where `landing`; the memory is still that of its last step."""
+        m = self.memory
+        waiting = (m["flip_steps"] > 0) & ~other
+        m["flip_steps"] = np.where(waiting, m["flip_steps"] + 1, 0.0)
+        counted = m["flip_steps"] > self.clean_steps
+        m["clean_flips"] += counted
+        m["flip_steps"][counted] = 0.0
+        clean = landing & (m["clean_takeoff"] > 0)
+        m["flip_steps"][clean & foot & ~other & (m["torso_turn"] >= FLIP_RAD)] = 1.0
+        judged = clean & (m["body_turn"] > LANDING_FROM_RAD)
+        m["landing_left"] = np.maximum(m["landing_left"] - 1, 0.0)
+        m["landing_left"][judged] = self.landing_steps
+        m["landed_turn"][judged] = m["body_turn"][judged]
+
+    def landing_weight(self) -> np.ndarray:
+        """Return how much the landing being judged counts, `[count]`: 1 after a full turn."""
+        turn = self.memory["landed_turn"] - LANDING_FROM_RAD
+        weight = np.clip(turn / (2 * math.pi - LANDING_FROM_RAD), 0.0, 1.0)
+        return np.where(self.memory["landing_left"] > 0, weight, 0.0)
 
 
 class HopperBackflip(Task):
     """A planar one-legged robot does backflips: off its foot, backward through the air, onto it.
+
+    Observation `[19]`, as it is after the step: 0 height of the torso (m); 1, 2 sine and cosine of
+    its angle (0 upright, forward positive); 3-5 angles of hip, knee and ankle (rad); 6-11
+    velocities of x, z (m/s), torso, hip, knee and ankle (rad/s), clipped to ±20; 12 whether the
+    foot touched the floor during the step; 13 whether any other part did; 14 time since another
+    part did, as a share of 0.1 s, at most 1; 15 how far the whole body has turned backward in the
+    flight under way, in half turns clipped to [-1, 4], 0 on the floor; 16 whether that flight left
+    the foot cleanly; 17 how much the landing being judged counts (0 none, 1 after a full turn); 18
+    the share of its 0.3 s that is left. Action `[3]`: torques of hip, knee and ankle in [-1, 1].
+
+    Reward, per step, a function of that observation. In a flight it pays the backward spin of the
+    whole body (mean of torso, thigh and leg), the more the further the body has turned since
+    take-off and the higher it is, so that rocking to and fro earns almost nothing and one full
+    turn a lot; a flight that did not leave the foot cleanly earns a tenth. For 0.3 s after a clean
+    flight of more than half a turn, being upright with only the foot on the floor pays and a crash
+    costs, both in proportion to the turn beyond a half. Touching with another part always costs a
+    little.
+
+    A clean flip is a flight (nothing touches the floor) from the foot to the foot in which the
+    torso turns backward by at least 270° between the last step with contact before it and its own
+    last step, with no part but the foot touching from 0.1 s before take-off to 0.1 s after
+    landing; it counts once that time is over. Contacts are those of all substeps; they lag one
+    substep (2 ms) behind the state. An episode starts as if the robot had long stood on its foot.
+
+    `info`: `clean_flips`, the clean flips of the episode so far; `turns`, net backward turns of the
+    torso since upright, on the floor or not. An episode is always 500 steps (4 s).
 
     Version History:
         v0: first version.
@@ -37,78 +176,66 @@ class HopperBackflip(Task):
     def clear(self, rows: np.ndarray) -> None:
         """Start as if the robot had been standing on its foot."""
         if not self.memory:
-            self.clean_steps = round(CLEAN_SECONDS / self.dt)
-            self.memory = {
-                name: np.zeros(self.count)
-                for name in ("since_other", "takeoff_angle", "clean_takeoff", "airborne", "foot",
-                             "landed", "clean_flips", "flights", "turned", "last_turned")
-            }
-        for array in self.memory.values():
-            array[rows] = 0
-        self.memory["since_other"][rows] = self.clean_steps
-        self.memory["foot"][rows] = 1
-        self.memory["takeoff_angle"][rows] = self.qpos[rows, 2]
+            clean_steps = math.ceil(CLEAN_SECONDS / self.dt - 1e-9)
+            landing_steps = round(LANDING_SECONDS / self.dt)
+            self.tracker = FlightTracker(self.count, clean_steps, landing_steps)
+            self.memory = self.tracker.memory
+        self.tracker.clear(rows)
 
     def observe(self) -> np.ndarray:
-        """Return height, orientation, joints, velocities and what touches, `[count, 15]`."""
-        m = self.memory
-        angle = self.qpos[:, 2:3]
-        return np.concatenate(
-            [
-                self.qpos[:, 1:2], np.sin(angle), np.cos(angle), self.qpos[:, 3:],
-                np.clip(self.qvel, -VELOCITY_LIMIT * 1.5, VELOCITY_LIMIT * 1.5),
-                m["foot"][:, None], (m["since_other"] / self.clean_steps)[:, None],
-                m["turned"][:, None] / np.pi, m["clean_takeoff"][:, None],
-            ],
-            axis=1,
-        )
+        """Return pose, velocities and what the tracker knows, `[count, 19]`."""
+        m, tracker, angle = self.memory, self.tracker, self.qpos[:, 2]
+        pose = [self.qpos[:, 1], np.sin(angle), np.cos(angle), *self.qpos[:, 3:].T]
+        flight = [
+            m["foot"],
+            m["other"],
+            m["clear_steps"] / tracker.clean_steps,
+            np.clip(m["body_turn"] / math.pi, *TURN_LIMITS),
+            m["clean_takeoff"],
+            tracker.landing_weight(),
+            m["landing_left"] / tracker.landing_steps,
+        ]
+        return np.stack([*pose, *self._velocity().T, *flight], axis=1)
 
-    def evaluate(self, action, before):
-        """Return the hidden reward and the flips counted so far."""
-        m = self.memory
+    def evaluate(
+        self, action: np.ndarray, before: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return the hidden reward, and the flips counted so far."""
         touch = self.touches()
-        foot, other = touch[:, 0], touch[:, 1:].any(axis=1)
-        flying = ~foot & ~other
-        angle_before, angle = before[:, 2], self.qpos[:, 2]
-        was_flying = m["airborne"] > 0
-        # take-off: the last contact was at the end of the previous step
-        takeoff = flying & ~was_flying
-        m["takeoff_angle"][takeoff] = angle_before[takeoff]
-        m["clean_takeoff"][takeoff] = ((m["foot"] > 0) & (m["since_other"] >= self.clean_steps))[takeoff]
-        turned = m["takeoff_angle"] - angle  # backward is positive
-        m["turned"] = np.where(flying | was_flying, turned, 0.0)
-        m["since_other"] = np.where(other, 0, np.minimum(m["since_other"] + 1, self.clean_steps))
-        landing = was_flying & ~flying
-        good = landing & foot & ~other & (m["clean_takeoff"] > 0) & (turned >= FLIP_RAD)
-        counting = m["landed"] > 0
-        m["landed"] = np.where(other, 0, np.where(counting, m["landed"] + 1, 0))
-        done = m["landed"] > self.clean_steps
-        m["clean_flips"] += done
-        m["landed"][done] = 0
-        m["landed"][good] = 1
-        m["last_turned"] = np.where(landing, turned, m["last_turned"])
-        m["airborne"] = flying.astype(float)
-        m["foot"] = foot.astype(float)
-        m["clean_takeoff"] = np.where(flying, m["clean_takeoff"], 0.0)
-        reward = self.reward(flying, landing, foot, other, turned, good)
-        return reward, {"clean_flips": m["clean_flips"].copy(), "turns": -angle / (2 * np.pi)}
+        self.tracker.step(
+            (touch[:, 0], np.any(touch[:, 1:], axis=1)),
+            (before[:, 2], self.qpos[:, 2]),
+            (body_mean(before[:, 2:]), body_mean(self.qpos[:, 2:])),
+        )
+        reward = self._flight_pay() + self._landing_pay() - CONTACT_COST * self.memory["other"]
+        flips, turns = self.memory["clean_flips"].copy(), -self.qpos[:, 2] / (2 * math.pi)
+        return reward, {"clean_flips": flips, "turns": turns}
 
-    def reward(self, flying, landing, foot, other, turned, good):
-        """Return the hidden reward."""
-        import os
-        v = os.environ.get("BF", "a")
-        m = self.memory
-        spin = np.clip(-self.qvel[:, 2], -SPIN_LIMIT, SPIN_LIMIT) / 8
-        height = 0.3 + np.clip(self.qpos[:, 1] - 0.6, 0, 1)
-        clean = m["clean_takeoff"] > 0
-        if v == "a":  # baseline of the notes
-            return np.where(flying, spin * height, 0) - 0.3 * other
-        if v == "b":  # credit by cleanness of take-off
-            return np.where(flying, spin * height * np.where(clean, 1, 0.25), 0) - 0.3 * other
-        if v == "c":  # the same, and landing on the foot pays by what was turned
-            frac = np.clip(turned / FLIP_RAD, 0, 1.2)
-            land = np.where(landing & foot & ~other & clean, 8 * frac**2, 0)
-            return np.where(flying, spin * height * np.where(clean, 1, 0.25), 0) - 0.3 * other + land
-        if v == "d":  # onset penalty
-            return np.where(flying, spin * height * np.where(clean, 1, 0.25), 0) - 0.3 * other - 4 * (other & (m["prev_other"] == 0))
-        raise ValueError(v)
+    def _velocity(self) -> np.ndarray:
+        return np.clip(self.qvel, -VELOCITY_LIMIT, VELOCITY_LIMIT)
+
+    def _flight_pay(self) -> np.ndarray:
+        """Pay backward spin in the air, more the further the flight has turned."""
+        turn = self.memory["body_turn"]
+        spin = np.clip(-body_mean(self._velocity()[:, 2:]), -SPIN_LIMIT, SPIN_LIMIT) / SPIN_UNIT
+        progress = FIRST_PAY + np.clip(turn, 0.0, TURN_PAID_RAD) / math.pi
+        progress = np.where(turn > TURN_END_RAD, 0.0, progress)
+        height = LOW_PAY + np.clip((self.qpos[:, 1] - LOW_HEIGHT_M) / HEIGHT_RANGE_M, 0.0, 1.0)
+        share = np.where(self.memory["clean_takeoff"] > 0, 1.0, DIRTY_SHARE)
+        return np.where(self.tracker.flying, share * spin * progress * height, 0.0)
+
+    def _landing_pay(self) -> np.ndarray:
+        """Pay uprightness after a landing, and charge a crash."""
+        height = (self.qpos[:, 1] - LYING_HEIGHT_M) / (STANDING_HEIGHT_M - LYING_HEIGHT_M)
+        upright = np.clip(np.cos(self.qpos[:, 2]), 0.0, 1.0) * np.clip(height, 0.0, 1.0)
+        judged = np.where(self.memory["other"] > 0, -CRASH_COST, LANDING_PAY * upright)
+        return self.tracker.landing_weight() * judged
+
+
+def body_mean(angles: np.ndarray) -> np.ndarray:
+    """Return the mean angle (or rate) of torso, thigh and leg, `[count]`.
+
+    Args:
+        angles: those of torso, hip, knee, ..., `[count, 3 or more]`; the joints turn the other way.
+    """
+    return angles[:, 0] - THIGH_JOINT_SHARE * angles[:, 1] - LEG_JOINT_SHARE * angles[:, 2]

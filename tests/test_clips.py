@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from prefrl.clips import film, scene
+from prefrl.clips.camera import Camera, follow
 from prefrl.clips.draw import backend, draw
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
@@ -55,7 +56,7 @@ def stand(model, frames=1, x=0.0, up=0.0):
 def still_camera(model, frames=1, back=6.0):
     """Look along y at the place where the robot starts, from a little above."""
     level = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-    return scene.Camera(np.tile([0.0, -back, 1.5], (frames, 1)), level, 45.0)
+    return Camera(np.tile([0.0, -back, 1.5], (frames, 1)), level, 45.0)
 
 
 def rays(model, qpos, **kwargs):
@@ -188,7 +189,7 @@ def test_the_whole_robot_stays_in_the_picture(name):
         )
     clip = scene.poses(model, qpos)
     for aspect in (4 / 3, 1.0, 0.5):
-        camera = scene.follow(model, clip, aspect)
+        camera = follow(model, clip, aspect)
         for places in in_frame(model, camera, clip, aspect):
             assert np.abs(places).max() < 0.95
         assert np.ptp(camera.positions[:, 2]) == 0
@@ -198,16 +199,14 @@ def test_the_camera_keeps_pace_with_a_steady_run_and_ignores_a_jump(cheetah):
     qpos = stand(cheetah, 60, up=np.sin(np.linspace(0, np.pi, 60)))
     qpos[:, 0] = np.linspace(0, 20, 60)
     clip = scene.poses(cheetah, qpos)
-    camera = scene.follow(cheetah, clip)
+    camera = follow(cheetah, clip)
     gap = camera.positions[:, 0] - clip.centres[:, 1, 0]
     assert np.ptp(gap) < 1e-6
     assert np.ptp(camera.positions[:, 1:], axis=0) == pytest.approx([0, 0])
 
 
 def test_clips_that_fit_share_one_framing(hopper):
-    one, other = (
-        scene.follow(hopper, scene.poses(hopper, stand(hopper, 5, up=up))) for up in (0.0, 0.1)
-    )
+    one, other = (follow(hopper, scene.poses(hopper, stand(hopper, 5, up=up))) for up in (0.0, 0.1))
     assert np.array_equal(one.positions, other.positions)
 
 
@@ -224,7 +223,7 @@ def test_clips_that_fit_share_one_framing(hopper):
         ({"highlight": {"tail": (1, 0, 0)}}, "'tail'.*'torso_geom'"),
         ({"using": "crayons"}, "'crayons'.*'rays'"),
         ({"width": 0}, "0 x 24"),
-        ({"camera": scene.Camera(np.zeros((3, 3)), np.eye(3), 45.0)}, "3 positions for 1"),
+        ({"camera": Camera(np.zeros((3, 3)), np.eye(3), 45.0)}, "3 positions for 1"),
     ],
 )
 def test_a_mistake_is_told_in_a_sentence(hopper, kwargs, words):

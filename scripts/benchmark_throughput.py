@@ -1,0 +1,214 @@
+"""How fast is the loop, beside Stable-Baselines3 on the same machine in the same run?
+
+Prints one JSON object for HalfCheetah: steps per second of the physics alone, of true-reward
+training, of the whole preference loop, and of Stable-Baselines3's PPO over DummyVecEnv (8
+environments with its defaults; 64 with our settings), their ratios, the returns reached, the share
+of wall time spent in fits, the seconds of a refit, and the peak memory. Each part runs in a process
+of its own; the Stable-Baselines3 lines are measured before and after the loop and averaged, since
+machines drift.
+
+    python scripts/benchmark_throughput.py --steps 2000000 --labels 700
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+import tyro
+
+import prefrl.envs
+from prefrl.config import Experiment, RewardConfig
+from prefrl.control.agent import PPOAgent
+from prefrl.control.environments import make_environments
+from prefrl.control.ppo import policy_options
+from prefrl.control.reward import RewardEnsemble
+from prefrl.presets import preset
+from prefrl.reward import FitState, fit
+from prefrl.selection import cut, propose
+from prefrl.types import Comparison, QueryId
+
+COMPARISONS = 1000
+PHYSICS_STEPS = 2000
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """How much to run."""
+
+    steps: int = 2_000_000
+    """Steps of our runs."""
+    labels: int = 700
+    """Budget of labels."""
+    peer_steps: int = 150_000
+    """Steps of each Stable-Baselines3 measurement."""
+    seed: int = 0
+    """Seed of our runs."""
+    part: str | None = None
+    """Run one part alone (used by the script itself)."""
+
+
+def main() -> None:
+    """Run every part in a process of its own and print the figures."""
+    arguments = tyro.cli(Arguments, description=__doc__)
+    if arguments.part:
+        print(json.dumps(PARTS[arguments.part](arguments)))
+        return
+    order = ["physics", "dummy", "dummy_64", "true", "loop", "dummy", "dummy_64", "refit"]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for part in order:
+        print(f"{part} …", file=sys.stderr, flush=True)
+        words = [word for name, value in asdict(arguments).items() if name != "part"
+                 for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+        command = [sys.executable, __file__, "--part", part, *words]
+        done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE)
+        found.setdefault(part, []).append(json.loads(done.stdout.splitlines()[-1]))
+    print(json.dumps(summary(arguments, found), indent=1))
+
+
+def summary(arguments: Arguments, found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Put the parts together."""
+    speed = {name: float(np.mean([run["rate"] for run in runs])) for name, runs in found.items()
+             if name != "refit"}  # fmt: skip
+    loop, refit = found["loop"][0], found["refit"][0]
+    return {
+        "env": "prefrl/HalfCheetah-v0",
+        "steps": arguments.steps,
+        "labels": arguments.labels,
+        "physics_steps_per_s": speed["physics"],
+        "true_reward_steps_per_s": speed["true"],
+        "loop_steps_per_s": speed["loop"],
+        "sb3_dummy_steps_per_s": speed["dummy"],
+        "sb3_dummy_64_steps_per_s": speed["dummy_64"],
+        "loop_over_sb3_dummy": speed["loop"] / speed["dummy"],
+        "loop_over_sb3_dummy_64": speed["loop"] / speed["dummy_64"],
+        "loop_over_true_reward": speed["loop"] / speed["true"],
+        "true_reward_return": found["true"][0]["return"],
+        "loop_return": loop["return"],
+        "fit_share_of_wall_time": loop["fit_share"],
+        "refit": refit,
+        "peak_memory_gib": loop["peak_gib"],
+    }
+
+
+def physics(arguments: Arguments) -> dict[str, Any]:
+    """Step 64 simulations with random actions."""
+    environments = gymnasium.make_vec("prefrl/HalfCheetah-v0", num_envs=64)
+    environments.reset(seed=0)
+    actions = np.random.default_rng(0).uniform(-1, 1, (PHYSICS_STEPS, 64, 6)).astype(np.float32)
+    began = time.perf_counter()
+    for action in actions:
+        environments.step(action)
+    return {"rate": PHYSICS_STEPS * 64 / (time.perf_counter() - began)}
+
+
+def our_run(arguments: Arguments, reward: str) -> dict[str, Any]:
+    """Run the preset as the command line does, checkpoints and all."""
+    from prefrl.experiment import fresh_environments, load_policy, rounds, start
+
+    experiment = replace(
+        preset("half-cheetah").experiment,
+        steps=arguments.steps, labels=arguments.labels, seed=arguments.seed, reward=reward,
+    )  # fmt: skip
+    from prefrl.control.policy import evaluate
+
+    with tempfile.TemporaryDirectory() as folder:
+        session = start(experiment, Path(folder) / "run")
+        began = time.perf_counter()
+        for _ in rounds(session):
+            pass
+        seconds = time.perf_counter() - began
+        fits = sum(line.get("fit", 0) for line in session.folder.timings())
+        steps = session.state.steps + experiment.query.explore_steps
+        policy = load_policy(session.folder.path)
+        report = evaluate(fresh_environments(experiment, 20, 0), policy)
+    return {
+        "rate": steps / seconds,
+        "return": report["true_return"]["mean"],
+        "fit_share": fits / seconds,
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def dummy(arguments: Arguments, ours: bool) -> dict[str, Any]:
+    """Train Stable-Baselines3's PPO over Gymnasium's own HalfCheetah in DummyVecEnv."""
+    import mujoco
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    mujoco.set_mju_user_warning(lambda message: None)  # type: ignore[attr-defined]
+    config = preset("half-cheetah").experiment.ppo
+    count = 64 if ours else 8
+    environments: Any = DummyVecEnv([lambda: gymnasium.make("HalfCheetah-v5")] * count)
+    options: dict[str, Any] = {}
+    if ours:
+        torch.set_num_threads(1)
+        environments = VecNormalize(environments)
+        options = {
+            "n_steps": config.n_steps, "batch_size": config.batch_size,
+            "n_epochs": config.n_epochs, "gamma": config.gamma, "gae_lambda": config.gae_lambda,
+            "learning_rate": config.learning_rate, "ent_coef": config.ent_coef,
+            "policy_kwargs": policy_options(config),
+        }  # fmt: skip
+    learner = PPO("MlpPolicy", environments, device="cpu", seed=0, **options)
+    began = time.perf_counter()
+    learner.learn(arguments.peer_steps)
+    return {"rate": learner.num_timesteps / (time.perf_counter() - began)}
+
+
+def refit(arguments: Arguments) -> dict[str, Any]:
+    """Fit 1,000 comparisons of 1.5 s from nothing, and again after 50 of them were new."""
+    torch.set_num_threads(1)
+    seconds = {}
+    for name in ("hopper", "half-cheetah"):
+        experiment = preset(name).experiment
+        comparisons, description = make_comparisons(experiment)
+        size = int(np.prod(description.observation_space.shape))
+        model = RewardEnsemble(size, description.action_space, RewardConfig(), seed=0)
+        state = FitState(model, experiment.fit, seed=0)
+        times = []
+        for part in (comparisons[: COMPARISONS - 50], comparisons):
+            began = time.perf_counter()
+            fit(model, part, experiment.fit, state)
+            times.append(time.perf_counter() - began)
+        seconds[name] = {"cold_s": times[0], "warm_s": times[1]}
+    return seconds
+
+
+def make_comparisons(experiment: Experiment) -> tuple[list[Comparison], Any]:
+    """Return comparisons of clips of an untrained policy, answered from the true reward."""
+    environments = make_environments(experiment.env, 64, 0)
+    description = environments.description
+    agent = PPOAgent(environments, experiment.ppo, 0, 1)
+    generator = np.random.default_rng(0)
+    length = round(description.clip_seconds / description.dt)
+    trajectories = agent.explore(100_000)
+    segments, rewards = cut(trajectories, length, 2 * COMPARISONS, generator)
+    pairs = propose(segments, COMPARISONS, generator)
+    return [
+        Comparison(a, b, float(rewards[a.id].sum() > rewards[b.id].sum()), query=QueryId(0, index))
+        for index, (a, b) in enumerate(pairs)
+    ], description
+
+
+PARTS: dict[str, Callable[[Arguments], dict[str, Any]]] = {
+    "physics": physics,
+    "dummy": lambda arguments: dummy(arguments, ours=False),
+    "dummy_64": lambda arguments: dummy(arguments, ours=True),
+    "true": lambda arguments: our_run(arguments, "true"),
+    "loop": lambda arguments: our_run(arguments, "learned"),
+    "refit": refit,
+}
+
+if __name__ == "__main__":
+    assert prefrl.envs  # importing it registers the environments
+    main()

@@ -1,0 +1,271 @@
+"""The contract of every environment of ours, and parity of two of them with Gymnasium's."""
+
+import warnings
+from pathlib import Path
+
+import gymnasium
+import mujoco
+import numpy as np
+import prefrl.envs
+import pytest
+from gymnasium.envs.registration import load_env_creator
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+IDS = [name for name in gymnasium.registry if name.startswith("prefrl/")]
+COUNT, HORIZON = 3, 12
+
+every_id = pytest.mark.parametrize("name", IDS)
+
+
+def vector(name, count=COUNT, horizon=HORIZON, threads=1):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*max_episode_steps.*")
+        return gymnasium.make_vec(
+            name, count, "vector_entry_point", max_episode_steps=horizon, threads=threads
+        )
+
+
+def single(name, horizon=HORIZON):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*max_episode_steps.*")
+        return gymnasium.make(name, max_episode_steps=horizon)
+
+
+def actions_of(environments, steps, seed=0):
+    low, high = environments.action_space.low, environments.action_space.high
+    drawn = np.random.default_rng(seed).uniform(low, high, (steps, *low.shape))
+    return drawn.astype(np.float32)
+
+
+def row_of(values, row):
+    """Return what a vector environment's info says of one row, without the masks."""
+    return {
+        name: value[row]
+        for name, value in values.items()
+        if not name.startswith("_") and values.get(f"_{name}", np.zeros(COUNT, bool))[row]
+    }
+
+
+def test_ids_have_a_summary_each():
+    assert len(IDS) >= 4
+    assert sorted(prefrl.envs.SUMMARIES) == sorted(IDS)
+
+
+@every_id
+def test_single_environment_keeps_gymnasiums_contract(name):
+    with warnings.catch_warnings():
+        # Joint velocities have no bound, and an environment made by `make` is checked unwrapped.
+        warnings.filterwarnings("ignore", ".*(infinity|render_mode).*")
+        check_env(gymnasium.make(name).unwrapped, skip_render_check=True)
+
+
+@every_id
+def test_row_equals_the_single_environment_seeded_with_seed_plus_row(name):
+    environments = vector(name)
+    singles = [single(name) for _ in range(COUNT)]
+    observations, info = environments.reset(seed=7)
+    for row, environment in enumerate(singles):
+        observation, said = environment.reset(seed=7 + row)
+        np.testing.assert_array_equal(observations[row], observation)
+        assert row_of(info, row) == said
+    resets = 0
+    for action in actions_of(environments, 2 * HORIZON + 3):
+        observations, rewards, terminated, truncated, info = environments.step(action)
+        assert not terminated.any()
+        for row, environment in enumerate(singles):
+            observation, reward, ended, cut, said = environment.step(action[row])
+            assert not ended and cut == truncated[row] and reward == rewards[row]
+            if cut:
+                resets += 1
+                assert info["_final_obs"][row] and info["_final_info"][row]
+                np.testing.assert_array_equal(info["final_obs"][row], observation)
+                assert row_of(info["final_info"], row) == said
+                observation, _ = environment.reset()
+            else:
+                assert not info.get("_final_info", np.zeros(COUNT, bool))[row]
+                assert row_of(info, row) == said
+            np.testing.assert_array_equal(observations[row], observation)
+    assert resets == 2 * COUNT
+
+
+@every_id
+def test_horizon_is_fixed_and_rows_reset_by_themselves(name):
+    environments = vector(name, horizon=5)
+    assert environments.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    environments.reset(seed=[3, 4, 5])
+    cuts = [environments.step(a)[3].tolist() for a in actions_of(environments, 11)]
+    assert [all(cut) for cut in cuts] == [step in (4, 9) for step in range(11)]
+    assert [any(cut) for cut in cuts] == [all(cut) for cut in cuts]
+
+
+@every_id
+def test_returned_arrays_are_copies(name):
+    environments = vector(name)
+    kept = [environments.reset(seed=1)[0]]
+    before = [kept[0].copy()]
+    for action in actions_of(environments, HORIZON + 2):
+        observations, rewards, _, _, info = environments.step(action)
+        finals = [final for final in info.get("final_obs", ()) if final is not None]
+        kept += [observations, rewards, *finals]
+        before += [array.copy() for array in (observations, rewards, *finals)]
+    for array, copy in zip(kept, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+    # Nor does writing to them reach the simulation.
+    again = vector(name)
+    for array in again.reset(seed=1)[0]:
+        array[:] = 0
+    np.testing.assert_array_equal(again.step(actions_of(again, 1)[0])[0], kept[1])
+
+
+@every_id
+def test_run_follows_from_its_seed(name):
+    def run(seed, threads):
+        environments = vector(name, threads=threads)
+        observations = [environments.reset(seed=seed)[0]]
+        observations += [environments.step(a)[0] for a in actions_of(environments, HORIZON + 5)]
+        return np.stack(observations)
+
+    np.testing.assert_array_equal(run(5, threads=1), run(5, threads=2))
+    assert (run(5, threads=1) != run(50, threads=1)).any(axis=(1, 2)).all()
+
+
+@every_id
+def test_saved_state_continues_to_the_bit(name):
+    environments, other = vector(name), vector(name)
+    environments.reset(seed=2)
+    actions = actions_of(environments, 3 * HORIZON)
+    for action in actions[: HORIZON + 5]:  # into the second episode, whose start was drawn
+        environments.step(action)
+    state = environments.get_state()
+    other.reset(seed=99)
+    for action in actions[:3]:
+        other.step(-action)
+    resumed = other.set_state(state)
+    expected = []
+    for action in actions[HORIZON + 5 :]:
+        expected.append(environments.step(action))
+    np.testing.assert_array_equal(
+        resumed, other.set_state(state), err_msg="the state must not change after it was taken"
+    )
+    for action, (observations, rewards, _, cut, info) in zip(
+        actions[HORIZON + 5 :], expected, strict=True
+    ):
+        again = other.step(action)
+        np.testing.assert_array_equal(again[0], observations)
+        np.testing.assert_array_equal(again[1], rewards)
+        np.testing.assert_array_equal(again[3], cut)
+        for key in info.get("final_info", {}):
+            np.testing.assert_array_equal(again[4]["final_info"][key], info["final_info"][key])
+
+
+@every_id
+def test_action_that_is_not_a_number_is_an_error_in_a_sentence(name):
+    environments = vector(name)
+    environments.reset(seed=0)
+    action = actions_of(environments, 1)[0]
+    action[1, 0] = np.nan
+    with pytest.raises(FloatingPointError, match="simulation 1 .* not finite .* must be finite"):
+        environments.step(action)
+    environments.reset(seed=0)  # starts afresh
+    assert np.isfinite(environments.step(np.nan_to_num(action))[0]).all()
+    alone = single(name)
+    alone.reset(seed=0)
+    with pytest.raises(FloatingPointError, match="must be finite"):
+        alone.unwrapped.step(action[1])
+
+
+@every_id
+def test_it_says_what_it_is(name):
+    spec = gymnasium.spec(name)
+    task = load_env_creator(spec.kwargs["task"])
+    assert "Version History:\n        v0:" in task.__doc__
+    assert "Observation `[" in task.__doc__ and "Action `[" in task.__doc__
+    built, alone = vector(name, 1), single(name)
+    for environment in (built, alone.unwrapped):
+        assert environment.metadata["question"].endswith("?")
+        assert 0.3 <= environment.metadata["clip_seconds"] <= 5
+        assert environment.metadata["render_fps"] == round(1 / environment.task.dt)
+        assert environment.qpos.shape[-1] == environment.model.nq
+    assert task.clip_seconds < spec.max_episode_steps * built.task.dt / 2
+    assert f"[{built.single_observation_space.shape[0]}]" in task.__doc__
+    assert f"[{built.single_action_space.shape[0]}]" in task.__doc__
+
+
+@every_id
+def test_every_observed_number_moves_and_fits_its_space(name):
+    environments = vector(name, count=16, horizon=60)
+    seen = [environments.reset(seed=4)[0]]
+    rewards = []
+    for action in actions_of(environments, 119, seed=1):
+        observations, reward, *_ = environments.step(action)
+        seen.append(observations)
+        rewards.append(reward)
+    seen = np.concatenate(seen)
+    assert seen.dtype == np.float64 and np.isfinite(seen).all()
+    assert (np.ptp(seen, axis=0) > 0).all(), np.flatnonzero(np.ptp(seen, axis=0) == 0)
+    assert np.ptp(rewards) > 0
+    assert len(np.unique(seen, axis=1).T) == seen.shape[1], "two numbers say the same"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"),
+    [
+        ("prefrl/HalfCheetah-v0", "HalfCheetah-v5", {}),
+        ("prefrl/Hopper-v0", "Hopper-v5", {"terminate_when_unhealthy": False}),
+    ],
+)
+def test_parity_with_gymnasium(ours, theirs, options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mujoco.set_mju_user_warning(lambda message: None)  # half_cheetah.xml is written the old way
+    try:
+        mine = vector(ours, 4, 24)
+        reference = gymnasium.make_vec(
+            theirs,
+            4,
+            "sync",
+            max_episode_steps=24,
+            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+            **options,
+        )
+        assert mine.single_observation_space == reference.single_observation_space
+        assert mine.single_action_space == reference.single_action_space
+        assert mine.task.dt == reference.envs[0].unwrapped.dt
+        np.testing.assert_array_equal(mine.reset(seed=3)[0], reference.reset(seed=3)[0])
+        terms, steps_on_the_ground = set(), 0
+        for action in actions_of(mine, 64):
+            observations, rewards, _, cut, info = mine.step(action)
+            expected, expected_rewards, _, expected_cut, said = reference.step(action)
+            np.testing.assert_array_equal(observations, expected)
+            np.testing.assert_array_equal(cut, expected_cut)
+            if cut.all():
+                for last, expected_last in zip(info["final_obs"], said["final_obs"], strict=True):
+                    np.testing.assert_array_equal(last, expected_last)
+                info, said = info["final_info"], said["final_info"]
+            names = [name for name in said if name in info and not name.startswith("_")]
+            for name in names:
+                np.testing.assert_allclose(info[name], said[name], rtol=0, atol=1e-12)
+            terms.update(name for name in names if name.startswith("reward_"))
+            # Their reward is ours and the control cost, which no viewer sees.
+            visible = rewards + info["reward_ctrl"]
+            np.testing.assert_allclose(visible, expected_rewards, rtol=0, atol=1e-12)
+            steps_on_the_ground += int((info.get("reward_survive", np.ones(1)) == 0).sum())
+        assert terms >= {"reward_forward", "reward_ctrl"}
+        if "Hopper" in ours:
+            assert "reward_survive" in terms and steps_on_the_ground > 0
+        reference.close()
+    finally:
+        mujoco.set_mju_user_warning(None)
+    assert not list(Path().iterdir())
+
+
+@every_id
+def test_building_warns_of_nothing_and_leaves_no_file(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = []
+    mujoco.set_mju_user_warning(said.append)
+    try:
+        vector(name).reset(seed=0)
+    finally:
+        mujoco.set_mju_user_warning(None)
+    assert not said and not list(Path().iterdir())

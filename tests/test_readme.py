@@ -1,0 +1,53 @@
+"""README and the program say the same."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from prefrl import cli
+from prefrl.config import Experiment, QueryConfig
+from prefrl.experiment import train
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_example_runs(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert "steps=300_000" in code
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code.replace("labels=200, steps=300_000", "labels=8, steps=8_200, rounds=2"), names)
+    action = names["policy"].predict([1.0, 0.0, 0.0, 0.0])
+    assert action.shape == (1,)
+    assert (tmp_path / "runs/upright/metrics.jsonl").exists()
+    assert names["reward"].members == 3
+
+
+def test_every_command_is_in_readme():
+    for name in cli.COMMANDS:
+        assert f"`prefrl {name}" in README
+
+
+def test_every_metric_is_explained(tmp_path):
+    experiment = Experiment(
+        env="prefrl/HalfCheetah-v0", labels=8, steps=8_200, rounds=2,
+        query=QueryConfig(explore_steps=4_100),
+    )  # fmt: skip
+    folder = train(experiment, tmp_path / "run")
+    table = README[README.index("## Every metric") :]
+    reported = {"x_position", "x_velocity", "reward_forward", "reward_ctrl"}  # by the environment
+    for name in folder.metrics()[-1].keys() - reported:
+        assert f"`{name}`" in table, name
+
+
+def test_the_tree_names_every_module():
+    tree = README[README.index("## The tree") : README.index("## Every metric")]
+    for module in (ROOT / "prefrl").glob("[a-z]*.py"):
+        assert module.name in tree, module.name
+
+
+@pytest.mark.parametrize("link", re.findall(r"!\[.*?\]\((.*?)\)", README))
+def test_every_picture_is_there(link):
+    assert (ROOT / link).is_file()

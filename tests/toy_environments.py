@@ -1,0 +1,155 @@
+"""Small environments and teachers for tests; importing this registers them as `toy/…`.
+
+`python -m prefrl.cli train --env toy_environments:toy/Pay-v0` works with this folder on PYTHONPATH.
+"""
+
+import os
+import signal
+import time
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+
+HORIZON = 20
+
+
+class Pay(gymnasium.Env):
+    """Observes (step / 10, phase); the phase is the episode's own number, drawn at reset.
+
+    The true reward is the action, or what `pay` says of it. TOY_KILL_AT_STEP kills the process at
+    that step, counted over all environments; TOY_SLEEP sleeps so many seconds in each.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+    steps_made = 0
+
+    def __init__(self, pay="action", render_mode=None):
+        self.pay, self.render_mode = pay, render_mode
+        self.observation_space = Box(-10, 10, (2,), np.float64)
+        self.action_space = Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.step_number, self.phase = 0, self.np_random.uniform(-1, 1)
+        return self.observe(), {}
+
+    def observe(self):
+        return np.array([self.step_number / 10, self.phase])
+
+    def step(self, action):
+        Pay.steps_made += 1
+        if Pay.steps_made == int(os.environ.get("TOY_KILL_AT_STEP", "-1")):
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(float(os.environ.get("TOY_SLEEP", "0")))
+        self.step_number += 1
+        push = float(action[0])
+        rewards = {"action": push, "thousandfold": 1000 * push, "other": np.cos(99 * self.phase)}
+        return self.observe(), float(rewards[self.pay]), False, False, {"push": push}
+
+    def render(self):
+        picture = np.zeros((48, 64, 3), np.uint8)
+        picture[:, : 3 * self.step_number] = 255
+        return picture
+
+
+class Ends(Pay):
+    """Terminates by itself after 5 to 14 steps; pays 1 a step and refuses steps after the end."""
+
+    def step(self, action):
+        length = 5 + int(4.999 * (1 + self.phase))
+        assert self.step_number < length, "stepped after the end"
+        observation, _, _, _, info = super().step(action)
+        ended = self.step_number == length
+        if ended:
+            info |= {"only_at_the_end": 1.0, "ragged": [[1], [1, 2]], "word": "fell"}
+        return observation, 1.0, ended, False, info
+
+
+class Odd(Pay):
+    """Reports numbers under names that prefrl uses itself, and some only in some episodes."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        info |= {"true_return": -1.0, "steps": -1.0, "round": -1.0, "episodes": -1.0}
+        if self.phase > 0:
+            info["only_sometimes"] = 1.0
+        return observation, reward, terminated, truncated, info
+
+
+class Random(Pay):
+    """Draws noise that no seed reaches."""
+
+    def observe(self):
+        return super().observe() + np.random.default_rng().uniform(0, 0.1, 2)
+
+
+class Spaces(Pay):
+    """Has other spaces."""
+
+    def __init__(self, observation_space=None, action_space=None):
+        super().__init__()
+        self.observation_space = observation_space or self.observation_space
+        self.action_space = action_space or self.action_space
+
+
+class NotFinite(Pay):
+    """Returns NaN somewhere: as "reward", as "observation" or at "reset"."""
+
+    def __init__(self, where):
+        super().__init__()
+        self.where = where
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed)
+        return observation * (np.nan if self.where == "reset" else 1), info
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        if self.step_number == 3:
+            reward *= np.nan if self.where == "reward" else 1
+            observation = observation * (np.nan if self.where == "observation" else 1)
+        return observation, reward, terminated, truncated, info
+
+
+def needs_a_package():
+    raise gymnasium.error.DependencyNotInstalled("the toy needs `pip install toyland`")
+
+
+def prefer_larger(left, right):
+    """Prefer the clip with the larger actions; TOY_KILL_AT_ANSWER kills the process first."""
+    prefer_larger.asked += 1
+    if prefer_larger.asked == int(os.environ.get("TOY_KILL_AT_ANSWER", "-1")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return float(left.actions.mean() > right.actions.mean())
+
+
+prefer_larger.asked = 0
+
+
+def register(name, entry_point, max_episode_steps=HORIZON, **kwargs):
+    gymnasium.register(
+        f"toy/{name}-v0",
+        entry_point,
+        max_episode_steps=max_episode_steps,
+        kwargs=kwargs,
+        disable_env_checker=True,
+    )
+
+
+register("Pay", Pay)
+register("PayThousandfold", Pay, pay="thousandfold")
+register("PayOther", Pay, pay="other")
+register("Ends", Ends)
+register("Odd", Odd)
+register("Random", Random)
+register("Pixels", Spaces, observation_space=Box(0, 255, (8, 8, 3), np.uint8))
+register("Dictionary", Spaces, observation_space=Dict({"a": Box(0, 1, (1,))}))
+register("Levers", Spaces, action_space=MultiDiscrete([2, 3]))
+register("Offset", Spaces, action_space=Discrete(3, start=1))
+register("Endless", Pay, max_episode_steps=None)
+register("NanReward", NotFinite, where="reward")
+register("NanObservation", NotFinite, where="observation")
+register("NanReset", NotFinite, where="reset")
+register("Package", needs_a_package)
+register("Module", "no_such_module_anywhere:Env")
