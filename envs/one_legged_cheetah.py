@@ -19,9 +19,9 @@ FALLEN = -2.0  # reward of a step in which another part touches; running fast pa
 class OneLeggedCheetah(Task):
     """A planar cheetah, two legs of three joints each, runs forward (towards +x) on its front foot.
 
-    The front leg, because it reaches under the centre of mass: the cheetah leans on its nose's side
-    and hops, hind leg in the air. It starts on both feet and has to get there by itself. An episode
-    is always 500 steps (25 s).
+    The front leg, because it reaches under the centre of mass: pitched nose down by about 50°, with
+    the hind leg in the air, the cheetah can hop fast and far. Each episode starts on both feet and
+    is always 500 steps (25 s) long.
 
     Observation `[21]`: height of the torso (m); sine and cosine of its pitch (nose down is
     positive); six joint angles (rad; hind thigh, shin, foot, then front); nine velocities (m/s and
@@ -31,7 +31,7 @@ class OneLeggedCheetah(Task):
 
     Action `[6]`: torques in [-1, 1].
 
-    Reward: clean · (speed − FALLEN) + FALLEN, that is forward speed (m/s, from -1 to 5) while
+    Reward: clean · (speed − FALLEN) + FALLEN, that is forward speed (m/s, from −1 to 5) while
     nothing but the front foot has touched for half a second, −2 while something else touches, and a
     straight line between the two as the cheetah gets clean again. So a gallop, whose every stride
     puts the hind foot down, pays little, and lying, rolling and sliding pay −2 a step.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-ARRAY = "numpy array"
+ARRAY, STRINGS = "numpy array", "numpy strings"
 
 
 def to_bytes(state: Any) -> bytes:
@@ -23,14 +23,22 @@ def to_bytes(state: Any) -> bytes:
 
 
 def from_bytes(data: bytes) -> Any:
-    """Read what `to_bytes` wrote."""
-    return _unpack(torch.load(io.BytesIO(data), weights_only=True))
+    """Read what `to_bytes` wrote.
+
+    Raises:
+        ValueError: the bytes are cut short, or something else.
+    """
+    try:
+        packed = torch.load(io.BytesIO(data), weights_only=True)
+    except Exception as error:  # torch raises whatever its unpickler trips over
+        raise ValueError("it is cut short or no checkpoint at all") from error
+    return _unpack(packed)
 
 
 def _pack(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        if value.dtype.kind in "US":
-            return {ARRAY: value.tolist()}
+        if value.dtype.kind == "U":
+            return {STRINGS: value.ravel().tolist(), "shape": list(value.shape)}
         return {ARRAY: torch.from_numpy(np.array(value))}
     if isinstance(value, dict):
         return {key: _pack(entry) for key, entry in value.items()}
@@ -44,8 +52,9 @@ def _pack(value: Any) -> Any:
 def _unpack(value: Any) -> Any:
     if isinstance(value, dict):
         if value.keys() == {ARRAY}:
-            array = value[ARRAY]
-            return array.numpy() if isinstance(array, torch.Tensor) else np.array(array)
+            return value[ARRAY].numpy()
+        if value.keys() == {STRINGS, "shape"}:
+            return np.array(value[STRINGS], str).reshape(value["shape"])
         return {key: _unpack(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_unpack(entry) for entry in value]

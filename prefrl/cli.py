@@ -239,12 +239,13 @@ def _run(session: "Session") -> None:
             flush=True,
         )
     display = Display(config.rounds, config.steps, config.labels, session.state.round)
+    saved = session.state.round - 1
     try:
         with display:
             for done in rounds(session):
+                saved = done.index if done.state == "done" else saved
                 display.show(done)
     except KeyboardInterrupt:
-        saved = session.state.round - 1
         state = f"round {saved} is saved" if saved >= 0 else "no round was finished yet"
         raise UserError(
             f"stopped; {state} and no answer is lost. Continue with `prefrl resume {path}`"

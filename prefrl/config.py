@@ -56,11 +56,11 @@ class RewardConfig:
     """Networks in the ensemble, each fitted to its own bag of answers."""
     hidden: tuple[int, ...] = (64, 64)
     """Hidden layers of each."""
-    steps_per_clip: int = 16
+    steps_per_clip: int = 32
     """Steps of a clip that one pass looks at, evenly spaced from a random offset."""
-    crop: float = 0.7
+    crop: float = 0.9
     """Shortest crop of a clip, as a share of it, that a pass looks at (QPA, arXiv 2305.17400)."""
-    scale: float = 30.0
+    scale: float = 100.0
     """Largest return of a clip, in logits; the reward of a step is bounded by a tanh."""
 
 
@@ -70,9 +70,9 @@ class FitConfig:
 
     learning_rate: float = 1e-3
     """Adam's step size."""
-    epochs: int = 10
+    epochs: int = 8
     """Most passes over the answers in one fit."""
-    first_epochs: int = 100
+    first_epochs: int = 60
     """Most passes in the first fit, which starts from nothing."""
     batch_size: int = 128
     """Comparisons in a minibatch."""
@@ -84,7 +84,7 @@ class FitConfig:
     """Logits by which a significant preference should lead."""
     stop_accuracy: float = 0.97
     """A fit stops once each member is this accurate on its own bag."""
-    l2: float = 1e-4
+    l2: float = 1e-2
     """First coefficient of the L2 penalty; it adapts."""
     l2_low: float = 1.1
     """Below this ratio of out-of-bag to training loss the penalty falls."""
@@ -180,8 +180,10 @@ def from_json(kind: type, fields: dict[str, Any]) -> Any:
     """Build a configuration dataclass from its `dataclasses.asdict`.
 
     Raises:
-        TypeError: a field is unknown.
+        TypeError: a field is unknown, or these are no fields at all.
     """
+    if not isinstance(fields, dict):
+        raise TypeError(f"{kind.__name__} is {fields!r}; expected an object")
     known = {f.name: f for f in dataclasses.fields(kind)}
     unknown = fields.keys() - known.keys()
     if unknown:

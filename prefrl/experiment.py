@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -81,6 +82,9 @@ def start(
 ) -> Session:
     """Check an experiment, build its parts and make its run folder."""
     check(experiment)
+    if teacher is not None:  # on record, so that resuming never takes another one unasked
+        name = getattr(teacher, "__qualname__", type(teacher).__qualname__)
+        experiment = dataclasses.replace(experiment, teacher=f"{teacher.__module__}:{name}")
     parts = _build(experiment, teacher, network)
     folder = RunFolder.create(path, experiment, versions())
     return _session(folder, experiment, *parts)
@@ -98,22 +102,18 @@ def resume(
     experiment = folder.experiment()
     if more_labels < 0 or more_steps < 0:
         raise UserError("--labels and --steps of `prefrl resume` add to a run; expected +N")
+    state = _checkpoint(folder)
     if more_labels or more_steps:
-        experiment = _extended(experiment, more_labels, more_steps)
-        folder.save_experiment(experiment)
+        next_round = state["loop"]["round"] if state else 0
+        experiment = _extended(folder, experiment, next_round, more_labels, more_steps)
     session = _session(folder, experiment, *_build(experiment, teacher, network))
-    data = folder.checkpoint()
-    if data is not None:
-        try:
-            state = from_bytes(data)
+    if state:
+        with _fitting(folder):
             session.agent.load_state_dict(state["agent"])
             session.reward_model.load_state_dict(state["reward_model"])
             session.state.load_state_dict(state["loop"])
-        except (RuntimeError, KeyError, ValueError, EOFError) as error:
-            raise UserError(
-                f"the newest checkpoint of {path} is damaged ({error}); delete it, and resuming "
-                "starts from the one before"
-            ) from error
+    if more_labels or more_steps:
+        folder.save_experiment(experiment)
     folder.truncate_rounds(session.state.round)
     return session
 
@@ -138,18 +138,19 @@ def rounds(session: Session) -> Iterator[Round]:
 def load_policy(path: Path | str) -> Policy:
     """Return a run's policy: `policy.predict(observation)`."""
     folder = RunFolder.open(path)
-    experiment, state = folder.experiment(), _checkpoint(folder)
+    experiment, state = folder.experiment(), _finished_checkpoint(folder)
     return Policy(_environments(experiment, 1).description, experiment.ppo, state["agent"])
 
 
 def load_reward(path: Path | str, network: Network | None = None) -> RewardEnsemble:
     """Return a run's reward model: `model.rewards([trajectory])`, or call it on features."""
     folder = RunFolder.open(path)
-    experiment, state = folder.experiment(), _checkpoint(folder)
+    experiment, state = folder.experiment(), _finished_checkpoint(folder)
     if experiment.reward == "true":
         raise UserError(f"{path} was trained on the true reward; it has no learned one")
     model = _reward_model(experiment, _environments(experiment, 1).description, network)
-    model.load_state_dict(state["reward_model"])
+    with _fitting(folder):
+        model.load_state_dict(state["reward_model"])
     assert isinstance(model, RewardEnsemble)
     return model
 
@@ -163,18 +164,26 @@ def fresh_environments(experiment: Experiment, count: int, seed: int) -> Environ
 
 def check(experiment: Experiment) -> None:
     """Raise `UserError` unless the numbers make sense together."""
-    learned = experiment.reward == "learned"
+    ppo, query, fit = experiment.ppo, experiment.query, experiment.fit
     positive = {
-        "steps": experiment.steps, "rounds": experiment.rounds, "num-envs": experiment.num_envs,
-        "threads": experiment.threads, "query.pool": experiment.query.pool,
-        "query.explore-steps": experiment.query.explore_steps,
+        "steps": experiment.steps, "rounds": experiment.rounds, "horizon": experiment.horizon,
+        "num-envs": experiment.num_envs, "threads": experiment.threads,
+        "ppo.n-steps": ppo.n_steps, "ppo.batch-size": ppo.batch_size, "ppo.n-epochs": ppo.n_epochs,
         "network.members": experiment.network.members,
+        "network.steps-per-clip": experiment.network.steps_per_clip,
+        "fit.batch-size": fit.batch_size, "fit.epochs": fit.epochs,
+        "fit.first-epochs": fit.first_epochs, "query.pool": query.pool,
+        "query.explore-steps": query.explore_steps, "query.decay-steps": query.decay_steps,
+        "query.clip-seconds": query.clip_seconds,
     }  # fmt: skip
-    if learned:
+    if experiment.reward == "learned":
         positive["labels"] = experiment.labels
     for name, value in positive.items():
-        if value <= 0:
-            raise UserError(f"--{name} is {value}; expected a whole number above 0")
+        if value is not None and value <= 0:
+            whole = "number" if isinstance(value, float) else "whole number"
+            raise UserError(f"--{name} is {value}; expected a {whole} above 0")
+    if not 0 <= ppo.gamma < 1:
+        raise UserError(f"--ppo.gamma is {ppo.gamma}; expected from 0 to less than 1")
     if not 0 < experiment.query.first_share <= 1:
         raise UserError(
             f"--query.first-share is {experiment.query.first_share}; expected more than 0, at most "
@@ -272,15 +281,27 @@ def _clip_steps(experiment: Experiment, description: Description) -> int:
     return round((experiment.query.clip_seconds or description.clip_seconds) / description.dt)
 
 
-def _extended(experiment: Experiment, labels: int, steps: int) -> Experiment:
-    """Return the experiment with more of both; rounds stay as long as they were."""
-    per_round = experiment.steps / experiment.rounds
-    total = experiment.steps + steps
+def _extended(
+    folder: RunFolder, experiment: Experiment, next_round: int, labels: int, steps: int
+) -> Experiment:
+    """Return the experiment with more of both; rounds stay about as long as they were.
+
+    New labels are asked in one round and learned from in the next, so they need two.
+    """
+    if not steps and next_round >= experiment.rounds:
+        raise UserError(
+            f"{folder.path} has finished its {experiment.steps} steps; add some with --steps +N, "
+            "so that the new labels can be learned from"
+        )
+    smallest = experiment.ppo.n_steps * experiment.num_envs * (2 if labels else 1)
+    if 0 < steps < smallest:
+        raise UserError(f"--steps is +{steps}, which is too few to learn from; add {smallest}")
+    more_rounds = max(round(steps * experiment.rounds / experiment.steps), 2 if labels else 1)
     return dataclasses.replace(
         experiment,
         labels=experiment.labels + labels,
-        steps=total,
-        rounds=experiment.rounds + max(round(steps / per_round), 1 if steps else 0),
+        steps=experiment.steps + steps,
+        rounds=experiment.rounds + (more_rounds if steps else 0),
     )
 
 
@@ -292,11 +313,37 @@ def _state(session: Session) -> dict[str, Any]:
     }
 
 
-def _checkpoint(folder: RunFolder) -> dict[str, Any]:
+def _checkpoint(folder: RunFolder) -> dict[str, Any] | None:
     data = folder.checkpoint()
     if data is None:
+        return None
+    try:
+        return from_bytes(data)
+    except ValueError as error:
+        raise UserError(
+            f"the newest checkpoint of {folder.path} is damaged ({error}); delete it, and resuming "
+            "starts from the one before"
+        ) from error
+
+
+def _finished_checkpoint(folder: RunFolder) -> dict[str, Any]:
+    state = _checkpoint(folder)
+    if state is None:
         raise UserError(f"{folder.path} has not finished a round yet; there is nothing to load")
-    return from_bytes(data)
+    return state
+
+
+@contextmanager
+def _fitting(folder: RunFolder) -> Iterator[None]:
+    """Turn what is said of a checkpoint for other networks into a sentence."""
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise UserError(
+            f"the newest checkpoint of {folder.path} does not fit its config.json or the reward "
+            f"network ({str(error).splitlines()[0]}); a network of your own is given again: "
+            "resume(path, network=…), load_reward(path, network)"
+        ) from error
 
 
 def _tensorboard(folder: RunFolder) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -63,6 +64,11 @@ CREATE TABLE IF NOT EXISTS true_reward (    -- for the oracle, evaluation and pl
     rewards BLOB NOT NULL                   -- float64, one a step
 ) WITHOUT ROWID;
 """
+# The last answer of each teacher to each query, of those with an id up to a limit.
+STANDING = (
+    "SELECT * FROM answer WHERE id IN (SELECT max(id) FROM answer WHERE id <= ? GROUP BY round, "
+    '"index", teacher)'
+)
 BUSY_SECONDS = 10.0
 
 
@@ -91,7 +97,7 @@ class FeedbackStore:
         self.path = Path(path)
         with self._errors():
             self.connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-            self.connection.execute("PRAGMA journal_mode = WAL")
+            self._write_ahead()
             self.connection.execute("PRAGMA synchronous = FULL")
             self.connection.execute("PRAGMA foreign_keys = ON")
             (version,) = self.connection.execute("PRAGMA user_version").fetchone()
@@ -103,6 +109,18 @@ class FeedbackStore:
             self.connection.executescript(SCHEMA)
             self.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._segment = lru_cache(maxsize=None)(self._read_segment)
+
+    def _write_ahead(self) -> None:
+        """Switch on write-ahead logging; SQLite does not wait for a lock when it does this."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self.connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def close(self) -> None:
         """Close the file."""
@@ -182,9 +200,8 @@ class FeedbackStore:
         """Return the answers that stand, by id: the last of each teacher to each query."""
         with self._errors():
             rows = self.connection.execute(
-                'SELECT round, "index", kind, value, teacher, shown_at, answered_at FROM answer '
-                "WHERE id IN (SELECT max(id) FROM answer WHERE id <= ? "
-                'GROUP BY round, "index", teacher) ORDER BY id',
+                'SELECT round, "index", kind, value, teacher, shown_at, answered_at '
+                f"FROM ({STANDING}) ORDER BY id",
                 (2**62 if through is None else through,),
             ).fetchall()
         return [Answer(QueryId(r[0], r[1]), r[2], json.loads(r[3]), r[4], r[5], r[6]) for r in rows]
@@ -217,7 +234,7 @@ class FeedbackStore:
         return None if row is None else (int(row[0]), int(row[1]))
 
     def counts(self, before_round: int | None = None, through: int | None = None) -> Counts:
-        """Count queries of rounds before `before_round`, and their answers with id to `through`."""
+        """Count queries of rounds before `before_round`, and answers as they stood by `through`."""
         with self._errors():
             row = self.connection.execute(
                 "SELECT count(*), coalesce(sum(label), 0), coalesce(sum(decisive), 0), "
@@ -225,8 +242,9 @@ class FeedbackStore:
                 "  SELECT max(a.id IS NOT NULL) AS answered, "
                 "    max(coalesce(a.kind <> 'skip', 0)) AS label, "
                 "    max(coalesce(a.kind NOT IN ('skip', 'tie'), 0)) AS decisive "
-                '  FROM query q LEFT JOIN answer a ON a.round = q.round AND a."index" = q."index" '
-                '  AND a.id <= ? WHERE q.round < ? GROUP BY q.round, q."index")',
+                f"  FROM query q LEFT JOIN ({STANDING}) a "
+                '  ON a.round = q.round AND a."index" = q."index" '
+                '  WHERE q.round < ? GROUP BY q.round, q."index")',
                 (
                     2**62 if through is None else through,
                     2**62 if before_round is None else before_round,
@@ -307,6 +325,11 @@ class FeedbackStore:
         arrays = {"observations": segment.observations, "actions": segment.actions}
         arrays |= {f"extras/{name}": extra for name, extra in segment.extras.items()}
         for name, array in arrays.items():
+            if array.dtype.kind not in "biufcmMU":
+                raise UserError(
+                    f"{name} of the clip {segment.id!r} are of type {array.dtype}, which the store "
+                    "cannot keep; expected numbers or text"
+                )
             execute("INSERT INTO array VALUES (?, ?, ?, ?, ?)", (segment.id, name, *_encode(array)))
         if rewards is not None:
             data = np.asarray(rewards, np.float64).tobytes()
@@ -349,9 +372,8 @@ class FeedbackStore:
 
 
 def _encode(array: np.ndarray) -> tuple[str, str, bytes]:
-    array = np.asarray(array)
     shape = json.dumps(array.shape)
-    if array.dtype.kind in "US":
+    if array.dtype.kind == "U":
         return "json", shape, json.dumps(array.ravel().tolist(), ensure_ascii=False).encode()
     return array.dtype.str, shape, np.ascontiguousarray(array).tobytes()
 
@@ -367,7 +389,14 @@ def _segment_as_json(segment: Segment) -> dict[str, Any]:
         "id": segment.id,
         "task": segment.task,
         "source": segment.source,
-        "observations": segment.observations.tolist(),
-        "actions": segment.actions.tolist(),
-        "extras": {name: extra.tolist() for name, extra in segment.extras.items()},
+        "observations": _array_as_json(segment.observations),
+        "actions": _array_as_json(segment.actions),
+        "extras": {name: _array_as_json(extra) for name, extra in segment.extras.items()},
     }
+
+
+def _array_as_json(array: np.ndarray) -> Any:
+    """Return nested lists; JSON knows neither NaN nor infinity, so they become null."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        array = np.where(np.isfinite(array), array.astype(object), None)
+    return array.tolist()

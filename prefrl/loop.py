@@ -122,7 +122,7 @@ def preference_loop(
             due = config.steps * index // config.rounds - state.steps
             trajectories, trained = agent.train(reward_model, due)
             state.steps += sum(map(len, trajectories))
-            metrics |= trained
+            metrics = trained | metrics
         clock.lap("train")
         count = _queries_due(feedback, config, index) if asked is None else asked
         queries, true_rewards = select(trajectories, reward_model, config, index, count)
@@ -132,10 +132,11 @@ def preference_loop(
         clock.lap("answers")
         state.round = index + 1
         state.sample = _subsample(trajectories, CALIBRATION_STEPS)
-        head = {"round": index, "steps": state.steps}
-        labels = feedback.counts(before_round=index, through=through)._asdict()
-        labels.pop("pending")
-        yield Round(index, "done", feedback.counts(), head | labels | metrics, clock.seconds)
+        ours: dict[str, float] = {"round": index, "steps": state.steps}
+        ours |= feedback.counts(before_round=index, through=through)._asdict()
+        ours.pop("pending")
+        metrics = ours | metrics | ours  # what an environment reports must not hide these
+        yield Round(index, "done", feedback.counts(), metrics, clock.seconds)
 
 
 def select(
@@ -186,7 +187,8 @@ def labels_due(config: LoopConfig, index: int) -> int:
     decay, per_round = config.query.decay_steps, config.steps / config.rounds
     done = math.log1p(index * per_round / decay) / math.log1p(last * per_round / decay)
     first = config.query.first_share
-    return round(config.labels * (first + (1 - first) * done))
+    due = round(config.labels * (first + (1 - first) * done))
+    return max(due, min(1, config.labels))  # the first fit needs one
 
 
 def _queries_due(feedback: FeedbackStore, config: LoopConfig, index: int) -> int:

@@ -58,9 +58,9 @@ def _log_with_error(logit: Tensor, uniform_error: float) -> Tensor:
 def correct(left: Tensor, right: Tensor, preference: Tensor) -> Tensor:
     """Return whether the returns agree with each decisive answer, bool `[member, comparison]`.
 
-    Mean it over `decisive(preference)` alone: a tie has no right side.
+    Mean it over `decisive(preference)` alone: a tie has no right side. Equal returns are wrong.
     """
-    return (left > right) == (preference > 0.5)
+    return (left - right) * (preference - 0.5) > 0
 
 
 def decisive(preference: Tensor) -> Tensor:

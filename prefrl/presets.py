@@ -18,10 +18,11 @@ class Preset(NamedTuple):
 
 # rl-baselines3-zoo's settings for HalfCheetah, carried over to 64 environments.
 CHEETAH_PPO = PPOConfig(
-    learning_rate=5e-4,
+    learning_rate=8e-4,
+    anneal=True,
     gamma=0.98,
     gae_lambda=0.92,
-    ent_coef=4e-4,
+    ent_coef=2e-3,
     activation="relu",
     orthogonal_init=False,
     log_std_init=-1.0,
@@ -34,7 +35,7 @@ PRESETS = {
             env="prefrl/HopperBackflip-v0",
             labels=900,
             steps=2_000_000,
-            ppo=PPOConfig(learning_rate=5e-4, ent_coef=3e-3),
+            ppo=PPOConfig(learning_rate=5e-4, gamma=0.995, ent_coef=0.01),
         ),
     ),
     "one-legged-cheetah": Preset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -109,17 +110,19 @@ def plot_runs(folders: Sequence[RunFolder], output: Path) -> Path:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    groups: dict[str, list[list[dict[str, Any]]]] = {}
+    groups: dict[Experiment, list[list[dict[str, Any]]]] = {}
     for folder in folders:
         lines = [line for line in folder.metrics() if "true_return" in line]
         if not lines:
             raise UserError(f"{folder.path} has no finished episode to plot yet")
-        groups.setdefault(_name(folder.experiment()), []).append(lines)
+        alike = dataclasses.replace(folder.experiment(), seed=0)
+        groups.setdefault(alike, []).append(lines)
     figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
-    for name, runs in groups.items():
+    for experiment, runs in groups.items():
         steps = np.array([line["steps"] for line in runs[0]])
         shortest = min(map(len, runs))
         values = np.array([[line["true_return"] for line in run[:shortest]] for run in runs])
+        name = _name(experiment)
         label = f"{name} ({len(runs)} seeds)" if len(runs) > 1 else name
         (line,) = axes.plot(steps[:shortest], values.mean(0), label=label)
         if len(runs) > 1:

@@ -20,7 +20,7 @@ from prefrl.config import FitConfig
 from prefrl.preference import correct, decisive, preference_loss
 from prefrl.types import Comparison, QueryId, Segment, Trajectory
 
-L2_LIMITS = (1e-6, 1e-2)
+L2_LIMITS = (1e-4, 3e-1)
 L2_STEP = 1.5
 
 

@@ -134,7 +134,8 @@ class RunFolder:
         return paths[-1].read_bytes() if paths else None
 
     def _checkpoints(self) -> list[Path]:
-        return sorted((self.path / "checkpoints").glob("round-*.pt"))
+        paths = (self.path / "checkpoints").glob("round-*.pt")
+        return sorted(paths, key=lambda path: (len(path.name), path.name))  # 10000 after 9999
 
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -150,8 +151,8 @@ class RunFolder:
         path = self.path / name
         if not path.exists():
             return []
-        lines = path.read_text(encoding="utf-8").split("\n")
         try:
+            lines = path.read_text(encoding="utf-8").split("\n")
             return [json.loads(line) for line in lines[:-1]]
         except ValueError as error:
             raise UserError(f"{path} is damaged: {error}; restore it from a copy") from None

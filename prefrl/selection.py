@@ -34,7 +34,7 @@ def cut(
     Args:
         trajectories: pieces of episodes; a segment never leaves one.
         length: steps of a segment; None takes whole trajectories.
-        count: how many; fewer only if `length` is None.
+        count: how many, all different; fewer only if there are not so many.
         generator: draws the starts.
 
     Returns:
@@ -59,12 +59,13 @@ def cut(
         chosen = generator.permutation(len(trajectories))[:count]
         picks = [(int(index), 0) for index in chosen]
     else:
-        flat = generator.integers(starts.sum(), size=count)
+        total = int(starts.sum())
+        flat = generator.choice(total, size=min(count, total), replace=False)
         edges = np.cumsum(starts)
         index = np.searchsorted(edges, flat, side="right")
         picks = [(int(i), int(f - edges[i] + starts[i])) for i, f in zip(index, flat, strict=True)]
     segments, rewards = [], {}
-    for i, start in dict.fromkeys(picks):
+    for i, start in picks:
         segment, reward = _slice(trajectories[i], start, int(lengths[i]))
         segments.append(segment)
         rewards[segment.id] = reward

@@ -119,7 +119,7 @@ class FunctionTeacher:
         if said is None:
             return Answer(query.id, "skip", {}, self.name, shown, time.time())
         try:
-            left = float(said)
+            left = math.nan if isinstance(said, (str, bytes)) else float(said)
         except (TypeError, ValueError):
             left = math.nan
         if not 0 <= left <= 1:
@@ -140,7 +140,7 @@ def load_teacher(name: str) -> FunctionTeacher:
         UserError: there is no such module or object, or it cannot be called.
     """
     module_name, colon, attribute = name.partition(":")
-    if not colon:
+    if not colon or not module_name or module_name.startswith("."):
         near = difflib.get_close_matches(name, ["oracle"], cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else "expected oracle or MODULE:OBJECT"
         raise UserError(f"there is no teacher {name!r}; {hint}")

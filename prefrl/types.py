@@ -5,6 +5,8 @@ Numpy only. Every class is frozen; arrays are not to be written to.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -206,7 +208,7 @@ def _lesson_of_rewrite(query: Query, answer: Answer) -> Lesson:
     actions = original.actions.astype(object)
     actions[-1] = answer.value["text"]
     rewritten = Segment(
-        f"{original.id}/rewritten-{query.id.round}-{query.id.index}",
+        f"{original.id}/rewritten-{query.id.round}-{query.id.index} by {answer.teacher}",
         original.observations,
         np.array(actions.tolist()),
         task=original.task,
@@ -218,15 +220,17 @@ def _lesson_of_rewrite(query: Query, answer: Answer) -> Lesson:
 
 def check_answer(query: Query, answer: Answer) -> None:
     """Raise `UserError` unless the answer fits the query."""
-    problem = _problem_with(answer, len(query.segments))
+    problem = _problem_with(answer, query.segments)
     if problem:
         raise UserError(
             f"the answer of teacher {answer.teacher!r} to query {tuple(query.id)} {problem}"
         )
 
 
-def _problem_with(answer: Answer, count: int) -> str | None:
-    value, kind = answer.value, answer.kind
+def _problem_with(answer: Answer, segments: Sequence[Segment]) -> str | None:
+    value, kind, count = answer.value, answer.kind, len(segments)
+    if not isinstance(value, dict):
+        return f"holds {value!r}; expected an object with the fields of its kind"
     if kind in ("tie", "skip"):
         return None
     if kind == "preference":
@@ -246,7 +250,7 @@ def _problem_with(answer: Answer, count: int) -> str | None:
         return None
     if kind == "ratings":
         ratings, low, high = value.get("ratings"), value.get("low", 0), value.get("high", 0)
-        if not _is_number(low) or not _is_number(high) or not low < high:
+        if not _is_number(low) or not _is_number(high) or not 0 < high - low < math.inf:
             return f"rates on a scale from {low!r} to {high!r}; expected low < high"
         if not isinstance(ratings, Sequence) or len(ratings) != count:
             return f"rates {ratings!r}; expected {count} numbers"
@@ -254,14 +258,18 @@ def _problem_with(answer: Answer, count: int) -> str | None:
             return f"rates {ratings!r}; expected numbers from {low} to {high}"
         return None
     if kind == "rewrite":
-        if not isinstance(value.get("text"), str) or value.get("segment") not in range(count):
+        index, text = value.get("segment"), value.get("text")
+        if not isinstance(text, str) or not isinstance(index, int) or not 0 <= index < count:
             return "is a rewrite without a text or without the segment it rewrites"
+        if segments[index].actions.dtype.kind != "U":
+            return "is a rewrite of actions that are not text; expected another kind of answer"
         return None
     return f"is of kind {kind!r}; expected preference, tie, ranking, ratings, rewrite or skip"
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max  # numpy cannot judge huge integers
 
 
 def _is_nested(value: Any) -> bool:

@@ -6,10 +6,13 @@
 import os
 import signal
 import time
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+
+from prefrl.config import Experiment, PPOConfig, QueryConfig, RewardConfig
 
 HORIZON = 20
 
@@ -21,7 +24,7 @@ class Pay(gymnasium.Env):
     that step, counted over all environments; TOY_SLEEP sleeps so many seconds in each.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 20}
     steps_made = 0
 
     def __init__(self, pay="action", render_mode=None):
@@ -75,6 +78,15 @@ class Odd(Pay):
         if self.phase > 0:
             info["only_sometimes"] = 1.0
         return observation, reward, terminated, truncated, info
+
+
+class Blind(Pay):
+    """Draws no pictures, and knows nothing of ways to."""
+
+    metadata: ClassVar = {"render_modes": []}
+
+    def __init__(self):
+        super().__init__()
 
 
 class Random(Pay):
@@ -143,6 +155,7 @@ register("PayOther", Pay, pay="other")
 register("Ends", Ends)
 register("Odd", Odd)
 register("Random", Random)
+register("Blind", Blind)
 register("Pixels", Spaces, observation_space=Box(0, 255, (8, 8, 3), np.uint8))
 register("Dictionary", Spaces, observation_space=Dict({"a": Box(0, 1, (1,))}))
 register("Levers", Spaces, action_space=MultiDiscrete([2, 3]))
@@ -153,3 +166,27 @@ register("NanObservation", NotFinite, where="observation")
 register("NanReset", NotFinite, where="reset")
 register("Package", needs_a_package)
 register("Module", "no_such_module_anywhere:Env")
+
+
+def tiny(**changes):
+    """Return an experiment of a second: 4 rounds of 2 rollouts of 64 steps, 16 labels."""
+    fields = {
+        "env": "toy/Pay-v0",
+        "labels": 16,
+        "steps": 512,
+        "rounds": 4,
+        "num_envs": 4,
+        "threads": 1,
+        "ppo": PPOConfig(n_steps=16, batch_size=64, n_epochs=2, hidden=(8,)),
+        "network": RewardConfig(hidden=(8,)),
+        "query": QueryConfig(explore_steps=256),
+    }
+    return Experiment(**fields | changes)
+
+
+TINY_FLAGS = (
+    "--labels 16 --steps 512 --rounds 4 --num-envs 4 --threads 1 --ppo.n-steps 16 "
+    "--ppo.batch-size 64 --ppo.n-epochs 2 --ppo.hidden 8 --network.hidden 8 "
+    "--query.explore-steps 256"
+)
+"""The same for the command line, less the environment."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.spaces import Box
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -122,7 +123,7 @@ class Recorder:
         self.elapsed += 1
         self.returns += step.env_rewards
         for row, report in step.reports.items():
-            self.finished.append({"true_return": float(self.returns[row])} | report)
+            self.finished.append(report | {"true_return": float(self.returns[row])})
             self.elapsed[row], self.returns[row] = 0, 0.0
             self.episodes[row] += 1
 
@@ -182,6 +183,7 @@ class PPOAgent:
         self.random_state = torch.Generator().manual_seed(seed).get_state()
         with self._own_randomness():
             self.ppo = make_ppo(self.environments, config, seed)
+            self.ppo.set_logger(Logger(None, []))  # SB3's own would make a folder in /tmp
             _, self.callback = self.ppo._setup_learn(0, None, reset_num_timesteps=False)
         self.sample: list[Trajectory] = []
         self.sample_rewards = np.zeros(0)
@@ -329,8 +331,7 @@ class PPOAgent:
 
 
 def _means(reports: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of each number over the episodes that finished."""
-    metrics: dict[str, float] = {"episodes": len(reports)}
-    for name in reports[0] if reports else ():
-        metrics[name] = float(np.mean([report[name] for report in reports]))
-    return metrics
+    """Return the mean, over the episodes that finished, of each number that all of them report."""
+    names = [n for n in reports[0] if all(n in report for report in reports)] if reports else []
+    metrics = {name: float(np.mean([report[name] for report in reports])) for name in names}
+    return metrics | {"episodes": len(reports)}

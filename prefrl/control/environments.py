@@ -9,8 +9,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import gymnasium
@@ -155,7 +159,9 @@ class SeparateEnvironments:
 
     def reset(self) -> np.ndarray:
         """Start an episode everywhere."""
-        return np.stack([self._reset(row) for row in range(self.count)])
+        observations = np.stack([self._reset(row) for row in range(self.count)])
+        _check_finite(self.name, observations, np.zeros(self.count))
+        return observations
 
     def step(self, actions: np.ndarray) -> Step:
         """Advance every environment by one step."""
@@ -174,7 +180,9 @@ class SeparateEnvironments:
                 last[row], reports[row] = observations[row], _numbers(results[row][4], None)
                 self.episodes[row] += 1
                 observations[row] = self._reset(row)
-        return Step(np.stack(observations), rewards, ended, last, reports)
+        shown = np.stack(observations)
+        _check_finite(self.name, shown, rewards)  # a reset may be at fault, too
+        return Step(shown, rewards, ended, last, reports)
 
     def extras(self) -> dict[str, np.ndarray]:
         """Return the joint positions where the environment is a MuJoCo one."""
@@ -286,7 +294,7 @@ def make_environments(
     spec = gymnasium.spec(name)
     if spec.vector_entry_point is not None:
         options: dict[str, Any] = {} if horizon is None else {"max_episode_steps": horizon}
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _installed(name):
             warnings.simplefilter("ignore")  # about overriding max_episode_steps
             built = gymnasium.make_vec(
                 name, count, "vector_entry_point", **options, **_threads(spec, threads)
@@ -307,6 +315,7 @@ def resolve(name: str) -> str:
     package, _, bare = name.rpartition(":")
     if bare.startswith("prefrl/"):
         package = "prefrl.envs"
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, and `load_teacher`
     try:
         if package:
             importlib.import_module(package)
@@ -321,6 +330,8 @@ def resolve(name: str) -> str:
             f"there is no environment {name!r}; {hint} An environment of your own is named "
             "with the package that registers it: your_package:Your-v0"
         ) from None
+    finally:
+        sys.path.pop(0)
 
 
 def is_deterministic(environments: Environments, steps: int = 20) -> bool:
@@ -342,11 +353,20 @@ def _threads(spec: EnvSpec, threads: int) -> dict[str, Any]:
     return {"threads": threads} if spec.id.startswith("prefrl/") else {}
 
 
-def _make(name: str, render_mode: str | None = None) -> gymnasium.Env:
+@contextmanager
+def _installed(name: str) -> Iterator[None]:
+    """Turn what is said of a missing package into a sentence."""
     try:
-        environment = gymnasium.make(name, max_episode_steps=-1, render_mode=render_mode)
-    except gymnasium.error.DependencyNotInstalled as error:
+        yield
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise UserError(f"{name} needs a package that is not installed: {error}") from None
+
+
+def _make(name: str, render_mode: str | None = None) -> gymnasium.Env:
+    # An environment of one's own need not know of render_mode unless it is to draw itself.
+    options = {} if render_mode is None else {"render_mode": render_mode}
+    with _installed(name):
+        environment = gymnasium.make(name, max_episode_steps=-1, **options)
     space, actions = environment.observation_space, environment.action_space
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise UserError(
@@ -377,11 +397,11 @@ def _numbers(info: dict[str, Any], row: int | None) -> dict[str, float]:
         if row is not None and (key.startswith("_") or not info.get(f"_{key}", [False])[row]):
             continue
         value = value if row is None else value[row]
-        if isinstance(value, (int, float, np.integer, np.floating)) or np.ndim(value) == 0:
-            try:
+        try:
+            if np.ndim(value) == 0:
                 numbers[key] = float(value)
-            except (TypeError, ValueError):
-                continue
+        except (TypeError, ValueError):  # a word, a ragged list
+            continue
     return numbers
 
 

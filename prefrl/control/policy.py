@@ -80,7 +80,7 @@ def play(
         step = environments.step(policy.predict(observations, deterministic))
         returns += step.env_rewards
         observations, reports = step.observations, step.reports
-    names = reports[0].keys()
+    names = [name for name in reports[0] if all(name in report for report in reports.values())]
     info = {n: np.array([reports[row][n] for row in range(environments.count)]) for n in names}
     kept = {name: np.stack([extra[name] for extra in extras]) for name in extras[0]}
     return Episodes(returns, info, kept)

@@ -93,7 +93,8 @@ class SideBySidePPO(PPO):
         for rows in self._minibatches(len(advantages), self.n_epochs, self.policy_generator):
             log_prob, entropy = self._log_prob(observations[rows], actions[rows])
             advantage = advantages[rows]
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            if len(advantage) > 1:  # one left over has no deviation
+                advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
             ratio = torch.exp(log_prob - old_log_prob[rows])
             clipped = torch.clamp(ratio, 1 - clip, 1 + clip)
             surrogate = torch.min(advantage * ratio, advantage * clipped).mean()
@@ -122,7 +123,7 @@ class SideBySidePPO(PPO):
 
 
 def make_ppo(environments: VecEnv, config: PPOConfig, seed: int) -> SideBySidePPO:
-    """Build the learner on an SB3 vector environment."""
+    """Build the learner on an SB3 vector environment; its weights come from torch's generator."""
     rollout = config.n_steps * environments.num_envs
     ppo = SideBySidePPO(
         "MlpPolicy",
@@ -136,7 +137,7 @@ def make_ppo(environments: VecEnv, config: PPOConfig, seed: int) -> SideBySidePP
         clip_range=config.clip_range,
         ent_coef=config.ent_coef,
         max_grad_norm=config.max_grad_norm,
-        seed=seed,
+        seed=None,  # SB3 would reseed the generators of numpy and Python, which are the caller's
         device="cpu",
         policy_kwargs=policy_options(config),
     )

@@ -1,0 +1,332 @@
+"""The command line as a person meets it: help, output, mistakes answered in a sentence."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import toy_environments  # noqa: F401
+from test_experiment import TAUGHT, TRAIN, command
+
+import prefrl.cli
+import prefrl.experiment
+from prefrl.cli import COMMANDS, main
+from prefrl.display import Display
+from prefrl.feedback import Counts
+from prefrl.loop import Round
+from prefrl.presets import PRESETS
+
+
+def run(*words, **environment):
+    return subprocess.run(**command(words, **environment), capture_output=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "finished"
+    main([*TAUGHT, "--run", str(path)])
+    return path
+
+
+def complaint(words, capsys):
+    """Return the sentence that a mistake is answered with."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("prefrl: ") and said.endswith("\n") and said.count("\n") == 1
+    return said
+
+
+def processor_seconds(*words):
+    """Return the least time of three tries; neighbours slow down the others."""
+    seconds = []
+    for _ in range(3):
+        options = command(words)
+        with subprocess.Popen(**options, stdout=subprocess.DEVNULL) as process:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        seconds.append(usage.ru_utime + usage.ru_stime)
+    return min(seconds)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"]], ids=" ".join)
+def test_help_and_list_are_quick(words):
+    assert processor_seconds(*words) < 0.5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--help"], ["list"], ["train", "--help"], ["resume", "--help"], ["train", "nonsense"]],
+    ids=" ".join,
+)
+def test_what_needs_no_torch_imports_none(words):
+    code = (
+        "import sys\nfrom prefrl.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "print([m for m in ('torch', 'stable_baselines3', 'mujoco') if m in sys.modules])"
+    )
+    done = subprocess.run(**command(words, ("-c", code)), capture_output=True, timeout=60)
+    assert done.stdout.endswith("\n[]\n") or done.stdout == "[]\n", done.stdout + done.stderr
+
+
+def test_help_names_every_command_and_what_it_does(capsys):
+    main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    for name, function in COMMANDS.items():
+        assert any(line.split()[:1] == [name] and function.__doc__ in line for line in lines)
+    main([])
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_list_names_every_preset_and_environment(capsys):
+    main(["list"])
+    out = capsys.readouterr().out
+    for name, preset in PRESETS.items():
+        assert re.search(rf"^ +{name} +{re.escape(preset.about)}$", out, re.MULTILINE)
+    for name in ("HalfCheetah", "Hopper", "HopperBackflip", "OneLeggedCheetah"):
+        assert re.search(rf"^ +prefrl/{name}-v0 +\w+ \w+", out, re.MULTILINE)
+
+
+def leaves(experiment, prefix=""):
+    for name, value in vars(experiment).items():
+        if hasattr(value, "__dataclass_fields__"):
+            yield from leaves(value, f"{name}.")
+        else:
+            yield f"--{prefix}{name}".replace("_", "-")
+
+
+def test_every_option_of_train_is_explained(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")  # wider, and it comes in columns
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "half-cheetah", "--help"])
+    assert not ended.value.code
+    text = re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out)
+    option = re.compile(
+        r"^ *(--[\w.-]+)(?:, --[\w.-]+)?(?: (?:\{\S*|\[.*\]\]|[A-Z]+))? +(\w.*) \(default: .*\) *$",
+        re.MULTILINE,
+    )
+    explained = {name: words for name, words in option.findall(re.sub(r"\s*\n {9,}", " ", text))}
+    expected = {"--run", *leaves(PRESETS["half-cheetah"].experiment)}
+    assert expected - explained.keys() == set()
+    assert all(len(words.split()) >= 3 for words in explained.values()), explained
+
+
+def test_a_preset_is_a_default_that_options_change(monkeypatch, capsys, tmp_path):
+    chosen = []
+    monkeypatch.setattr(prefrl.experiment, "start", lambda *given: chosen.append(given))
+    monkeypatch.setattr(prefrl.cli, "_run", lambda session: None)
+    monkeypatch.chdir(tmp_path)
+    words = "train half-cheetah --labels 9 --ppo.gamma 0.5 --ppo.hidden 5 6 --query.pool 3"
+    main(words.split())
+    experiment, path = chosen[0]
+    preset = PRESETS["half-cheetah"].experiment
+    assert (experiment.env, experiment.steps) == (preset.env, preset.steps)
+    assert (experiment.labels, experiment.query.pool) == (9, 3)
+    assert (experiment.ppo.gamma, experiment.ppo.hidden) == (0.5, (5, 6))
+    assert experiment.ppo.learning_rate == preset.ppo.learning_rate
+    assert re.fullmatch(r"runs/half-cheetah-\d{8}-\d{6}", str(path))
+    main(["train", "--env", "toy_environments:toy/Pay-v0", "--run", "here"])
+    assert chosen[1][0].env == "toy_environments:toy/Pay-v0" and chosen[1][1] == Path("here")
+
+
+def test_the_console_script_is_this(capsys):
+    (script,) = entry_points(group="console_scripts", name="prefrl")
+    assert script.load() is main
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["train", "half-cheeta"], r"no preset 'half-cheeta'; did you mean half-cheetah"),
+        (["train", "--env", "Pendulm-v1"], r"'Pendulm-v1'; did you mean Pendulum-v1"),
+        ([*TRAIN, "--labels", "0"], r"--labels is 0; expected a whole number above 0"),
+        ([*TRAIN, "--teacher", "nonsense:thing"], r"cannot import 'nonsense' for the teacher"),
+        ([*TRAIN, "--run", "exists"], r"exists exists already; .* `prefrl resume exists`"),
+        (["resume", "damaged"], r"damaged/config.json is damaged: .*; restore it"),
+        (["resume", "missing"], r"missing is not a run folder .* made by `prefrl train`"),
+    ],
+    ids=lambda value: " ".join(value[:1] + value[-2:]) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_answered_in_one_sentence_without_a_traceback(words, sentence, tmp_path):
+    for name in ("exists", "damaged"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "damaged" / "config.json").write_text('{"format": 1, ')
+    done = subprocess.run(**command(words), cwd=tmp_path, capture_output=True, timeout=60)
+    assert done.returncode == 2
+    assert re.match(f"prefrl: .*{sentence}", done.stderr), done.stderr
+    assert done.stderr.count("\n") == 1 and done.stdout == ""
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["damaged", "exists"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["trian"], "no command 'trian'; did you mean train"),
+        (["qqqq"], "`prefrl --help` lists the commands"),
+        (["train"], "name a preset .* or give --env"),
+        (["plot"], "name at least one run folder"),
+        (["evaluate", "RUN", "--episodes", "0"], "--episodes is 0"),
+        (["video", "RUN", "-o", "film.avi"], "cannot write film.avi: .* .mp4 or .gif"),
+        (["video", "RUN", "--strip", "-o", "film.mp4"], "ends in .png"),
+        (["plot", "RUN", "-o", "no/such/folder/curve.png"], "cannot write"),
+        (["resume", "RUN"], "finished its 512 steps; add some with --steps"),
+        (["resume", "RUN", "--labels", "9"], "finished its 512 steps; add some with --steps"),
+        (["resume", "RUN", "--steps", "-9"], "add to a run; expected"),
+        (["export", "/"], "is not a run folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_other_mistakes(words, sentence, finished, capsys):
+    words = [finished if word == "RUN" else word for word in words]
+    assert re.search(sentence, complaint(words, capsys))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "is damaged"),
+        ("[1, 2]", "is damaged: expected a JSON object"),
+        ('{"format": 99}', "another version of prefrl"),
+        ('{"format": 1, "labls": 3}', "is damaged: .*no field labls"),
+        ('{"format": 1, "ppo": {"gama": 3}}', "is damaged: .*no field gama"),
+        ('{"format": 1, "ppo": 3}', "is damaged"),
+    ],
+)
+@pytest.mark.parametrize("name", ["resume", "evaluate"])
+def test_damaged_configuration(name, content, sentence, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(content)
+    assert re.search(sentence, complaint([name, tmp_path], capsys))
+
+
+def test_damaged_files_of_a_run(finished, tmp_path, capsys):
+    for file in finished.rglob("*"):
+        if file.is_file() and file.suffix != ".pt":
+            copy = tmp_path / file.relative_to(finished)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+    (tmp_path / "checkpoints").mkdir(exist_ok=True)
+    assert "has not finished a round" in complaint(["evaluate", tmp_path], capsys)
+    (tmp_path / "checkpoints" / "round-0004.pt").write_bytes(b"nonsense")
+    assert "is damaged" in complaint(["resume", tmp_path], capsys)
+    assert "is damaged" in complaint(["video", tmp_path], capsys)
+    (tmp_path / "metrics.jsonl").write_text("nonsense\n")
+    assert "metrics.jsonl is damaged" in complaint(["plot", tmp_path], capsys)
+    (tmp_path / "feedback.sqlite").write_bytes(b"nonsense" * 1000)
+    assert "feedback.sqlite is damaged" in complaint(["export", tmp_path], capsys)
+
+
+def test_an_environment_that_breaks_is_answered_in_a_sentence(tmp_path, capsys):
+    words = [*TRAIN, "--run", tmp_path / "run"]
+    words[2] = "toy_environments:toy/NanReward-v0"
+    assert "not finite in environment 0" in complaint(words, capsys)
+
+
+def test_control_c_before_the_first_round(monkeypatch, capsys):
+    def interrupt(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prefrl.experiment, "start", interrupt)
+    assert complaint(TRAIN, capsys) == "prefrl: interrupted\n"
+
+
+def test_in_a_pipe_every_round_is_a_plain_line(tmp_path, capsys):
+    main([*TAUGHT, "--run", str(tmp_path / "run")])
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", out)
+    lines = out.splitlines()
+    assert lines[0] == f"run folder: {tmp_path / 'run'}"
+    assert [line.split(",")[0] for line in lines[1:6]] == [f"round {i}/4" for i in range(5)]
+    assert all(re.search(r" \d+ steps.* labels \d+/16", line) for line in lines[1:6])
+    assert re.search(r"512 steps, .* labels 16/16, out-of-bag accuracy [01]\.\d\d", lines[5])
+    assert re.fullmatch(r"done; .*`prefrl video .*run`.*`prefrl evaluate .*run`", lines[6])
+    assert len(lines) == 7
+
+
+def test_on_a_terminal_one_line_lives(tmp_path):
+    ours, theirs = pty.openpty()
+    options = command([*TAUGHT, "--run", tmp_path / "run"], TERM="xterm-256color", COLUMNS="120")
+    process = subprocess.Popen(**options, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            seen += chunk
+    except OSError:  # how a terminal says that nobody writes to it any more
+        pass
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    text = seen.decode()
+    assert re.search(r"\x1b\[\d*[AKG]|\r\x1b\[2K", text), "nothing was drawn over"
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    assert re.search(r"round 4/4, 512 steps.*labels 16/16", plain)
+    assert "━" in plain  # the bar
+    assert plain.rstrip().splitlines()[-1].startswith("done; look at it with")
+    assert "\x1b[?25h" in text, "the cursor must come back"
+
+
+def test_resumed_output_goes_on_where_it_stopped(tmp_path, capsys):
+    path = str(tmp_path / "run")
+    main([*TAUGHT, "--run", path])
+    capsys.readouterr()
+    main(["resume", path, "--steps", "+256", "--labels", "+4"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in lines[1:-1]] == ["round 5/6", "round 6/6"]
+    assert "labels 20/20" in lines[-2]
+
+
+def test_a_run_that_cannot_be_resumed_exactly_says_so(monkeypatch, capsys, tmp_path):
+    words = [*TRAIN, "--run", str(tmp_path / "run")]
+    words[2] = "toy_environments:toy/Random-v0"
+    main(words)
+    assert "is not deterministic: a resumed run goes on, but not exactly" in capsys.readouterr().out
+
+
+def test_waiting_is_said_once_and_then_what_came_of_it(capsys):
+    waiting = Round(1, "waiting", Counts(9, 3, 3, 6))
+    done = Round(1, "done", Counts(9, 9, 9, 0), {"steps": 640, "true_return": 1.25})
+    with Display(rounds=4, steps=2560, labels=20, first_round=0) as display:
+        for shown in (waiting, waiting, waiting, done, waiting):
+            display.show(shown)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == lines[2] == "round 1: waiting for 6 answers"
+    assert lines[1] == "round 1/4, 640 steps, labels 9/20, true return 1.2"
+    assert len(lines) == 3
+
+
+def test_speed_and_time_left(monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("prefrl.display.time.monotonic", lambda: clock.now)
+    display = Display(rounds=4, steps=10_000, labels=0, first_round=0)
+    display.__enter__()
+    display.show(Round(0, "done", Counts(0, 0, 0, 0), {"steps": 0}))
+    clock.now += 4
+    line = display.line(Round(1, "done", Counts(0, 0, 0, 0), {"steps": 400}))
+    assert line == "round 1/4, 400 steps, 100 steps/s, 1:36 left"
+
+
+def test_export_into_a_pipe_that_closes_is_quiet(finished):
+    options = command(["export", finished])
+    process = subprocess.Popen(**options, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert json.loads(process.stdout.readline())["index"] == 0
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    process.wait(timeout=60)
+
+
+def test_importing_prefrl_and_its_environments_is_light():
+    code = (
+        "import sys, prefrl, prefrl.envs\n"
+        "assert not {'torch', 'mujoco', 'stable_baselines3'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,257 @@
+"""Any Gymnasium environment as the agent sees it: fixed horizon, own seeds, errors in sentences."""
+
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+import toy_environments
+from gymnasium.vector import AutoresetMode
+from toy_environments import HORIZON
+
+from prefrl.control.environments import (
+    BatchedEnvironments,
+    FixedHorizon,
+    SeparateEnvironments,
+    is_deterministic,
+    make_environments,
+    resolve,
+)
+from prefrl.errors import UserError
+
+CHEETAH = "prefrl/HalfCheetah-v0"
+
+
+def pushes(environments, steps, seed=0):
+    """Return actions `[step, env, …]` that fit the environments."""
+    space = environments.description.action_space
+    space.seed(seed)
+    return np.array([[space.sample() for _ in range(environments.count)] for _ in range(steps)])
+
+
+def same(steps, others):
+    """Assert that two lists of `Step` are equal to the bit."""
+    for one, other in zip(steps, others, strict=True):
+        np.testing.assert_array_equal(one.observations, other.observations)
+        np.testing.assert_array_equal(one.env_rewards, other.env_rewards)
+        np.testing.assert_array_equal(one.ended, other.ended)
+        assert one.reports == other.reports
+        assert one.last_observations.keys() == other.last_observations.keys()
+        for row, last in one.last_observations.items():
+            np.testing.assert_array_equal(last, other.last_observations[row])
+
+
+def test_fixed_horizon_absorbs_an_early_end():
+    environment = FixedHorizon(gymnasium.make("toy/Ends-v0"), 17)
+    plain = gymnasium.make("toy/Ends-v0")
+    assert environment.observation_space.shape == (3,)
+    lengths = set()
+    for episode in range(5):
+        first, _ = environment.reset(seed=episode)
+        assert first.tolist() == [*plain.reset(seed=episode)[0], 0.0]
+        alive = True
+        for step in range(1, 18):
+            observation, reward, terminated, truncated, info = environment.step(np.zeros(1))
+            assert not terminated
+            assert truncated == (step == 17)
+            if alive:
+                seen, paid, ended, _, said = plain.step(np.zeros(1))
+                assert observation.tolist() == [*seen, float(ended)]
+                assert (reward, info) == (paid, said)
+                alive, last = not ended, observation
+                lengths |= {step} if ended else set()
+            else:  # the toy refuses to be stepped after its end
+                assert reward == 0.0
+                assert info["only_at_the_end"] == 1.0
+                np.testing.assert_array_equal(observation, last)
+    assert len(lengths) > 1
+
+
+def test_observations_lie_in_the_space_that_is_declared():
+    environments = make_environments("toy/Ends-v0", 3, seed=0)
+    space = environments.description.observation_space
+    observations = environments.reset()
+    for action in pushes(environments, HORIZON + 3):
+        assert all(row in space for row in observations)
+        observations = environments.step(action).observations
+
+
+def test_our_tasks_run_batched_and_others_one_by_one():
+    ours = make_environments(CHEETAH, 2, seed=0, threads=1)
+    assert isinstance(ours, BatchedEnvironments)
+    # Its vector entry point is in NEXT_STEP mode, which adds a step that never was to an episode.
+    assert gymnasium.spec("CartPole-v1").vector_entry_point is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        built = gymnasium.make_vec("CartPole-v1", 2, "vector_entry_point")
+    assert built.metadata["autoreset_mode"] is not AutoresetMode.SAME_STEP
+    for name in ("CartPole-v1", "Pendulum-v1", "toy/Pay-v0"):
+        assert isinstance(make_environments(name, 2, seed=0), SeparateEnvironments)
+
+
+def test_horizon_can_be_given():
+    for name in (CHEETAH, "toy/Pay-v0", "toy/Endless-v0"):
+        environments = make_environments(name, 2, seed=0, horizon=7, threads=1)
+        assert environments.description.horizon == 7
+        environments.reset()
+        ended = [environments.step(action).ended.all() for action in pushes(environments, 15)]
+        assert np.flatnonzero(ended).tolist() == [6, 13]
+
+
+def test_description_of_an_unknown_environment_follows_from_its_metadata():
+    description = make_environments("toy/Pay-v0", 1, seed=0).description
+    assert description.dt == 1 / 20
+    assert description.clip_seconds == pytest.approx(HORIZON / 20 / 2)
+    assert "toy/Pay-v0" in description.question
+    assert make_environments("Pendulum-v1", 1, seed=0).description.dt == 0.05
+    cheetah = make_environments(CHEETAH, 1, seed=0, threads=1).description
+    assert (cheetah.dt, cheetah.clip_seconds) == (pytest.approx(0.05), 1.5)
+    assert cheetah.question.startswith("Which cheetah")
+
+
+def test_every_episode_has_its_own_explicit_seed(monkeypatch):
+    seeds = []
+    reset = toy_environments.Pay.reset
+
+    def spy(self, *, seed=None, options=None):
+        seeds.append(seed)
+        return reset(self, seed=seed, options=options)
+
+    monkeypatch.setattr(toy_environments.Pay, "reset", spy)
+
+    def run(seed):
+        seeds.clear()
+        environments = make_environments("toy/Pay-v0", 3, seed)
+        environments.reset()
+        for action in pushes(environments, 2 * HORIZON):
+            environments.step(action)
+        return list(seeds)
+
+    first = run(1)
+    assert len(first) == 9 and len(set(first)) == 9
+    assert all(isinstance(seed, int) for seed in first)
+    assert run(1) == first
+    assert not set(run(2)) & set(first)
+
+
+@pytest.mark.parametrize("name", ["toy/Ends-v0", "CartPole-v1", "Pendulum-v1", CHEETAH])
+def test_saved_state_continues_to_the_bit(name):
+    def make():
+        return make_environments(name, 3, seed=4, horizon=HORIZON, threads=1)
+
+    environments, resumed = make(), make()
+    actions = pushes(environments, 3 * HORIZON)
+    environments.reset()
+    for action in actions[: HORIZON + 8]:
+        environments.step(action)
+    state, extras = environments.get_state(), environments.extras()
+    expected = [environments.step(action) for action in actions[HORIZON + 8 :]]
+    resumed.reset()
+    resumed.step(actions[0])
+    resumed.set_state(state)
+    for key, value in extras.items():
+        np.testing.assert_array_equal(resumed.extras()[key], value)
+    same(expected, [resumed.step(action) for action in actions[HORIZON + 8 :]])
+
+
+def test_is_deterministic_is_found_out_by_trying():
+    for name, truth in [("toy/Pay-v0", True), ("CartPole-v1", True), ("toy/Random-v0", False)]:
+        environments = make_environments(name, 2, seed=0)
+        assert is_deterministic(environments) is truth, name
+    assert is_deterministic(make_environments(CHEETAH, 1, seed=0, threads=1))
+
+
+def test_is_deterministic_leaves_the_environments_alone():
+    tried, untouched = (make_environments("toy/Pay-v0", 2, seed=0) for _ in range(2))
+    actions = pushes(tried, 4)
+    for environments in (tried, untouched):
+        environments.reset()
+    one = [tried.step(action) for action in actions[:2]]
+    is_deterministic(tried)
+    one += [tried.step(action) for action in actions[2:]]
+    same(one, [untouched.step(action) for action in actions])
+
+
+def test_last_observation_and_reports_come_from_the_episode_that_ended():
+    environments = make_environments("toy/Pay-v0", 2, seed=0)
+    first = environments.reset()
+    for action in pushes(environments, HORIZON):
+        step = environments.step(action)
+    assert step.ended.all() and set(step.last_observations) == {0, 1}
+    for row, last in step.last_observations.items():
+        assert last.tolist() == [HORIZON / 10, first[row, 1], 0.0]
+        assert step.reports[row] == {"push": pytest.approx(float(action[row, 0]))}
+    assert (step.observations[:, 0] == 0).all()
+    assert (step.observations[:, 1] != first[:, 1]).all()
+
+
+def test_reports_are_numbers_whatever_else_an_info_holds():
+    environments = make_environments("toy/Ends-v0", 1, seed=0)
+    environments.reset()
+    for action in pushes(environments, HORIZON):
+        step = environments.step(action)
+    assert step.reports[0].keys() == {"push", "only_at_the_end"}
+
+
+def test_joint_positions_are_kept_where_there_are_any():
+    hopper = make_environments("Hopper-v5", 2, seed=0)
+    hopper.reset()
+    assert hopper.extras()["qpos"].shape == (2, 6)
+    toy = make_environments("toy/Pay-v0", 2, seed=0)
+    toy.reset()
+    assert toy.extras() == {}
+    cheetah = make_environments(CHEETAH, 2, seed=0, threads=1)
+    cheetah.reset()
+    before = cheetah.extras()["qpos"]
+    kept = before.copy()
+    cheetah.step(pushes(cheetah, 1)[0])
+    np.testing.assert_array_equal(before, kept)
+
+
+@pytest.mark.filterwarnings("ignore:.*Hopper-v3 is out of date")
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("toy/Pixels-v0", r"observes Box.*flat Box observations.*neither pixels"),
+        ("toy/Dictionary-v0", r"observes Dict.*nor dictionaries.*FlattenObservation"),
+        ("FrozenLake-v1", r"observes Discrete"),
+        ("toy/Levers-v0", r"acts in MultiDiscrete.*flat Box and Discrete"),
+        ("toy/Offset-v0", r"acts in Discrete\(3, start=1\)"),
+        ("toy/Endless-v0", r"sets no time limit.*--horizon"),
+        ("toy/Package-v0", r"package that is not installed.*pip install toyland"),
+        ("toy/Module-v0", r"no_such_module_anywhere"),
+        ("Pendulm-v1", r"no environment 'Pendulm-v1'; did you mean Pendulum-v1.*your_package"),
+        ("Pendulum-v99", r"no environment 'Pendulum-v99'; did you mean Pendulum-v1"),
+        ("prefrl/HalfCheeta-v0", r"did you mean prefrl/HalfCheetah-v0"),
+        ("qqqqqqqqqqqq", r"prefrl list"),
+        ("no_such_package:Toy-v0", r"cannot import 'no_such_package'"),
+        ("Hopper-v3", r"gymnasium-robotics"),
+    ],
+)
+def test_what_cannot_run_is_refused_in_a_sentence(name, sentence):
+    with pytest.raises(UserError, match=sentence):
+        make_environments(name, 2, seed=0)
+
+
+@pytest.mark.parametrize("where", ["Reward", "Observation", "Reset"])
+def test_a_value_that_is_not_finite_is_refused_in_a_sentence(where):
+    environments = make_environments(f"toy/Nan{where}-v0", 2, seed=0)
+    with pytest.raises(UserError, match=r"toy/Nan.*not finite in environment 0.*nan.*resume"):
+        environments.reset()
+        for action in pushes(environments, 4):
+            environments.step(action)
+
+
+def test_an_id_may_name_its_package_or_not():
+    assert resolve("prefrl.envs:prefrl/Hopper-v0") == resolve("prefrl/Hopper-v0")
+    assert resolve("toy_environments:toy/Pay-v0") == "toy/Pay-v0"
+    assert resolve("CartPole-v1") == "CartPole-v1"
+
+
+def test_a_package_in_the_working_folder_is_found(tmp_path, monkeypatch):
+    (tmp_path / "garden.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('garden/Rose-v0', 'toy_environments:Pay', max_episode_steps=9)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert make_environments("garden:garden/Rose-v0", 1, seed=0).description.horizon == 9

@@ -1,0 +1,425 @@
+"""Whole runs: that they learn, survive a kill unchanged, can be extended and loaded."""
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_agent import assert_same
+from torch import nn
+from toy_environments import HORIZON, TINY_FLAGS, prefer_larger, tiny
+
+from prefrl.checkpoint import from_bytes
+from prefrl.cli import main
+from prefrl.config import FitConfig, OracleConfig, PPOConfig, QueryConfig
+from prefrl.control.agent import PPOAgent
+from prefrl.control.environments import make_environments
+from prefrl.control.policy import Policy, play
+from prefrl.errors import UserError
+from prefrl.experiment import load_policy, load_reward, resume, rounds, start, train
+from prefrl.feedback import FeedbackStore
+from prefrl.run import RunFolder
+from prefrl.types import Trajectory
+
+TESTS = Path(__file__).parent
+TRAIN = ["train", "--env", "toy_environments:toy/Pay-v0", *TINY_FLAGS.split()]
+TAUGHT = [*TRAIN, "--teacher", "toy_environments:prefer_larger"]
+
+
+def answers(path):
+    """Return the rows of a run's answers, oldest first."""
+    with sqlite3.connect(path / "feedback.sqlite") as connection:
+        rows = connection.execute("SELECT * FROM answer ORDER BY id").fetchall()
+    connection.close()
+    return rows
+
+
+def assert_same_run(path, other):
+    assert (path / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    assert_same(*(from_bytes(RunFolder(p).checkpoint()) for p in (path, other)))
+    # Everything but when it was said.
+    assert [row[:6] for row in answers(path)] == [row[:6] for row in answers(other)]
+    names = [sorted(file.name for file in (p / "checkpoints").iterdir()) for p in (path, other)]
+    assert names[0] == names[1] == ["round-0003.pt", "round-0004.pt"]
+
+
+@pytest.fixture(scope="module")
+def never_killed(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "never-killed"
+    main([*TAUGHT, "--run", str(path)])
+    return path
+
+
+def command(words, code=("-m", "prefrl.cli"), **environment):
+    """Return what starts the command line in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(TESTS)} | environment
+    return {"args": [sys.executable, *code, *map(str, words)], "env": environment, "text": True}
+
+
+KILL_BETWEEN_METRICS_AND_CHECKPOINT = """
+import os, signal
+from prefrl.cli import main
+from prefrl.run import RunFolder
+
+def save(folder, index, data):
+    if index == 2:
+        (folder.path / "checkpoints/round-0002.pt.partial").write_bytes(data[:99])
+        (folder.path / "metrics.jsonl").open("a").write('{"round": 3, "half a li')
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(folder, index, data)
+
+write, RunFolder.save_checkpoint = RunFolder.save_checkpoint, save
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "code"),
+    [
+        ({"TOY_KILL_AT_ANSWER": "3"}, None),  # round 0, no checkpoint yet
+        ({"TOY_KILL_AT_ANSWER": "10"}, None),
+        ({"TOY_KILL_AT_STEP": str(4 * 20 + 256 + 300)}, None),  # in the midst of a rollout
+        ({}, KILL_BETWEEN_METRICS_AND_CHECKPOINT),
+    ],
+    ids=["first answers", "answers", "rollout", "between files"],
+)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(moment, code, never_killed, tmp_path):
+    path = tmp_path / "killed"
+    code = ("-m", "prefrl.cli") if code is None else ("-c", code)
+    done = subprocess.run(
+        **command([*TAUGHT, "--run", path], code, **moment), capture_output=True, timeout=60
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    given = answers(path)
+    assert 0 < len(given) < 16
+    main(["resume", str(path)])
+    assert answers(path)[: len(given)] == given
+    assert_same_run(path, never_killed)
+
+
+def test_control_c_says_how_to_go_on_and_going_on_works(never_killed, tmp_path):
+    path = tmp_path / "stopped"
+    words = command([*TAUGHT, "--run", path], TOY_SLEEP="0.001")
+    process = subprocess.Popen(**words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for line in process.stdout:
+        if line.startswith("round 1/4"):
+            process.send_signal(signal.SIGINT)
+            break
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    found = re.search(r"round (\d) is saved and no answer is lost.*`prefrl resume (.*)`", said)
+    assert found and found[2] == str(path) and 1 <= int(found[1]) < 4
+    assert said.startswith("prefrl: stopped;") and said.count("\n") == 1
+    kept = len(RunFolder.open(path).metrics())
+    assert kept - int(found[1]) in (1, 2)  # the one being saved may have come to its end
+    main(["resume", str(path)])
+    assert_same_run(path, never_killed)
+
+
+def test_a_run_without_its_newest_checkpoint_goes_on_from_the_one_before(never_killed, tmp_path):
+    path = tmp_path / "damaged"
+    train(tiny(), path, teacher=prefer_larger)
+    newest = path / "checkpoints" / "round-0004.pt"
+    for damage in (b"", b"not a checkpoint", newest.read_bytes()[:-200]):
+        newest.write_bytes(damage)
+        with pytest.raises(UserError, match=r"newest checkpoint of .* damaged .*; delete it"):
+            resume(path, teacher=prefer_larger)
+        with pytest.raises(UserError, match=r"newest checkpoint of .* damaged"):
+            load_policy(path)
+    newest.unlink()
+    assert load_policy(path)
+    for _ in rounds(resume(path, teacher=prefer_larger)):
+        pass
+    assert RunFolder(path).metrics() == RunFolder(never_killed).metrics()
+
+
+def test_the_same_seed_is_the_same_run_and_another_seed_another(tmp_path, never_killed):
+    train(tiny(), tmp_path / "same", teacher=prefer_larger)
+    assert_same(
+        from_bytes(RunFolder(tmp_path / "same").checkpoint()),
+        from_bytes(RunFolder(never_killed).checkpoint()),
+    )
+    lines = [train(tiny(seed=s, labels=8), tmp_path / f"{s}").metrics()[-1] for s in (1, 2)]
+    assert lines[0]["true_return"] != lines[1]["true_return"]
+    assert lines[0]["train_loss"] != lines[1]["train_loss"]
+
+
+def test_a_finished_run_is_extended(tmp_path):
+    path = tmp_path / "run"
+    train(tiny(), path)
+    before = RunFolder(path).metrics()
+    session = resume(path, more_labels=8, more_steps=256)
+    for _ in rounds(session):
+        pass
+    after = RunFolder(path).metrics()
+    assert after[: len(before)] == before
+    assert [line["round"] for line in after] == list(range(len(after)))
+    assert after[-1]["steps"] == 512 + 256
+    assert FeedbackStore(path / "feedback.sqlite").counts()[:2] == (24, 24)
+    assert after[-1]["answered"] > before[-1]["answered"]  # a fit has seen the new ones
+    assert RunFolder(path).experiment() == tiny(labels=24, steps=768, rounds=6)
+
+
+def test_a_short_extension_asks_its_labels_and_learns_from_them(tmp_path):
+    path = tmp_path / "run"
+    train(tiny(query=QueryConfig(explore_steps=256, clip_seconds=0.2)), path)
+    before = (path / "config.json").read_bytes()
+    with pytest.raises(UserError, match=r"--steps is \+127, .* too few .* add 128"):
+        resume(path, more_labels=6, more_steps=127)
+    for _ in range(2):  # asking for what cannot be changes nothing
+        with pytest.raises(UserError, match=r"finished its 512 steps; add some with --steps"):
+            resume(path, more_labels=6)
+    assert (path / "config.json").read_bytes() == before
+    for _ in rounds(resume(path, more_labels=6, more_steps=128)):
+        pass
+    last = RunFolder(path).metrics()[-1]
+    assert (last["answered"], last["steps"]) == (16 + 6, 512 + 128)
+
+
+def test_an_unfinished_run_can_be_given_more_labels(tmp_path):
+    path = tmp_path / "run"
+    for done in rounds(start(tiny(), path)):
+        if done.index == 1:
+            break
+    for _ in rounds(resume(path, more_labels=6)):
+        pass
+    last = RunFolder(path).metrics()[-1]
+    assert (last["answered"], last["steps"]) == (16 + 6, 512)
+
+
+def test_a_run_taught_by_a_function_is_not_taken_up_by_the_oracle(tmp_path):
+    for done in rounds(start(tiny(), tmp_path / "run", teacher=prefer_larger)):
+        if done.index == 1:
+            break
+    for _ in rounds(resume(tmp_path / "run")):
+        pass
+    assert {row[5].split(":")[-1] for row in answers(tmp_path / "run")} == {"prefer_larger"}
+    train(tiny(), tmp_path / "lost", teacher=lambda left, right: 1)
+    with pytest.raises(UserError, match=r"cannot find the teacher 'test_experiment:.*lambda"):
+        resume(tmp_path / "lost")
+
+
+def untrained(experiment):
+    environments = make_environments(experiment.env, experiment.num_envs, 0)
+    agent = PPOAgent(environments, experiment.ppo, seed=77, total_steps=1)
+    return Policy(environments.description, experiment.ppo, agent.state_dict())
+
+
+def true_returns(policy, seed):
+    environments = make_environments("toy/Pay-v0", 20, seed)
+    return play(environments, policy, deterministic=False).true_returns
+
+
+def permutation_test(ours, theirs, draws=2000):
+    """Return how often a random relabelling favours `ours` as much as the true one does."""
+    both, generator = np.concatenate([ours, theirs]), np.random.default_rng(0)
+    led = ours.mean() - theirs.mean()
+    shuffled = [generator.permutation(both) for _ in range(draws)]
+    return np.mean([s[: len(ours)].mean() - s[len(ours) :].mean() >= led for s in shuffled])
+
+
+LEARNER = tiny(
+    labels=80,
+    steps=6000,
+    rounds=6,
+    num_envs=10,
+    ppo=PPOConfig(n_steps=20, batch_size=50, n_epochs=5, hidden=(16,), learning_rate=2e-3),
+)
+
+
+def test_a_policy_learns_what_the_oracle_prefers(tmp_path):
+    torch.manual_seed(0)
+    path = train(LEARNER, tmp_path / "run").path
+    learned = true_returns(load_policy(path), seed=1)
+    assert permutation_test(learned, true_returns(untrained(LEARNER), seed=2)) < 0.001
+    assert learned.mean() > 0.5 * HORIZON
+    line = RunFolder(path).metrics()[-1]
+    assert line["out_of_bag_accuracy"] > 0.6 and line["answered"] == 80
+
+
+def test_your_own_teacher_is_obeyed(tmp_path):
+    torch.manual_seed(0)
+    shown = []
+
+    def prefer_smaller(left, right):
+        shown.extend([left, right])
+        return left.actions.mean() < right.actions.mean()
+
+    path = train(LEARNER, tmp_path / "run", teacher=prefer_smaller).path
+    learned = true_returns(load_policy(path), seed=1)
+    assert permutation_test(-learned, -true_returns(untrained(LEARNER), seed=2)) < 0.001
+    assert learned.mean() < -0.5 * HORIZON
+    assert len(shown) == 2 * 80
+    assert {segment.actions.shape for segment in shown} == {(10, 1)}
+    assert answers(path)[0][5] == "prefer_smaller"
+
+
+def test_your_own_reward_network_is_used_and_loaded(tmp_path):
+    built = []
+
+    def network(features):
+        built.append(features)
+        return nn.Linear(features, 1)
+
+    path = train(tiny(), tmp_path / "run", network=network).path
+    assert built == 3 * [3 + 1]  # observation, its flag and action; once a member
+    model = load_reward(path, network)
+    assert isinstance(model.network[2], nn.Linear)
+    for load in (load_reward, resume):
+        with pytest.raises(UserError, match=r"does not fit .* network=…") as caught:
+            load(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_loaded_reward_and_policy_are_those_of_the_run(tmp_path):
+    session = start(tiny(), tmp_path / "run")
+    for _ in rounds(session):
+        pass
+    observations = np.random.default_rng(0).uniform(-1, 1, (30, 3)).astype(np.float32)
+    actions = np.linspace(-1, 1, 30, dtype=np.float32)[:, None]
+    trajectory = Trajectory(observations, actions, np.zeros(30))
+    model = load_reward(tmp_path / "run")
+    np.testing.assert_array_equal(
+        model.rewards([trajectory])[0], session.reward_model.rewards([trajectory])[0]
+    )
+    policy = load_policy(tmp_path / "run")
+    state = session.agent.state_dict()
+    mine = Policy(session.agent.environments.environments.description, tiny().ppo, state)
+    np.testing.assert_array_equal(policy.predict(observations), mine.predict(observations))
+
+
+def test_the_true_reward_asks_nobody(tmp_path):
+    path = train(tiny(reward="true", labels=0), tmp_path / "run").path
+    counts = FeedbackStore(path / "feedback.sqlite").counts()
+    assert counts == (0, 0, 0, 0)
+    lines = RunFolder(path).metrics()
+    assert lines[-1]["steps"] == 512 and "train_loss" not in lines[-1]
+    with pytest.raises(UserError, match="no learned one"):
+        load_reward(path)
+    assert load_policy(path).predict(np.zeros(3)).shape == (1,)
+
+
+def test_the_true_reward_can_be_resumed_and_learns(tmp_path):
+    torch.manual_seed(0)
+    experiment = replace(LEARNER, reward="true")
+    straight = train(experiment, tmp_path / "straight")
+    session = start(experiment, tmp_path / "resumed")
+    for done in rounds(session):
+        if done.index == 2:
+            break
+    for _ in rounds(resume(tmp_path / "resumed")):
+        pass
+    assert straight.metrics() == RunFolder(tmp_path / "resumed").metrics()
+    learned = true_returns(load_policy(straight.path), seed=1)
+    assert permutation_test(learned, true_returns(untrained(LEARNER), seed=2)) < 0.001
+
+
+def test_metrics_hold_nothing_that_depends_on_the_clock(never_killed):
+    lines = RunFolder(never_killed).metrics()
+    names = {name for line in lines for name in line}
+    assert not {name for name in names if "second" in name or "time" in name}
+    assert [line["round"] for line in lines] == [0, 1, 2, 3, 4]
+    assert [line["answered"] for line in lines] == [0, 4, 8, 12, 16]
+    timings = [json.loads(t) for t in (never_killed / "timings.jsonl").read_text().splitlines()]
+    assert [t["round"] for t in timings] == [0, 1, 2, 3, 4]
+    assert timings[2].keys() == {"round", "fit", "train", "choose", "answers"}
+
+
+@pytest.mark.parametrize("steps", [512, 577, 600, 639, 1000])
+@pytest.mark.parametrize("rounds_", [1, 3, 7])
+def test_steps_overrun_by_half_a_rollout_at_most(steps, rounds_, tmp_path):
+    experiment = tiny(reward="true", steps=steps, rounds=rounds_)
+    experiment = replace(experiment, ppo=replace(experiment.ppo, n_epochs=1))
+    lines = train(experiment, tmp_path / "run").metrics()
+    assert abs(lines[-1]["steps"] - steps) <= 32
+    assert len(lines) == rounds_ + 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"labels": 0}, r"--labels is 0; expected a whole number above 0"),
+        ({"labels": -3}, r"--labels is -3"),
+        ({"steps": 0}, r"--steps is 0"),
+        ({"rounds": 0}, r"--rounds is 0"),
+        ({"num_envs": 0}, r"--num-envs is 0"),
+        ({"threads": 0}, r"--threads is 0"),
+        ({"horizon": 0}, r"--horizon is 0"),
+        ({"horizon": -5}, r"--horizon is -5"),
+        ({"steps": 100}, r"100 steps in 4 rounds .* rollout of 4 environments x 16 .* at most 1"),
+        ({"steps": 50}, r"raise --steps or lower --num-envs"),
+        ({"mistake": 1.5}, r"--mistake is 1.5; expected a chance"),
+        ({"oracle": OracleConfig(rationality=0)}, r"--oracle.rationality is 0"),
+        ({"query": QueryConfig(first_share=0)}, r"--query.first-share is 0"),
+        ({"query": QueryConfig(pool=0)}, r"--query.pool is 0"),
+        ({"query": QueryConfig(explore_steps=0)}, r"--query.explore-steps is 0"),
+        ({"query": QueryConfig(decay_steps=0)}, r"--query.decay-steps is 0"),
+        ({"query": QueryConfig(clip_seconds=2)}, r"2 s lasts 40 steps .* has 20; choose .* 1$"),
+        ({"query": QueryConfig(clip_seconds=0)}, r"--query.clip-seconds is 0"),
+        ({"query": QueryConfig(clip_seconds=0.01)}, r"a clip of 0.01 s lasts 0 steps"),
+        ({"ppo": PPOConfig(n_steps=0)}, r"--ppo.n-steps is 0"),
+        ({"ppo": PPOConfig(n_steps=16, batch_size=0)}, r"--ppo.batch-size is 0"),
+        ({"ppo": PPOConfig(n_steps=16, n_epochs=0)}, r"--ppo.n-epochs is 0"),
+        ({"ppo": PPOConfig(n_steps=16, gamma=1.0)}, r"--ppo.gamma is 1"),
+        ({"fit": FitConfig(batch_size=0)}, r"--fit.batch-size is 0"),
+        ({"fit": FitConfig(epochs=0)}, r"--fit.epochs is 0"),
+        ({"env": "Pendulm-v1"}, r"did you mean Pendulum-v1"),
+        ({"teacher": "orcale"}, r"no teacher 'orcale'; did you mean oracle"),
+        ({"teacher": "toy_environments:HORIZON"}, r"is 20; expected a function"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_written(changes, sentence, tmp_path):
+    path = tmp_path / "run"
+    with pytest.raises(UserError, match=sentence):
+        train(tiny(**changes), path)
+    assert not path.exists()
+
+
+def test_more_labels_than_there_are_clips_is_an_error_in_a_sentence(tmp_path):
+    experiment = tiny(labels=20_000, query=QueryConfig(explore_steps=64))
+    with pytest.raises(UserError, match=r"5000 queries were due in round 0.*fewer --labels"):
+        train(experiment, tmp_path / "run")
+
+
+def test_a_clip_longer_than_the_recorded_stretches_is_an_error_in_a_sentence(tmp_path):
+    experiment = tiny(query=QueryConfig(explore_steps=64, clip_seconds=1.0))
+    with pytest.raises(UserError, match=r"clip lasts 20 steps.*longest stretch.* 16"):
+        train(experiment, tmp_path / "run")
+
+
+def test_a_folder_is_never_written_over(never_killed, tmp_path):
+    before = sorted(p.name for p in never_killed.iterdir())
+    with pytest.raises(UserError, match=r"exists already; .*--run.*prefrl resume"):
+        train(tiny(), never_killed)
+    assert sorted(p.name for p in never_killed.iterdir()) == before
+    with pytest.raises(UserError, match="not a run folder"):
+        resume(tmp_path)
+
+
+def test_an_answer_to_nothing_but_skips_is_an_error_in_a_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"no answer so far says anything.*4 queries"):
+        train(tiny(), tmp_path / "run", teacher=lambda left, right: None)
+
+
+def test_budgets_that_a_teacher_skips_are_asked_again(tmp_path):
+    asked = []
+
+    def moody(left, right):
+        asked.append((left.id, right.id))
+        return None if len(asked) % 3 == 0 else prefer_larger(left, right)
+
+    path = train(tiny(labels=12), tmp_path / "run", teacher=moody).path
+    counts = FeedbackStore(path / "feedback.sqlite").counts()
+    assert counts.asked == len(asked) > counts.answered
+    lines = RunFolder(path).metrics()
+    assert lines[-1]["asked"] - lines[-1]["answered"] == len(asked) // 3
+    assert len(set(asked)) == len(asked)

@@ -1,0 +1,575 @@
+"""The feedback store: nothing that was acknowledged is lost, and every trouble has a sentence."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+
+import numpy as np
+import pytest
+from fakes import make_query, make_segment
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import arrays, few, many, orders, same_array
+
+from prefrl import feedback
+from prefrl.errors import UserError
+from prefrl.feedback import FeedbackStore
+from prefrl.types import Answer, Query, QueryId, Segment, to_comparisons
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "feedback.sqlite"
+
+
+@pytest.fixture
+def store(path):
+    store = FeedbackStore(path)
+    yield store
+    store.close()
+
+
+def open_again(path):
+    return closing(FeedbackStore(path))
+
+
+def rewards_of(*queries):
+    return {s.id: np.arange(len(s), dtype=float) for query in queries for s in query.segments}
+
+
+def ask(store, count=3, round_index=0, through=0, segments=2):
+    queries = [make_query(round_index, index, segments) for index in range(count)]
+    store.ask(round_index, queries, rewards_of(*queries), through)
+    return queries
+
+
+def prefer(query, left=1.0, teacher="anna"):
+    return Answer(QueryId(*query), "preference", {"left": left}, teacher, 12.5, 13.25)
+
+
+def say(query, kind, teacher="anna"):
+    return Answer(QueryId(*query), kind, {}, teacher)
+
+
+# --- round trips ------------------------------------------------------------------------------
+
+
+@many
+@given(st.data(), arrays, arrays, st.dictionaries(st.text(max_size=8), arrays, max_size=3))
+def test_segments_come_back_to_the_bit(data, observations, actions, extras):
+    texts = st.text(max_size=12)
+    segment = Segment(data.draw(texts), observations, actions, extras, "task", data.draw(texts))
+    query = Query(
+        QueryId(3, 7), (segment, make_segment("other", task="task")), "preference", data.draw(texts)
+    )
+    with closing(FeedbackStore(":memory:")) as store:
+        store.ask(3, [query], {}, 0)
+        found = store.query(QueryId(3, 7))
+    back = found.segments[0]
+    assert (found.id, found.kind, found.question) == (query.id, query.kind, query.question)
+    assert (back.id, back.task, back.source) == (segment.id, segment.task, segment.source)
+    assert same_array(back.observations, observations) and same_array(back.actions, actions)
+    assert back.extras.keys() == extras.keys()
+    assert all(same_array(back.extras[name], extra) for name, extra in extras.items())
+
+
+@few
+@given(st.data(), st.integers(2, 9))
+def test_answers_come_back_as_they_were_given(data, count):
+    order = data.draw(orders(count))
+    answers = [
+        Answer(QueryId(0, 0), "ranking", {"order": order}, "anna", 1.5, 1e9 + 0.123456),
+        Answer(QueryId(0, 0), "ratings", {"ratings": [0.1] * count, "low": 0, "high": 1}, "ben"),
+        Answer(QueryId(0, 0), "tie", {}, "çelik\n"),
+    ]
+    query = make_query(count=count)
+    with closing(FeedbackStore(":memory:")) as store:
+        store.ask(0, [query], {}, 0)
+        store.answer(*answers)
+        assert store.answers() == answers
+        expected = [c for a in answers for c in to_comparisons(query, a, 2.0).comparisons]
+        found = store.comparisons(margin_scale=2.0)
+    assert [(c.left.id, c.right.id, c.preference, c.margin, c.weight, c.query) for c in found] == [
+        (c.left.id, c.right.id, c.preference, c.margin, c.weight, c.query) for c in expected
+    ]
+
+
+def test_everything_is_there_for_the_next_process(store, path):
+    first = ask(store, 2)
+    store.answer(prefer((0, 1)))
+    ask(store, 1, round_index=1, through=1)
+    with open_again(path) as again:
+        assert [query.id for query in again.pending()] == [(0, 0), (1, 0)]
+        assert again.answers() == [prefer((0, 1))]
+        assert again.query(QueryId(0, 1)).segments[1].id == first[1].segments[1].id
+        assert again.true_rewards(first[0].segments[0].id).tolist() == [0, 1, 2]
+        assert again.ledger(1) == (1, 1) and again.last_answer() == 1
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array(["a", "bc", None], dtype=object),
+        np.array([b"raw"]),
+        np.zeros(2, dtype=[("x", "f8")]),
+    ],
+)
+def test_an_array_that_cannot_be_kept_is_refused_before_anything_is_written(store, array):
+    segment = Segment("odd", array, np.zeros(len(array)))
+    query = Query(QueryId(0, 0), (make_segment("plain"), segment))
+    with pytest.raises(UserError, match=r"observations .*'odd'.*expected numbers or text"):
+        store.ask(0, [query], {}, 0)
+    assert store.ledger(0) is None and store.counts() == (0, 0, 0, 0)
+
+
+# --- asking -----------------------------------------------------------------------------------
+
+
+def rows(store):
+    tables = ["round", "segment", "array", "query", "answer", "true_reward"]
+    count = "SELECT count(*) FROM {}"
+    return [store.connection.execute(count.format(t)).fetchone()[0] for t in tables]
+
+
+def test_a_round_is_asked_whole_or_not_at_all(store):
+    ask(store, 2)
+    before = rows(store)
+    queries = [make_query(1, 0), make_query(1, 1), make_query(1, 0)]  # one id twice
+    with pytest.raises(UserError):
+        store.ask(1, queries, rewards_of(*queries), 0)
+    assert rows(store) == before and store.ledger(1) is None
+    ask(store, 3, round_index=1)
+    assert store.ledger(1) == (0, 3)
+
+
+def test_asking_a_round_again_changes_nothing(store, path):
+    ask(store, 3)
+    store.answer(prefer((0, 0)))
+    before = rows(store)
+    ask(store, 3)
+    assert rows(store) == before
+    with open_again(path) as again:
+        ask(again, 3)
+        assert rows(again) == before
+
+
+def test_a_round_without_queries_has_an_entry_in_the_ledger(store):
+    store.ask(4, [], {}, 17)
+    assert store.ledger(4) == (17, 0) and store.ledger(3) is None
+    store.ask(4, [], {}, 17)
+    with pytest.raises(UserError, match="round 4"):
+        ask(store, 1, round_index=4, through=17)
+
+
+@pytest.mark.parametrize("change", ["through", "count", "question", "kind", "segment", "order"])
+def test_asking_something_else_in_a_round_is_refused(store, change):
+    queries = ask(store, 2)
+    through = 0
+    if change == "through":
+        through = 1
+    elif change == "count":
+        queries = queries[:1]
+    elif change == "question":
+        queries[1] = make_query(0, 1, question="Which is worse?")
+    elif change == "kind":
+        queries[1] = Query(queries[1].id, queries[1].segments, "ranking", queries[1].question)
+    elif change == "segment":
+        queries[1] = make_query(0, 1, 3)
+    elif change == "order":
+        queries[1] = Query(queries[1].id, queries[1].segments[::-1], question=queries[1].question)
+    before = rows(store)
+    with pytest.raises(UserError, match=r"other queries for round 0.*start a new run"):
+        store.ask(0, queries, rewards_of(*queries), through)
+    assert rows(store) == before
+
+
+def test_a_segment_shown_twice_is_kept_once(store):
+    shared = make_segment("shared")
+    pairs = [(shared, make_segment("a")), (make_segment("b"), shared)]
+    queries = [Query(QueryId(0, i), pair) for i, pair in enumerate(pairs)]
+    store.ask(0, queries, rewards_of(*queries), 0)
+    assert rows(store)[1] == 3
+    assert [[s.id for s in q.segments] for q in store.pending()] == [
+        ["shared", "a"],
+        ["b", "shared"],
+    ]
+
+
+def test_true_rewards_are_kept_apart(store):
+    [query] = ask(store, 1)
+    assert store.true_rewards(query.segments[1].id).tolist() == [0, 1, 2]
+    assert not hasattr(store.query(query.id).segments[0], "env_rewards")
+    with pytest.raises(UserError, match="'nobody'"):
+        store.true_rewards("nobody")
+
+
+def test_there_is_no_such_query(store):
+    ask(store, 1)
+    with pytest.raises(UserError, match=r"holds no query \(0, 1\)"):
+        store.query(QueryId(0, 1))
+    with pytest.raises(UserError, match=r"holds no query \(9, 0\)"):
+        store.answer(prefer((9, 0)))
+
+
+# --- answers, and what they count for ---------------------------------------------------------
+
+
+def test_one_bad_answer_spoils_the_lot_but_nothing_else(store):
+    ask(store)
+    with pytest.raises(UserError, match="expected a number from 0 to 1"):
+        store.answer(prefer((0, 0)), prefer((0, 1), left=7))
+    assert store.answers() == [] and store.last_answer() == 0
+    store.answer(prefer((0, 0)), prefer((0, 1)))
+    assert len(store.answers()) == 2
+
+
+def test_counts(store):
+    ask(store, 4)
+    ask(store, 1, round_index=1)
+    assert store.counts() == (5, 0, 0, 5)
+    store.answer(prefer((0, 0)), say((0, 1), "tie"), say((0, 2), "skip"))
+    assert store.counts() == (5, 2, 1, 2)  # asked, answered, decisive, pending
+    assert [query.id for query in store.pending()] == [(0, 3), (1, 0)]
+    assert store.counts(before_round=1) == (4, 2, 1, 1)
+    assert store.counts(through=1) == (5, 1, 1, 4)
+    assert store.counts(before_round=0) == (0, 0, 0, 0)
+    store.answer(say((0, 2), "tie", "ben"))  # what anna could not tell
+    assert store.counts() == (5, 3, 1, 2)
+    store.answer(prefer((0, 0), 0.0, "ben"))  # a second opinion is no second label
+    assert store.counts() == (5, 3, 1, 2)
+
+
+def test_a_later_answer_of_the_same_teacher_supersedes(store):
+    ask(store, 2)
+    store.answer(prefer((0, 0), 1.0), prefer((0, 1), 1.0), prefer((0, 0), 0.0, "ben"))
+    store.answer(prefer((0, 0), 0.25))
+    assert store.answers() == [
+        prefer((0, 1), 1.0), prefer((0, 0), 0.0, "ben"), prefer((0, 0), 0.25),
+    ]  # fmt: skip
+    assert [c.preference for c in store.comparisons()] == [1.0, 0.0, 0.25]
+    assert store.counts() == (2, 2, 2, 0)
+    assert rows(store)[4] == 4, "the old answer is kept"
+
+
+def test_what_was_superseded_counts_no_more(store):
+    ask(store, 1)
+    store.answer(prefer((0, 0)))
+    store.answer(say((0, 0), "tie"))
+    assert store.counts() == (1, 1, 0, 0)
+    store.answer(say((0, 0), "skip"))
+    assert store.comparisons() == []
+    assert store.counts() == (1, 0, 0, 0)
+    assert store.counts(through=2) == (1, 1, 0, 0) and store.counts(through=1) == (1, 1, 1, 0)
+
+
+def test_a_fit_sees_only_what_was_answered_in_time(store):
+    ask(store, 3)
+    store.answer(prefer((0, 0), 1.0))
+    store.answer(prefer((0, 1), 1.0))
+    store.answer(prefer((0, 0), 0.0))  # supersedes, later
+    assert [answer.query for answer in store.answers(through=2)] == [(0, 0), (0, 1)]
+    assert [c.preference for c in store.comparisons(through=2)] == [1.0, 1.0]
+    assert [c.preference for c in store.comparisons(through=3)] == [1.0, 0.0]
+    assert store.comparisons(through=0) == []
+    assert store.last_answer() == 3
+
+
+@many
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3), st.sampled_from(["preference", "tie", "skip"]), st.sampled_from("ab")
+        ),
+        max_size=12,
+    ),
+    st.integers(0, 12),
+)
+def test_counts_and_answers_agree_with_a_ledger_on_paper(said, through):
+    with closing(FeedbackStore(":memory:")) as store:
+        ask(store, 4)
+        for index, kind, teacher in said:
+            store.answer(
+                prefer((0, index), 1.0, teacher)
+                if kind == "preference"
+                else say((0, index), kind, teacher)
+            )
+        counts, standing = store.counts(through=through), store.answers(through)
+        pending = {query.id.index for query in store.pending()}
+    paper = {}
+    for number, (index, kind, teacher) in enumerate(said[:through]):
+        paper[index, teacher] = (number, kind)
+    kinds = [{k for (i, _), (_, k) in paper.items() if i == index} for index in range(4)]
+    assert counts.asked == 4
+    assert counts.pending == sum(not kind for kind in kinds)
+    assert counts.answered == sum(bool(kind - {"skip"}) for kind in kinds)
+    assert counts.decisive == sum("preference" in kind for kind in kinds)
+    in_order = sorted((number, index, kind) for (index, _), (number, kind) in paper.items())
+    assert [(a.query.index, a.kind) for a in standing] == [entry[1:] for entry in in_order]
+    assert pending == set(range(4)) - {index for index, _, _ in said}
+
+
+def test_export_is_json(store):
+    text = Segment("text", np.array(["Grüße"]), np.array(["«hi»"]), {"ids": np.zeros((1, 2))}, "t")
+    worst = Segment("numbers", np.array([np.nan, np.inf, 1.0]), np.array([True, False, True]))
+    ordinary = make_segment("other")
+    queries = [
+        Query(QueryId(0, 0), (text, make_segment("plain", task="t")), question="Which?"),
+        Query(QueryId(0, 1), (worst, ordinary)),
+    ]
+    store.ask(0, queries, {}, 0)
+    assert list(store.export()) == []
+    store.answer(prefer((0, 0), 0.75, "anna"), say((0, 1), "skip"))
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    lines = [json.loads(json.dumps(e), parse_constant=refuse) for e in store.export()]
+    assert [line["index"] for line in lines] == [0, 1]
+    first = lines[0]
+    assert first["segments"][0] == {
+        "id": "text", "task": "t", "source": "", "observations": ["Grüße"], "actions": ["«hi»"],
+        "extras": {"ids": [[0, 0]]},
+    }  # fmt: skip
+    assert first["question"] == "Which?" and first["value"] == {"left": 0.75}
+    assert (first["teacher"], first["shown_at"], first["answered_at"]) == ("anna", 12.5, 13.25)
+    assert lines[1]["segments"][0]["observations"] == [None, None, 1]
+    assert lines[1]["segments"][0]["actions"] == [True, False, True]
+
+
+# --- kills, and others at the same file -------------------------------------------------------
+
+ANSWERS_UNTIL_KILLED = """
+import sys
+from prefrl.feedback import FeedbackStore
+from prefrl.types import Answer
+store = FeedbackStore(sys.argv[1])
+for query in store.pending():
+    store.answer(Answer(query.id, "preference", {"left": 1.0}, "child"))
+    print(query.id.index, flush=True)
+"""
+ASKS_UNTIL_KILLED = """
+import sys
+import numpy as np
+from prefrl.feedback import FeedbackStore
+from prefrl.types import Query, QueryId, Segment
+store = FeedbackStore(sys.argv[1])
+for lap in range(1, 100_000):
+    queries = []
+    for index in range(6):
+        pair = [Segment(f"{lap} {index} {k}", np.full(5000, lap), np.zeros(5000)) for k in "lr"]
+        queries.append(Query(QueryId(lap, index), tuple(pair)))
+    store.ask(lap, queries, {s.id: np.zeros(3) for q in queries for s in q.segments}, 0)
+    print(lap, flush=True)
+"""
+
+
+def child(code, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def read_then_kill(process, lines):
+    """Read some lines, kill the process, and return every number it had acknowledged."""
+    seen = [process.stdout.readline() for _ in range(lines)]
+    process.send_signal(signal.SIGKILL)
+    seen += process.stdout.read().splitlines(keepends=True)
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL
+    return [int(line) for line in seen if line.endswith("\n")]
+
+
+def test_kill_nine_loses_no_acknowledged_answer(path):
+    with open_again(path) as store:
+        ask(store, 3000)
+    acknowledged = set()
+    for kills, lines in enumerate((1, 40, 9, 150), start=1):
+        acknowledged |= set(read_then_kill(child(ANSWERS_UNTIL_KILLED, path), lines))
+        with open_again(path) as store:
+            answered = [answer.query.index for answer in store.answers()]
+        kept = set(answered)
+        assert acknowledged <= kept, "an acknowledged answer is gone"
+        assert len(kept) <= len(acknowledged) + kills, "each kill may fall before one line"
+        assert len(answered) == len(kept)
+    assert 200 <= len(kept) < 3000
+
+
+def test_kill_nine_leaves_rounds_whole(path):
+    for lines in (3, 11):
+        path.unlink(missing_ok=True)
+        laps = read_then_kill(child(ASKS_UNTIL_KILLED, path), lines)
+        with open_again(path) as store:
+            known = 0
+            while store.ledger(known + 1):
+                known += 1
+                assert store.ledger(known) == (0, 6)
+            assert laps[-1] <= known <= laps[-1] + 1
+            queries = store.pending()
+            assert len(queries) == 6 * known and rows(store)[5] == 12 * known
+            for query in queries:
+                for segment in query.segments:
+                    assert (segment.observations == query.id.round).all()
+                    assert len(segment.observations) == len(segment.actions) == 5000
+
+
+TWO_AT_ONCE = """
+import sys, time
+from prefrl.feedback import FeedbackStore
+from prefrl.types import Answer, QueryId
+print("ready", flush=True)
+sys.stdin.readline()
+store = FeedbackStore(sys.argv[1])
+for index in range(60):
+    store.answer(Answer(QueryId(0, index), "tie", {}, sys.argv[2]))
+"""
+
+
+def test_two_processes_answer_at_once(path):
+    with open_again(path) as store:
+        ask(store, 60)
+    names = ["anna", "ben"]
+    command = [sys.executable, "-c", TWO_AT_ONCE, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([*command, name], **pipes) for name in names]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 2
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate()
+        assert process.returncode == 0
+    with open_again(path) as store:
+        answers = store.answers()
+        assert {(a.query.index, a.teacher) for a in answers} == {
+            (index, name) for index in range(60) for name in names
+        }
+        assert len(answers) == 120 and store.counts() == (60, 60, 0, 0)
+
+
+def test_opening_waits_for_whoever_holds_the_file(path):
+    # SQLite itself does not wait when it switches a new file to write-ahead logging.
+    with closing(sqlite3.connect(path, check_same_thread=False)) as other:
+        other.execute("CREATE TABLE anything (x)")
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("SELECT * FROM anything").fetchall()
+        release = threading.Timer(0.3, other.rollback)
+        release.start()
+        with open_again(path) as store:
+            ask(store, 1)
+        release.join()
+
+
+def test_another_writer_is_waited_for_but_not_for_ever(store, path, monkeypatch):
+    ask(store)
+    monkeypatch.setattr(feedback, "BUSY_SECONDS", 0.1)
+    with (
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
+        open_again(path) as impatient,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        assert len(impatient.pending()) == 3, "reading never waits"
+        with pytest.raises(UserError, match=r"feedback\.sqlite: database is locked\. .*safe"):
+            impatient.answer(prefer((0, 0)))
+        other.execute("ROLLBACK")
+        impatient.answer(prefer((0, 0)))
+    assert store.answers() == [prefer((0, 0))]
+
+
+# --- trouble ----------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_a_sentence_and_loses_nothing(store, path):
+    ask(store, 2)
+    store.answer(prefer((0, 0)))
+    [(pages,)] = store.connection.execute("PRAGMA page_count").fetchall()
+    store.connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+    before = rows(store)
+    big = Segment("big", np.zeros(100_000), np.zeros(100_000))
+    query = Query(QueryId(1, 0), (make_segment("small"), big))
+    with pytest.raises(UserError, match=r"disk is full\. Every answer.*safe; free disk space"):
+        store.ask(1, [query], {}, 1)
+    assert rows(store) == before and store.ledger(1) is None
+    with open_again(path) as again:
+        assert again.answers() == [prefer((0, 0))] and rows(again) == before
+    store.connection.execute("PRAGMA max_page_count = 1000000")
+    store.ask(1, [query], {}, 1)
+    assert same_array(store.query(QueryId(1, 0)).segments[1].observations, np.zeros(100_000))
+
+
+def test_a_read_only_file_is_a_sentence(store):
+    ask(store, 1)
+    store.connection.execute("PRAGMA query_only = ON")
+    with pytest.raises(UserError, match="attempt to write a readonly database"):
+        store.answer(prefer((0, 0)))
+    store.connection.execute("PRAGMA query_only = OFF")
+    assert store.answers() == []
+
+
+def test_durability_is_asked_of_sqlite(store):
+    pragma = lambda name: store.connection.execute(f"PRAGMA {name}").fetchone()[0]  # noqa: E731
+    assert pragma("journal_mode") == "wal"
+    assert pragma("synchronous") == 2  # FULL: a commit is on the disk when it returns
+    assert pragma("foreign_keys") == 1
+
+
+def filled(path):
+    with open_again(path) as store:
+        ask(store, 50)
+        store.answer(*(prefer((0, index)) for index in range(50)))
+
+
+def test_a_file_that_is_no_store_is_refused(path, tmp_path):
+    path.write_bytes(b"This is a letter, not a database. " * 200)
+    with pytest.raises(UserError, match=r"feedback\.sqlite is damaged or not a feedback store"):
+        FeedbackStore(path)
+    assert path.read_bytes().startswith(b"This is a letter")
+    with pytest.raises(UserError, match="unable to open"):
+        FeedbackStore(tmp_path / "nowhere" / "feedback.sqlite")
+    with pytest.raises(UserError, match="unable to open"):
+        FeedbackStore(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "overwritten"])
+def test_a_damaged_store_is_a_sentence(path, damage):
+    filled(path)
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        if damage == "cut short":
+            file.truncate(size // 2)
+        else:
+            file.seek(4096)
+            file.write(b"\xa5" * (size - 4096))
+    sentence = r"is damaged or not a feedback store.*restore it"
+    with pytest.raises(UserError, match=sentence), open_again(path) as store:
+        store.comparisons()
+        store.counts()
+
+
+@pytest.mark.parametrize("version", [feedback.SCHEMA_VERSION + 1, 77])
+def test_another_versions_store_is_refused_and_left_alone(path, version):
+    filled(path)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"PRAGMA user_version = {version}")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=rf"another version.*format is {version}.*reads 1"):
+        FeedbackStore(path)
+    assert path.read_bytes() == before
+
+
+def test_a_mistake_of_ours_inside_a_transaction_undoes_it(store, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(feedback, "_encode", stop)
+    with pytest.raises(KeyboardInterrupt):
+        ask(store, 2)
+    monkeypatch.undo()
+    assert store.ledger(0) is None
+    started = time.perf_counter()
+    ask(store, 2)  # and the file is not left locked
+    assert time.perf_counter() - started < 5

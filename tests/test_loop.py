@@ -1,0 +1,548 @@
+"""The loop, driven with fakes of numbers and of words: what it does when, and what it survives."""
+
+import dataclasses
+import math
+from contextlib import closing
+
+import numpy as np
+import pytest
+from fakes import (
+    FakeAgent,
+    FakeTeacher,
+    Killed,
+    LinearReward,
+    LoggedStore,
+    NumberWorld,
+    WordWorld,
+    make_trajectory,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import many
+
+from prefrl import loop
+from prefrl.checkpoint import from_bytes, to_bytes
+from prefrl.config import FitConfig, LoopConfig, QueryConfig
+from prefrl.control.reward import TrueReward
+from prefrl.errors import UserError
+from prefrl.feedback import FeedbackStore
+from prefrl.loop import LoopState, labels_due, preference_loop, select
+from prefrl.selection import ACQUISITIONS
+from prefrl.types import Answer
+
+QUESTION = "Which one is better?"
+CONFIG = LoopConfig(
+    seed=3,
+    rounds=4,
+    steps=400,
+    labels=24,
+    clip_steps=None,
+    question=QUESTION,
+    query=QueryConfig(explore_steps=200, pool=3, decay_steps=300.0),
+    fit=FitConfig(epochs=2, first_epochs=4, batch_size=8, enough_out_of_bag=3),
+)
+WORLDS = [NumberWorld, WordWorld]
+
+
+def config_of(world, **changes):
+    return dataclasses.replace(CONFIG, clip_steps=world.clip_steps, **changes)
+
+
+class Run:
+    """Everything a run is made of, fresh or from a checkpoint."""
+
+    def __init__(self, path, world=NumberWorld, saved=None, reward_model=None, **changes):
+        self.log = []
+        self.config = config_of(world, **changes)
+        self.agent = FakeAgent(world(), seed=5, log=self.log)
+        self.reward_model = reward_model or LinearReward(world(), log=self.log)
+        self.teacher = FakeTeacher(QUESTION, self.log)
+        self.feedback = LoggedStore(path, self.log)
+        self.state = LoopState(self.reward_model, self.config)
+        if saved is not None:
+            state = from_bytes(saved)
+            self.agent.load_state_dict(state["agent"])
+            self.reward_model.load_state_dict(state["reward_model"])
+            self.state.load_state_dict(state["loop"])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.feedback.close()
+
+    def save(self):
+        return to_bytes(
+            {
+                "agent": self.agent.state_dict(),
+                "reward_model": self.reward_model.state_dict(),
+                "loop": self.state.state_dict(),
+            }
+        )
+
+    def rounds(self):
+        return preference_loop(
+            self.agent, self.reward_model, self.teacher, self.feedback, self.config, self.state
+        )
+
+    def finish(self, keep=None):
+        """Run to the end; return each round's metrics. `keep` gets a checkpoint a round."""
+        metrics = []
+        for done in self.rounds():
+            assert done.state == "done"
+            metrics.append(done.metrics)
+            if keep is not None:
+                keep.append(self.save())
+        return metrics
+
+
+def contents(path):
+    """Return what a store holds, but for the clock."""
+    with closing(FeedbackStore(path)) as store:
+        queries = [
+            (query.id, query.question, [segment.id for segment in query.segments])
+            for query in store._queries("")
+        ]
+        answers = [(a.query, a.kind, a.value, a.teacher) for a in store.answers()]
+        return queries, answers, [store.ledger(index) for index in range(CONFIG.rounds + 2)]
+
+
+@pytest.fixture(params=WORLDS, ids=["numbers", "words"])
+def world(request):
+    return request.param
+
+
+# --- one lap ----------------------------------------------------------------------------------
+
+
+def spy(monkeypatch, log, *names):
+    for name in names:
+        original = getattr(loop, name)
+
+        def noted(*arguments, _name=name, _original=original):
+            log.append(_name)
+            return _original(*arguments)
+
+        monkeypatch.setattr(loop, name, noted)
+
+
+def test_a_lap_is_fit_calibrate_train_cut_choose_ask_answers(tmp_path, world, monkeypatch):
+    with Run(tmp_path / "store", world) as run:
+        spy(monkeypatch, run.log, "fit", "cut", "propose", "choose")
+        laps = []
+        for done in run.rounds():
+            laps.append(list(run.log))
+            run.log.clear()
+            assert done.index == len(laps) - 1 and run.state.round == len(laps)
+    asking = ["cut", "propose", "choose", "ask", "answers"]
+    learning = ["fit", "calibrate", "train"]
+    assert laps == [
+        ["explore", *asking],
+        *[[*learning, *asking]] * (CONFIG.rounds - 1),
+        [*learning, "ask", "answers"],  # no fit comes after it, so nothing is asked
+    ]
+
+
+def test_the_same_loop_teaches_numbers_and_words(tmp_path, world):
+    fit = FitConfig(learning_rate=0.03, batch_size=16, epochs=10, first_epochs=50, l2=1e-4)
+    with Run(tmp_path / "store", world, rounds=8, steps=2400, labels=120, fit=fit) as run:
+        metrics = run.finish()
+        assert run.feedback.counts() == (120, 120, 120, 0)
+    returns = [line["true_return"] for line in metrics[1:]]
+    assert returns[-1] > returns[0] + 0.3, "it learned nothing"
+    assert metrics[-1]["out_of_bag_accuracy"] > 0.7
+    assert all(math.isfinite(value) for line in metrics for value in line.values())
+
+
+def test_rewards_are_calibrated_on_what_the_newest_policy_did(tmp_path, world):
+    with Run(tmp_path / "store", world) as run:
+        played, play = [], run.agent._play
+        run.agent._play = lambda *how: played.append(play(*how)) or played[-1]
+        for done in run.rounds():
+            if done.index:
+                newest = np.concatenate([t.observations for t in played[done.index - 1]])
+                np.testing.assert_array_equal(run.reward_model.calibrated_on, newest)
+
+
+def test_the_steps_of_a_run_are_spread_over_its_rounds(tmp_path):
+    asked = []
+    with Run(tmp_path / "store", rounds=7, steps=403) as run:
+        train = run.agent.train
+        run.agent.train = lambda model, steps: asked.append(steps) or train(model, steps)
+        metrics = run.finish()
+    # An agent plays whole episodes of ten; what is too much in one round is less in a later one.
+    done = [line["steps"] for line in metrics]
+    assert [line["round"] for line in metrics] == list(range(8))
+    assert done[0] == 0, "exploration is not counted"
+    assert 403 <= done[-1] < 413
+    for index in range(1, 8):
+        assert asked[index - 1] == 403 * index // 7 - done[index - 1]
+        assert 403 * index // 7 <= done[index] < 403 * index // 7 + 10
+
+
+def test_metrics_tell_what_the_fit_was_given(tmp_path):
+    with Run(tmp_path / "store") as run:
+        run.teacher.skips = lambda query: query.id.index % 4 == 3
+        metrics, counts = [], []
+        for done in run.rounds():
+            metrics.append(done.metrics)
+            counts.append(done.counts)
+    for index, line in enumerate(metrics):
+        given = counts[index - 1] if index else (0, 0, 0, 0)
+        assert (line["asked"], line["answered"], line["decisive"]) == given[:3]
+    assert counts[0].asked > counts[0].answered > 0
+    assert metrics[1].keys() > {"train_loss", "out_of_bag_accuracy", "l2", "true_return", "steps"}
+
+
+def test_what_an_agent_reports_does_not_hide_what_the_loop_reports(tmp_path):
+    with Run(tmp_path / "plain") as run:
+        expected = run.finish()
+    with Run(tmp_path / "liar") as run:
+        train, lies = run.agent.train, dict.fromkeys(["steps", "answered", "train_loss"], -1.0)
+
+        def lying(*arguments):
+            trajectories, metrics = train(*arguments)
+            return trajectories, metrics | lies
+
+        run.agent.train = lying
+        assert run.finish() == expected
+
+
+def test_timings_name_the_parts_of_a_round(tmp_path):
+    with Run(tmp_path / "store") as run:
+        timings = [done.timings for done in run.rounds()]
+    assert timings[0].keys() == {"train", "choose", "answers"}
+    assert timings[1].keys() == {"fit", "train", "choose", "answers"}
+    assert all(seconds >= 0 for line in timings for seconds in line.values())
+
+
+# --- labels -----------------------------------------------------------------------------------
+
+label_configs = st.builds(
+    lambda labels, rounds, per_round, decay, share: dataclasses.replace(
+        CONFIG,
+        labels=labels,
+        rounds=rounds,
+        steps=rounds * per_round,
+        query=QueryConfig(first_share=share, decay_steps=decay),
+    ),
+    st.integers(0, 3000),
+    st.integers(1, 60),
+    st.integers(1000, 50_000),
+    st.floats(3e4, 1e7),
+    st.floats(0.01, 1),
+)
+
+
+@many
+@given(label_configs)
+def test_labels_are_due_at_a_hyperbolic_rate_and_all_before_the_last_fit(config):
+    due = [labels_due(config, index) for index in range(config.rounds + 1)]
+    assert due == sorted(due), "the budget shrinks"
+    assert due[0] >= min(1, config.labels), "the first fit needs a label"
+    assert due[config.rounds - 1] == due[config.rounds] == config.labels
+    last, share = config.rounds - 1, config.query.first_share
+    if last == 0:
+        return
+    assert due[0] == max(round(config.labels * share), min(1, config.labels))
+    steps = np.linspace(0, last * config.steps / config.rounds, 200 * last + 1)
+    rate = config.query.decay_steps / (config.query.decay_steps + steps)
+    area = np.concatenate([[0], np.cumsum((rate[1:] + rate[:-1]) / 2)])[::200]
+    expected = config.labels * (share + (1 - share) * area / area[-1])
+    assert np.abs(expected - due[:-1]).max() <= 0.51 + max(0, 1 - expected[0])
+
+
+def test_a_quarter_of_the_labels_is_about_the_untrained_policy():
+    config = dataclasses.replace(CONFIG, labels=700, rounds=25, query=QueryConfig(first_share=0.25))
+    assert labels_due(config, 0) == 175
+
+
+def test_each_round_asks_what_is_due(tmp_path, world):
+    with Run(tmp_path / "store", world) as run:
+        for done in run.rounds():
+            assert done.counts.asked == done.counts.answered == labels_due(run.config, done.index)
+            assert done.counts.pending == 0
+        assert run.feedback.counts().answered == CONFIG.labels
+
+
+@pytest.mark.parametrize("labels", [1, 2, 3])
+def test_a_tiny_budget_is_spent_in_time(tmp_path, labels):
+    with Run(tmp_path / "store", labels=labels) as run:
+        run.finish()
+        assert run.feedback.ledger(0) == (0, 1)
+        assert run.feedback.counts() == (labels, labels, labels, 0)
+
+
+def test_skipped_queries_are_asked_for_again_and_labels_never_exceed_the_budget(tmp_path, world):
+    with Run(tmp_path / "store", world, rounds=8, steps=800) as run:
+        run.teacher.skips = lambda query: query.id.index % 3 == 0
+        answered = 0
+        for done in run.rounds():
+            due = labels_due(run.config, done.index)
+            asked = run.feedback.ledger(done.index)[1]
+            assert asked == (due - answered if done.index < run.config.rounds else 0)
+            answered = done.counts.answered
+            assert answered <= due <= CONFIG.labels
+            pairs = [frozenset(s.id for s in q.segments) for q in run.feedback._queries("")]
+            assert len(set(pairs)) == len(pairs), "the same pair again"
+        skipped = done.counts.asked - answered
+        assert skipped > 8 and answered > CONFIG.labels - 3
+
+
+def test_a_teacher_who_can_never_tell_is_told_so(tmp_path):
+    with Run(tmp_path / "store") as run:
+        run.teacher.skips = lambda query: True
+        first = labels_due(CONFIG, 0)
+        with pytest.raises(UserError, match=rf"\({first} queries were asked, all skipped\)"):
+            run.finish()
+
+
+def test_the_true_reward_asks_nothing(tmp_path, world):
+    changes = {"labels": 0, "rounds": 8, "steps": 2400}
+    with Run(tmp_path / "store", world, reward_model=TrueReward(), **changes) as run:
+        metrics = run.finish()
+        assert run.feedback.counts() == (0, 0, 0, 0)
+        assert [run.feedback.ledger(index) for index in range(9)] == [(0, 0)] * 9
+    assert metrics[-1]["steps"] >= 2400 and "train_loss" not in metrics[-1]
+    assert metrics[-1]["true_return"] > metrics[1]["true_return"]
+
+
+# --- which queries ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("acquisition", ["disagreement", "entropy"])
+def test_the_first_round_is_uniform_and_later_ones_choose(tmp_path, monkeypatch, acquisition):
+    chosen, original = [], loop.choose
+
+    def noted(candidates, count, acquisition, reward_model):
+        chosen.append((acquisition, len(candidates) / count))
+        return original(candidates, count, acquisition, reward_model)
+
+    monkeypatch.setattr(loop, "choose", noted)
+    query = dataclasses.replace(CONFIG.query, acquisition=acquisition)
+    with Run(tmp_path / "store", query=query) as run:
+        run.finish()
+    first, *others = chosen
+    assert first == (ACQUISITIONS["uniform"], 1)
+    assert others == [(ACQUISITIONS[acquisition], CONFIG.query.pool)] * (CONFIG.rounds - 1)
+
+
+def test_select_returns_queries_with_their_clips_true_rewards_alone():
+    trajectories = [make_trajectory(30, episode=episode) for episode in range(4)]
+    model = LinearReward(type("World", (), {"size": 1, "features": lambda s, o, a: o})())
+    config = dataclasses.replace(CONFIG, clip_steps=5)
+    queries, rewards = select(trajectories, model, config, 2, 6)
+    assert [query.id for query in queries] == [(2, place) for place in range(6)]
+    assert {query.question for query in queries} == {QUESTION}
+    shown = {segment.id: segment for query in queries for segment in query.segments}
+    assert rewards.keys() == shown.keys()
+    for name, segment in shown.items():
+        assert rewards[name].tolist() == (10 * segment.observations[:, 0]).tolist()
+    again, _ = select(trajectories, model, config, 2, 6)
+    other, _ = select(trajectories, model, config, 3, 6)
+    ids = [[[s.id for s in q.segments] for q in asked] for asked in (queries, again, other)]
+    assert ids[0] == ids[1] != ids[2]
+    assert select(trajectories, model, config, 2, 0) == ([], {})
+
+
+def test_too_few_clips_for_the_queries_is_a_sentence():
+    config = dataclasses.replace(CONFIG, clip_steps=5)
+    with pytest.raises(UserError, match=r"4 queries were due in round 1, but its 7 steps .* 3 pai"):
+        select([make_trajectory(7)], None, config, 1, 4)
+    with pytest.raises(UserError, match="a clip lasts 5 steps"):
+        select([make_trajectory(4)], None, config, 0, 1)
+
+
+# --- teachers who take their time -------------------------------------------------------------
+
+
+@pytest.fixture
+def naps(monkeypatch):
+    """Return the seconds slept, without sleeping them."""
+    seconds = []
+    monkeypatch.setattr(loop.time, "sleep", seconds.append)
+    return seconds
+
+
+def test_the_loop_says_that_it_waits_and_does_not_mind(tmp_path, naps):
+    with Run(tmp_path / "prompt") as run:
+        expected = run.finish()
+    with Run(tmp_path / "slow") as run:
+        states, metrics = [], []
+        for told in run.rounds():
+            states.append((told.index, told.state))
+            if told.state == "done":
+                metrics.append(told.metrics)
+                run.teacher.sleeps = 2 if told.index < 2 else 0
+            else:
+                assert told.counts.pending > 0 and told.metrics == {}
+                assert run.state.round == told.index, "the round is not over"
+    waiting = [(index, "waiting") for index in (1, 1, 2, 2)]
+    done = [(index, "done") for index in range(CONFIG.rounds + 1)]
+    assert states == [done[0], *waiting[:2], done[1], *waiting[2:], *done[2:]]
+    assert metrics == expected
+    assert naps == [loop.WAIT_SECONDS] * 4
+
+
+def test_a_person_answers_through_a_file_of_their_own(tmp_path, naps):
+    class Nobody:
+        def answer(self, feedback):
+            pass
+
+    with Run(tmp_path / "store") as run, closing(FeedbackStore(tmp_path / "store")) as person:
+        run.teacher, told = Nobody(), []
+        for round_ in run.rounds():
+            told.append((round_.index, round_.state, round_.counts.pending))
+            if round_.state == "waiting":
+                query = person.pending()[0]
+                person.answer(Answer(query.id, "preference", {"left": 1.0}, "person"))
+        assert run.feedback.counts() == (CONFIG.labels, CONFIG.labels, CONFIG.labels, 0)
+    first = labels_due(CONFIG, 0)
+    assert told[: first + 1] == [
+        *[(0, "waiting", left) for left in range(first, 0, -1)], (0, "done", 0),
+    ]  # fmt: skip
+    assert len(naps) == CONFIG.labels
+
+
+def test_answers_to_earlier_rounds_are_learned_from_in_the_next(tmp_path):
+    """Somebody changes an old answer while the trainer trains: the next fit sees it, once."""
+    with Run(tmp_path / "plain") as run:
+        plain = run.finish()
+    with Run(tmp_path / "edited") as run:
+        metrics = []
+        for done in run.rounds():
+            metrics.append(done.metrics)
+            if done.index == 1:
+                for answer in run.feedback.answers()[:4]:
+                    value = {"left": 1 - answer.value["left"]}
+                    run.feedback.answer(dataclasses.replace(answer, value=value))
+    assert metrics[:2] == plain[:2] and metrics[2] != plain[2]
+    assert metrics[2]["answered"] == plain[2]["answered"], "an edit is no new label"
+
+
+# --- kills and resumption ---------------------------------------------------------------------
+
+
+def test_a_run_is_a_function_of_its_seed(tmp_path, world):
+    results = []
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        with Run(tmp_path / name, world, seed=seed) as run:
+            results.append((run.finish(), contents(tmp_path / name)))
+    assert results[0] == results[1]
+    assert results[0] != results[2]
+
+
+def test_resuming_after_any_round_gives_the_same_run(tmp_path, world):
+    saves = []
+    with Run(tmp_path / "whole", world) as run:
+        expected = run.finish(saves)
+    for stop in range(CONFIG.rounds + 1):
+        path = tmp_path / f"stopped after {stop}"
+        with Run(path, world) as run:
+            rounds = run.rounds()
+            metrics = [next(rounds).metrics for _ in range(stop + 1)]
+            saved = run.save()
+        assert saved == saves[stop]
+        with Run(path, world, saved) as run:
+            metrics += run.finish()
+            assert run.save() == saves[-1]
+        assert metrics == expected
+        assert contents(path) == contents(tmp_path / "whole")
+
+
+PLACES = ["in training", "before asking", "after asking", "after one answer", "after four"]
+
+
+def arm(run, place):
+    """Let the process die at a place of the round that comes next."""
+
+    def die(*arguments):
+        raise Killed
+
+    if place == "in training":
+        run.agent.train = run.agent.explore = die
+    elif place == "before asking":
+        run.feedback.ask = die
+    else:
+        run.teacher.dies_after = {"after asking": 0, "after one answer": 1, "after four": 4}[place]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_round_that_was_killed_is_redone_to_the_bit(tmp_path, world, place):
+    saves = []
+    with Run(tmp_path / "whole", world) as run:
+        expected = run.finish(saves)
+    for killed in range(CONFIG.rounds):
+        path = tmp_path / f"killed in {killed}"
+        metrics, saved = [], None
+        with Run(path, world) as run:
+            rounds = run.rounds()
+            for _ in range(killed):
+                metrics.append(next(rounds).metrics)
+                saved = run.save()
+            arm(run, place)
+            with pytest.raises(Killed):
+                next(rounds)
+        with Run(path, world, saved) as run:
+            metrics += run.finish()
+            assert run.save() == saves[-1]
+        assert metrics == expected
+        assert contents(path) == contents(tmp_path / "whole")
+
+
+def killed_in_round_two(path, **changes):
+    """Return the checkpoint after round 1 of a run that was killed while round 2 was answered."""
+    with Run(path, **changes) as run:
+        rounds = run.rounds()
+        next(rounds), next(rounds)
+        saved = run.save()
+        run.teacher.dies_after = 2
+        with pytest.raises(Killed):
+            next(rounds)
+    return saved
+
+
+def test_a_redone_round_sees_the_answers_that_it_saw_before(tmp_path):
+    with Run(tmp_path / "whole") as run:
+        expected = run.finish()
+    path = tmp_path / "killed"
+    saved = killed_in_round_two(path)
+    with closing(FeedbackStore(path)) as person:  # who goes on answering, and changes their mind
+        through, _ = person.ledger(2)
+        for answer in person.answers()[:5]:
+            value = {"left": 1 - answer.value["left"]}
+            person.answer(dataclasses.replace(answer, value=value))
+        assert through < person.last_answer() - 5
+    with Run(path, saved=saved) as run:
+        redone = run.finish()
+        assert run.feedback.ledger(2)[0] == through
+    assert redone[0] == expected[2]
+    assert redone[1] != expected[3], "the next round learns of the change"
+
+
+def test_a_redone_round_asks_as_many_as_it_asked_before(tmp_path):
+    """More labels were granted in between: they are due from the next round on."""
+    saved = killed_in_round_two(tmp_path / "store")
+    with Run(tmp_path / "store", saved=saved, labels=CONFIG.labels + 12) as run:
+        before = run.feedback.ledger(2)
+        run.finish()
+        assert run.feedback.ledger(2) == before
+        assert run.feedback.counts().answered == CONFIG.labels + 12
+
+
+def test_a_run_that_does_not_repeat_itself_is_stopped(tmp_path):
+    saved = killed_in_round_two(tmp_path / "store")
+    with Run(tmp_path / "store", saved=saved) as run:
+        run.agent.generator = np.random.default_rng(99)  # another machine, say
+        with pytest.raises(UserError, match="already holds other queries for round 2"):
+            run.finish()
+
+
+def test_the_sample_that_calibrates_is_kept_small():
+    long = [make_trajectory(50_000), make_trajectory(40_000)]
+    sample = loop._subsample(long, 8192)
+    assert 8192 <= sum(map(len, sample)) <= 2 * 8192
+    assert np.unique(np.diff(sample[1].observations[:, 0])).tolist() == [10.0]
+    assert all(not trajectory.extras for trajectory in sample)
+    short = [make_trajectory(30)]
+    assert len(loop._subsample(short, 8192)[0]) == 30

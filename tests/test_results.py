@@ -1,0 +1,176 @@
+"""What a run has to show: evaluation, export, video, learning curve."""
+
+import json
+from dataclasses import replace
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+from toy_environments import HORIZON, prefer_larger, tiny
+
+from prefrl.cli import main
+from prefrl.config import PPOConfig
+from prefrl.control.environments import make_environments
+from prefrl.errors import UserError
+from prefrl.experiment import load_policy, train
+from prefrl.feedback import FeedbackStore
+from prefrl.results import evaluate_run, film_run, plot_runs
+from prefrl.run import RunFolder
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    return train(tiny(seed=3), tmp_path_factory.mktemp("toy") / "run", teacher=prefer_larger)
+
+
+@pytest.fixture(scope="module")
+def cheetah(tmp_path_factory):
+    experiment = tiny(env="prefrl/HalfCheetah-v0", horizon=40, reward="true", steps=128, rounds=1)
+    experiment = replace(experiment, ppo=PPOConfig(n_steps=32, n_epochs=1, batch_size=64))
+    return train(experiment, tmp_path_factory.mktemp("cheetah") / "run")
+
+
+def said(words, capsys):
+    capsys.readouterr()
+    main([str(word) for word in words])
+    return capsys.readouterr().out
+
+
+def test_evaluate_prints_what_a_comparison_needs(toy, capsys):
+    out = said(["evaluate", toy.path, "--episodes", "6", "--json"], capsys)
+    report = json.loads(out)
+    assert out.count("\n") == 1
+    assert " ".join(report) == "env steps seed reward labels episodes true_return info"
+    assert [*report["labels"]] == ["asked", "answered", "decisive"]
+    assert [*report["true_return"]] == ["mean", "std"]
+    assert (report["env"], report["steps"], report["seed"]) == ("toy/Pay-v0", 512, 3)
+    assert (report["reward"], report["episodes"]) == ("learned", 6)
+    assert report["labels"] == {"asked": 16, "answered": 16, "decisive": 16}
+    assert report["info"].keys() == {"push"}
+    # Fresh episodes of the bare environment, with the most probable action.
+    environments = make_environments("toy/Pay-v0", 6, 1_000_003 + 3)
+    policy, observations, returns = load_policy(toy.path), environments.reset(), np.zeros(6)
+    for _ in range(HORIZON):
+        step = environments.step(policy.predict(observations))
+        observations, returns = step.observations, returns + step.env_rewards
+    expected = {"mean": pytest.approx(returns.mean()), "std": pytest.approx(returns.std())}
+    assert report["true_return"] == expected
+    words = said(["evaluate", toy.path, "--episodes", "6"], capsys)
+    assert f"true return: {returns.mean():.1f} ± {returns.std():.1f} over 6 episodes" in words
+    assert "labels: 16 answered of 16 asked" in words
+
+
+def test_evaluation_changes_nothing_and_repeats_itself(toy):
+    before = {p: p.read_bytes() for p in toy.path.rglob("*") if p.suffix in (".pt", ".jsonl")}
+    one, other = evaluate_run(toy, 5), evaluate_run(toy, 5)
+    assert one == other
+    assert before == {p: p.read_bytes() for p in before}
+    sampled = evaluate_run(toy, 5, sample=True)
+    assert sampled["true_return"] != one["true_return"]
+    assert sampled == evaluate_run(toy, 5, sample=True)
+    with pytest.raises(UserError, match=r"--episodes is -1"):
+        evaluate_run(toy, -1)
+
+
+def test_export_prints_an_answer_a_line(toy, capsys):
+    lines = [json.loads(line) for line in said(["export", toy.path], capsys).splitlines()]
+    assert [(line["round"], line["index"]) for line in lines] == [
+        (round_, index) for round_ in range(4) for index in range(4)
+    ]
+    assert [*lines[0]] == [
+        "round", "index", "question", "segments", "kind", "value", "teacher", "shown_at",
+        "answered_at",
+    ]  # fmt: skip
+    comparisons = FeedbackStore(toy.feedback).comparisons()
+    for line, comparison in zip(lines, comparisons, strict=True):
+        left, right = line["segments"]
+        assert line["value"] == {"left": comparison.preference}
+        assert line["value"]["left"] == (np.mean(left["actions"]) > np.mean(right["actions"]))
+        assert left["observations"] == comparison.left.observations.tolist()
+        assert right["id"] == comparison.right.id
+        assert line["answered_at"] >= line["shown_at"] > 1e9
+        assert "reward" not in json.dumps(line)
+
+
+@pytest.mark.parametrize("name", ["video.mp4", "video.gif"])
+def test_video_of_a_mujoco_run(name, cheetah, tmp_path, capsys):
+    output = tmp_path / name
+    assert said(["video", cheetah.path, "-o", output], capsys).strip() == str(output)
+    frames = imageio.imread(output, index=None)
+    # 40 steps of 0.05 s are two seconds; the robot moves against the floor.
+    seconds = len(frames) * imageio.immeta(output).get("duration", 0)
+    assert frames.shape[0] >= 20 and frames.shape[3] == 3
+    if name.endswith("mp4"):
+        assert len(frames) / imageio.immeta(output)["fps"] == pytest.approx(2, abs=0.1)
+    else:
+        assert seconds / 1000 == pytest.approx(2, abs=0.1)
+    assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 0.5
+
+
+def test_strip_of_a_mujoco_run(cheetah, capsys):
+    said(["video", cheetah.path, "--strip"], capsys)
+    picture = imageio.imread(cheetah.path / "strip.png")
+    assert picture.ndim == 3 and picture.std() > 5
+
+
+def test_another_start_is_another_film(cheetah, tmp_path):
+    pictures = []
+    for place, episode in enumerate((0, 0, 1)):
+        film_run(cheetah, tmp_path / f"{place}.png", strip=True, episode=episode)
+        pictures.append((tmp_path / f"{place}.png").read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_video_of_an_environment_that_draws_itself(toy, tmp_path):
+    film_run(toy, tmp_path / "toy.gif")
+    frames = imageio.imread(tmp_path / "toy.gif", index=None)
+    # The toy paints three more columns white in every step: frames are in order, from the start.
+    white = (frames[..., 0] > 128).mean((1, 2))
+    assert white[0] < 0.1 < 0.8 < white[-1] and (np.diff(white) >= 0).all()
+
+
+def test_an_environment_that_draws_nothing_is_refused_in_a_sentence(tmp_path):
+    path = train(tiny(env="toy/Blind-v0"), tmp_path / "run").path
+    with pytest.raises(UserError, match="draws no pictures"):
+        film_run(RunFolder(path), tmp_path / "toy.gif")
+    assert not (tmp_path / "toy.gif").exists()
+
+
+def test_plot_of_two_seeds_is_one_line_in_a_band(toy, tmp_path, monkeypatch, capsys):
+    from matplotlib.axes import Axes
+
+    other = train(tiny(seed=4), tmp_path / "other", teacher=prefer_larger)
+    true = train(tiny(seed=4, reward="true"), tmp_path / "true")
+    lines, bands = [], []
+    plot, fill = Axes.plot, Axes.fill_between
+    monkeypatch.setattr(Axes, "plot", lambda *a, **k: [lines.append((a, k)), plot(*a, **k)][1])
+    monkeypatch.setattr(Axes, "fill_between", lambda *a, **k: [bands.append(a), fill(*a, **k)][1])
+    output = tmp_path / "curve.png"
+    words = ["plot", toy.path, other.path, true.path, "-o", output]
+    assert said(words, capsys).strip() == str(output)
+    assert imageio.imread(output).std() > 1
+    values = np.array([[line["true_return"] for line in run.metrics()[1:]] for run in (toy, other)])
+    (both, labels), (alone, _) = lines
+    np.testing.assert_array_equal(both[1], [128, 256, 384, 512])
+    np.testing.assert_allclose(both[2], values.mean(0))
+    np.testing.assert_allclose(bands[0][2:4], [values.min(0), values.max(0)])
+    assert len(bands) == 1
+    assert labels["label"] == "toy/Pay-v0, 16 labels (2 seeds)"
+    np.testing.assert_allclose(alone[2], [line["true_return"] for line in true.metrics()[1:]])
+    assert lines[1][1]["label"] == "toy/Pay-v0, true reward"
+
+
+def test_runs_that_differ_in_more_than_seed_are_lines_apart(toy, tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    lines, plot = [], Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda *a, **k: [lines.append(a), plot(*a, **k)][1])
+    other = train(tiny(seed=4, rounds=2), tmp_path / "other", teacher=prefer_larger)
+    plot_runs([toy, other], tmp_path / "curve.png")
+    assert [line[1].tolist() for line in lines] == [[128, 256, 384, 512], [256, 512]]
+
+
+def test_plot_of_one_run_lies_in_its_folder(toy, capsys):
+    output = toy.path / "learning-curve.png"
+    assert said(["plot", toy.path], capsys).strip() == str(output)
+    assert output.exists()

@@ -1,0 +1,332 @@
+"""The run folder: what is written stays, and what a kill leaves half done is not believed."""
+
+import dataclasses
+import errno
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import few
+
+from prefrl import run as run_module
+from prefrl.config import (
+    Experiment,
+    FitConfig,
+    OracleConfig,
+    PPOConfig,
+    QueryConfig,
+    RewardConfig,
+    from_json,
+)
+from prefrl.errors import UserError
+from prefrl.presets import PRESETS, preset
+from prefrl.run import RunFolder, write_whole, writing
+
+EXPERIMENT = Experiment(env="prefrl/Hopper-v0", labels=5, seed=3)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunFolder.create(tmp_path / "run", EXPERIMENT, {"prefrl": "0"})
+
+
+class FullDisk:
+    """A file that takes half of what it is given."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+    def write(self, data):
+        self.file.write(data[: len(data) // 2])
+        self.file.flush()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def fill_disk(monkeypatch, name=""):
+    """Let every write to a file whose name holds `name` fail as on a full disk."""
+    original = Path.open
+
+    def opened(path, mode="r", *arguments, **options):
+        file = original(path, mode, *arguments, **options)
+        return FullDisk(file) if mode[0] in "wa" and name in path.name else file
+
+    monkeypatch.setattr(Path, "open", opened)
+
+
+# --- configuration ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_their_file(tmp_path, name):
+    experiment = preset(name).experiment
+    fields = json.loads(json.dumps(dataclasses.asdict(experiment)))
+    assert from_json(Experiment, fields) == experiment
+    made = RunFolder.create(tmp_path / name, experiment, {})
+    assert RunFolder.open(tmp_path / name).experiment() == made.experiment() == experiment
+
+
+def configs(kind, **given_fields):
+    """Draw a configuration with every field away from its default."""
+    values = {}
+    for field in dataclasses.fields(kind):
+        default = field.default
+        if field.name in given_fields:
+            values[field.name] = given_fields[field.name]
+        elif isinstance(default, bool):
+            values[field.name] = st.booleans()
+        elif isinstance(default, int):
+            values[field.name] = st.integers(0, 10**9)
+        elif isinstance(default, float):
+            values[field.name] = st.floats(allow_nan=False)
+        elif isinstance(default, tuple):
+            values[field.name] = st.lists(st.integers(1, 99), max_size=3).map(tuple)
+    return st.builds(kind, **values)
+
+
+experiments = configs(
+    Experiment,
+    env=st.text(max_size=9),
+    horizon=st.none() | st.integers(1, 99),
+    reward=st.sampled_from(["learned", "true"]),
+    ppo=configs(PPOConfig, activation=st.sampled_from(["tanh", "relu"])),
+    network=configs(RewardConfig),
+    fit=configs(FitConfig),
+    query=configs(QueryConfig, clip_seconds=st.none() | st.floats(0.1, 9)),
+    oracle=configs(OracleConfig),
+)
+
+
+@few
+@given(experiments)
+def test_any_experiment_survives_json(experiment):
+    fields = json.loads(json.dumps(dataclasses.asdict(experiment)))
+    assert from_json(Experiment, fields) == experiment
+
+
+def test_every_knob_is_kept():
+    """A knob that `asdict` leaves out would be forgotten by a resumed run."""
+    kept = dataclasses.asdict(Experiment())
+    assert math.isinf(kept["oracle"]["rationality"]) and kept["ppo"]["hidden"] == (64, 64)
+    for name in ("ppo", "network", "fit", "query", "oracle"):
+        annotated = type(getattr(Experiment(), name)).__annotations__
+        plain = {key for key, kind in annotated.items() if not str(kind).startswith("ClassVar")}
+        assert kept[name].keys() == plain
+
+
+def test_an_unknown_preset_gets_a_hint():
+    with pytest.raises(UserError, match="did you mean hopper-backflip"):
+        preset("hoper-backflip")
+    with pytest.raises(UserError, match=r"there are hopper-backflip.*--env ID"):
+        preset("zzz")
+
+
+# --- making and opening -----------------------------------------------------------------------
+
+
+def test_a_run_remembers_what_it_is(run):
+    again = RunFolder.open(run.path)
+    assert again.experiment() == EXPERIMENT and again.versions() == {"prefrl": "0"}
+    assert again.metrics() == again.timings() == [] and again.checkpoint() is None
+    more = dataclasses.replace(EXPERIMENT, labels=9)
+    again.save_experiment(more)
+    assert RunFolder.open(run.path).experiment() == more
+
+
+def test_a_folder_is_never_used_twice(run, tmp_path):
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"exists already; .*--run, .*prefrl resume"):
+        RunFolder.create(run.path, Experiment(), {})
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UserError, match="exists already"):
+        RunFolder.create(tmp_path / "mine", Experiment(), {})
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot make the run folder"):
+        RunFolder.create(tmp_path / "file" / "run", Experiment(), {})
+
+
+def test_a_folder_in_a_folder_is_made(tmp_path):
+    RunFolder.create(tmp_path / "a" / "b" / "run", EXPERIMENT, {})
+    assert RunFolder.open(tmp_path / "a" / "b" / "run").experiment() == EXPERIMENT
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    for path in (tmp_path / "nowhere", tmp_path, Path(__file__)):
+        with pytest.raises(UserError, match=r"not a run folder .*no config\.json.*prefrl train"):
+            RunFolder.open(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", r"config\.json is damaged"),
+        ('{"format": 1, "env": "prefrl/Ho', r"config\.json is damaged"),
+        ("[1, 2]", "expected a JSON object"),
+        ("\x00\x00\x00", r"config\.json is damaged"),
+        ('{"format": 1, "colour": "red"}', "no field colour"),
+        ('{"format": 1, "ppo": {"colour": "red"}}', "PPOConfig has no field colour"),
+        ('{"format": 1, "ppo": 3}', r"config\.json is damaged"),
+        ('{"format": 1, "query": null}', r"config\.json is damaged"),
+        ('{"format": 2, "labels": 5}', r"another version.*format is 2, this one reads 1"),
+        ('{"labels": 5}', "another version.*format is None"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_a_sentence(run, text, words):
+    (run.path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=words):
+        RunFolder.open(run.path)
+
+
+def test_a_config_of_no_text_is_a_sentence(run):
+    (run.path / "config.json").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        RunFolder.open(run.path)
+
+
+# --- lines ------------------------------------------------------------------------------------
+
+
+def append(run, count):
+    for index in range(count):
+        run.append_round({"round": index, "text": "é\u2028"}, {"round": index, "fit": 0.5})
+
+
+def test_rounds_come_back_in_order(run):
+    append(run, 3)
+    assert RunFolder.open(run.path).metrics() == [
+        {"round": index, "text": "é\u2028"} for index in range(3)
+    ]
+    assert run.timings() == [{"round": index, "fit": 0.5} for index in range(3)]
+
+
+def test_the_same_rounds_are_the_same_bytes(run, tmp_path):
+    other = RunFolder.create(tmp_path / "other", EXPERIMENT, {})
+    append(run, 3), append(other, 3)
+    name = "metrics.jsonl"
+    assert (run.path / name).read_bytes() == (other.path / name).read_bytes()
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 3, 9])
+def test_lines_after_the_checkpoint_are_dropped(run, kept):
+    append(run, 3)
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"round": 3, "lo')  # what a kill leaves
+    assert len(run.metrics()) == 3
+    run.truncate_rounds(kept)
+    assert [line["round"] for line in run.metrics()] == list(range(min(kept, 3)))
+    assert [line["round"] for line in run.timings()] == list(range(min(kept, 3)))
+    if kept <= 3:
+        append(run, 1)
+        assert [line["round"] for line in run.metrics()] == [*range(kept), 0]
+
+
+def test_nothing_to_drop(run):
+    run.truncate_rounds(4)
+    assert run.metrics() == []
+
+
+@pytest.mark.parametrize("middle", [b'{"round": \n', b"\xff\xff\n"])
+def test_a_line_damaged_in_the_middle_is_a_sentence(run, middle):
+    append(run, 1)
+    with (run.path / "metrics.jsonl").open("ab") as file:
+        file.write(middle)
+    append(run, 1)
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
+        run.metrics()
+
+
+# --- checkpoints ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [0, 8, 98, 9997])
+def test_the_newest_two_checkpoints_are_kept(run, first):
+    for index in range(first, first + 5):
+        run.save_checkpoint(index, f"after {index}".encode())
+        assert run.checkpoint() == f"after {index}".encode()
+    files = sorted(path.read_bytes() for path in (run.path / "checkpoints").iterdir())
+    assert files == sorted(f"after {index}".encode() for index in (first + 3, first + 4))
+
+
+def test_a_redone_round_replaces_its_checkpoint(run):
+    run.save_checkpoint(0, b"a")
+    run.save_checkpoint(1, b"b")
+    run.save_checkpoint(1, b"c")
+    assert run.checkpoint() == b"c"
+    (run.path / "checkpoints" / "round-0001.pt").unlink()
+    assert run.checkpoint() == b"a", "the one before is still there"
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_not_believed(run):
+    run.save_checkpoint(6, b"whole")
+    folder = run.path / "checkpoints"
+    (folder / "round-0007.pt.partial").write_bytes(b"ha")
+    assert run.checkpoint() == b"whole"
+    run.save_checkpoint(7, b"whole again")
+    assert run.checkpoint() == b"whole again"
+    assert sorted(path.name for path in folder.iterdir()) == ["round-0006.pt", "round-0007.pt"]
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+    synced = []
+    monkeypatch.setattr(run_module.os, "fsync", lambda number: synced.append(path.read_bytes()))
+    write_whole(path, b"new")
+    assert synced[0] == b"old", "it is on the disk before it takes the old one's place"
+    assert path.read_bytes() == b"new"
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module.os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, b"newer")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_full_disk_is_a_sentence_and_the_old_file_stays(run, monkeypatch):
+    append(run, 1)
+    run.save_checkpoint(0, b"whole")
+    with monkeypatch.context() as patched:
+        fill_disk(patched)
+        sentence = r"cannot write .*No space left.*last finished round is safe.*prefrl resume"
+        with pytest.raises(UserError, match=sentence):
+            run.save_checkpoint(1, b"too much for this disk")
+        with pytest.raises(UserError, match=sentence):
+            run.append_round({"round": 1}, {"round": 1})
+        with pytest.raises(UserError, match=sentence):
+            run.save_experiment(Experiment())
+    assert run.checkpoint() == b"whole" and run.experiment() == EXPERIMENT
+    assert [line["round"] for line in run.metrics()] == [0], "half a line is not believed"
+    run.truncate_rounds(1)
+    append(run, 1)
+    assert len(run.metrics()) == len(run.timings()) == 2
+
+
+def test_a_full_disk_leaves_no_run_that_looks_whole(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        fill_disk(patched, "versions")
+        with pytest.raises(UserError, match="No space left"):
+            RunFolder.create(tmp_path / "run", EXPERIMENT, {"prefrl": "0"})
+    with pytest.raises(UserError, match="not a run folder"):
+        RunFolder.open(tmp_path / "run")
+
+
+def test_only_trouble_with_the_disk_becomes_a_sentence(tmp_path):
+    with pytest.raises(ZeroDivisionError), writing(tmp_path):
+        _ = 1 / 0
+    with pytest.raises(UserError, match="cannot write"), writing(tmp_path):
+        (tmp_path / "no such folder" / "file").write_bytes(b"")

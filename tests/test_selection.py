@@ -1,0 +1,239 @@
+"""Which clips are cut, paired and asked about."""
+
+from collections import Counter
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from fakes import FixedReward, make_segment, make_trajectory
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from strategies import few, many, seeds
+
+from prefrl.config import FitConfig, LoopConfig, QueryConfig
+from prefrl.errors import UserError
+from prefrl.loop import select
+from prefrl.selection import ACQUISITIONS, choose, cut, disagreement, entropy, propose, uniform
+
+
+def trajectories_of(lengths):
+    """Return trajectories whose numbers tell the trajectory and the step."""
+    return [
+        make_trajectory(length, start=7, episode=place, first=1000 * place)
+        for place, length in enumerate(lengths)
+    ]
+
+
+def origin(segment):
+    """Return (trajectory, first step) of a segment."""
+    return divmod(int(segment.observations[0, 0]), 1000)
+
+
+@many
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.integers(1, 6), seeds)
+def test_a_segment_is_a_stretch_of_one_trajectory(lengths, length, seed):
+    if max(lengths) < length:
+        return
+    trajectories = trajectories_of(lengths)
+    segments, rewards = cut(trajectories, length, 8, np.random.default_rng(seed))
+    starts = sum(max(0, total - length + 1) for total in lengths)
+    assert len(segments) == min(8, starts), "as many as there are, and no two alike"
+    assert len({segment.id for segment in segments}) == len(segments)
+    assert rewards.keys() == {segment.id for segment in segments}
+    for segment in segments:
+        place, start = origin(segment)
+        steps = 1000 * place + np.arange(start, start + length)
+        assert start + length <= lengths[place], "it leaves the trajectory"
+        assert segment.observations[:, 0].tolist() == steps.tolist()
+        assert segment.actions[:, 0].tolist() == (-steps).tolist()
+        assert segment.extras["qpos"][:, 0].tolist() == (100 * steps).tolist()
+        assert rewards[segment.id].tolist() == (10 * steps).tolist()
+        assert segment.source == "policy 0"
+        assert f"episode {place}, steps {7 + start}-{7 + start + length - 1}" in segment.id
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_every_start_is_equally_likely_the_last_one_too(count):
+    lengths, length, draws = [5, 3, 9, 2], 3, 3000
+    starts = [(0, 0), (0, 1), (0, 2), (1, 0), *((2, start) for start in range(7))]
+    generator, seen = np.random.default_rng(0), Counter()
+    trajectories = trajectories_of(lengths)
+    for _ in range(draws):
+        seen.update(origin(s) for s in cut(trajectories, length, count, generator)[0])
+    assert seen.keys() == set(starts)
+    expected = draws * count / len(starts)
+    chi_square = sum((seen[start] - expected) ** 2 / expected for start in starts)
+    assert chi_square < 35.6  # 10 degrees of freedom: one run in 10,000 is above
+
+
+def test_a_segment_is_a_copy():
+    [trajectory] = trajectories_of([6])
+    [segment], rewards = cut([trajectory], 6, 1, np.random.default_rng(0))
+    arrays = [segment.observations, segment.actions, segment.extras["qpos"], rewards[segment.id]]
+    before = [array.copy() for array in arrays]
+    for array in (trajectory.observations, trajectory.actions, trajectory.env_rewards):
+        array[:] = -999
+    trajectory.extras["qpos"][:] = -999
+    for array, old in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(array, old)
+        assert array.base is None, "it keeps the whole trajectory in memory"
+
+
+def test_whole_trajectories():
+    trajectories = trajectories_of([3, 1, 8])
+    segments, rewards = cut(trajectories, None, 2, np.random.default_rng(0))
+    assert len(segments) == 2 and len({origin(segment) for segment in segments}) == 2
+    everything, rewards = cut(trajectories, None, 99, np.random.default_rng(0))
+    assert sorted(map(len, everything)) == [1, 3, 8]
+    assert sorted(map(len, rewards.values())) == [1, 3, 8]
+
+
+@pytest.mark.parametrize("lengths", [[], [4, 2]])
+def test_a_clip_longer_than_every_trajectory_is_refused(lengths):
+    with pytest.raises(UserError, match=f"lasts 5 steps.* has {max(lengths, default=0)};.*clip"):
+        cut(trajectories_of(lengths), 5, 1, np.random.default_rng(0))
+
+
+def pool(sizes):
+    return [
+        make_segment(f"{task} {index}", task=task)
+        for task, size in sizes.items()
+        for index in range(size)
+    ]
+
+
+tasks = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 6), min_size=1)
+
+
+@many
+@given(tasks, st.integers(0, 40), seeds)
+def test_pairs_are_of_one_task_and_never_twice_the_same(sizes, count, seed):
+    segments = pool(sizes)
+    pairs = propose(segments, count, np.random.default_rng(seed))
+    possible = sum(size * (size - 1) // 2 for size in sizes.values())
+    assert len(pairs) == min(count, possible)
+    assert all(left.task == right.task and left.id != right.id for left, right in pairs)
+    assert len({frozenset((left.id, right.id)) for left, right in pairs}) == len(pairs)
+    again = propose(segments, count, np.random.default_rng(seed))
+    assert [(a.id, b.id) for a, b in pairs] == [(a.id, b.id) for a, b in again]
+
+
+def test_every_pair_is_equally_likely_whatever_its_task():
+    segments, generator, seen = pool({"a": 4, "b": 2, "c": 1}), np.random.default_rng(0), Counter()
+    for _ in range(2000):
+        seen.update(frozenset(s.id for s in pair) for pair in propose(segments, 1, generator))
+    expected = 2000 / 7
+    assert len(seen) == 7
+    assert sum((n - expected) ** 2 / expected for n in seen.values()) < 27.9  # 6 degrees, 1e-4
+
+
+def test_either_side_may_be_left():
+    segments, generator = pool({"a": 5}), np.random.default_rng(0)
+    left = Counter(propose(segments, 1, generator)[0][0].id for _ in range(1000))
+    assert len(left) == 5 and max(left.values()) < 260
+
+
+def test_one_query_can_be_asked_however_few_clips_there_are():
+    """Two clips of four possible ones must never be the same one twice."""
+    config = LoopConfig(0, 4, 100, 4, 3, "?", QueryConfig(acquisition="uniform"), FitConfig())
+    for seed in range(30):
+        config = LoopConfig(**(vars(config) | {"seed": seed}))
+        queries, rewards = select(trajectories_of([6]), FixedReward(), config, 0, 1)
+        assert len(queries) == 1 and len(rewards) == 2
+
+
+returns = hnp.arrays(np.float64, (3, 4, 2), elements=st.floats(-20, 20))
+
+
+@pytest.mark.parametrize("name", ACQUISITIONS)
+@few
+@given(returns)
+def test_an_acquisition_is_a_symmetric_function(name, values):
+    returns = torch.tensor(values)
+    before = returns.clone()
+    scores = ACQUISITIONS[name](returns)
+    assert scores.shape == (4,)
+    assert torch.equal(returns, before) and torch.equal(ACQUISITIONS[name](returns), scores)
+    torch.testing.assert_close(ACQUISITIONS[name](returns.flip(2)), scores)
+    torch.testing.assert_close(ACQUISITIONS[name](returns.flip(0)), scores)
+    torch.testing.assert_close(ACQUISITIONS[name](returns + 5), scores)
+    torch.testing.assert_close(ACQUISITIONS[name](returns[:, [2, 0]]), scores[[2, 0]])
+
+
+@pytest.mark.parametrize("name", ACQUISITIONS)
+def test_an_acquisition_of_more_than_two_is_the_mean_over_pairs(name):
+    returns = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    pairs = [ACQUISITIONS[name](returns[..., list(pair)]) for pair in combinations(range(4), 2)]
+    torch.testing.assert_close(ACQUISITIONS[name](returns), torch.stack(pairs).mean(0))
+
+
+@pytest.mark.parametrize("name", ACQUISITIONS)
+def test_an_acquisition_bears_any_returns(name):
+    returns = torch.tensor([[[1e6, -1e6]], [[-1e6, 1e6]], [[0.0, 0.0]]])
+    assert torch.isfinite(ACQUISITIONS[name](returns)).all()
+
+
+def test_disagreement_is_the_variance_of_the_members_probabilities():
+    returns = torch.tensor([[[2.0, 0.0]], [[0.0, 1.0]], [[0.5, 0.5]]])
+    p = [1 / (1 + np.exp(-2)), 1 / (1 + np.exp(1)), 0.5]
+    assert float(disagreement(returns)) == pytest.approx(np.var(p), rel=1e-5)
+
+
+@few
+@given(hnp.arrays(np.float64, (4, 2), elements=st.floats(-20, 20)))
+def test_members_that_agree_do_not_disagree(values):
+    agreed = torch.tensor(values).expand(3, 4, 2)
+    torch.testing.assert_close(disagreement(agreed), torch.zeros(4, dtype=torch.float64))
+
+
+def test_entropy_is_highest_where_nothing_is_known():
+    returns = torch.tensor([[[0.0, 0.0], [3.0, 0.0], [1e4, 0.0], [30.0, -30.0]]] * 2)
+    returns[1, 3] *= -1  # each member is sure, and their mean is not
+    p = 1 / (1 + np.exp(-3))
+    expected = [np.log(2), -p * np.log(p) - (1 - p) * np.log(1 - p), 0, np.log(2)]
+    assert entropy(returns).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def pairs_worth(*differences):
+    return [
+        (make_segment(f"{i} left", value=difference), make_segment(f"{i} right"))
+        for i, difference in enumerate(differences)
+    ]
+
+
+def test_choose_prefers_what_members_disagree_about():
+    candidates = pairs_worth(0.1, 0, 2, -1, 0.5)
+    chosen = choose(candidates, 3, disagreement, FixedReward((1.0, -1.0)))
+    assert chosen == [candidates[2], candidates[3], candidates[4]]
+    # Members that agree: whatever comes first.
+    assert choose(candidates, 3, disagreement, FixedReward((1.0, 1.0))) == candidates[:3]
+    chosen = choose(candidates, 2, entropy, FixedReward((1.0, 1.0)))
+    assert chosen == [candidates[1], candidates[0]]
+
+
+@few
+@given(st.integers(0, 8), seeds)
+def test_choose_returns_some_of_the_candidates(count, seed):
+    differences = np.random.default_rng(seed).normal(size=8)
+    candidates = pairs_worth(*differences)
+    for name, acquisition in ACQUISITIONS.items():
+        chosen = choose(candidates, count, acquisition, FixedReward((1.0, -2.0, 0.3)))
+        assert len(chosen) == count, name
+        assert len({id(pair) for pair in chosen}) == count
+        assert all(pair in candidates for pair in chosen)
+
+
+def test_segments_shared_by_candidates_are_told_apart():
+    worth = [make_segment(str(value), value=value) for value in (0.0, 1.0, 4.0)]
+    candidates = [(worth[0], worth[1]), (worth[1], worth[2]), (worth[0], worth[2])]
+    chosen = choose(candidates, 3, disagreement, FixedReward((1.0, -1.0)))
+    assert chosen == [candidates[2], candidates[1], candidates[0]]
+
+
+def test_choosing_at_random_asks_no_reward_model():
+    candidates = pairs_worth(1, 2, 3)
+    assert choose(candidates, 2, uniform, None) == candidates[:2]
+    assert choose(candidates, 2, uniform, object()) == candidates[:2]
+    assert choose(candidates, 2, disagreement, None) == candidates[:2]
