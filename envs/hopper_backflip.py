@@ -29,9 +29,9 @@ TURN_END_RAD = 2.5 * math.pi  # from here on turning earns nothing
 LOW_HEIGHT_M, HEIGHT_RANGE_M, LOW_PAY = 0.6, 1.0, 0.5  # the pay is 0.5 at 0.6 m, 1.5 at 1.6 m
 DIRTY_SHARE = 0.1  # of the pay, in a flight that did not leave the foot cleanly
 CONTACT_COST = 0.1  # any part but the foot touches
-LANDING_SECONDS = 0.24  # for how long a landing is judged
-LANDING_PAY = 7.0  # upright, with only the foot touching, after a full turn
-CRASH_COST = 3.0  # any other part touches, after a full turn
+LANDING_SECONDS = 0.16  # for how long a landing is judged
+LANDING_PAY = 9.0  # upright, with only the foot touching, after a full turn
+CRASH_COST = 4.0  # any other part touches, after a full turn
 LANDING_FROM_RAD = math.pi  # a landing counts for more from here to a full turn
 LYING_HEIGHT_M, STANDING_HEIGHT_M = 0.2, 1.0  # the torso's, for uprightness
 
@@ -138,15 +138,15 @@ class HopperBackflip(Task):
     part did, as a share of 0.1 s, at most 1; 15 how far the whole body has turned backward in the
     flight under way, in half turns clipped to [-1, 4], 0 on the floor; 16 whether that flight left
     the foot cleanly; 17 how much the landing being judged counts (0 none, 1 after a full turn); 18
-    the share of its 0.24 s that is left. Action `[3]`: torques of hip, knee and ankle in [-1, 1].
+    the share of its 0.16 s that is left. Action `[3]`: torques of hip, knee and ankle in [-1, 1].
 
     Reward, per step, a function of that observation. In a flight it pays the backward spin of the
     whole body (mean of torso, thigh and leg), the more the further the body has turned since
     take-off and the higher it is, so that rocking to and fro earns almost nothing and one full
-    turn a lot; a flight that did not leave the foot cleanly earns a tenth. For 0.24 s after a clean
-    flight of more than half a turn, being upright with nothing but the foot touching pays and
-    touching with another part costs, both in proportion to the turn beyond a half. Touching with
-    another part always costs a little.
+    turn a lot; a flight that did not leave the foot cleanly earns a tenth. For 0.16 s after a clean
+    flight of more than half a turn, being upright pays (less where another part touched within the
+    last 0.1 s) and touching with another part costs, both in proportion to the turn beyond a half.
+    Touching with another part always costs a little.
 
     A clean flip is a flight (nothing touches the floor) from the foot to the foot in which the
     torso turns backward by at least 270° between the last step with contact before it and its own
@@ -228,7 +228,8 @@ class HopperBackflip(Task):
         """Pay uprightness after a landing, and charge a crash."""
         height = (self.qpos[:, 1] - LYING_HEIGHT_M) / (STANDING_HEIGHT_M - LYING_HEIGHT_M)
         upright = np.clip(np.cos(self.qpos[:, 2]), 0.0, 1.0) * np.clip(height, 0.0, 1.0)
-        judged = np.where(self.memory["other"] > 0, -CRASH_COST, LANDING_PAY * upright)
+        clear = self.memory["clear_steps"] / self.tracker.clean_steps
+        judged = LANDING_PAY * upright * clear - CRASH_COST * self.memory["other"]
         return self.tracker.landing_weight() * judged
 
 

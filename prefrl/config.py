@@ -144,7 +144,7 @@ class Experiment:
     """Everything random follows from it."""
     reward: Literal["learned", "true"] = "learned"
     """true trains the same agent on the environment's own reward: the reference."""
-    rounds: int = 25
+    rounds: int = 20
     """Laps of fit, train and ask."""
     mistake: float = 0.0
     """Chance that the oracle turns its answer round (short for --oracle.mistake)."""

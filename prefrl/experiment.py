@@ -223,7 +223,7 @@ def _build(experiment: Experiment, teacher: Preference | None, network: Network 
     description = environments.description
     if not 0 < _clip_steps(experiment, description) <= description.horizon:
         raise UserError(
-            f"a clip of {experiment.query.clip_seconds} s lasts "
+            f"a clip of {experiment.query.clip_seconds or description.clip_seconds:g} s lasts "
             f"{_clip_steps(experiment, description)} steps of {description.dt:g} s, but an episode "
             f"of {experiment.env} has {description.horizon}; choose --query.clip-seconds between "
             f"{description.dt:g} and {description.horizon * description.dt:g}"

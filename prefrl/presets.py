@@ -35,7 +35,8 @@ PRESETS = {
             env="prefrl/HopperBackflip-v0",
             labels=900,
             steps=2_000_000,
-            ppo=PPOConfig(learning_rate=5e-4, gamma=0.995, ent_coef=0.01),
+            rounds=25,
+            ppo=PPOConfig(learning_rate=5e-4, gamma=0.995, ent_coef=6e-3),
         ),
     ),
     "one-legged-cheetah": Preset(

@@ -236,6 +236,10 @@ def test_parity_with_gymnasium(ours, theirs, options, tmp_path, monkeypatch):
         assert mine.single_action_space == reference.single_action_space
         assert mine.task.dt == reference.envs[0].unwrapped.dt
         np.testing.assert_array_equal(mine.reset(seed=3)[0], reference.reset(seed=3)[0])
+        # One begins with joints faster than random actions ever turn them.
+        mine.task.qvel[3] = 12.0
+        mine.task.batch.forward(np.array([3]))
+        reference.envs[3].unwrapped.set_state(mine.qpos[3].copy(), mine.task.qvel[3].copy())
         terms, steps_on_the_ground = set(), 0
         for action in actions_of(mine, 64):
             observations, rewards, _, cut, info = mine.step(action)

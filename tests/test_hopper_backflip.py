@@ -142,7 +142,7 @@ def test_the_reward_is_a_function_of_the_observation():
         pay = np.clip(spin, -12, 12) / 8 * (0.4 + np.clip(o[:, TURN], 0, 2))
         pay *= (0.5 + np.clip(o[:, 0] - 0.6, 0, 1)) * np.where(o[:, CLEAN] > 0, 1, 0.1)
         upright = np.clip(o[:, 2], 0, 1) * np.clip((o[:, 0] - 0.2) / 0.8, 0, 1)
-        landing = o[:, WEIGHT] * np.where(o[:, OTHER] > 0, -3, 7 * upright)
+        landing = o[:, WEIGHT] * (9 * upright * o[:, CLEAR] - 4 * o[:, OTHER])
         assert (o[:, TURN] < 2.5).all()
         expected = flying * pay + landing - 0.1 * o[:, OTHER]
         np.testing.assert_allclose(reward, expected, atol=1e-9)

@@ -398,6 +398,8 @@ def test_21_the_first_queries_are_uniform_and_later_ones_differ_in_preference():
         def encode(self, segments):
             raise AssertionError("asked")
 
+        returns = encode
+
     config = LoopConfig(0, 4, 512, 16, 3, "?", QueryConfig(), FitConfig())
     trajectories = [counted(40, episode) for episode in range(3)]
     assert len(select(trajectories, Unfitted(), config, 0, 10)[0]) == 10

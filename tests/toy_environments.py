@@ -11,6 +11,7 @@ from typing import ClassVar
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from gymnasium.vector import AutoresetMode
 
 from prefrl.config import Experiment, PPOConfig, QueryConfig, RewardConfig
 
@@ -124,6 +125,15 @@ class NotFinite(Pay):
         return observation, reward, terminated, truncated, info
 
 
+class Fast(gymnasium.vector.VectorEnv):
+    """A vector environment that is built and never run."""
+
+    def __init__(self, mode, savable, num_envs, max_episode_steps):
+        self.metadata = {"autoreset_mode": mode}
+        if savable:
+            self.get_state = self.set_state = None
+
+
 def needs_a_package():
     raise gymnasium.error.DependencyNotInstalled("the toy needs `pip install toyland`")
 
@@ -164,6 +174,18 @@ register("Endless", Pay, max_episode_steps=None)
 register("NanReward", NotFinite, where="reward")
 register("NanObservation", NotFinite, where="observation")
 register("NanReset", NotFinite, where="reset")
+for _name, _options in {
+    "FastNextStep": {"mode": AutoresetMode.NEXT_STEP, "savable": True},
+    "FastUnsaved": {"mode": AutoresetMode.SAME_STEP, "savable": False},
+}.items():
+    gymnasium.register(
+        f"toy/{_name}-v0",
+        entry_point=lambda **_: Pay(),
+        vector_entry_point=Fast,
+        max_episode_steps=HORIZON,
+        kwargs=_options,
+        disable_env_checker=True,
+    )
 register("Package", needs_a_package)
 register("Module", "no_such_module_anywhere:Env")
 
