@@ -5,6 +5,9 @@ runs it for many simulations on a thread pool (`mujoco.batch`), `MujocoEnv` for 
 vector environment equals the single environment reset with `seed + i`, to the bit.
 """
 
+# MuJoCo's bindings come without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -146,7 +149,7 @@ class Task:
 
         A sensor lags one substep (2 ms) behind the state, as everything MuJoCo derives does.
         """
-        return (self.sensors > 0).any(axis=1)
+        return np.any(self.sensors > 0, axis=1)
 
 
 class MujocoVectorEnv(VectorEnv):
@@ -156,7 +159,7 @@ class MujocoVectorEnv(VectorEnv):
     `get_state` and `set_state`, with which a run resumes to the bit.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
+    metadata: dict[str, Any] = {  # noqa: RUF012 (as Gymnasium declares it)
         "autoreset_mode": AutoresetMode.SAME_STEP,
         "render_modes": [],
     }
@@ -170,7 +173,7 @@ class MujocoVectorEnv(VectorEnv):
         threads: int = 2,
     ):
         """Build the simulations; `task` is "module:Class"."""
-        self.task: Task = load_env_creator(task)(num_envs, threads)
+        self.task = _load(task, num_envs, threads)
         self.metadata = self.metadata | _task_metadata(self.task)
         self.num_envs, self.render_mode, self.horizon = num_envs, render_mode, max_episode_steps
         self.single_observation_space, self.single_action_space = _spaces(self.task)
@@ -244,11 +247,11 @@ class MujocoVectorEnv(VectorEnv):
 class MujocoEnv(gymnasium.Env):
     """One simulation of a task; `gymnasium.make` adds the time limit."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (as Gymnasium declares it)
 
     def __init__(self, task: str, render_mode: str | None = None):
         """Build the simulation; `task` is "module:Class"."""
-        self.task: Task = load_env_creator(task)(1, 1)
+        self.task = _load(task, 1, 1)
         self.metadata = self.metadata | _task_metadata(self.task)
         self.render_mode = render_mode
         self.observation_space, self.action_space = _spaces(self.task)
@@ -277,6 +280,11 @@ class MujocoEnv(gymnasium.Env):
         reward, values = self.task.step(np.asarray(action)[None])
         info = {name: value[0] for name, value in values.items()}
         return self.task.observe()[0], float(reward[0]), False, False, info
+
+
+def _load(task: str, count: int, threads: int) -> Task:
+    kind: Any = load_env_creator(task)
+    return kind(count, threads)
 
 
 def _task_metadata(task: Task) -> dict[str, Any]:

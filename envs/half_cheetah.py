@@ -1,5 +1,8 @@
 """HalfCheetah of fixed horizon: run forward."""
 
+# MuJoCo's bindings come without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import mujoco

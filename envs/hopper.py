@@ -1,5 +1,8 @@
 """Hopper of fixed horizon: hop forward without falling."""
 
+# MuJoCo's bindings come without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import mujoco

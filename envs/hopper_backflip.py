@@ -1,5 +1,8 @@
 """HopperBackflip: a one-legged robot turns backward in the air and lands on its foot."""
 
+# MuJoCo's bindings come without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import math

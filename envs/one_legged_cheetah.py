@@ -1,5 +1,8 @@
 """OneLeggedCheetah: HalfCheetah runs forward on its front leg (Christiano et al. 2017, 3.2)."""
 
+# MuJoCo's bindings come without type stubs.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import mujoco

@@ -200,7 +200,7 @@ def list_all(words: list[str]) -> None:
 
     import gymnasium
 
-    import prefrl.envs
+    import prefrl.envs  # pyright: ignore[reportMissingImports]
     from prefrl.presets import PRESETS
 
     print("presets (prefrl train PRESET)")

@@ -398,5 +398,6 @@ def _segment_as_json(segment: Segment) -> dict[str, Any]:
 def _array_as_json(array: np.ndarray) -> Any:
     """Return nested lists; JSON knows neither NaN nor infinity, so they become null."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        array = np.where(np.isfinite(array), array.astype(object), None)
+        finite, array = np.isfinite(array), array.astype(object)
+        array[~finite] = None
     return array.tolist()

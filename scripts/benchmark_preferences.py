@@ -24,7 +24,6 @@ import tyro
 
 from prefrl.control.policy import RandomPolicy, evaluate
 from prefrl.experiment import fresh_environments, versions
-from prefrl.presets import preset
 from prefrl.run import RunFolder
 
 
@@ -129,7 +128,7 @@ def true_return(report: dict) -> float:
 def ratio(
     learned: Sequence[float], true: Sequence[float], zero: Sequence[float]
 ) -> dict[str, object]:
-    """Return (learned − zero) / (true − zero) of the means, with a bootstrap interval over seeds."""
+    """Return (learned − zero) / (true − zero) of means, with a bootstrap interval over seeds."""
     values = np.array([learned, true, zero])
     generator = np.random.default_rng(0)
     draws = generator.integers(values.shape[1], size=(10_000, values.shape[1]))

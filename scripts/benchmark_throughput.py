@@ -23,10 +23,10 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import prefrl.envs  # pyright: ignore[reportMissingImports]
 import torch
 import tyro
 
-import prefrl.envs
 from prefrl.config import Experiment, RewardConfig
 from prefrl.control.agent import PPOAgent
 from prefrl.control.environments import make_environments

@@ -364,7 +364,7 @@ def _installed(name: str) -> Iterator[None]:
 
 def _make(name: str, render_mode: str | None = None) -> gymnasium.Env:
     # An environment of one's own need not know of render_mode unless it is to draw itself.
-    options = {} if render_mode is None else {"render_mode": render_mode}
+    options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     with _installed(name):
         environment = gymnasium.make(name, max_episode_steps=-1, **options)
     space, actions = environment.observation_space, environment.action_space
