@@ -97,18 +97,25 @@ class FeedbackStore:
         self.path = Path(path)
         with self._errors():
             self.connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-            self._write_ahead()
-            self.connection.execute("PRAGMA synchronous = FULL")
-            self.connection.execute("PRAGMA foreign_keys = ON")
-            (version,) = self.connection.execute("PRAGMA user_version").fetchone()
-            if version not in (0, SCHEMA_VERSION):
-                raise UserError(
-                    f"{self.path} was written by another version of prefrl (its format is "
-                    f"{version}, this one reads {SCHEMA_VERSION}); use the version that made it"
-                )
-            self.connection.executescript(SCHEMA)
-            self.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            try:
+                self._prepare()
+            except BaseException:
+                self.connection.close()
+                raise
         self._segment = lru_cache(maxsize=None)(self._read_segment)
+
+    def _prepare(self) -> None:
+        self._write_ahead()
+        self.connection.execute("PRAGMA synchronous = FULL")
+        self.connection.execute("PRAGMA foreign_keys = ON")
+        (version,) = self.connection.execute("PRAGMA user_version").fetchone()
+        if version not in (0, SCHEMA_VERSION):
+            raise UserError(
+                f"{self.path} was written by another version of prefrl (its format is {version}, "
+                f"this one reads {SCHEMA_VERSION}); use the version that made it"
+            )
+        self.connection.executescript(SCHEMA)
+        self.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _write_ahead(self) -> None:
         """Switch on write-ahead logging; SQLite does not wait for a lock when it does this."""

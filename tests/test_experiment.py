@@ -109,7 +109,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(moment, code, never_kil
 def test_control_c_says_how_to_go_on_and_going_on_works(never_killed, tmp_path):
     path = tmp_path / "stopped"
     words = command([*TAUGHT, "--run", path], TOY_SLEEP="0.001")
-    process = subprocess.Popen(**words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        **words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell that runs the tests in the background has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     for line in process.stdout:
         if line.startswith("round 1/4"):
             process.send_signal(signal.SIGINT)

@@ -62,7 +62,7 @@ def sources():
         for path in folder.rglob("*.py"):
             parts = [*prefix, *path.relative_to(folder).with_suffix("").parts]
             found[".".join(part for part in parts if part != "__init__")] = path
-    return found
+    return dict(sorted(found.items()))
 
 
 SOURCES = sources()

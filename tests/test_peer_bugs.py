@@ -280,8 +280,11 @@ def test_13_the_reward_of_a_step_is_bounded():
     model = ensemble()
     segment = random_segment("one", np.random.default_rng(0))
     model.encode([segment])
-    wild = Trajectory(1e9 * segment.observations, segment.actions, np.zeros(12))
-    assert np.abs(model.rewards([wild])[0]).max() <= 1  # inputs are clipped, too
+    wild, wilder = (
+        Trajectory(scale * np.sign(segment.observations), segment.actions, np.zeros(12))
+        for scale in (1e6, 1e9)
+    )
+    np.testing.assert_array_equal(*model.rewards([wild, wilder]))  # inputs are clipped, too
 
 
 def test_14_the_reward_sees_all_of_observation_and_action():
@@ -454,6 +457,10 @@ def test_24_synthetic_teachers_err_as_they_should():
     assert wrong == pytest.approx(0.1, abs=0.02)
     sampled = judged(OracleConfig(rationality=1.0), better, 4000)
     assert np.mean(sampled) == pytest.approx(1 / (1 + np.exp(-0.5)), abs=0.03)
+    both = judged(OracleConfig(rationality=1.0, mistake=0.2), better, 4000)
+    assert np.mean(both) == pytest.approx(
+        0.8 * np.mean(sampled) + 0.2 * (1 - np.mean(sampled)), abs=0.03
+    )
     scaled = [1000 * rewards for rewards in better]
     assert judged(OracleConfig(rationality=1.0), scaled, 4000, average=1000.0) == sampled
     assert judged(OracleConfig(), [better[0], better[0][::-1]]) == [None]

@@ -475,13 +475,23 @@ def test_the_first_clips_fix_the_normalisation():
     model = ensemble()
     first = segments_of(40, 40)
     far = Segment("far", first[0].observations * 9 + 100, first[0].actions)
-    model.encode(first)
+    data, rows = model.encode(first), torch.arange(2)
     features = torch.cat([model.features(s.observations, s.actions) for s in first])
     torch.testing.assert_close(model.feature_mean, features.mean(0))
     torch.testing.assert_close(model.feature_std, features.std(0))
-    before = predict_returns(model, first)
+    before = model.returns(data, rows)
     predict_returns(model, [far])
-    assert torch.equal(predict_returns(model, first), before)
+    assert torch.equal(model.returns(data, rows), before), "the weights mean something else now"
+
+
+def test_what_is_far_outside_the_first_clips_is_clipped():
+    model = ensemble()
+    encoded(model, 40, 40)
+    far, farther = (
+        predict_returns(model, [Segment("far", np.full((9, 2), away), np.zeros((9, 1)))])
+        for away in (20.0, 25.0)
+    )
+    assert torch.equal(far, farther)
 
 
 def test_a_feature_that_never_moves_does_no_harm():

@@ -114,6 +114,8 @@ def test_myopia_weighs_the_last_steps_most():
         assert judge(early, [0, 0, 0, 0, late], myopia=0.9) == left
         assert judge([0, *early[:-1]], [0, 0, 0, 0, late / 0.9], myopia=0.9) == left
     assert judge(early, [0, 0, 0, 0, 0.99]) == 1.0
+    # The last step counts in full, so a threshold means the same to a myopic teacher.
+    assert judge(0.101, 0.0, equal=0.1, myopia=0.5) == 1.0
 
 
 def test_the_same_question_gets_the_same_answer_whatever_came_before():

@@ -76,8 +76,7 @@ class Odd(Pay):
     def step(self, action):
         observation, reward, terminated, truncated, info = super().step(action)
         info |= {"true_return": -1.0, "steps": -1.0, "round": -1.0, "episodes": -1.0}
-        if self.phase > 0:
-            info["only_sometimes"] = 1.0
+        info["only_upward" if self.phase > 0 else "only_downward"] = 1.0
         return observation, reward, terminated, truncated, info
 
 
