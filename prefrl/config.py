@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ class PPOConfig:
     """Start both networks with orthogonal weights."""
     log_std_init: float = 0.0
     """Logarithm of the first action noise (continuous actions)."""
-    num_envs: ClassVar[int] = 64
     value_warmup_epochs: int = 5
     """Passes of the critic over the first rollout after the reward has changed."""
 
@@ -83,7 +82,7 @@ class FitConfig:
     margin_scale: float = 1.0
     """Logits by which a significant preference should lead."""
     stop_accuracy: float = 0.97
-    """A fit stops once each member is this accurate on its own bag."""
+    """A fit stops once the members, in the mean, are this accurate on their own bags."""
     l2: float = 1e-2
     """First coefficient of the L2 penalty; it adapts."""
     l2_low: float = 1.1
@@ -123,9 +122,9 @@ class OracleConfig:
     mistake: float = 0.0
     """ε: chance that a decisive answer is turned round."""
     skip: float = 0.0
-    """Skip when both returns are below this share of the average return of a clip."""
+    """Skip when both returns are below this share of the round's average return of a clip."""
     equal: float = 0.0
-    """Answer "about equal" when the difference is below this share of the average return."""
+    """Answer "about equal" when the difference is below this share of that average."""
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ def train(
     session = start(experiment, path, teacher, network)
     for _ in rounds(session):
         pass
+    session.feedback.close()
     return session.folder
 
 

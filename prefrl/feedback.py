@@ -85,6 +85,15 @@ class Counts(NamedTuple):
     """Queries without an answer."""
 
 
+class Ledger(NamedTuple):
+    """What is on record of a round."""
+
+    answers_through: int
+    """Its fit saw the answers with id up to this."""
+    asked: int
+    """How many queries it asked."""
+
+
 class FeedbackStore:
     """Queries and answers in one SQLite file; an acknowledged answer survives a power cut."""
 
@@ -152,7 +161,7 @@ class FeedbackStore:
             if known:
                 before = self._queries("WHERE round = ?", round_index)
                 same = [self._key(q) for q in before] == [self._key(q) for q in queries]
-                if not same or known[0] != answers_through:
+                if not same or known.answers_through != answers_through:
                     raise UserError(
                         f"{self.path} already holds other queries for round {round_index}: the run "
                         "does not repeat itself here (another machine, library version or "
@@ -227,18 +236,15 @@ class FeedbackStore:
         """Return the id of the newest answer, 0 if there is none."""
         return self._number("SELECT coalesce(max(id), 0) FROM answer")
 
-    def ledger(self, round_index: int) -> tuple[int, int] | None:
-        """Return up to which answer a round's fit saw and how many queries the round asked.
-
-        None if the round was never asked. A round that is redone takes both from here.
-        """
+    def ledger(self, round_index: int) -> Ledger | None:
+        """Return what is on record of a round, None if it was never asked."""
         with self._errors():
             row = self.connection.execute(
                 "SELECT answers_through, (SELECT count(*) FROM query q WHERE q.round = r.round) "
                 "FROM round r WHERE r.round = ?",
                 (round_index,),
             ).fetchone()
-        return None if row is None else (int(row[0]), int(row[1]))
+        return None if row is None else Ledger(*map(int, row))
 
     def counts(self, before_round: int | None = None, through: int | None = None) -> Counts:
         """Count queries of rounds before `before_round`, and answers as they stood by `through`."""
@@ -248,7 +254,8 @@ class FeedbackStore:
                 "coalesce(sum(answered = 0), 0) FROM ("
                 "  SELECT max(a.id IS NOT NULL) AS answered, "
                 "    max(coalesce(a.kind <> 'skip', 0)) AS label, "
-                "    max(coalesce(a.kind NOT IN ('skip', 'tie'), 0)) AS decisive "
+                "    max(coalesce(a.kind NOT IN ('skip', 'tie') AND "
+                "    coalesce(json_extract(a.value, '$.left'), 1) <> 0.5, 0)) AS decisive "
                 f"  FROM query q LEFT JOIN ({STANDING}) a "
                 '  ON a.round = q.round AND a."index" = q."index" '
                 '  WHERE q.round < ? GROUP BY q.round, q."index")',

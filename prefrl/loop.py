@@ -111,7 +111,8 @@ def preference_loop(
     """
     for index in range(state.round, config.rounds + 1):
         clock, metrics = _Clock(), {}
-        through, asked = feedback.ledger(index) or (feedback.last_answer(), None)
+        known = feedback.ledger(index)  # a round that is redone keeps to it
+        through = known.answers_through if known else feedback.last_answer()
         if index == 0:
             trajectories = agent.explore(config.query.explore_steps)
         else:
@@ -124,18 +125,17 @@ def preference_loop(
             state.steps += sum(map(len, trajectories))
             metrics = trained | metrics
         clock.lap("train")
-        count = _queries_due(feedback, config, index) if asked is None else asked
-        queries, true_rewards = select(trajectories, reward_model, config, index, count)
-        feedback.ask(index, queries, true_rewards, through)
+        if not known:
+            count = _queries_due(feedback, config, index)
+            queries, true_rewards = select(trajectories, reward_model, config, index, count)
+            feedback.ask(index, queries, true_rewards, through)
         clock.lap("choose")
         yield from _wait(teacher, feedback, index)
         clock.lap("answers")
         state.round = index + 1
         state.sample = _subsample(trajectories, CALIBRATION_STEPS)
-        ours: dict[str, float] = {"round": index, "steps": state.steps}
-        ours |= feedback.counts(before_round=index, through=through)._asdict()
-        ours.pop("pending")
-        metrics = ours | metrics | ours  # what an environment reports must not hide these
+        head = _head(state, feedback, through)
+        metrics = head | metrics | head  # what an environment reports must not hide these
         yield Round(index, "done", feedback.counts(), metrics, clock.seconds)
 
 
@@ -189,6 +189,16 @@ def labels_due(config: LoopConfig, index: int) -> int:
     first = config.query.first_share
     due = round(config.labels * (first + (1 - first) * done))
     return max(due, min(1, config.labels))  # the first fit needs one
+
+
+def _head(state: LoopState, feedback: FeedbackStore, through: int) -> dict[str, float]:
+    """Return the first numbers of a round's line: where it stands and what its fit saw."""
+    index = state.round - 1
+    counts = feedback.counts(before_round=index, through=through)
+    return {
+        "round": index, "steps": state.steps, "asked": counts.asked,
+        "answered": counts.answered, "decisive": counts.decisive,
+    }  # fmt: skip
 
 
 def _queries_due(feedback: FeedbackStore, config: LoopConfig, index: int) -> int:

@@ -209,7 +209,8 @@ def _tally(losses: Tensor, left: Tensor, right: Tensor, preference: Tensor, bags
 
 def _score(totals: Tensor) -> dict[str, float]:
     def mean(total: Tensor, weight: Tensor) -> float:
-        return float((total / weight.clamp(min=1e-8)).mean())
+        known = weight > 0  # a member may have nothing out of its bag yet
+        return float((total[known] / weight[known]).mean()) if known.any() else 0.0
 
     return {
         "train_loss": mean(totals[0], totals[1]),

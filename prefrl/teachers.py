@@ -28,7 +28,8 @@ class Oracle:
 
     B-Pref (Lee et al. 2021, arXiv 2111.03026), section 3: Oracle (the defaults), Stoc
     (`rationality` = 1), Mistake (`mistake` = 0.1), Skip (`skip` = 0.1), Equal (`equal` = 0.1) and
-    Myopic (`myopia` = 0.9). Thresholds are applied once, to the average return of a clip so far.
+    Myopic (`myopia` = 0.9). Thresholds are applied once, to the average return of a clip in the
+    query's round, which stands for the policy of that time.
     The chances are drawn from a hash of (seed, query): they do not depend on what came before.
     """
 
@@ -53,7 +54,7 @@ class Oracle:
         Args:
             query: its id, from which the chances follow.
             rewards: the true rewards `[step]` of each segment.
-            average: mean absolute return of the clips asked about up to this round: the unit of
+            average: mean absolute return of the clips that the round asked about: the unit of
                 the thresholds and of 1 / rationality, so that they mean the same in every task.
         """
         returns = np.array([self._myopic_return(reward) for reward in rewards])

@@ -1,6 +1,7 @@
 """What a run has to show: evaluation, export, video, learning curve."""
 
 import json
+import subprocess
 from dataclasses import replace
 
 import imageio.v3 as imageio
@@ -16,7 +17,7 @@ from prefrl.control.environments import make_environments
 from prefrl.errors import UserError
 from prefrl.experiment import load_policy, train
 from prefrl.feedback import FeedbackStore
-from prefrl.results import evaluate_run, film_run, plot_runs
+from prefrl.results import VIDEO_SIZE, evaluate_run, film_run, plot_runs
 from prefrl.run import RunFolder
 
 
@@ -101,11 +102,11 @@ def test_export_prints_an_answer_a_line(toy, capsys):
 def read_film(path):
     """Return the frames and how many seconds they last."""
     if path.suffix == ".mp4":
-        reader = imageio_ffmpeg.read_frames(path)
-        about = next(reader)
-        shape = (-1, *about["size"][::-1], 3)
-        frames = np.frombuffer(b"".join(reader), np.uint8).reshape(shape)
-        return frames, len(frames) / about["fps"]
+        ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-pix_fmt", "rgb24"]
+        done = subprocess.run([*ffmpeg, "-f", "rawvideo", "-"], capture_output=True, check=True)
+        width, height = VIDEO_SIZE
+        frames = np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
+        return frames, imageio_ffmpeg.count_frames_and_secs(path)[1]
     with Image.open(path) as gif:
         shown = [
             (np.asarray(f.convert("RGB")), f.info["duration"]) for f in ImageSequence.Iterator(gif)
