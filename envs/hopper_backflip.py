@@ -32,9 +32,9 @@ TURN_END_RAD = 2.5 * math.pi  # from here on turning earns nothing
 LOW_HEIGHT_M, HEIGHT_RANGE_M, LOW_PAY = 0.6, 1.0, 0.5  # the pay is 0.5 at 0.6 m, 1.5 at 1.6 m
 DIRTY_SHARE = 0.1  # of the pay, in a flight that did not leave the foot cleanly
 CONTACT_COST = 0.1  # any part but the foot touches
-LANDING_SECONDS = 0.16  # for how long a landing is judged
-LANDING_PAY = 9.0  # upright, with only the foot touching, after a full turn
-CRASH_COST = 4.0  # any other part touches, after a full turn
+LANDING_SECONDS = 0.24  # for how long a landing is judged
+LANDING_PAY = 7.0  # upright, until another part touches, after a full turn
+CRASH_COST = 3.0  # from the first touch of another part, after a full turn
 LANDING_FROM_RAD = math.pi  # a landing counts for more from here to a full turn
 LYING_HEIGHT_M, STANDING_HEIGHT_M = 0.2, 1.0  # the torso's, for uprightness
 
@@ -62,6 +62,7 @@ class FlightTracker:
             "body_turn": np.zeros(count),
             "landed_turn": np.zeros(count),  # the body's turn in the last clean flight, rad
             "landing_left": np.zeros(count),  # steps for which its landing is judged
+            "crashed": np.zeros(count),  # whether another part has touched since that landing
             "flip_steps": np.zeros(count),  # steps since the landing of a flip not yet counted
             "clean_flips": np.zeros(count),
         }
@@ -123,33 +124,41 @@ class FlightTracker:
         m["landing_left"] = np.maximum(m["landing_left"] - 1, 0.0)
         m["landing_left"][judged] = self.landing_steps
         m["landed_turn"][judged] = m["body_turn"][judged]
+        m["crashed"][judged] = 0.0
+        m["crashed"][other] = 1.0
 
-    def landing_weight(self) -> np.ndarray:
-        """Return how much the landing being judged counts, `[count]`: 1 after a full turn."""
+    def landing_weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return how much the landing being judged counts, `[count]`: 1 after a full turn.
+
+        First as one on which only the foot has touched so far, then as a crash; one of them is 0.
+        """
         turn = self.memory["landed_turn"] - LANDING_FROM_RAD
         weight = np.clip(turn / (2 * math.pi - LANDING_FROM_RAD), 0.0, 1.0)
-        return np.where(self.memory["landing_left"] > 0, weight, 0.0)
+        weight = np.where(self.memory["landing_left"] > 0, weight, 0.0)
+        crashed = self.memory["crashed"]
+        return weight * (1 - crashed), weight * crashed
 
 
 class HopperBackflip(Task):
     """A planar one-legged robot does backflips: off its foot, backward through the air, onto it.
 
-    Observation `[19]`, as it is after the step: 0 height of the torso (m); 1, 2 sine and cosine of
+    Observation `[20]`, as it is after the step: 0 height of the torso (m); 1, 2 sine and cosine of
     its angle (0 upright, forward positive); 3-5 angles of hip, knee and ankle (rad); 6-11
     velocities of x, z (m/s), torso, hip, knee and ankle (rad/s), clipped to ±20; 12 whether the
     foot touched the floor during the step; 13 whether any other part did; 14 time since another
     part did, as a share of 0.1 s, at most 1; 15 how far the whole body has turned backward in the
     flight under way, in half turns clipped to [-1, 4], 0 on the floor; 16 whether that flight left
-    the foot cleanly; 17 how much the landing being judged counts (0 none, 1 after a full turn); 18
-    the share of its 0.16 s that is left. Action `[3]`: torques of hip, knee and ankle in [-1, 1].
+    the foot cleanly; 17 how much the landing being judged counts (0 none, 1 after a full turn)
+    while only the foot has touched; 18 the same once another part has; 19 the share of its time
+    that is left. Action `[3]`: torques of hip, knee and ankle in [-1, 1].
 
     Reward, per step, a function of that observation. In a flight it pays the backward spin of the
     whole body (mean of torso, thigh and leg), the more the further the body has turned since
     take-off and the higher it is, so that rocking to and fro earns almost nothing and one full
-    turn a lot; a flight that did not leave the foot cleanly earns a tenth. For 0.16 s after a clean
-    flight of more than half a turn, being upright pays (less where another part touched within the
-    last 0.1 s) and touching with another part costs, both in proportion to the turn beyond a half.
-    Touching with another part always costs a little.
+    turn a lot; a flight that did not leave the foot cleanly earns a tenth. For 0.24 s after a clean
+    flight of more than half a turn, being upright pays until another part touches, and costs from
+    then on, both in proportion to the turn beyond a half. Touching with another part always costs a
+    little.
 
     A clean flip is a flight (nothing touches the floor) from the foot to the foot in which the
     torso turns backward by at least 270° between the last step with contact before it and its own
@@ -186,7 +195,7 @@ class HopperBackflip(Task):
         self.tracker.clear(rows)
 
     def observe(self) -> np.ndarray:
-        """Return pose, velocities and what the tracker knows, `[count, 19]`."""
+        """Return pose, velocities and what the tracker knows, `[count, 20]`."""
         m, tracker, angle = self.memory, self.tracker, self.qpos[:, 2]
         pose = [self.qpos[:, 1], np.sin(angle), np.cos(angle), *self.qpos[:, 3:].T]
         flight = [
@@ -195,7 +204,7 @@ class HopperBackflip(Task):
             m["clear_steps"] / tracker.clean_steps,
             np.clip(m["body_turn"] / math.pi, *TURN_LIMITS),
             m["clean_takeoff"],
-            tracker.landing_weight(),
+            *tracker.landing_weights(),
             m["landing_left"] / tracker.landing_steps,
         ]
         return np.stack([*pose, *self._velocity().T, *flight], axis=1)
@@ -231,9 +240,8 @@ class HopperBackflip(Task):
         """Pay uprightness after a landing, and charge a crash."""
         height = (self.qpos[:, 1] - LYING_HEIGHT_M) / (STANDING_HEIGHT_M - LYING_HEIGHT_M)
         upright = np.clip(np.cos(self.qpos[:, 2]), 0.0, 1.0) * np.clip(height, 0.0, 1.0)
-        clear = self.memory["clear_steps"] / self.tracker.clean_steps
-        judged = LANDING_PAY * upright * clear - CRASH_COST * self.memory["other"]
-        return self.tracker.landing_weight() * judged
+        sound, crashed = self.tracker.landing_weights()
+        return LANDING_PAY * upright * sound - CRASH_COST * crashed
 
 
 def body_mean(angles: np.ndarray) -> np.ndarray:

@@ -10,12 +10,23 @@ ID = "prefrl/HopperBackflip-v0"
 DT = 0.008
 STAND = "f" * 20
 FLIGHT = "." * 60
-FOOT, OTHER, CLEAR, TURN, CLEAN, WEIGHT = range(12, 18)  # where they are in the observation
+FOOT, OTHER, CLEAR, TURN, CLEAN, SOUND, CRASHED = range(12, 19)  # where they are in the observation
 GEOMS = {"foot": 0, "leg": 1, "thigh": 2, "torso": 3}
 
 
 def make(count=1, **options):
     return gymnasium.make_vec(ID, count, "vector_entry_point", threads=1, **options)
+
+
+def expected_reward(o):
+    """Compute the reward from the observation alone, as the docstring tells it."""
+    flying = (o[:, FOOT] == 0) & (o[:, OTHER] == 0)
+    spin = -(o[:, 8] - 2 / 3 * o[:, 9] - 1 / 3 * o[:, 10])
+    pay = np.clip(spin, -12, 12) / 8 * (0.4 + np.clip(o[:, TURN], 0, 2)) * (o[:, TURN] <= 2.5)
+    pay *= (0.5 + np.clip(o[:, 0] - 0.6, 0, 1)) * np.where(o[:, CLEAN] > 0, 1, 0.1)
+    upright = np.clip(o[:, 2], 0, 1) * np.clip((o[:, 0] - 0.2) / 0.8, 0, 1)
+    landing = 7 * upright * o[:, SOUND] - 3 * o[:, CRASHED]
+    return flying * pay + landing - 0.1 * o[:, OTHER]
 
 
 def play(contacts, degrees, part="torso"):
@@ -39,6 +50,7 @@ def play(contacts, degrees, part="torso"):
         task.sensors[:, -1, GEOMS["foot"]] = contact in "fb"
         task.sensors[:, 0, GEOMS[part]] = contact in "xb"
         reward, info = task.evaluate(np.zeros((1, 3)), before)
+        np.testing.assert_allclose(reward, expected_reward(task.observe()), atol=1e-9)
         rewards.append(reward[0])
     return np.array(rewards), info["clean_flips"][0]
 
@@ -136,16 +148,17 @@ def random_steps(environments, steps, seed=0):
 def test_the_reward_is_a_function_of_the_observation():
     environments = make(16, max_episode_steps=1000)
     environments.reset(seed=1)
-    for _, (o, reward, *_) in random_steps(environments, 300):
-        flying = (o[:, FOOT] == 0) & (o[:, OTHER] == 0)
-        spin = -(o[:, 8] - 2 / 3 * o[:, 9] - 1 / 3 * o[:, 10])
-        pay = np.clip(spin, -12, 12) / 8 * (0.4 + np.clip(o[:, TURN], 0, 2))
-        pay *= (0.5 + np.clip(o[:, 0] - 0.6, 0, 1)) * np.where(o[:, CLEAN] > 0, 1, 0.1)
-        upright = np.clip(o[:, 2], 0, 1) * np.clip((o[:, 0] - 0.2) / 0.8, 0, 1)
-        landing = o[:, WEIGHT] * (9 * upright * o[:, CLEAR] - 4 * o[:, OTHER])
-        assert (o[:, TURN] < 2.5).all()
-        expected = flying * pay + landing - 0.1 * o[:, OTHER]
-        np.testing.assert_allclose(reward, expected, atol=1e-9)
+    for _, (observations, reward, *_) in random_steps(environments, 300):
+        np.testing.assert_allclose(reward, expected_reward(observations), atol=1e-9)
+
+
+def test_a_landing_counts_until_another_part_touches_and_against_it_from_then_on():
+    landed = STAND + FLIGHT
+    whole = play(landed + "f" * 40, in_the_air(landed + "f" * 40, 360))[0][len(landed) :]
+    crash = play(landed + "ffx" + "f" * 37, in_the_air(landed + "f" * 40, 360))[0][len(landed) :]
+    assert (whole[:30] > 3).all() and (np.abs(whole[30:]) < 1e-9).all()
+    np.testing.assert_allclose(crash[:2], whole[:2])
+    assert (crash[2:30] < -2.9).all() and (np.abs(crash[30:]) < 1e-9).all()
 
 
 def test_contacts_are_those_of_every_substep():
@@ -176,7 +189,7 @@ def test_a_new_episode_remembers_nothing():
     environments.reset(seed=3)
     steps = [step for _, step in random_steps(environments, 100)]
     observations = steps[-1][0]
-    np.testing.assert_array_equal(observations[:, 12:], np.tile([1, 0, 1, 0, 0, 0, 0], (4, 1)))
+    np.testing.assert_array_equal(observations[:, 12:], np.tile([1, 0, 1, 0, 0, 0, 0, 0], (4, 1)))
     assert not environments.task.memory["clean_flips"].any()
 
 
