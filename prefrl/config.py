@@ -31,7 +31,7 @@ class PPOConfig:
     """Generalised advantage estimation's λ."""
     clip_range: float = 0.2
     """PPO's clip of the probability ratio."""
-    ent_coef: float = 0.0
+    ent_coef: float = 1e-3
     """Weight of the entropy bonus. The learned reward moves, so 0 is rarely right."""
     max_grad_norm: float = 0.5
     """Gradient clip, for policy and critic each."""
@@ -67,13 +67,13 @@ class RewardConfig:
 class FitConfig:
     """How a reward model is fitted to the answers."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Adam's step size."""
     epochs: int = 8
     """Most passes over the answers in one fit."""
     first_epochs: int = 60
     """Most passes in the first fit, which starts from nothing."""
-    batch_size: int = 128
+    batch_size: int = 32
     """Comparisons in a minibatch."""
     uniform_error: float = 0.1
     """Assumed chance that a teacher answers at random (Christiano: 0.1)."""

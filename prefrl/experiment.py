@@ -137,7 +137,11 @@ def rounds(session: Session) -> Iterator[Round]:
 
 
 def load_policy(path: Path | str) -> Policy:
-    """Return a run's policy: `policy.predict(observation)`."""
+    """Return a run's policy: `policy.predict(observation)`.
+
+    Observations are those of training: for an environment that is not prefrl's own, with a last
+    feature that is 1 once the episode has ended (`FixedHorizon`).
+    """
     folder = RunFolder.open(path)
     experiment, state = folder.experiment(), _finished_checkpoint(folder)
     return Policy(_environments(experiment, 1).description, experiment.ppo, state["agent"])
@@ -229,6 +233,8 @@ def _build(experiment: Experiment, teacher: Preference | None, network: Network 
             f"of {experiment.env} has {description.horizon}; choose --query.clip-seconds between "
             f"{description.dt:g} and {description.horizon * description.dt:g}"
         )
+    if experiment.reward == "learned":
+        _check_rounds_are_as_long_as_clips(experiment, _clip_steps(experiment, description))
     total = experiment.steps + experiment.query.explore_steps
     agent = PPOAgent(environments, experiment.ppo, experiment.seed, total)
     judge: Teacher
@@ -240,6 +246,16 @@ def _build(experiment: Experiment, teacher: Preference | None, network: Network 
     else:
         judge = load_teacher(experiment.teacher)
     return agent, _reward_model(experiment, description, network), judge, description
+
+
+def _check_rounds_are_as_long_as_clips(experiment: Experiment, clip_steps: int) -> None:
+    shortest = experiment.steps // experiment.rounds // experiment.num_envs
+    if clip_steps > shortest:
+        raise UserError(
+            f"a clip lasts {clip_steps} steps, but in a round each of {experiment.num_envs} "
+            f"environments makes only {shortest}, so there would be no clip to ask about; lower "
+            "--rounds or --num-envs, or raise --steps"
+        )
 
 
 def _session(

@@ -100,7 +100,7 @@ def _render_episode(
 
 
 def plot_runs(folders: Sequence[RunFolder], output: Path) -> Path:
-    """Draw the learning curves of runs: true return (and clean flips) against steps.
+    """Draw the learning curves of runs: true return against steps.
 
     Runs that differ in their seed alone become one line, the mean, in a band from the lowest to the
     highest.

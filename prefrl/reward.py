@@ -20,7 +20,7 @@ from prefrl.config import FitConfig
 from prefrl.preference import correct, decisive, preference_loss
 from prefrl.types import Comparison, QueryId, Segment, Trajectory
 
-L2_LIMITS = (1e-4, 3e-1)
+L2_LIMITS = (1e-4, 3e-2)
 L2_STEP = 1.5
 
 
@@ -28,6 +28,10 @@ class RewardModel(Protocol):
     """An ensemble that predicts the reward of steps, and so the return of segments."""
 
     members: int
+
+    def normalise_inputs(self, segments: Sequence[Segment]) -> None:
+        """Take the scale of the inputs from what a fit is about to learn from, if it matters."""
+        ...
 
     def encode(self, segments: Sequence[Segment]) -> Any:
         """Turn segments into tensors, once for many calls of `returns`."""
@@ -161,6 +165,7 @@ class _Data:
     def __init__(self, reward_model: RewardModel, comparisons: Sequence[Comparison], seed: int):
         segments = {s.id: s for c in comparisons for s in (c.left, c.right)}
         place = {name: row for row, name in enumerate(segments)}
+        reward_model.normalise_inputs(list(segments.values()))
         self.encoded = reward_model.encode(list(segments.values()))
         self.left = torch.tensor([place[c.left.id] for c in comparisons])
         self.right = torch.tensor([place[c.right.id] for c in comparisons])

@@ -148,6 +148,9 @@ class LinearReward:
         self.calibrated_on = None
         self.stale = True
 
+    def normalise_inputs(self, segments):
+        assert segments
+
     def encode(self, segments):
         assert segments and all(type(segment) is Segment for segment in segments)
         assert len({segment.id for segment in segments}) == len(segments), "encoded twice"
@@ -204,6 +207,9 @@ class FixedReward:
         self.factors = torch.tensor(factors)[:, None]
         self.members = len(factors)
         self.parameter = torch.nn.Parameter(torch.zeros(1))
+
+    def normalise_inputs(self, segments):
+        """Nothing to do: values are returns."""
 
     def encode(self, segments):
         first = [float(segment.observations.flat[0]) for segment in segments]

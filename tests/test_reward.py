@@ -355,6 +355,7 @@ def trajectories_of(*lengths, seed=0):
 def encoded(model, *lengths):
     """Fix the normalisation, and return segments with their encoding."""
     segments = segments_of(*lengths)
+    model.normalise_inputs(segments)
     return segments, model.encode(segments)
 
 
@@ -411,6 +412,7 @@ def looked_at(length, generator, **config):
     for place in range(2):
         time = np.arange(length, dtype=float) + 1000 * place
         segments.append(Segment(str(place), time[:, None], np.zeros((length, 1))))
+    model.normalise_inputs(segments)
     data = model.encode(segments)
     Recorder.seen.clear()
     model.returns(data, torch.arange(2), generator)
@@ -471,20 +473,21 @@ def test_observations_and_actions_are_flattened():
     assert model.features(observations, actions).tolist() == [[0, 1, 2, 3, 4, 5, 1, 1, 1, 1]]
 
 
-def test_the_first_clips_fix_the_normalisation():
+def test_a_fit_normalises_by_its_clips_and_a_prediction_by_those_of_the_fit():
     model = ensemble()
-    first = segments_of(40, 40)
-    far = Segment("far", first[0].observations * 9 + 100, first[0].actions)
-    data, rows = model.encode(first), torch.arange(2)
-    features = torch.cat([model.features(s.observations, s.actions) for s in first])
+    segments = segments_of(40, 40)
+    comparisons = [Comparison(*segments, 1.0)]
+    far = Segment("far", segments[0].observations * 9 + 100, segments[0].actions)
+    fit(model, comparisons, FitConfig(first_epochs=1), FitState(model, FitConfig(), 0))
+    features = torch.cat([model.features(s.observations, s.actions) for s in segments])
     torch.testing.assert_close(model.feature_mean, features.mean(0))
     torch.testing.assert_close(model.feature_std, features.std(0))
-    before = model.returns(data, rows)
+    before = predict_returns(model, segments)
     predict_returns(model, [far])
-    assert torch.equal(model.returns(data, rows), before), "the weights mean something else now"
+    assert torch.equal(predict_returns(model, segments), before)
 
 
-def test_what_is_far_outside_the_first_clips_is_clipped():
+def test_what_is_far_outside_the_clips_of_the_fit_is_clipped():
     model = ensemble()
     encoded(model, 40, 40)
     far, farther = (
@@ -497,6 +500,7 @@ def test_what_is_far_outside_the_first_clips_is_clipped():
 def test_a_feature_that_never_moves_does_no_harm():
     model = ensemble()
     constant = [Segment("still", *steps_of(30, 5.0))]
+    model.normalise_inputs(constant)
     assert torch.isfinite(predict_returns(model, constant)).all()
 
 

@@ -99,8 +99,9 @@ class BatchedEnvironments:
         )  # fmt: skip
 
     def reset(self) -> np.ndarray:
-        """Start an episode everywhere."""
-        return self.environments.reset(seed=self.seed)[0]
+        """Start an episode everywhere; runs of different seeds share none."""
+        seeds = np.random.SeedSequence(self.seed).generate_state(self.count) >> 1
+        return self.environments.reset(seed=seeds.tolist())[0]
 
     def step(self, actions: np.ndarray) -> Step:
         """Advance every environment by one step."""
@@ -271,7 +272,7 @@ class FixedHorizon(gymnasium.Wrapper):
         if not self.over:
             observation, reward, terminated, truncated, self.info = self.env.step(action)
             self.over = terminated or truncated
-            self.last = np.append(observation, float(terminated))
+            self.last = np.append(observation, float(self.over))
         return self.last, float(reward), False, self.elapsed >= self.horizon, self.info
 
 

@@ -20,6 +20,7 @@ from prefrl.config import RewardConfig
 from prefrl.types import Segment, Trajectory
 
 FEATURE_CLIP = 10.0
+SMALLEST_STD = 1e-2
 MOST_STEPS = 50  # of a clip that a prediction looks at, evenly spaced
 CHUNK = 512  # rows predicted at a time: larger ones fall out of the processor's cache
 
@@ -64,8 +65,8 @@ class StackedMLP(nn.Module):
 class RewardEnsemble(nn.Module):
     """Predicts the reward of a step from its raw observation and action; a `RewardModel`.
 
-    Inputs are normalised by statistics of the first clips it is fitted to, then frozen: moving them
-    would change what the weights mean.
+    Inputs are normalised by the clips that it is fitted to, anew at every fit: what the first clips
+    hardly show (a turn in the air) may be what matters later.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class RewardEnsemble(nn.Module):
         self.reward_mean: Tensor
         self.reward_std: Tensor
         self.register_buffer("feature_mean", torch.zeros(inputs))
-        self.register_buffer("feature_std", torch.zeros(inputs))
+        self.register_buffer("feature_std", torch.ones(inputs))
         self.register_buffer("reward_mean", torch.zeros(self.members, 1))
         self.register_buffer("reward_std", torch.ones(self.members, 1))
 
@@ -111,18 +112,21 @@ class RewardEnsemble(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return uncalibrated rewards `[member, step]` of raw features `[step, feature]`."""
-        scaled = (features - self.feature_mean) / self.feature_std.clamp(min=1e-6)
+        scaled = (features - self.feature_mean) / self.feature_std
         scaled = scaled.clamp(-FEATURE_CLIP, FEATURE_CLIP)
         if isinstance(self.network, nn.ModuleList):
             return torch.stack([network(scaled).reshape(-1) for network in self.network])
         return self.network(scaled)
 
-    def encode(self, segments: Sequence[Segment]) -> Encoded:
-        """Concatenate the segments' features; the first call fixes the normalisation."""
+    def normalise_inputs(self, segments: Sequence[Segment]) -> None:
+        """Give each feature mean 0 and deviation 1 over the steps of these segments."""
         features = torch.cat([self.features(s.observations, s.actions) for s in segments])
-        if not self.feature_std.any():
-            self.feature_mean.copy_(features.mean(0))
-            self.feature_std.copy_(features.std(0).clamp(min=1e-2))
+        self.feature_mean.copy_(features.mean(0))
+        self.feature_std.copy_(features.std(0).clamp(min=SMALLEST_STD))
+
+    def encode(self, segments: Sequence[Segment]) -> Encoded:
+        """Concatenate the segments' features."""
+        features = torch.cat([self.features(s.observations, s.actions) for s in segments])
         lengths = torch.tensor([len(segment) for segment in segments])
         return Encoded(features, lengths.cumsum(0) - lengths, lengths)
 
@@ -179,6 +183,10 @@ class TrueReward:
 
     def __init__(self) -> None:
         self.mean, self.std = 0.0, 1.0
+
+    def normalise_inputs(self, segments: Sequence[Segment]) -> None:
+        """Refuse: segments hold no reward."""
+        raise NotImplementedError("the true reward is never fitted")
 
     def encode(self, segments: Sequence[Segment]) -> Any:
         """Refuse: segments hold no reward."""
