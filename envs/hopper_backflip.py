@@ -32,9 +32,8 @@ TURN_END_RAD = 2.5 * math.pi  # from here on turning earns nothing
 LOW_HEIGHT_M, HEIGHT_RANGE_M, LOW_PAY = 0.6, 1.0, 0.5  # the pay is 0.5 at 0.6 m, 1.5 at 1.6 m
 DIRTY_SHARE = 0.1  # of the pay, in a flight that did not leave the foot cleanly
 CONTACT_COST = 0.1  # any part but the foot touches
-LANDING_SECONDS = 0.24  # for how long a landing is judged
-LANDING_PAY = 7.0  # upright, until another part touches, after a full turn
-CRASH_COST = 3.0  # from the first touch of another part, after a full turn
+LANDING_SECONDS = 0.3  # for how long a landing is judged
+LANDING_PAY = 6.0  # upright, until another part touches, after a full turn
 LANDING_FROM_RAD = math.pi  # a landing counts for more from here to a full turn
 LYING_HEIGHT_M, STANDING_HEIGHT_M = 0.2, 1.0  # the torso's, for uprightness
 
@@ -155,10 +154,10 @@ class HopperBackflip(Task):
     Reward, per step, a function of that observation. In a flight it pays the backward spin of the
     whole body (mean of torso, thigh and leg), the more the further the body has turned since
     take-off and the higher it is, so that rocking to and fro earns almost nothing and one full
-    turn a lot; a flight that did not leave the foot cleanly earns a tenth. For 0.24 s after a clean
-    flight of more than half a turn, being upright pays until another part touches, and costs from
-    then on, both in proportion to the turn beyond a half. Touching with another part always costs a
-    little.
+    turn a lot; a flight that did not leave the foot cleanly earns a tenth. For 0.3 s after a clean
+    flight of more than half a turn, being upright pays until another part touches, the more the
+    nearer to upright and the more the flight turned beyond a half. Touching with another part
+    always costs a little.
 
     A clean flip is a flight (nothing touches the floor) from the foot to the foot in which the
     torso turns backward by at least 270° between the last step with contact before it and its own
@@ -237,11 +236,10 @@ class HopperBackflip(Task):
         return np.where(self.tracker.flying, share * spin * progress * height, 0.0)
 
     def _landing_pay(self) -> np.ndarray:
-        """Pay uprightness after a landing, and charge a crash."""
+        """Pay uprightness after a landing, by degrees, until another part touches."""
         height = (self.qpos[:, 1] - LYING_HEIGHT_M) / (STANDING_HEIGHT_M - LYING_HEIGHT_M)
-        upright = np.clip(np.cos(self.qpos[:, 2]), 0.0, 1.0) * np.clip(height, 0.0, 1.0)
-        sound, crashed = self.tracker.landing_weights()
-        return LANDING_PAY * upright * sound - CRASH_COST * crashed
+        upright = (1 + np.cos(self.qpos[:, 2])) / 2 * np.clip(height, 0.0, 1.0)
+        return LANDING_PAY * upright * self.tracker.landing_weights()[0]
 
 
 def body_mean(angles: np.ndarray) -> np.ndarray:
