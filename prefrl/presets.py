@@ -34,8 +34,8 @@ PRESETS = {
         Experiment(
             env="prefrl/HopperBackflip-v0",
             labels=900,
-            steps=2_000_000,
-            rounds=25,
+            steps=3_000_000,
+            rounds=36,
             ppo=PPOConfig(learning_rate=5e-4, gamma=0.995, ent_coef=6e-3),
         ),
     ),
