@@ -32,6 +32,7 @@ TURN_END_RAD = 2.5 * math.pi  # from here on turning earns nothing
 LOW_HEIGHT_M, HEIGHT_RANGE_M, LOW_PAY = 0.6, 1.0, 0.5  # the pay is 0.5 at 0.6 m, 1.5 at 1.6 m
 DIRTY_SHARE = 0.1  # of the pay, in a flight that did not leave the foot cleanly
 CONTACT_COST = 0.1  # any part but the foot touches
+UNWIND_COST = 1.0  # forward spin on the floor, in the unit of the pay: turning back is no progress
 LANDING_SECONDS = 0.3  # for how long a landing is judged
 LANDING_PAY = 6.0  # upright, until another part touches, after a full turn
 LANDING_FROM_RAD = math.pi  # a landing counts for more from here to a full turn
@@ -154,9 +155,10 @@ class HopperBackflip(Task):
     Reward, per step, a function of that observation. In a flight it pays the backward spin of the
     whole body (mean of torso, thigh and leg), the more the further the body has turned since
     take-off and the higher it is, so that rocking to and fro earns almost nothing and one full
-    turn a lot; a flight that did not leave the foot cleanly earns a tenth. For 0.3 s after a clean
-    flight of more than half a turn, being upright pays until another part touches, the more the
-    nearer to upright and the more the flight turned beyond a half. Touching with another part
+    turn a lot; a flight that did not leave the foot cleanly earns a tenth. Turning forward again on
+    the floor costs, or a jump onto the back and a roll forward would pay for ever. For 0.3 s after
+    a clean flight of more than half a turn, being upright pays until another part touches, the more
+    the nearer to upright and the more the flight turned beyond a half. Touching with another part
     always costs a little.
 
     A clean flip is a flight (nothing touches the floor) from the foot to the foot in which the
@@ -226,14 +228,15 @@ class HopperBackflip(Task):
         return np.clip(self.qvel, -VELOCITY_LIMIT, VELOCITY_LIMIT)
 
     def _flight_pay(self) -> np.ndarray:
-        """Pay backward spin in the air, more the further the flight has turned."""
+        """Pay backward spin in the air, more the further it has turned; charge unwinding."""
         turn = self.memory["body_turn"]
         spin = np.clip(-body_mean(self._velocity()[:, 2:]), -SPIN_LIMIT, SPIN_LIMIT) / SPIN_UNIT
         progress = FIRST_PAY + np.clip(turn, 0.0, TURN_PAID_RAD) / math.pi
         progress = np.where(turn > TURN_END_RAD, 0.0, progress)
         height = LOW_PAY + np.clip((self.qpos[:, 1] - LOW_HEIGHT_M) / HEIGHT_RANGE_M, 0.0, 1.0)
         share = np.where(self.memory["clean_takeoff"] > 0, 1.0, DIRTY_SHARE)
-        return np.where(self.tracker.flying, share * spin * progress * height, 0.0)
+        unwinding = UNWIND_COST * np.minimum(spin, 0.0)
+        return np.where(self.tracker.flying, share * spin * progress * height, unwinding)
 
     def _landing_pay(self) -> np.ndarray:
         """Pay uprightness after a landing, by degrees, until another part touches."""

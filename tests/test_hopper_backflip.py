@@ -25,7 +25,8 @@ def expected_reward(o):
     pay = np.clip(spin, -12, 12) / 8 * (0.4 + np.clip(o[:, TURN], 0, 2)) * (o[:, TURN] <= 2.5)
     pay *= (0.5 + np.clip(o[:, 0] - 0.6, 0, 1)) * np.where(o[:, CLEAN] > 0, 1, 0.1)
     upright = (1 + o[:, 2]) / 2 * np.clip((o[:, 0] - 0.2) / 0.8, 0, 1)
-    return flying * pay + 6 * upright * o[:, SOUND] - 0.1 * o[:, OTHER]
+    pay = np.where(flying, pay, np.minimum(np.clip(spin, -12, 12) / 8, 0))
+    return pay + 6 * upright * o[:, SOUND] - 0.1 * o[:, OTHER]
 
 
 def play(contacts, degrees, part="torso"):
