@@ -234,7 +234,9 @@ def _build(experiment: Experiment, teacher: Preference | None, network: Network 
             f"{description.dt:g} and {description.horizon * description.dt:g}"
         )
     if experiment.reward == "learned":
-        _check_rounds_are_as_long_as_clips(experiment, _clip_steps(experiment, description))
+        _check_rounds_hold_clips(
+            experiment, _clip_steps(experiment, description), description.horizon
+        )
     total = experiment.steps + experiment.query.explore_steps
     agent = PPOAgent(environments, experiment.ppo, experiment.seed, total)
     judge: Teacher
@@ -248,13 +250,19 @@ def _build(experiment: Experiment, teacher: Preference | None, network: Network 
     return agent, _reward_model(experiment, description, network), judge, description
 
 
-def _check_rounds_are_as_long_as_clips(experiment: Experiment, clip_steps: int) -> None:
-    shortest = experiment.steps // experiment.rounds // experiment.num_envs
-    if clip_steps > shortest:
+def _check_rounds_hold_clips(experiment: Experiment, clip_steps: int, horizon: int) -> None:
+    """Raise `UserError` unless every round is sure to hold a stretch as long as a clip.
+
+    A round is cut where episodes end, at worst in the middle.
+    """
+    n_steps = experiment.ppo.n_steps
+    rollouts = experiment.steps // experiment.rounds // (n_steps * experiment.num_envs)
+    stretch = min((rollouts * n_steps + 1) // 2, horizon)
+    if clip_steps > stretch:
         raise UserError(
-            f"a clip lasts {clip_steps} steps, but in a round each of {experiment.num_envs} "
-            f"environments makes only {shortest}, so there would be no clip to ask about; lower "
-            "--rounds or --num-envs, or raise --steps"
+            f"a clip lasts {clip_steps} steps, but a round of {rollouts * n_steps} steps in each "
+            f"of {experiment.num_envs} environments is only sure to hold a stretch of {stretch} "
+            "within one episode; lower --rounds or --num-envs, or raise --steps"
         )
 
 

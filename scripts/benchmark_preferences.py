@@ -89,9 +89,7 @@ def main() -> None:
 
 def run_one(arguments: Arguments, seed: int, labels: int | None) -> dict:
     """Train one run, unless it is there, and return its evaluation and seconds."""
-    stem = (arguments.preset or arguments.env or "").replace("/", "-")
-    name = f"{stem}-{'true' if labels is None else labels}-{seed}"
-    path = arguments.folder / name
+    path = run_path(arguments, seed, labels)
     what = [arguments.preset] if arguments.preset else ["--env", arguments.env]
     words = [*what, "--seed", seed, "--run", path, "--threads", 1]
     words += ["--reward", "true"] if labels is None else ["--labels", labels]
@@ -109,14 +107,20 @@ def run_one(arguments: Arguments, seed: int, labels: int | None) -> dict:
     report["seconds"] = sum(
         value for part in parts for key, value in part.items() if key != "round"
     )
-    print(name, report["true_return"], report["info"], file=sys.stderr, flush=True)
+    print(path.name, report["true_return"], report["info"], file=sys.stderr, flush=True)
     return report
+
+
+def run_path(arguments: Arguments, seed: int, labels: int | None) -> Path:
+    """Return the run folder of one seed and budget; None is the true reward."""
+    stem = (arguments.preset or arguments.env or "").replace("/", "-")
+    return arguments.folder / f"{stem}-{'true' if labels is None else labels}-{seed}"
 
 
 def random_report(arguments: Arguments, seed: int) -> dict:
     """Return the evaluation of uniform random actions."""
-    path = next(arguments.folder.glob(f"*-true-{seed}"))
-    environments = fresh_environments(RunFolder(path).experiment(), arguments.episodes, seed)
+    experiment = RunFolder(run_path(arguments, seed, None)).experiment()
+    environments = fresh_environments(experiment, arguments.episodes, seed)
     return evaluate(environments, RandomPolicy(environments.description, seed))
 
 
