@@ -7,6 +7,7 @@ train(Experiment(env="prefrl/HalfCheetah-v0", labels=700), "runs/cheetah")
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -184,7 +185,7 @@ def check(experiment: Experiment) -> None:
     if experiment.reward == "learned":
         positive["labels"] = experiment.labels
     for name, value in positive.items():
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < math.inf:
             whole = "number" if isinstance(value, float) else "whole number"
             raise UserError(f"--{name} is {value}; expected a {whole} above 0")
     if not 0 <= ppo.gamma < 1:
@@ -226,17 +227,16 @@ def _build(experiment: Experiment, teacher: Preference | None, network: Network 
     torch.set_num_threads(1)
     environments = _environments(experiment, experiment.num_envs)
     description = environments.description
-    if not 0 < _clip_steps(experiment, description) <= description.horizon:
+    if not 0 < description.clip_steps <= description.horizon:
+        seconds = experiment.query.clip_seconds or description.clip_steps * description.dt
         raise UserError(
-            f"a clip of {experiment.query.clip_seconds or description.clip_seconds:g} s lasts "
-            f"{_clip_steps(experiment, description)} steps of {description.dt:g} s, but an episode "
-            f"of {experiment.env} has {description.horizon}; choose --query.clip-seconds between "
-            f"{description.dt:g} and {description.horizon * description.dt:g}"
+            f"a clip of {seconds:.3g} s lasts {description.clip_steps} steps of {description.dt:g} "
+            f"s, but an episode of {experiment.env} has {description.horizon}; choose "
+            f"--query.clip-seconds between {description.dt:g} and "
+            f"{description.horizon * description.dt:g}"
         )
     if experiment.reward == "learned":
-        _check_rounds_hold_clips(
-            experiment, _clip_steps(experiment, description), description.horizon
-        )
+        _check_rounds_hold_clips(experiment, description)
     total = experiment.steps + experiment.query.explore_steps
     agent = PPOAgent(environments, experiment.ppo, experiment.seed, total)
     judge: Teacher
@@ -250,14 +250,16 @@ def _build(experiment: Experiment, teacher: Preference | None, network: Network 
     return agent, _reward_model(experiment, description, network), judge, description
 
 
-def _check_rounds_hold_clips(experiment: Experiment, clip_steps: int, horizon: int) -> None:
+def _check_rounds_hold_clips(experiment: Experiment, description: Description) -> None:
     """Raise `UserError` unless every round is sure to hold a stretch as long as a clip.
 
-    A round is cut where episodes end, at worst in the middle.
+    A round is cut where episodes end, at worst once and in the middle: every episode, even one that
+    ends at once, lasts longer than a clip.
     """
+    clip_steps = description.clip_steps
     n_steps = experiment.ppo.n_steps
     rollouts = experiment.steps // experiment.rounds // (n_steps * experiment.num_envs)
-    stretch = min((rollouts * n_steps + 1) // 2, horizon)
+    stretch = min((rollouts * n_steps + 1) // 2, description.horizon)
     if clip_steps > stretch:
         raise UserError(
             f"a clip lasts {clip_steps} steps, but a round of {rollouts * n_steps} steps in each "
@@ -275,7 +277,7 @@ def _session(
         rounds=experiment.rounds,
         steps=experiment.steps,
         labels=experiment.labels if experiment.reward == "learned" else 0,
-        clip_steps=_clip_steps(experiment, description),
+        clip_steps=description.clip_steps,
         question=description.question,
         query=experiment.query,
         fit=experiment.fit,
@@ -298,12 +300,9 @@ def _reward_model(
 
 def _environments(experiment: Experiment, count: int) -> Environments:
     return make_environments(
-        experiment.env, count, experiment.seed, experiment.horizon, experiment.threads
-    )
-
-
-def _clip_steps(experiment: Experiment, description: Description) -> int:
-    return round((experiment.query.clip_seconds or description.clip_seconds) / description.dt)
+        experiment.env, count, experiment.seed, experiment.horizon, experiment.threads,
+        experiment.query.clip_seconds, brief=True,
+    )  # fmt: skip
 
 
 def _extended(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import NamedTuple
 
-from prefrl.config import Experiment, PPOConfig
+from prefrl.config import Experiment, PPOConfig, QueryConfig
 from prefrl.errors import UserError
 
 
@@ -34,9 +34,10 @@ PRESETS = {
         Experiment(
             env="prefrl/HopperBackflip-v0",
             labels=900,
-            steps=3_000_000,
-            rounds=36,
+            steps=2_000_000,
+            rounds=66,
             ppo=PPOConfig(learning_rate=5e-4, gamma=0.995, ent_coef=6e-3),
+            query=QueryConfig(first_share=0.1),
         ),
     ),
     "one-legged-cheetah": Preset(

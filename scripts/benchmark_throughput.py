@@ -190,7 +190,7 @@ def make_comparisons(experiment: Experiment) -> tuple[list[Comparison], Any]:
     description = environments.description
     agent = PPOAgent(environments, experiment.ppo, 0, 1)
     generator = np.random.default_rng(0)
-    length = round(description.clip_seconds / description.dt)
+    length = description.clip_steps
     trajectories = agent.explore(100_000)
     segments, rewards = cut(trajectories, length, 2 * COMPARISONS, generator)
     pairs = propose(segments, COMPARISONS, generator)

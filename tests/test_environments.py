@@ -8,12 +8,12 @@ from toy_environments import HORIZON
 
 from prefrl.control.environments import (
     BatchedEnvironments,
-    FixedHorizon,
     SeparateEnvironments,
     is_deterministic,
     make_environments,
     resolve,
 )
+from prefrl.control.fixed_horizon import FixedHorizon
 from prefrl.errors import UserError
 
 CHEETAH = "prefrl/HalfCheetah-v0"
@@ -64,6 +64,25 @@ def test_fixed_horizon_absorbs_an_early_end():
     assert len(lengths) > 1
 
 
+def test_training_waits_after_an_end_only_as_long_as_a_clip():
+    environments = make_environments("toy/Ends-v0", 1, seed=0, clip_seconds=0.1, brief=True)
+    assert environments.description.clip_steps == 2
+    environments.reset()
+    over, lengths, waits = [], [], []
+    for action in pushes(environments, 200):
+        step = environments.step(action)
+        last = step.last_observations.get(0, step.observations[0])
+        over.append(last[-1])
+        if step.ended[0]:
+            lengths.append(len(over))
+            waits.append(sum(over))
+            assert over == sorted(over)
+            over = []
+    assert set(waits) == {3.0}  # the end itself and the wait
+    assert len(set(lengths)) > 1 and max(lengths) < HORIZON
+    assert environments.description.horizon == HORIZON
+
+
 def test_observations_lie_in_the_space_that_is_declared():
     environments = make_environments("toy/Ends-v0", 3, seed=0)
     space = environments.description.observation_space
@@ -95,11 +114,11 @@ def test_horizon_can_be_given():
 def test_description_of_an_unknown_environment_follows_from_its_metadata():
     description = make_environments("toy/Pay-v0", 1, seed=0).description
     assert description.dt == 1 / 20
-    assert description.clip_seconds == pytest.approx(HORIZON / 20 / 2)
+    assert description.clip_steps == HORIZON // 2
     assert "toy/Pay-v0" in description.question
     assert make_environments("Pendulum-v1", 1, seed=0).description.dt == 0.05
     cheetah = make_environments(CHEETAH, 1, seed=0, threads=1).description
-    assert (cheetah.dt, cheetah.clip_seconds) == (pytest.approx(0.05), 1.5)
+    assert (cheetah.dt, cheetah.clip_steps) == (pytest.approx(0.05), 30)
     assert cheetah.question.startswith("Which cheetah")
 
 

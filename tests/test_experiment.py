@@ -284,7 +284,7 @@ def test_your_own_reward_network_is_used_and_loaded(tmp_path):
         return nn.Linear(features, 1)
 
     path = train(tiny(), tmp_path / "run", network=network).path
-    assert built == 3 * [3 + 1]  # observation, its flag and action; once a member
+    assert built == 3 * [3 + 2]  # observation and flag, action and its square; once a member
     model = load_reward(path, network)
     assert isinstance(model.network[2], nn.Linear)
     for load in (load_reward, resume):

@@ -469,8 +469,10 @@ def test_discrete_actions_become_one_hot():
 
 def test_observations_and_actions_are_flattened():
     model = ensemble(size=6, space=Box(-1, 1, (2, 2)))
-    observations, actions = np.arange(6.0).reshape(1, 2, 3), np.ones((1, 2, 2))
-    assert model.features(observations, actions).tolist() == [[0, 1, 2, 3, 4, 5, 1, 1, 1, 1]]
+    observations, actions = np.arange(6.0).reshape(1, 2, 3), np.array([[[1, 2], [-3, 0.5]]])
+    assert model.features(observations, actions).tolist() == [
+        [0, 1, 2, 3, 4, 5, 1, 2, -3, 0.5, 1, 4, 9, 0.25]
+    ]
 
 
 def test_a_fit_normalises_by_its_clips_and_a_prediction_by_those_of_the_fit():
@@ -574,7 +576,7 @@ def test_a_network_of_your_own():
     torch.manual_seed(123)
     model = ensemble(members=4, network=network)
     assert torch.equal(torch.rand(1), expected), "building it must not move torch's generator"
-    assert sizes == [3] * 4
+    assert sizes == [4] * 4
     segments = segments_of(20, 20)
     returns = predict_returns(model, segments)
     assert returns.shape == (4, 2)

@@ -23,6 +23,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
+from prefrl.control.fixed_horizon import FixedHorizon
 from prefrl.errors import UserError
 
 
@@ -49,15 +50,15 @@ class Description:
     observation_space: Box
     action_space: Box | Discrete
     horizon: int
-    """Steps of every episode."""
+    """Steps of an episode."""
     dt: float
     """Seconds of a step."""
     question: str
-    clip_seconds: float
+    clip_steps: int
 
 
 class Environments(Protocol):
-    """Environments of fixed horizon that are reset as soon as an episode ends."""
+    """Environments whose episodes never end early, reset as soon as one is over."""
 
     count: int
     description: Description
@@ -90,12 +91,15 @@ class Environments(Protocol):
 class BatchedEnvironments:
     """A vector environment that resets in the same step and saves its state (`get_state`)."""
 
-    def __init__(self, environments: gymnasium.vector.VectorEnv, name: str, seed: int):
+    def __init__(
+        self, environments: gymnasium.vector.VectorEnv, name: str, seed: int,
+        clip_seconds: float | None = None,
+    ):  # fmt: skip
         self.environments: Any = environments
         self.name, self.seed, self.count = name, seed, environments.num_envs
         self.description = _describe(
             name, environments.single_observation_space, environments.single_action_space,
-            environments.metadata, self.environments.horizon, None,
+            environments.metadata, self.environments.horizon, None, clip_seconds,
         )  # fmt: skip
 
     def reset(self) -> np.ndarray:
@@ -139,7 +143,10 @@ class SeparateEnvironments:
     `is_deterministic` tries once.
     """
 
-    def __init__(self, name: str, count: int, seed: int, horizon: int | None):
+    def __init__(
+        self, name: str, count: int, seed: int, horizon: int | None = None,
+        clip_seconds: float | None = None, brief: bool = False,
+    ):  # fmt: skip
         first = _make(name)
         self.name, self.seed, self.count = name, seed, count
         limit = horizon or gymnasium.spec(name).max_episode_steps
@@ -148,13 +155,15 @@ class SeparateEnvironments:
                 f"{name} sets no time limit, and preference learning needs episodes of fixed "
                 "length; give one in steps with --horizon, for example --horizon 500"
             )
-        self.environments = [FixedHorizon(first, limit)]
-        self.environments += [FixedHorizon(_make(name), limit) for _ in range(count - 1)]
         inner = first.unwrapped
         self.description = _describe(
-            name, self.environments[0].observation_space, first.action_space,
+            name, FixedHorizon(first, limit).observation_space, first.action_space,
             inner.metadata, limit, getattr(inner, "dt", None) or getattr(inner, "tau", None),
+            clip_seconds,
         )  # fmt: skip
+        wait = self.description.clip_steps if brief else None
+        self.environments = [FixedHorizon(first, limit, wait)]
+        self.environments += [FixedHorizon(_make(name), limit, wait) for _ in range(count - 1)]
         self.episodes = [0] * count
         self.actions: list[list[np.ndarray]] = [[] for _ in range(count)]
 
@@ -241,44 +250,10 @@ class SeparateEnvironments:
         return self.environments[row].reset(seed=seed)[0]
 
 
-class FixedHorizon(gymnasium.Wrapper):
-    """Makes every episode last exactly `horizon` steps.
-
-    An ending would tell the learner what the reward should (alive is good, say), so after it the
-    last observation stays and the reward is 0 until the horizon. A last feature is added to the
-    observation: 1 once the episode has really ended, else 0.
-    """
-
-    def __init__(self, environment: gymnasium.Env, horizon: int):
-        super().__init__(environment)
-        self.horizon = horizon
-        space = environment.observation_space
-        assert isinstance(space, Box)
-        self.observation_space = Box(
-            np.append(space.low, 0.0), np.append(space.high, 1.0), dtype=np.float64
-        )
-        self.elapsed, self.over, self.last, self.info = 0, False, np.zeros(0), {}
-
-    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode."""
-        observation, self.info = self.env.reset(**kwargs)
-        self.elapsed, self.over, self.last = 0, False, np.append(observation, 0.0)
-        return self.last, self.info
-
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Advance, or wait for the horizon; `truncated` is True there and `terminated` never."""
-        reward = 0.0
-        self.elapsed += 1
-        if not self.over:
-            observation, reward, terminated, truncated, self.info = self.env.step(action)
-            self.over = terminated or truncated
-            self.last = np.append(observation, float(self.over))
-        return self.last, float(reward), False, self.elapsed >= self.horizon, self.info
-
-
 def make_environments(
-    name: str, count: int, seed: int, horizon: int | None = None, threads: int = 2
-) -> Environments:
+    name: str, count: int, seed: int, horizon: int | None = None, threads: int = 2,
+    clip_seconds: float | None = None, brief: bool = False,
+) -> Environments:  # fmt: skip
     """Build `count` environments of a Gymnasium id.
 
     Args:
@@ -287,6 +262,9 @@ def make_environments(
         seed: every episode's own seed follows from it.
         horizon: steps of an episode; the id's own limit by default.
         threads: threads that simulate (prefrl's own tasks).
+        clip_seconds: length of a clip; the environment's own proposal by default.
+        brief: after an early end wait only as long as a clip lasts, not to the horizon; for
+            training, where waiting teaches nothing more.
 
     Raises:
         UserError: the id is unknown or its spaces are not supported.
@@ -302,9 +280,9 @@ def make_environments(
             )
         same_step = built.metadata.get("autoreset_mode") is AutoresetMode.SAME_STEP
         if same_step and hasattr(built, "get_state"):
-            return BatchedEnvironments(built, name, seed)
+            return BatchedEnvironments(built, name, seed, clip_seconds)
         built.close()
-    return SeparateEnvironments(name, count, seed, horizon)
+    return SeparateEnvironments(name, count, seed, horizon, clip_seconds, brief)
 
 
 def resolve(name: str) -> str:
@@ -383,12 +361,13 @@ def _make(name: str, render_mode: str | None = None) -> gymnasium.Env:
 
 
 def _describe(
-    name: str, space: Any, actions: Any, metadata: dict, horizon: int, dt: float | None
-) -> Description:
+    name: str, space: Any, actions: Any, metadata: dict, horizon: int, dt: float | None,
+    clip_seconds: float | None,
+) -> Description:  # fmt: skip
     seconds = float(dt or 1 / (metadata.get("render_fps") or 30))
-    clip = metadata.get("clip_seconds", min(1.5, horizon * seconds / 2))
+    clip = clip_seconds or metadata.get("clip_seconds", min(1.5, horizon * seconds / 2))
     question = metadata.get("question", f"Which clip is better at {name}?")
-    return Description(space, actions, horizon, seconds, question, clip)
+    return Description(space, actions, horizon, seconds, question, round(clip / seconds))
 
 
 def _numbers(info: dict[str, Any], row: int | None) -> dict[str, float]:

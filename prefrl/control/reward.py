@@ -86,7 +86,7 @@ class RewardEnsemble(nn.Module):
         super().__init__()
         self.config, self.members, self.action_space = config, config.members, action_space
         discrete = isinstance(action_space, Discrete)
-        actions = int(action_space.n) if discrete else int(np.prod(action_space.shape))
+        actions = int(action_space.n) if discrete else 2 * int(np.prod(action_space.shape))
         inputs = observation_size + actions
         if network is None:
             self.network: nn.Module = StackedMLP(inputs, config.hidden, config.members, seed)
@@ -104,11 +104,18 @@ class RewardEnsemble(nn.Module):
         self.register_buffer("reward_std", torch.ones(self.members, 1))
 
     def features(self, observations: np.ndarray, actions: np.ndarray) -> Tensor:
-        """Return the networks' raw inputs `[step, feature]`; discrete actions become one-hot."""
+        """Return the networks' raw inputs `[step, feature]`.
+
+        Discrete actions become one-hot. Others come with their squares: what an effort costs is
+        even in the action, and a hidden layer does not learn that from a few dozen answers.
+        """
+        parts = [observations.reshape(len(observations), -1)]
         if isinstance(self.action_space, Discrete):
-            actions = np.eye(int(self.action_space.n), dtype=np.float32)[actions.astype(np.int64)]
-        both = [observations.reshape(len(observations), -1), actions.reshape(len(actions), -1)]
-        return torch.as_tensor(np.concatenate(both, axis=1, dtype=np.float32))
+            parts += [np.eye(int(self.action_space.n), dtype=np.float32)[actions.astype(np.int64)]]
+        else:
+            flat = actions.reshape(len(actions), -1)
+            parts += [flat, np.square(flat)]
+        return torch.as_tensor(np.concatenate(parts, axis=1, dtype=np.float32))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return uncalibrated rewards `[member, step]` of raw features `[step, feature]`."""

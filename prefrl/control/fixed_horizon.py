@@ -1,0 +1,51 @@
+"""Hides the end of an episode from the learner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+
+
+class FixedHorizon(gymnasium.Wrapper):
+    """Makes an episode go on after its end.
+
+    An ending would tell the learner what the reward should (alive is good, say), so after it the
+    last observation stays and the reward is 0 until the horizon. A last feature is added to the
+    observation: 1 once the episode has really ended, else 0.
+
+    To wait for long teaches nothing new: a pole that falls after 20 of 500 steps would fill the
+    data with steps in which nothing happens. With `wait` the episode is cut so many steps after its
+    end. That tells the learner no more than the time limit does, which is no end either: what is
+    still to come is estimated by the value of the last observation.
+    """
+
+    def __init__(self, environment: gymnasium.Env, horizon: int, wait: int | None = None):
+        super().__init__(environment)
+        self.horizon, self.wait = horizon, wait
+        space = environment.observation_space
+        assert isinstance(space, Box)
+        self.observation_space = Box(
+            np.append(space.low, 0.0), np.append(space.high, 1.0), dtype=np.float64
+        )
+        self.left, self.over, self.last, self.info = horizon, False, np.zeros(0), {}
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode."""
+        observation, self.info = self.env.reset(**kwargs)
+        self.left, self.over, self.last = self.horizon, False, np.append(observation, 0.0)
+        return self.last, self.info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Advance, or wait; `truncated` is True at the last step and `terminated` never."""
+        reward = 0.0
+        self.left -= 1
+        if not self.over:
+            observation, reward, terminated, truncated, self.info = self.env.step(action)
+            self.over = terminated or truncated
+            self.last = np.append(observation, float(self.over))
+            if self.over and self.wait is not None:
+                self.left = min(self.left, self.wait)
+        return self.last, float(reward), False, self.left <= 0, self.info
