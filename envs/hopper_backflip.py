@@ -31,7 +31,7 @@ TURN_PAID_RAD = 2 * math.pi  # from here on the pay grows no more
 TURN_END_RAD = 2.5 * math.pi  # from here on turning earns nothing
 LOW_HEIGHT_M, HEIGHT_RANGE_M, LOW_PAY = 0.6, 1.0, 0.5  # the pay is 0.5 at 0.6 m, 1.5 at 1.6 m
 DIRTY_SHARE = 0.1  # of the pay, in a flight that did not leave the foot cleanly
-DOWN_COST = 0.05
+DOWN_COST = 0.05  # lying, or leaving the floor again without having stood
 UNWIND_COST = 1.0  # forward spin on the floor, in the unit of the pay: turning back is no progress
 LANDING_SECONDS = 0.3  # for how long a landing is judged
 LANDING_PAY = 6.0  # upright, until another part touches, after a full turn
@@ -68,7 +68,6 @@ class FlightTracker:
             "flip_steps": np.zeros(count),  # steps since the landing of a flip not yet counted
             "down_steps": np.zeros(count),  # for how long it has been down
             "clean_flips": np.zeros(count),
-            "turns": np.zeros(count),  # net backward turns until it was last stood up
         }
 
     @property
@@ -157,18 +156,19 @@ class HopperBackflip(Task):
     A robot that has been down for half a second is stood up on its foot where it is, so an episode
     holds several attempts instead of one and a long time on the floor. Down means that another part
     than the foot has touched and the robot has not since been on its foot with nothing else
-    touching for 0.1 s. No flip is counted from a take-off within 0.1 s of being stood up.
+    touching for 0.1 s, which holds after being stood up, too: no flip is counted from a take-off
+    within that time.
 
     Observation `[21]`, as it is after the step: 0 height of the torso (m); 1, 2 sine and cosine of
     its angle (0 upright, forward positive); 3-5 angles of hip, knee and ankle (rad); 6-11
     velocities of x, z (m/s), torso, hip, knee and ankle (rad/s), clipped to ±20; 12 whether the
     foot touched the floor during the step; 13 whether any other part did; 14 time since another
-    part did, as a share of 0.1 s, at most 1; 15 how far the whole body has turned backward in the
-    flight under way, in half turns clipped to [-1, 4], 0 on the floor; 16 whether that flight left
-    the foot cleanly; 17 how much the landing being judged counts (0 none, 1 after a full turn)
-    while only the foot has touched; 18 the same once another part has; 19 the share of its time
-    that is left; 20 how long the robot has been down, as a share of 0.5 s. Action `[3]`: torques of
-    hip, knee and ankle in [-1, 1].
+    part did or the robot was stood up, as a share of 0.1 s, at most 1; 15 how far the whole body
+    has turned backward in the flight under way, in half turns clipped to [-1, 4], 0 on the floor;
+    16 whether that flight left the foot cleanly; 17 how much the landing being judged counts (0
+    none, 1 after a full turn) while only the foot has touched; 18 the same once another part has;
+    19 the share of its time that is left; 20 how long the robot has been down, as a share of 0.5 s.
+    Action `[3]`: torques of hip, knee and ankle in [-1, 1].
 
     Reward, per step, a function of that observation (as it is before the robot is stood up). In a
     flight it pays the backward spin of the whole body (mean of torso, thigh and leg), the more the
@@ -212,6 +212,7 @@ class HopperBackflip(Task):
             landing_steps = round(LANDING_SECONDS / self.dt)
             self.tracker = FlightTracker(self.count, clean_steps, landing_steps)
             self.memory = self.tracker.memory
+            self.memory["turns"] = np.zeros(self.count)  # net, backward, until last stood up
         self.tracker.clear(rows)
         self.memory["clean_flips"][rows] = self.memory["turns"][rows] = 0.0
 
@@ -252,9 +253,7 @@ class HopperBackflip(Task):
         if not len(rows):
             return
         x, turned = self.qpos[rows, 0], -self.qpos[rows, 2] / (2 * math.pi)
-        self.batch.reset(rows, stage=0)
-        for row in rows:
-            self.qpos[row], self.qvel[row] = self.initial_state(self.generators[row])
+        self.place(rows)
         self.qpos[rows, 0] += x
         self.batch.forward(rows)
         self.tracker.clear(rows)

@@ -186,8 +186,8 @@ def check(experiment: Experiment) -> None:
         positive["labels"] = experiment.labels
     for name, value in positive.items():
         if value is not None and not 0 < value < math.inf:
-            whole = "number" if isinstance(value, float) else "whole number"
-            raise UserError(f"--{name} is {value}; expected a {whole} above 0")
+            kind = "finite number" if isinstance(value, float) else "whole number"
+            raise UserError(f"--{name} is {value}; expected a {kind} above 0")
     if not 0 <= ppo.gamma < 1:
         raise UserError(f"--ppo.gamma is {ppo.gamma}; expected from 0 to less than 1")
     if not 0 < experiment.query.first_share <= 1:
@@ -254,7 +254,7 @@ def _check_rounds_hold_clips(experiment: Experiment, description: Description) -
     """Raise `UserError` unless every round is sure to hold a stretch as long as a clip.
 
     A round is cut where episodes end, at worst once and in the middle: every episode, even one that
-    ends at once, lasts longer than a clip.
+    ends at once, lasts at least as long as a clip.
     """
     clip_steps = description.clip_steps
     n_steps = experiment.ppo.n_steps

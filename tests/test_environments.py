@@ -83,6 +83,14 @@ def test_training_waits_after_an_end_only_as_long_as_a_clip():
     assert environments.description.horizon == HORIZON
 
 
+def test_the_horizon_cuts_the_wait_after_an_end():
+    environment = FixedHorizon(gymnasium.make("toy/Ends-v0"), HORIZON, wait=HORIZON)
+    environment.reset(seed=0)
+    steps = [environment.step(np.zeros(1)) for _ in range(HORIZON)]
+    assert [step[3] for step in steps] == [False] * (HORIZON - 1) + [True]
+    assert steps[-1][0][-1] == 1.0  # it did end
+
+
 def test_observations_lie_in_the_space_that_is_declared():
     environments = make_environments("toy/Ends-v0", 3, seed=0)
     space = environments.description.observation_space
@@ -147,10 +155,13 @@ def test_every_episode_has_its_own_explicit_seed(monkeypatch):
     assert not set(run(2)) & set(first)
 
 
+@pytest.mark.parametrize("brief", [False, True])
 @pytest.mark.parametrize("name", ["toy/Ends-v0", "CartPole-v1", "Pendulum-v1", CHEETAH])
-def test_saved_state_continues_to_the_bit(name):
+def test_saved_state_continues_to_the_bit(name, brief):
     def make():
-        return make_environments(name, 3, seed=4, horizon=HORIZON, threads=1)
+        return make_environments(
+            name, 3, seed=4, horizon=HORIZON, threads=1, clip_seconds=0.1, brief=brief
+        )
 
     environments, resumed = make(), make()
     actions = pushes(environments, 3 * HORIZON)

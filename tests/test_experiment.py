@@ -1,6 +1,7 @@
 """Whole runs: that they learn, survive a kill unchanged, can be extended and loaded."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -24,7 +25,15 @@ from prefrl.control.agent import PPOAgent
 from prefrl.control.environments import make_environments
 from prefrl.control.policy import Policy, play
 from prefrl.errors import UserError
-from prefrl.experiment import load_policy, load_reward, resume, rounds, start, train
+from prefrl.experiment import (
+    fresh_environments,
+    load_policy,
+    load_reward,
+    resume,
+    rounds,
+    start,
+    train,
+)
 from prefrl.feedback import FeedbackStore
 from prefrl.run import RunFolder
 from prefrl.types import Trajectory
@@ -386,6 +395,8 @@ def test_steps_overrun_by_half_a_rollout_at_most(steps, rounds_, tmp_path):
         ({"query": QueryConfig(clip_seconds=2)}, r"2 s lasts 40 steps .* has 20; choose .* 1$"),
         ({"env": "prefrl/Hopper-v0", "horizon": 20}, r"a clip of 1.5 s lasts 188 .* has 20"),
         ({"query": QueryConfig(clip_seconds=0)}, r"--query.clip-seconds is 0"),
+        ({"query": QueryConfig(clip_seconds=math.inf)}, r"clip-seconds is inf; .* finite number"),
+        ({"query": QueryConfig(clip_seconds=math.nan)}, r"--query.clip-seconds is nan"),
         ({"query": QueryConfig(clip_seconds=0.01)}, r"a clip of 0.01 s lasts 0 steps"),
         ({"ppo": PPOConfig(n_steps=0)}, r"--ppo.n-steps is 0"),
         ({"ppo": PPOConfig(n_steps=16, batch_size=0)}, r"--ppo.batch-size is 0"),
@@ -445,3 +456,16 @@ def test_budgets_that_a_teacher_skips_are_asked_again(tmp_path):
     lines = RunFolder(path).metrics()
     assert lines[-1]["asked"] - lines[-1]["answered"] == len(asked) // 3
     assert len(set(asked)) == len(asked)
+
+
+def test_training_does_not_wait_long_after_an_end_but_evaluation_plays_to_the_horizon(tmp_path):
+    experiment = tiny(env="toy/Ends-v0", query=QueryConfig(explore_steps=256, clip_seconds=0.1))
+    session = start(experiment, tmp_path / "run")
+    *_, last = rounds(session)
+    steps = experiment.steps / experiment.rounds
+    assert last.metrics["episodes"] > 1.2 * steps / HORIZON
+    fresh = fresh_environments(experiment, 4, seed=0)
+    fresh.reset()
+    actions = np.zeros((4, 1), np.float32)
+    ended = [fresh.step(actions).ended.any() for _ in range(HORIZON)]
+    assert ended == [False] * (HORIZON - 1) + [True]

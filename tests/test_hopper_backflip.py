@@ -167,12 +167,15 @@ def test_the_reward_is_a_function_of_the_observation():
 def test_a_robot_that_is_down_for_half_a_second_is_stood_up():
     environments = make(4)
     environments.reset(seed=6)
-    down, before, seen = np.zeros(4), environments.qpos.copy(), 0
-    for _, (observations, *_, info) in random_steps(environments, 400):
+    down, before, seen, turns = np.zeros(4), environments.qpos.copy(), 0, np.zeros(4)
+    for _, (observations, reward, *_, info) in random_steps(environments, 400):
+        assert np.abs(info["turns"] - turns).max() < 0.05
+        turns = info["turns"]
         for row in np.flatnonzero(stood_up(observations)):
             seen += 1
             assert down[row] == 62 and observations[row, DOWN] == 0
             assert abs(environments.qpos[row, 0] - before[row, 0]) < 0.2  # where it lay
+            assert reward[row] <= -0.04
             np.testing.assert_allclose(observations[row, 1:3], [0, 1], atol=0.01)
             np.testing.assert_allclose(observations[row, 6:12], 0, atol=0.01)
         np.testing.assert_allclose(
@@ -183,7 +186,7 @@ def test_a_robot_that_is_down_for_half_a_second_is_stood_up():
     assert seen >= 4
 
 
-def test_being_stood_up_forgets_no_flip_and_no_turn_and_is_no_clean_start():
+def test_being_stood_up_forgets_no_flip_and_is_no_clean_start():
     flip = STAND + FLIGHT + STAND
     lying = "x" * 63
     assert play(flip + lying + STAND, in_the_air(flip + lying + STAND, 360))[1] == 1
@@ -248,11 +251,16 @@ def test_the_saved_state_holds_the_flight_under_way():
     one, two = make(8), make(8)
     one.reset(seed=4)
     two.reset(seed=5)
-    for _ in random_steps(one, 60):
+    assert any(stood_up(step[0]).any() for _, step in random_steps(one, 300))
+    for _ in random_steps(one, 30):
         pass
     np.testing.assert_array_equal(two.set_state(one.get_state()), one.task.observe())
+    helped = 0
     for (_, first), (_, second) in zip(
-        random_steps(one, 60, 1), random_steps(two, 60, 1), strict=True
+        random_steps(one, 300, 1), random_steps(two, 300, 1), strict=True
     ):
         np.testing.assert_array_equal(first[0], second[0])
         np.testing.assert_array_equal(first[1], second[1])
+        np.testing.assert_array_equal(first[4]["turns"], second[4]["turns"])
+        helped += stood_up(first[0]).sum()
+    assert helped

@@ -292,7 +292,10 @@ class PPOAgent:
         self.ppo.rollout_buffer.compute_returns_and_advantage(last, starts)
 
     def _revalue(self) -> None:
-        """Let the buffer hold what the critic says now, and the advantages that follow."""
+        """Let the buffer hold what the critic says now, and the advantages that follow.
+
+        What SB3 added to the rewards at time limits stays as the critic said it before.
+        """
         buffer = self.ppo.rollout_buffer
         with torch.no_grad():
             values = self.ppo.values(torch.as_tensor(buffer.observations).flatten(0, 1))

@@ -50,7 +50,7 @@ class Description:
     observation_space: Box
     action_space: Box | Discrete
     horizon: int
-    """Steps of an episode."""
+    """Most steps of an episode; all of them have as many unless training cuts them (`brief`)."""
     dt: float
     """Seconds of a step."""
     question: str
@@ -58,7 +58,7 @@ class Description:
 
 
 class Environments(Protocol):
-    """Environments whose episodes never end early, reset as soon as one is over."""
+    """Environments that show no end, only a time limit, and are reset as soon as it is reached."""
 
     count: int
     description: Description
@@ -156,13 +156,14 @@ class SeparateEnvironments:
                 "length; give one in steps with --horizon, for example --horizon 500"
             )
         inner = first.unwrapped
+        self.environments = [FixedHorizon(first, limit)]
         self.description = _describe(
-            name, FixedHorizon(first, limit).observation_space, first.action_space,
+            name, self.environments[0].observation_space, first.action_space,
             inner.metadata, limit, getattr(inner, "dt", None) or getattr(inner, "tau", None),
             clip_seconds,
         )  # fmt: skip
         wait = self.description.clip_steps if brief else None
-        self.environments = [FixedHorizon(first, limit, wait)]
+        self.environments[0].wait = wait
         self.environments += [FixedHorizon(_make(name), limit, wait) for _ in range(count - 1)]
         self.episodes = [0] * count
         self.actions: list[list[np.ndarray]] = [[] for _ in range(count)]
@@ -214,9 +215,9 @@ class SeparateEnvironments:
         if "rgb_array" not in self.environments[0].metadata.get("render_modes", []):
             raise UserError(f"{self.name} draws no pictures (its render_modes lack rgb_array)")
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame must not look for a screen
-        limit = self.description.horizon
+        limit, wait = self.description.horizon, self.environments[0].wait
         self.environments = [
-            FixedHorizon(_make(self.name, "rgb_array"), limit) for _ in range(self.count)
+            FixedHorizon(_make(self.name, "rgb_array"), limit, wait) for _ in range(self.count)
         ]
 
     def frame(self) -> np.ndarray:

@@ -72,7 +72,10 @@ class Episodes:
 def play(
     environments: Environments, policy: Policy | RandomPolicy, deterministic: bool = True
 ) -> Episodes:
-    """Play one episode in every environment, from its first reset to the horizon."""
+    """Play one episode in every environment, from its first reset to the horizon.
+
+    The environments are such as `fresh_environments` makes: none may be reset before the others.
+    """
     observations = environments.reset()
     returns, extras, reports = np.zeros(environments.count), [], {}
     for _ in range(environments.description.horizon):

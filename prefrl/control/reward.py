@@ -77,7 +77,7 @@ class RewardEnsemble(nn.Module):
 
         Args:
             observation_size: numbers in an observation.
-            action_space: discrete actions become one-hot.
+            action_space: discrete actions become one-hot, others come with their squares.
             config: size and views of the ensemble.
             seed: of the weights.
             network: your own; called once a member with the number of features, it returns a module
@@ -107,13 +107,13 @@ class RewardEnsemble(nn.Module):
         """Return the networks' raw inputs `[step, feature]`.
 
         Discrete actions become one-hot. Others come with their squares: what an effort costs is
-        even in the action, and a hidden layer does not learn that from a few dozen answers.
+        even in the action, and a hidden layer does not learn that from 200 answers.
         """
         parts = [observations.reshape(len(observations), -1)]
         if isinstance(self.action_space, Discrete):
             parts += [np.eye(int(self.action_space.n), dtype=np.float32)[actions.astype(np.int64)]]
         else:
-            flat = actions.reshape(len(actions), -1)
+            flat = actions.reshape(len(actions), -1).astype(np.float32)
             parts += [flat, np.square(flat)]
         return torch.as_tensor(np.concatenate(parts, axis=1, dtype=np.float32))
 
