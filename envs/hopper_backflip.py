@@ -31,14 +31,12 @@ TURN_PAID_RAD = 2 * math.pi  # from here on the pay grows no more
 TURN_END_RAD = 2.5 * math.pi  # from here on turning earns nothing
 LOW_HEIGHT_M, HEIGHT_RANGE_M, LOW_PAY = 0.6, 1.0, 0.5  # the pay is 0.5 at 0.6 m, 1.5 at 1.6 m
 DIRTY_SHARE = 0.1  # of the pay, in a flight that did not leave the foot cleanly
-DOWN_COST = 0.05  # lying, or leaving the floor again without having stood
+CONTACT_COST = 0.1  # any part but the foot touches
 UNWIND_COST = 1.0  # forward spin on the floor, in the unit of the pay: turning back is no progress
 LANDING_SECONDS = 0.3  # for how long a landing is judged
 LANDING_PAY = 6.0  # upright, until another part touches, after a full turn
 LANDING_FROM_RAD = math.pi  # a landing counts for more from here to a full turn
 LYING_HEIGHT_M, STANDING_HEIGHT_M = 0.2, 1.0  # the torso's, for uprightness
-
-DOWN_SECONDS = 0.5  # a robot that has been down for so long is stood up
 
 # The observation.
 VELOCITY_LIMIT = 20.0
@@ -66,7 +64,6 @@ class FlightTracker:
             "landing_left": np.zeros(count),  # steps for which its landing is judged
             "crashed": np.zeros(count),  # whether another part has touched since that landing
             "flip_steps": np.zeros(count),  # steps since the landing of a flip not yet counted
-            "down_steps": np.zeros(count),  # for how long it has been down
             "clean_flips": np.zeros(count),
         }
 
@@ -75,17 +72,10 @@ class FlightTracker:
         """Whether nothing touched the floor in the last step, bool `[count]`."""
         return (self.memory["foot"] == 0) & (self.memory["other"] == 0)
 
-    @property
-    def down(self) -> np.ndarray:
-        """Whether it has fallen and not stood on its foot since, bool `[count]`."""
-        m = self.memory
-        standing = (m["foot"] > 0) & (m["clear_steps"] >= self.clean_steps)
-        return ~standing & ~(self.flying & (m["clean_takeoff"] > 0))
-
     def clear(self, rows: np.ndarray) -> None:
-        """Start as if the robot had been standing on its foot; what was counted stays."""
-        for name in self.memory.keys() - {"clean_flips", "turns"}:
-            self.memory[name][rows] = 0.0
+        """Start an episode: as if the robot had been standing on its foot."""
+        for array in self.memory.values():
+            array[rows] = 0.0
         self.memory["foot"][rows] = 1.0
         self.memory["clear_steps"][rows] = self.clean_steps
 
@@ -112,7 +102,6 @@ class FlightTracker:
         m["clean_takeoff"] *= flying
         m["clear_steps"] = np.where(other, 0.0, np.minimum(m["clear_steps"] + 1, self.clean_steps))
         m["foot"], m["other"] = foot.astype(np.float64), other.astype(np.float64)
-        m["down_steps"] = np.where(self.down, m["down_steps"] + 1, 0.0)
 
     def _take_off(self, takeoff: np.ndarray, torso: np.ndarray, body: np.ndarray) -> None:
         """Begin a flight where `takeoff`; the memory is still that of the last contact."""
@@ -153,31 +142,24 @@ class FlightTracker:
 class HopperBackflip(Task):
     """A planar one-legged robot does backflips: off its foot, backward through the air, onto it.
 
-    A robot that has been down for half a second is stood up on its foot where it is, so an episode
-    holds several attempts instead of one and a long time on the floor. Down means that another part
-    than the foot has touched and the robot has not since been on its foot with nothing else
-    touching for 0.1 s, which holds after being stood up, too: no flip is counted from a take-off
-    within that time.
-
-    Observation `[21]`, as it is after the step: 0 height of the torso (m); 1, 2 sine and cosine of
+    Observation `[20]`, as it is after the step: 0 height of the torso (m); 1, 2 sine and cosine of
     its angle (0 upright, forward positive); 3-5 angles of hip, knee and ankle (rad); 6-11
     velocities of x, z (m/s), torso, hip, knee and ankle (rad/s), clipped to ±20; 12 whether the
     foot touched the floor during the step; 13 whether any other part did; 14 time since another
-    part did or the robot was stood up, as a share of 0.1 s, at most 1; 15 how far the whole body
-    has turned backward in the flight under way, in half turns clipped to [-1, 4], 0 on the floor;
-    16 whether that flight left the foot cleanly; 17 how much the landing being judged counts (0
-    none, 1 after a full turn) while only the foot has touched; 18 the same once another part has;
-    19 the share of its time that is left; 20 how long the robot has been down, as a share of 0.5 s.
-    Action `[3]`: torques of hip, knee and ankle in [-1, 1].
+    part did, as a share of 0.1 s, at most 1; 15 how far the whole body has turned backward in the
+    flight under way, in half turns clipped to [-1, 4], 0 on the floor; 16 whether that flight left
+    the foot cleanly; 17 how much the landing being judged counts (0 none, 1 after a full turn)
+    while only the foot has touched; 18 the same once another part has; 19 the share of its time
+    that is left. Action `[3]`: torques of hip, knee and ankle in [-1, 1].
 
-    Reward, per step, a function of that observation (as it is before the robot is stood up). In a
-    flight it pays the backward spin of the whole body (mean of torso, thigh and leg), the more the
-    further the body has turned since take-off and the higher it is, so that rocking to and fro
-    earns almost nothing and one full turn a lot; a flight that did not leave the foot cleanly earns
-    a tenth. Turning forward again on the floor costs, or a jump onto the back and a roll forward
-    would pay for ever. For 0.3 s after a clean flight of more than half a turn, being upright pays
-    until another part touches, the more the nearer to upright and the more the flight turned beyond
-    a half. Being down always costs a little.
+    Reward, per step, a function of that observation. In a flight it pays the backward spin of the
+    whole body (mean of torso, thigh and leg), the more the further the body has turned since
+    take-off and the higher it is, so that rocking to and fro earns almost nothing and one full
+    turn a lot; a flight that did not leave the foot cleanly earns a tenth. Turning forward again on
+    the floor costs, or a jump onto the back and a roll forward would pay for ever. For 0.3 s after
+    a clean flight of more than half a turn, being upright pays until another part touches, the more
+    the nearer to upright and the more the flight turned beyond a half. Touching with another part
+    always costs a little.
 
     A clean flip is a flight (nothing touches the floor) from the foot to the foot in which the
     torso turns backward by at least 270° between the last step with contact before it and its own
@@ -186,8 +168,7 @@ class HopperBackflip(Task):
     substep (2 ms) behind the state. An episode starts as if the robot had long stood on its foot.
 
     `info`: `clean_flips`, the clean flips of the episode so far; `turns`, net backward turns of the
-    torso so far, on the floor or not, being stood up excepted. An episode is always 500 steps
-    (4 s).
+    torso since upright, on the floor or not. An episode is always 500 steps (4 s).
 
     Version History:
         v0: first version.
@@ -212,12 +193,10 @@ class HopperBackflip(Task):
             landing_steps = round(LANDING_SECONDS / self.dt)
             self.tracker = FlightTracker(self.count, clean_steps, landing_steps)
             self.memory = self.tracker.memory
-            self.memory["turns"] = np.zeros(self.count)  # net, backward, until last stood up
         self.tracker.clear(rows)
-        self.memory["clean_flips"][rows] = self.memory["turns"][rows] = 0.0
 
     def observe(self) -> np.ndarray:
-        """Return pose, velocities and what the tracker knows, `[count, 21]`."""
+        """Return pose, velocities and what the tracker knows, `[count, 20]`."""
         m, tracker, angle = self.memory, self.tracker, self.qpos[:, 2]
         pose = [self.qpos[:, 1], np.sin(angle), np.cos(angle), *self.qpos[:, 3:].T]
         flight = [
@@ -228,7 +207,6 @@ class HopperBackflip(Task):
             m["clean_takeoff"],
             *tracker.landing_weights(),
             m["landing_left"] / tracker.landing_steps,
-            m["down_steps"] * self.dt / DOWN_SECONDS,
         ]
         return np.stack([*pose, *self._velocity().T, *flight], axis=1)
 
@@ -242,23 +220,9 @@ class HopperBackflip(Task):
             (before[:, 2], self.qpos[:, 2]),
             (body_mean(before[:, 2:]), body_mean(self.qpos[:, 2:])),
         )
-        reward = self._flight_pay() + self._landing_pay() - DOWN_COST * self.tracker.down
-        turns = self.memory["turns"] - self.qpos[:, 2] / (2 * math.pi)
-        report = {"clean_flips": self.memory["clean_flips"].copy(), "turns": turns}
-        self._stand_up(np.flatnonzero(self.memory["down_steps"] >= DOWN_SECONDS / self.dt))
-        return reward, report
-
-    def _stand_up(self, rows: np.ndarray) -> None:
-        """Put these robots on their foot, where they are, at rest."""
-        if not len(rows):
-            return
-        x, turned = self.qpos[rows, 0], -self.qpos[rows, 2] / (2 * math.pi)
-        self.place(rows)
-        self.qpos[rows, 0] += x
-        self.batch.forward(rows)
-        self.tracker.clear(rows)
-        self.memory["clear_steps"][rows] = 0.0  # it lay there a moment ago
-        self.memory["turns"][rows] += turned
+        reward = self._flight_pay() + self._landing_pay() - CONTACT_COST * self.memory["other"]
+        flips, turns = self.memory["clean_flips"].copy(), -self.qpos[:, 2] / (2 * math.pi)
+        return reward, {"clean_flips": flips, "turns": turns}
 
     def _velocity(self) -> np.ndarray:
         return np.clip(self.qvel, -VELOCITY_LIMIT, VELOCITY_LIMIT)

@@ -43,6 +43,9 @@ class PPOConfig:
     """Start both networks with orthogonal weights."""
     log_std_init: float = 0.0
     """Logarithm of the first action noise (continuous actions)."""
+    sde_sample_freq: int = 0
+    """Steps between two draws of the exploration noise, which is then a function of the state
+    (gSDE, arXiv 2005.05719): pushes instead of a tremble. 0 draws independent noise every step."""
     value_warmup_epochs: int = 5
     """Passes of the critic over the first rollout after the reward has changed."""
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Discrete
 from torch import nn
 
 from prefrl.checkpoint import from_bytes, to_bytes
@@ -188,6 +189,10 @@ def check(experiment: Experiment) -> None:
         if value is not None and not 0 < value < math.inf:
             kind = "finite number" if isinstance(value, float) else "whole number"
             raise UserError(f"--{name} is {value}; expected a {kind} above 0")
+    if ppo.sde_sample_freq < 0:
+        raise UserError(
+            f"--ppo.sde-sample-freq is {ppo.sde_sample_freq}; expected a number of steps, or 0"
+        )
     if not 0 <= ppo.gamma < 1:
         raise UserError(f"--ppo.gamma is {ppo.gamma}; expected from 0 to less than 1")
     if not 0 < experiment.query.first_share <= 1:
@@ -234,6 +239,11 @@ def _build(experiment: Experiment, teacher: Preference | None, network: Network 
             f"s, but an episode of {experiment.env} has {description.horizon}; choose "
             f"--query.clip-seconds between {description.dt:g} and "
             f"{description.horizon * description.dt:g}"
+        )
+    if experiment.ppo.sde_sample_freq and isinstance(description.action_space, Discrete):
+        raise UserError(
+            f"{experiment.env} has discrete actions, which --ppo.sde-sample-freq cannot explore; "
+            "leave it at 0"
         )
     if experiment.reward == "learned":
         _check_rounds_hold_clips(experiment, description)

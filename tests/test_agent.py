@@ -4,6 +4,7 @@ import math
 import random
 import tempfile
 from concurrent.futures import Future
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -185,14 +186,16 @@ def test_truncation_bootstraps_with_the_value_of_the_true_last_observation(name)
     assert (buffer.advantages[end - 1] != buffer.rewards[end - 1] - buffer.values[end - 1]).all()
 
 
+@pytest.mark.parametrize("sde_sample_freq", [0, 5])
 @both_ways
-def test_a_saved_agent_continues_to_the_bit(name):
-    straight, killed = make_agent(name), make_agent(name)
+def test_a_saved_agent_continues_to_the_bit(name, sde_sample_freq):
+    config = replace(SMALL, sde_sample_freq=sde_sample_freq)
+    straight, killed = make_agent(name, config=config), make_agent(name, config=config)
     for agent in (straight, killed):
         agent.explore(ROLLOUT)
         train(agent, 1)
     data = to_bytes(killed.state_dict())
-    resumed = make_agent(name, seed=99, threads=2)
+    resumed = make_agent(name, seed=99, threads=2, config=config)
     train(resumed, 1, steps=ROLLOUT)  # has a past of its own
     resumed.load_state_dict(from_bytes(data))
     assert_same(through_bytes(straight), through_bytes(resumed))

@@ -397,6 +397,11 @@ def test_steps_overrun_by_half_a_rollout_at_most(steps, rounds_, tmp_path):
         ({"query": QueryConfig(clip_seconds=0)}, r"--query.clip-seconds is 0"),
         ({"query": QueryConfig(clip_seconds=math.inf)}, r"clip-seconds is inf; .* finite number"),
         ({"query": QueryConfig(clip_seconds=math.nan)}, r"--query.clip-seconds is nan"),
+        ({"ppo": PPOConfig(n_steps=16, sde_sample_freq=-1)}, r"--ppo.sde-sample-freq is -1"),
+        (
+            {"env": "CartPole-v1", "ppo": PPOConfig(n_steps=16, sde_sample_freq=4)},
+            r"CartPole-v1 has discrete actions, which --ppo.sde-sample-freq cannot explore",
+        ),
         ({"query": QueryConfig(clip_seconds=0.01)}, r"a clip of 0.01 s lasts 0 steps"),
         ({"ppo": PPOConfig(n_steps=0)}, r"--ppo.n-steps is 0"),
         ({"ppo": PPOConfig(n_steps=16, batch_size=0)}, r"--ppo.batch-size is 0"),

@@ -1,5 +1,7 @@
 """A trained policy by itself, and what it achieves."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,24 @@ def test_policy_acts_as_the_agent_that_it_came_from():
     np.testing.assert_allclose(policy.predict(raw[0]), mode[0], rtol=1e-5, atol=1e-7)
     sampled = policy.predict(raw, deterministic=False)
     assert (sampled != mode).all() and np.abs(sampled).max() <= 1
+
+
+def test_state_dependent_noise_lasts_for_some_steps_and_has_the_spread_that_was_learned():
+    config = replace(SMALL, sde_sample_freq=3, log_std_init=-0.5)
+    agent = PPOAgent(environments(count=512), replace(config, n_steps=2), 0, 10**5)
+    policy = Policy(environments(count=1).description, config, agent.state_dict())
+    raw = np.tile(np.array([0.3, -0.2, 0.0]), (512, 1))
+    mode = policy.predict(raw)
+    noise = np.array([policy.predict(raw, deterministic=False) - mode for _ in range(6)])
+    np.testing.assert_array_equal(noise[0], noise[2])
+    np.testing.assert_array_equal(noise[3], noise[5])
+    assert (noise[0] != noise[3]).all()
+    assert np.ptp(noise[0]) > 0, "every environment has noise of its own"
+    seen = torch.as_tensor(agent.environments.normalise(raw[:1]))
+    with torch.no_grad():
+        spread = agent.ppo.policy.get_distribution(seen).distribution.stddev.item()
+    inside = np.abs(noise[0] + mode) < 1  # not clipped
+    assert np.mean(np.abs(noise[0][inside]) < spread) == pytest.approx(0.68, abs=0.12)
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "prefrl/HalfCheetah-v0"])

@@ -34,14 +34,20 @@ class Policy:
             Box(-OBSERVATION_CLIP, OBSERVATION_CLIP, description.observation_space.shape),
             description.action_space,
             lambda _: config.learning_rate,
+            use_sde=config.sde_sample_freq > 0,
             **policy_options(config),
         )
         self.network.load_state_dict(state["policy"])
         self.network.set_training_mode(False)
+        self.sde_sample_freq, self.samples = config.sde_sample_freq, 0
 
     def predict(self, observations: np.ndarray, deterministic: bool = True) -> np.ndarray:
         """Return the actions for observations `[…, feature]`; the mode, or a sample."""
         seen = normalise(observations, self.mean, self.variance)
+        if self.sde_sample_freq and not deterministic:
+            if self.samples % self.sde_sample_freq == 0:
+                self.network.reset_noise(len(np.atleast_2d(seen)))
+            self.samples += 1
         return self.network.predict(seen, deterministic=deterministic)[0]
 
 

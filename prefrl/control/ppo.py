@@ -137,6 +137,8 @@ def make_ppo(environments: VecEnv, config: PPOConfig, seed: int) -> SideBySidePP
         clip_range=config.clip_range,
         ent_coef=config.ent_coef,
         max_grad_norm=config.max_grad_norm,
+        use_sde=config.sde_sample_freq > 0,
+        sde_sample_freq=config.sde_sample_freq,
         seed=None,  # SB3 would reseed the generators of numpy and Python, which are the caller's
         device="cpu",
         policy_kwargs=policy_options(config),
