@@ -99,6 +99,8 @@ class Task:
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the reward `[count]` of the step just made, and numbers to report.
 
+        It may move the simulations afterwards, as a person would who sets a robot on its feet.
+
         Args:
             action: as given by the caller, `[count, nu]`.
             before: `qpos` before the step, `[count, nq]`.
@@ -111,11 +113,15 @@ class Task:
 
     def reset(self, rows: np.ndarray) -> None:
         """Start a new episode in these rows, each drawn from its row's generator."""
+        self.place(rows)
+        self.clear(rows)
+
+    def place(self, rows: np.ndarray) -> None:
+        """Put these simulations into initial states, each drawn from its row's generator."""
         self.batch.reset(rows, stage=0)
         for row in rows:
             self.qpos[row], self.qvel[row] = self.initial_state(self.generators[row])
         self.batch.forward(rows)
-        self.clear(rows)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Advance every simulation by one control step.

@@ -31,12 +31,14 @@ TURN_PAID_RAD = 2 * math.pi  # from here on the pay grows no more
 TURN_END_RAD = 2.5 * math.pi  # from here on turning earns nothing
 LOW_HEIGHT_M, HEIGHT_RANGE_M, LOW_PAY = 0.6, 1.0, 0.5  # the pay is 0.5 at 0.6 m, 1.5 at 1.6 m
 DIRTY_SHARE = 0.1  # of the pay, in a flight that did not leave the foot cleanly
-CONTACT_COST = 0.1  # any part but the foot touches
+DOWN_COST = 0.05  # lying, or leaving the floor again without having stood
 UNWIND_COST = 1.0  # forward spin on the floor, in the unit of the pay: turning back is no progress
 LANDING_SECONDS = 0.3  # for how long a landing is judged
 LANDING_PAY = 6.0  # upright, until another part touches, after a full turn
 LANDING_FROM_RAD = math.pi  # a landing counts for more from here to a full turn
 LYING_HEIGHT_M, STANDING_HEIGHT_M = 0.2, 1.0  # the torso's, for uprightness
+
+DOWN_SECONDS = 0.5  # a robot that has been down for so long is stood up
 
 # The observation.
 VELOCITY_LIMIT = 20.0
@@ -56,6 +58,8 @@ class FlightTracker:
             "other": np.zeros(count),  # whether another part did
             "clear_steps": np.zeros(count),  # steps without other contact, at most clean_steps
             "clean_takeoff": np.zeros(count),  # whether the flight under way left the foot cleanly
+            "hasty": np.zeros(count),  # whether it did so too soon after being stood up to count
+            "stood_steps": np.zeros(count),  # since it was last stood up, at most clean_steps
             "torso_start": np.zeros(count),  # angles at the last take-off, rad
             "body_start": np.zeros(count),
             "torso_turn": np.zeros(count),  # backward turn in the flight under way, rad
@@ -64,6 +68,7 @@ class FlightTracker:
             "landing_left": np.zeros(count),  # steps for which its landing is judged
             "crashed": np.zeros(count),  # whether another part has touched since that landing
             "flip_steps": np.zeros(count),  # steps since the landing of a flip not yet counted
+            "down_steps": np.zeros(count),  # for how long it has been down
             "clean_flips": np.zeros(count),
         }
 
@@ -72,12 +77,20 @@ class FlightTracker:
         """Whether nothing touched the floor in the last step, bool `[count]`."""
         return (self.memory["foot"] == 0) & (self.memory["other"] == 0)
 
+    @property
+    def down(self) -> np.ndarray:
+        """Whether it has fallen and not stood on its foot since, bool `[count]`."""
+        m = self.memory
+        standing = (m["foot"] > 0) & (m["clear_steps"] >= self.clean_steps)
+        return ~standing & ~(self.flying & (m["clean_takeoff"] > 0))
+
     def clear(self, rows: np.ndarray) -> None:
-        """Start an episode: as if the robot had been standing on its foot."""
-        for array in self.memory.values():
-            array[rows] = 0.0
+        """Start as if the robot had been standing on its foot; what was counted stays."""
+        for name in self.memory.keys() - {"clean_flips", "turns"}:
+            self.memory[name][rows] = 0.0
         self.memory["foot"][rows] = 1.0
         self.memory["clear_steps"][rows] = self.clean_steps
+        self.memory["stood_steps"][rows] = self.clean_steps
 
     def step(
         self,
@@ -101,7 +114,9 @@ class FlightTracker:
         m["body_turn"] = np.where(flying, m["body_start"] - body[1], 0.0)
         m["clean_takeoff"] *= flying
         m["clear_steps"] = np.where(other, 0.0, np.minimum(m["clear_steps"] + 1, self.clean_steps))
+        m["stood_steps"] = np.minimum(m["stood_steps"] + 1, self.clean_steps)
         m["foot"], m["other"] = foot.astype(np.float64), other.astype(np.float64)
+        m["down_steps"] = np.where(self.down, m["down_steps"] + 1, 0.0)
 
     def _take_off(self, takeoff: np.ndarray, torso: np.ndarray, body: np.ndarray) -> None:
         """Begin a flight where `takeoff`; the memory is still that of the last contact."""
@@ -109,6 +124,7 @@ class FlightTracker:
         m["torso_start"][takeoff], m["body_start"][takeoff] = torso[takeoff], body[takeoff]
         clean = (m["foot"] > 0) & (m["clear_steps"] >= self.clean_steps)
         m["clean_takeoff"][takeoff] = clean[takeoff]
+        m["hasty"][takeoff] = m["stood_steps"][takeoff] < self.clean_steps
 
     def _land(self, landing: np.ndarray, foot: np.ndarray, other: np.ndarray) -> None:
         """End the flight where `landing`; the memory is still that of its last step."""
@@ -119,7 +135,8 @@ class FlightTracker:
         m["clean_flips"] += counted
         m["flip_steps"][counted] = 0.0
         clean = landing & (m["clean_takeoff"] > 0)
-        m["flip_steps"][clean & foot & ~other & (m["torso_turn"] >= FLIP_RAD)] = 1.0
+        flip = clean & foot & ~other & (m["hasty"] == 0) & (m["torso_turn"] >= FLIP_RAD)
+        m["flip_steps"][flip] = 1.0
         judged = clean & (m["body_turn"] > LANDING_FROM_RAD)
         m["landing_left"] = np.maximum(m["landing_left"] - 1, 0.0)
         m["landing_left"][judged] = self.landing_steps
@@ -142,7 +159,12 @@ class FlightTracker:
 class HopperBackflip(Task):
     """A planar one-legged robot does backflips: off its foot, backward through the air, onto it.
 
-    Observation `[20]`, as it is after the step: 0 height of the torso (m); 1, 2 sine and cosine of
+    A robot that has been down for half a second is stood up on its foot where it is, so an episode
+    holds several attempts instead of one and a long time on the floor. Down means that another part
+    than the foot has touched and the robot has not since been on its foot with nothing else
+    touching for 0.1 s. No flip is counted from a take-off within 0.1 s of being stood up.
+
+    Observation `[21]`, as it is after the step: 0 height of the torso (m); 1, 2 sine and cosine of
     its angle (0 upright, forward positive); 3-5 angles of hip, knee and ankle (rad); 6-11
     velocities of x, z (m/s), torso, hip, knee and ankle (rad/s), clipped to ±20; 12 whether the
     foot touched the floor during the step; 13 whether any other part did; 14 time since another
@@ -150,16 +172,17 @@ class HopperBackflip(Task):
     flight under way, in half turns clipped to [-1, 4], 0 on the floor; 16 whether that flight left
     the foot cleanly; 17 how much the landing being judged counts (0 none, 1 after a full turn)
     while only the foot has touched; 18 the same once another part has; 19 the share of its time
-    that is left. Action `[3]`: torques of hip, knee and ankle in [-1, 1].
+    that is left; 20 how long the robot has been down, as a share of 0.5 s. Action `[3]`: torques of
+    hip, knee and ankle in [-1, 1].
 
-    Reward, per step, a function of that observation. In a flight it pays the backward spin of the
-    whole body (mean of torso, thigh and leg), the more the further the body has turned since
-    take-off and the higher it is, so that rocking to and fro earns almost nothing and one full
-    turn a lot; a flight that did not leave the foot cleanly earns a tenth. Turning forward again on
-    the floor costs, or a jump onto the back and a roll forward would pay for ever. For 0.3 s after
-    a clean flight of more than half a turn, being upright pays until another part touches, the more
-    the nearer to upright and the more the flight turned beyond a half. Touching with another part
-    always costs a little.
+    Reward, per step, a function of that observation (as it is before the robot is stood up). In a
+    flight it pays the backward spin of the whole body (mean of torso, thigh and leg), the more the
+    further the body has turned since take-off and the higher it is, so that rocking to and fro
+    earns almost nothing and one full turn a lot; a flight that did not leave the foot cleanly earns
+    a tenth. Turning forward again on the floor costs, or a jump onto the back and a roll forward
+    would pay for ever. For 0.3 s after a clean flight of more than half a turn, being upright pays
+    until another part touches, the more the nearer to upright and the more the flight turned beyond
+    a half. Being down always costs a little.
 
     A clean flip is a flight (nothing touches the floor) from the foot to the foot in which the
     torso turns backward by at least 270° between the last step with contact before it and its own
@@ -168,7 +191,8 @@ class HopperBackflip(Task):
     substep (2 ms) behind the state. An episode starts as if the robot had long stood on its foot.
 
     `info`: `clean_flips`, the clean flips of the episode so far; `turns`, net backward turns of the
-    torso since upright, on the floor or not. An episode is always 500 steps (4 s).
+    torso so far, on the floor or not, being stood up excepted. An episode is always 500 steps
+    (4 s).
 
     Version History:
         v0: first version.
@@ -193,10 +217,12 @@ class HopperBackflip(Task):
             landing_steps = round(LANDING_SECONDS / self.dt)
             self.tracker = FlightTracker(self.count, clean_steps, landing_steps)
             self.memory = self.tracker.memory
+            self.memory["turns"] = np.zeros(self.count)  # net, backward, until last stood up
         self.tracker.clear(rows)
+        self.memory["clean_flips"][rows] = self.memory["turns"][rows] = 0.0
 
     def observe(self) -> np.ndarray:
-        """Return pose, velocities and what the tracker knows, `[count, 20]`."""
+        """Return pose, velocities and what the tracker knows, `[count, 21]`."""
         m, tracker, angle = self.memory, self.tracker, self.qpos[:, 2]
         pose = [self.qpos[:, 1], np.sin(angle), np.cos(angle), *self.qpos[:, 3:].T]
         flight = [
@@ -207,6 +233,7 @@ class HopperBackflip(Task):
             m["clean_takeoff"],
             *tracker.landing_weights(),
             m["landing_left"] / tracker.landing_steps,
+            m["down_steps"] * self.dt / DOWN_SECONDS,
         ]
         return np.stack([*pose, *self._velocity().T, *flight], axis=1)
 
@@ -220,9 +247,23 @@ class HopperBackflip(Task):
             (before[:, 2], self.qpos[:, 2]),
             (body_mean(before[:, 2:]), body_mean(self.qpos[:, 2:])),
         )
-        reward = self._flight_pay() + self._landing_pay() - CONTACT_COST * self.memory["other"]
-        flips, turns = self.memory["clean_flips"].copy(), -self.qpos[:, 2] / (2 * math.pi)
-        return reward, {"clean_flips": flips, "turns": turns}
+        reward = self._flight_pay() + self._landing_pay() - DOWN_COST * self.tracker.down
+        turns = self.memory["turns"] - self.qpos[:, 2] / (2 * math.pi)
+        report = {"clean_flips": self.memory["clean_flips"].copy(), "turns": turns}
+        self._stand_up(np.flatnonzero(self.memory["down_steps"] >= DOWN_SECONDS / self.dt))
+        return reward, report
+
+    def _stand_up(self, rows: np.ndarray) -> None:
+        """Put these robots on their foot, where they are, at rest."""
+        if not len(rows):
+            return
+        x, turned = self.qpos[rows, 0], -self.qpos[rows, 2] / (2 * math.pi)
+        self.place(rows)
+        self.qpos[rows, 0] += x
+        self.batch.forward(rows)
+        self.tracker.clear(rows)
+        self.memory["stood_steps"][rows] = 0.0
+        self.memory["turns"][rows] += turned
 
     def _velocity(self) -> np.ndarray:
         return np.clip(self.qvel, -VELOCITY_LIMIT, VELOCITY_LIMIT)

@@ -37,7 +37,7 @@ PRESETS = {
             steps=2_000_000,
             rounds=66,
             ppo=PPOConfig(
-                learning_rate=5e-4, gamma=0.995, ent_coef=6e-3, sde_sample_freq=8, log_std_init=-1.5
+                learning_rate=5e-4, gamma=0.995, ent_coef=6e-3, sde_sample_freq=16, log_std_init=-1
             ),
             query=QueryConfig(first_share=0.1, decay_steps=1e5),
         ),

@@ -11,6 +11,7 @@ DT = 0.008
 STAND = "f" * 20
 FLIGHT = "." * 60
 FOOT, OTHER, CLEAR, TURN, CLEAN, SOUND = range(12, 18)  # where they are in the observation
+DOWN = 20
 GEOMS = {"foot": 0, "leg": 1, "thigh": 2, "torso": 3}
 
 
@@ -26,7 +27,13 @@ def expected_reward(o):
     pay *= (0.5 + np.clip(o[:, 0] - 0.6, 0, 1)) * np.where(o[:, CLEAN] > 0, 1, 0.1)
     upright = (1 + o[:, 2]) / 2 * np.clip((o[:, 0] - 0.2) / 0.8, 0, 1)
     pay = np.where(flying, pay, np.minimum(np.clip(spin, -12, 12) / 8, 0))
-    return pay + 6 * upright * o[:, SOUND] - 0.1 * o[:, OTHER]
+    down = ~((o[:, FOOT] > 0) & (o[:, CLEAR] >= 1)) & ~(flying & (o[:, CLEAN] > 0))
+    return pay + 6 * upright * o[:, SOUND] - 0.05 * down
+
+
+def stood_up(environments):
+    """Tell whose robot was stood up in the step just made, bool `[env]`."""
+    return environments.task.memory["stood_steps"] == 0
 
 
 def play(contacts, degrees, part="torso"):
@@ -50,7 +57,8 @@ def play(contacts, degrees, part="torso"):
         task.sensors[:, -1, GEOMS["foot"]] = contact in "fb"
         task.sensors[:, 0, GEOMS[part]] = contact in "xb"
         reward, info = task.evaluate(np.zeros((1, 3)), before)
-        np.testing.assert_allclose(reward, expected_reward(task.observe()), atol=1e-9)
+        if not stood_up(environments):
+            np.testing.assert_allclose(reward, expected_reward(task.observe()), atol=1e-9)
         rewards.append(reward[0])
     return np.array(rewards), info["clean_flips"][0]
 
@@ -148,8 +156,44 @@ def random_steps(environments, steps, seed=0):
 def test_the_reward_is_a_function_of_the_observation():
     environments = make(16, max_episode_steps=1000)
     environments.reset(seed=1)
+    helped = 0
     for _, (observations, reward, *_) in random_steps(environments, 300):
-        np.testing.assert_allclose(reward, expected_reward(observations), atol=1e-9)
+        same = ~stood_up(environments)
+        helped += (~same).sum()
+        np.testing.assert_allclose(reward[same], expected_reward(observations)[same], atol=1e-9)
+    assert 0 < helped < 300
+
+
+def test_a_robot_that_is_down_for_half_a_second_is_stood_up():
+    environments = make(4)
+    environments.reset(seed=6)
+    down, before, seen, turns = np.zeros(4), environments.qpos.copy(), 0, np.zeros(4)
+    for _, (observations, reward, *_, info) in random_steps(environments, 400):
+        assert np.abs(info["turns"] - turns).max() < 0.05
+        turns = info["turns"]
+        for row in np.flatnonzero(stood_up(environments)):
+            seen += 1
+            assert down[row] == 62 and observations[row, DOWN] == 0
+            assert abs(environments.qpos[row, 0] - before[row, 0]) < 0.2  # where it lay
+            assert reward[row] <= -0.04
+            np.testing.assert_allclose(observations[row, 1:3], [0, 1], atol=0.01)
+            np.testing.assert_allclose(observations[row, 6:12], 0, atol=0.01)
+        np.testing.assert_allclose(
+            observations[:, DOWN] * 62.5, (down + 1) * (observations[:, DOWN] > 0)
+        )
+        down, before = observations[:, DOWN] * 62.5, environments.qpos.copy()
+        assert not info["clean_flips"].any()
+    assert seen >= 4
+
+
+def test_being_stood_up_forgets_no_flip_and_is_no_clean_start():
+    flip = STAND + FLIGHT + STAND
+    lying = "x" * 63
+    assert play(flip + lying + STAND, in_the_air(flip + lying + STAND, 360))[1] == 1
+    twice = flip + lying + "f" * 13 + FLIGHT + STAND
+    assert play(twice, in_the_air(twice, 720))[1] == 2
+    hasty = flip + lying + "f" * 12 + FLIGHT + STAND
+    assert play(hasty, in_the_air(hasty, 720))[1] == 1
 
 
 def test_a_landing_pays_until_another_part_touches():
@@ -158,7 +202,7 @@ def test_a_landing_pays_until_another_part_touches():
     crash = play(landed + "ffx" + "f" * 37, in_the_air(landed + "f" * 40, 360))[0][len(landed) :]
     assert (whole[:37] > 3).all() and (np.abs(whole[38:]) < 1e-9).all()
     np.testing.assert_allclose(crash[:2], whole[:2])
-    assert abs(crash[2] + 0.1) < 1e-9 and (np.abs(crash[3:]) < 1e-9).all()
+    np.testing.assert_allclose(crash[2:], [-0.05] * 13 + [0] * 25, atol=1e-9)
 
 
 def test_contacts_are_those_of_every_substep():
@@ -166,8 +210,13 @@ def test_contacts_are_those_of_every_substep():
     environments.reset(seed=2)
     model, task = environments.model, environments.task
     data, probe = mujoco.MjData(model), mujoco.MjData(model)
-    data.qpos[:], data.qvel[:] = task.qpos[0], task.qvel[0]
-    mujoco.mj_forward(model, data)
+
+    def start():
+        mujoco.mj_resetData(model, data)
+        data.qpos[:], data.qvel[:] = task.qpos[0], task.qvel[0]
+        mujoco.mj_forward(model, data)
+
+    start()
     seen = set()
     for action, (observations, *_) in random_steps(environments, 500):
         names, data.ctrl[:] = set(), action[0]
@@ -177,6 +226,9 @@ def test_contacts_are_those_of_every_substep():
             for contact in probe.contact:
                 names |= {model.geom(int(geom)).name for geom in contact.geom}
             mujoco.mj_step(model, data)
+        if stood_up(environments)[0]:
+            start()
+            continue
         names.discard("floor")
         expected = ("foot_geom" in names, bool(names - {"foot_geom"}))
         assert (observations[0, FOOT], observations[0, OTHER]) == expected
@@ -189,7 +241,9 @@ def test_a_new_episode_remembers_nothing():
     environments.reset(seed=3)
     steps = [step for _, step in random_steps(environments, 100)]
     observations = steps[-1][0]
-    np.testing.assert_array_equal(observations[:, 12:], np.tile([1, 0, 1, 0, 0, 0, 0, 0], (4, 1)))
+    np.testing.assert_array_equal(
+        observations[:, 12:], np.tile([1, 0, 1, 0, 0, 0, 0, 0, 0], (4, 1))
+    )
     assert not environments.task.memory["clean_flips"].any()
 
 
@@ -197,11 +251,16 @@ def test_the_saved_state_holds_the_flight_under_way():
     one, two = make(8), make(8)
     one.reset(seed=4)
     two.reset(seed=5)
-    for _ in random_steps(one, 60):
+    assert any(stood_up(one).any() for _ in random_steps(one, 300))
+    for _ in random_steps(one, 30):
         pass
     np.testing.assert_array_equal(two.set_state(one.get_state()), one.task.observe())
+    helped = 0
     for (_, first), (_, second) in zip(
-        random_steps(one, 60, 1), random_steps(two, 60, 1), strict=True
+        random_steps(one, 300, 1), random_steps(two, 300, 1), strict=True
     ):
         np.testing.assert_array_equal(first[0], second[0])
         np.testing.assert_array_equal(first[1], second[1])
+        np.testing.assert_array_equal(first[4]["turns"], second[4]["turns"])
+        helped += stood_up(one).sum()
+    assert helped
