@@ -39,7 +39,7 @@ PRESETS = {
             ppo=PPOConfig(
                 learning_rate=5e-4, gamma=0.995, ent_coef=6e-3, sde_sample_freq=16, log_std_init=-1
             ),
-            query=QueryConfig(first_share=0.1, decay_steps=1e5),
+            query=QueryConfig(first_share=0.1, decay_steps=1e6),
         ),
     ),
     "one-legged-cheetah": Preset(
