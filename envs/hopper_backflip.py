@@ -40,6 +40,8 @@ LYING_HEIGHT_M, STANDING_HEIGHT_M = 0.2, 1.0  # the torso's, for uprightness
 
 DOWN_SECONDS = 0.5  # a robot that has been down for so long is stood up
 
+COUNTED = ("clean_flips", "turns")  # through a whole episode, being stood up or not
+
 # The observation.
 VELOCITY_LIMIT = 20.0
 TURN_LIMITS = (-1.0, 4.0)  # half turns
@@ -70,6 +72,7 @@ class FlightTracker:
             "flip_steps": np.zeros(count),  # steps since the landing of a flip not yet counted
             "down_steps": np.zeros(count),  # for how long it has been down
             "clean_flips": np.zeros(count),
+            "turns": np.zeros(count),  # net, of the torso, backward, until it was last stood up
         }
 
     @property
@@ -86,7 +89,7 @@ class FlightTracker:
 
     def clear(self, rows: np.ndarray) -> None:
         """Start as if the robot had been standing on its foot; what was counted stays."""
-        for name in self.memory.keys() - {"clean_flips", "turns"}:
+        for name in self.memory.keys() - COUNTED:
             self.memory[name][rows] = 0.0
         self.memory["foot"][rows] = 1.0
         self.memory["clear_steps"][rows] = self.clean_steps
@@ -217,9 +220,9 @@ class HopperBackflip(Task):
             landing_steps = round(LANDING_SECONDS / self.dt)
             self.tracker = FlightTracker(self.count, clean_steps, landing_steps)
             self.memory = self.tracker.memory
-            self.memory["turns"] = np.zeros(self.count)  # net, backward, until last stood up
         self.tracker.clear(rows)
-        self.memory["clean_flips"][rows] = self.memory["turns"][rows] = 0.0
+        for name in COUNTED:
+            self.memory[name][rows] = 0.0
 
     def observe(self) -> np.ndarray:
         """Return pose, velocities and what the tracker knows, `[count, 21]`."""

@@ -29,12 +29,12 @@ class RewardModel(Protocol):
 
     members: int
 
-    def normalise_inputs(self, segments: Sequence[Segment]) -> None:
-        """Take the scale of the inputs from what a fit is about to learn from, if it matters."""
-        ...
-
     def encode(self, segments: Sequence[Segment]) -> Any:
         """Turn segments into tensors, once for many calls of `returns`."""
+        ...
+
+    def normalise_inputs(self, encoded: Any) -> None:
+        """Take the scale of the inputs from what a fit is about to learn from, if it matters."""
         ...
 
     def returns(self, encoded: Any, rows: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -165,8 +165,8 @@ class _Data:
     def __init__(self, reward_model: RewardModel, comparisons: Sequence[Comparison], seed: int):
         segments = {s.id: s for c in comparisons for s in (c.left, c.right)}
         place = {name: row for row, name in enumerate(segments)}
-        reward_model.normalise_inputs(list(segments.values()))
         self.encoded = reward_model.encode(list(segments.values()))
+        reward_model.normalise_inputs(self.encoded)
         self.left = torch.tensor([place[c.left.id] for c in comparisons])
         self.right = torch.tensor([place[c.right.id] for c in comparisons])
         self.preference = torch.tensor([c.preference for c in comparisons])

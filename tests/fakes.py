@@ -148,8 +148,8 @@ class LinearReward:
         self.calibrated_on = None
         self.stale = True
 
-    def normalise_inputs(self, segments):
-        assert segments
+    def normalise_inputs(self, encoded):
+        assert len(encoded)
 
     def encode(self, segments):
         assert segments and all(type(segment) is Segment for segment in segments)
@@ -208,7 +208,7 @@ class FixedReward:
         self.members = len(factors)
         self.parameter = torch.nn.Parameter(torch.zeros(1))
 
-    def normalise_inputs(self, segments):
+    def normalise_inputs(self, encoded):
         """Nothing to do: values are returns."""
 
     def encode(self, segments):

@@ -355,8 +355,9 @@ def trajectories_of(*lengths, seed=0):
 def encoded(model, *lengths):
     """Fix the normalisation, and return segments with their encoding."""
     segments = segments_of(*lengths)
-    model.normalise_inputs(segments)
-    return segments, model.encode(segments)
+    data = model.encode(segments)
+    model.normalise_inputs(data)
+    return segments, data
 
 
 def test_the_return_of_a_clip_is_its_mean_reward_scaled():
@@ -412,8 +413,8 @@ def looked_at(length, generator, **config):
     for place in range(2):
         time = np.arange(length, dtype=float) + 1000 * place
         segments.append(Segment(str(place), time[:, None], np.zeros((length, 1))))
-    model.normalise_inputs(segments)
     data = model.encode(segments)
+    model.normalise_inputs(data)
     Recorder.seen.clear()
     model.returns(data, torch.arange(2), generator)
     [features] = Recorder.seen
@@ -502,7 +503,7 @@ def test_what_is_far_outside_the_clips_of_the_fit_is_clipped():
 def test_a_feature_that_never_moves_does_no_harm():
     model = ensemble()
     constant = [Segment("still", *steps_of(30, 5.0))]
-    model.normalise_inputs(constant)
+    model.normalise_inputs(model.encode(constant))
     assert torch.isfinite(predict_returns(model, constant)).all()
 
 

@@ -125,17 +125,16 @@ class RewardEnsemble(nn.Module):
             return torch.stack([network(scaled).reshape(-1) for network in self.network])
         return self.network(scaled)
 
-    def normalise_inputs(self, segments: Sequence[Segment]) -> None:
-        """Give each feature mean 0 and deviation 1 over the steps of these segments."""
-        features = torch.cat([self.features(s.observations, s.actions) for s in segments])
-        self.feature_mean.copy_(features.mean(0))
-        self.feature_std.copy_(features.std(0).clamp(min=SMALLEST_STD))
-
     def encode(self, segments: Sequence[Segment]) -> Encoded:
         """Concatenate the segments' features."""
         features = torch.cat([self.features(s.observations, s.actions) for s in segments])
         lengths = torch.tensor([len(segment) for segment in segments])
         return Encoded(features, lengths.cumsum(0) - lengths, lengths)
+
+    def normalise_inputs(self, encoded: Encoded) -> None:
+        """Give each feature mean 0 and deviation 1 over the steps of these segments."""
+        self.feature_mean.copy_(encoded.features.mean(0))
+        self.feature_std.copy_(encoded.features.std(0).clamp(min=SMALLEST_STD))
 
     def returns(
         self, encoded: Encoded, rows: Tensor, generator: torch.Generator | None = None
@@ -191,7 +190,7 @@ class TrueReward:
     def __init__(self) -> None:
         self.mean, self.std = 0.0, 1.0
 
-    def normalise_inputs(self, segments: Sequence[Segment]) -> None:
+    def normalise_inputs(self, encoded: Any) -> None:
         """Refuse: segments hold no reward."""
         raise NotImplementedError("the true reward is never fitted")
 
