@@ -2,9 +2,12 @@
 
 import difflib
 import json
+import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +18,9 @@ from prefrl.errors import UserError
 if TYPE_CHECKING:
     from prefrl.experiment import Session
 
+UNLIKE = 1
 USAGE_ERROR = 2
+FAREWELL_SECONDS = 2.0  # for pages to learn that the run has finished
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,6 +53,8 @@ def train(words: list[str]) -> None:
         experiment: Annotated[Experiment, tyro.conf.arg(name="")] = default
         run: Path | None = None
         """Run folder to make; runs/NAME-DATE-TIME by default."""
+        answers_from: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+        """A run whose answers are learned from, too; then --labels may be 0."""
 
     chosen = _parse(Train, words, f"prefrl train {name or '[PRESET]'}")
     experiment = chosen.experiment
@@ -60,7 +67,7 @@ def train(words: list[str]) -> None:
 
     from prefrl.experiment import start
 
-    _run(start(experiment, path))
+    _run(start(experiment, path, answers_from=chosen.answers_from))
 
 
 def resume(words: list[str]) -> None:
@@ -86,6 +93,57 @@ def resume(words: list[str]) -> None:
             f"{chosen.run} has finished its {session.config.steps} steps; add some with --steps +N"
         )
     _run(session)
+
+
+def label(words: list[str]) -> None:
+    """RUN: open the page on which people answer, while the run trains or not."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Label:
+        run: tyro.conf.Positional[Path]
+        """The run folder."""
+        name: str = ""
+        """Who answers; the page asks otherwise."""
+        port: int | None = None
+        """Port to listen on, at this machine alone; the first free one from 8765 by default."""
+        allow_host: tuple[str, ...] = ()
+        """Further host names under which a proxy of yours may ask for the page."""
+
+    chosen = _parse(Label, words, "prefrl label")
+
+    from prefrl.run import RunFolder
+    from prefrl.viewer.server import serve
+
+    def announce(address: str) -> None:
+        print(f"answer at {address}", flush=True)
+        if "SSH_CONNECTION" in os.environ:
+            port = address.split(":")[2].partition("/")[0]
+            print(f"from elsewhere: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE", flush=True)
+
+    serve(RunFolder.open(chosen.run), chosen.name, chosen.port, chosen.allow_host, announce)
+
+
+def inspect(words: list[str]) -> None:
+    """RUN: say whether the learned reward is any good: against teachers, truth and each answer."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Inspect:
+        run: tyro.conf.Positional[Path]
+        """The run folder."""
+        worst: int = 10
+        """How many of the answers that it fits worst to list."""
+        json: bool = False
+        """Print one JSON object."""
+
+    chosen = _parse(Inspect, words, "prefrl inspect")
+
+    from prefrl.inspection import in_words, inspect_run
+    from prefrl.run import RunFolder
+
+    report = inspect_run(RunFolder.open(chosen.run), chosen.worst)
+    print(json.dumps(report) if chosen.json else "\n".join(in_words(report)))
 
 
 def evaluate(words: list[str]) -> None:
@@ -182,11 +240,78 @@ def export(words: list[str]) -> None:
 
     chosen = _parse(Export, words, "prefrl export")
 
+    from prefrl.exchange import export_answers
     from prefrl.feedback import FeedbackStore
     from prefrl.run import RunFolder
 
-    for line in FeedbackStore(RunFolder.open(chosen.run).feedback).export():
+    for line in export_answers(FeedbackStore(RunFolder.open(chosen.run).feedback)):
         print(json.dumps(line))
+
+
+def import_file(words: list[str]) -> None:
+    """RUN FILE: add answers, pairs of texts or demonstrations, one a line, to a run's feedback."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Import:
+        run: tyro.conf.Positional[Path]
+        """The run folder."""
+        file: tyro.conf.Positional[Path]
+        """JSON lines: of `prefrl export`, or {"prompt", "chosen", "rejected"}."""
+        demonstrations: bool = False
+        """The lines are {"prompt", "response"} or {"segment"}: each beats a clip of the run."""
+
+    chosen = _parse(Import, words, "prefrl import")
+
+    from prefrl import exchange
+    from prefrl.feedback import FeedbackStore
+    from prefrl.run import RunFolder
+
+    store = FeedbackStore(RunFolder.open(chosen.run).feedback)
+    done = exchange.import_file(store, chosen.file, chosen.demonstrations)
+    print(
+        f"imported {done.answers} answers to {done.queries} queries; the next round that begins "
+        "learns from them"
+    )
+
+
+def replay(words: list[str]) -> None:
+    """RUN: run it again from its configuration, seed and answers, and compare every number."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Replay:
+        recorded: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+        """The run folder."""
+        run: Path | None = None
+        """Run folder to make; RUN-replay by default."""
+
+    chosen = _parse(Replay, words, "prefrl replay")
+
+    from prefrl.display import Display
+    from prefrl.experiment import differences
+    from prefrl.experiment import replay as rounds_again
+    from prefrl.run import RunFolder
+
+    source = RunFolder.open(chosen.recorded)
+    path = chosen.recorded.resolve()
+    into = chosen.run or path.with_name(f"{path.name}-replay")
+    experiment, lines = source.experiment(), source.metrics()
+    print(f"run folder: {into}", flush=True)
+    wrong = ""
+    with Display(experiment.rounds, experiment.steps, experiment.labels, 0) as display:
+        for now in rounds_again(source.path, into):
+            display.show(now)
+            found = differences(lines[now.index], now.metrics) if now.state == "done" else []
+            if found:
+                wrong = f"round {now.index} differs: {found[0]}"
+                break
+    for change in differences(source.versions(), RunFolder.open(into).versions()):
+        print(f"note: {change}")
+    if wrong:
+        _complain(wrong)
+        sys.exit(UNLIKE)
+    print(f"identical: {len(lines)} rounds")
 
 
 def list_all(words: list[str]) -> None:
@@ -216,17 +341,21 @@ def list_all(words: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "resume": resume,
+    "label": label,
+    "inspect": inspect,
     "evaluate": evaluate,
     "video": video,
     "plot": plot,
     "export": export,
+    "import": import_file,
+    "replay": replay,
     "list": list_all,
 }
 
 
 def _run(session: "Session") -> None:
     """Run the rounds to come, showing each; Ctrl-C leaves the run ready to be resumed."""
-    from prefrl.control.environments import is_deterministic
+    from prefrl.control.environments import is_deterministic, picture_trouble
     from prefrl.display import Display
     from prefrl.experiment import rounds
 
@@ -238,10 +367,13 @@ def _run(session: "Session") -> None:
             "exactly as it would have",
             flush=True,
         )
+    asked = session.teacher is None and config.labels
+    if asked and (trouble := picture_trouble(session.agent.environments.environments)):
+        print(f"note: the page plots what is observed, without pictures: {trouble}", flush=True)
     display = Display(config.rounds, config.steps, config.labels, session.state.round)
     saved = session.state.round - 1
     try:
-        with display:
+        with _viewer(session), display:
             for done in rounds(session):
                 saved = done.index if done.state == "done" else saved
                 display.show(done)
@@ -253,6 +385,23 @@ def _run(session: "Session") -> None:
     except FloatingPointError as error:
         raise UserError(f"{error} The run is kept up to its last round in {path}") from None
     print(f"done; look at it with `prefrl video {path}`, `prefrl evaluate {path}`", flush=True)
+
+
+@contextmanager
+def _viewer(session: "Session") -> Iterator[None]:
+    """Show the page, where people answer, from a process of its own while the run goes on."""
+    if session.teacher is not None or not session.config.labels:
+        yield
+        return
+    command = [sys.executable, "-m", "prefrl.cli", "label", str(session.folder.path)]
+    # In a session of its own, so that Ctrl-C stops the trainer first.
+    viewer = subprocess.Popen(command, start_new_session=True)
+    try:
+        yield
+        time.sleep(FAREWELL_SECONDS)
+    finally:
+        viewer.terminate()
+        viewer.wait()
 
 
 def _command(name: str) -> Callable[[list[str]], None]:

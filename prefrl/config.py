@@ -100,6 +100,10 @@ class FitConfig:
 class QueryConfig:
     """Which clips are asked about, and when."""
 
+    kind: Literal["preference", "ranking", "choice", "ratings"] = "preference"
+    """What is asked: the better of two, an order, the best one, or a rating of each."""
+    clips: int = 2
+    """Clips of a query: two for a preference, three to nine for an order or the best one."""
     acquisition: Literal["uniform", "disagreement", "entropy"] = "disagreement"
     """Scores candidate queries; the first round is always uniform."""
     pool: int = 10
@@ -137,7 +141,11 @@ class Experiment:
     env: str = ""
     """Gymnasium id; your_package:Your-v0 imports your package first."""
     teacher: str = "oracle"
-    """oracle, or MODULE:OBJECT, a function of two clips that returns P(the first is better)."""
+    """oracle, human (a page opens), or MODULE:OBJECT: f(left, right) gives P(left is better)."""
+    question: str = ""
+    """What people are asked; the environment's own question by default."""
+    instructions: str = ""
+    """What people should know beyond the question."""
     labels: int = 700
     """Budget of answers that are not skips."""
     steps: int = 1_000_000

@@ -43,8 +43,11 @@ class Display:
         """Show a round that is done, or that the loop waits for a teacher."""
         if done.state == "waiting":
             if not self.waiting:
-                self._say(f"round {done.index}: waiting for {done.counts.pending} answers", done)
+                waiting = f"round {done.index}: waiting for {done.counts.pending} answers"
+                self._say(waiting, done)
             self.waiting = True
+            return
+        if done.state != "done":
             return
         self.waiting = False
         if self.began is None:  # the first round is exploration, or what a resumed run redid

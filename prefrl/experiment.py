@@ -7,10 +7,12 @@ train(Experiment(env="prefrl/HalfCheetah-v0", labels=700), "runs/cheetah")
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,14 +24,16 @@ from gymnasium.spaces import Discrete
 from torch import nn
 
 from prefrl.checkpoint import from_bytes, to_bytes
+from prefrl.clips.scene import save_model
 from prefrl.config import Experiment, LoopConfig
 from prefrl.control.agent import PPOAgent
 from prefrl.control.environments import Description, Environments, make_environments
 from prefrl.control.policy import Policy
 from prefrl.control.reward import RewardEnsemble, TrueReward
 from prefrl.errors import UserError
+from prefrl.exchange import copy_answers
 from prefrl.feedback import FeedbackStore
-from prefrl.loop import LoopState, Round, Teacher, preference_loop
+from prefrl.loop import LoopState, Round, Teacher, answers_needed, preference_loop
 from prefrl.reward import RewardModel
 from prefrl.run import RunFolder
 from prefrl.teachers import FunctionTeacher, Oracle, Preference, load_teacher
@@ -46,7 +50,8 @@ class Session:
     experiment: Experiment
     agent: PPOAgent
     reward_model: RewardModel
-    teacher: Teacher
+    teacher: Teacher | None
+    """None where people answer, in another process."""
     feedback: FeedbackStore
     config: LoopConfig
     state: LoopState
@@ -82,15 +87,36 @@ def start(
     path: Path | str,
     teacher: Preference | None = None,
     network: Network | None = None,
+    answers_from: Path | str | None = None,
 ) -> Session:
-    """Check an experiment, build its parts and make its run folder."""
-    check(experiment)
+    """Check an experiment, build its parts and make its run folder.
+
+    Args:
+        experiment: what to run.
+        path: the run folder to make.
+        teacher: see `train`.
+        network: see `train`.
+        answers_from: a run whose answers are learned from, too; its clips must be of the same
+            observations and actions. Then no labels are needed.
+
+    Raises:
+        UserError: something is wrong that you can put right; the message says what.
+    """
     if teacher is not None:  # on record, so that resuming never takes another one unasked
         name = getattr(teacher, "__qualname__", type(teacher).__qualname__)
         experiment = dataclasses.replace(experiment, teacher=f"{teacher.__module__}:{name}")
+    check(experiment, labels_needed=answers_from is None)
     parts = _build(experiment, teacher, network)
-    folder = RunFolder.create(path, experiment, versions())
-    return _session(folder, experiment, *parts)
+    if answers_from is None:
+        return _session(RunFolder.create(path, experiment, versions()), experiment, *parts)
+    if experiment.reward == "true":
+        raise UserError("the true reward needs no answers; leave out --from or --reward true")
+    old = RunFolder.open(answers_from)
+    with closing(FeedbackStore(old.feedback)) as answers:
+        _check_answers(answers, parts[-1], old.path)
+        session = _session(RunFolder.create(path, experiment, versions()), experiment, *parts)
+        copy_answers(answers, session.feedback, old.path.resolve().name)
+    return session
 
 
 def resume(
@@ -110,13 +136,9 @@ def resume(
         next_round = state["loop"]["round"] if state else 0
         experiment = _extended(folder, experiment, next_round, more_labels, more_steps)
     session = _session(folder, experiment, *_build(experiment, teacher, network))
-    if state:
-        with _fitting(folder):
-            session.agent.load_state_dict(state["agent"])
-            session.reward_model.load_state_dict(state["reward_model"])
-            session.state.load_state_dict(state["loop"])
+    _load(session, state)
     if more_labels or more_steps:
-        folder.save_experiment(experiment)
+        folder.extend(session.state.round, experiment)
     folder.truncate_rounds(session.state.round)
     return session
 
@@ -128,6 +150,7 @@ def rounds(session: Session) -> Iterator[Round]:
         session.agent, session.reward_model, session.teacher, session.feedback, session.config,
         session.state,
     ):  # fmt: skip
+        session.folder.save_status(_status(session, done))
         if done.state == "done":
             session.folder.append_round(done.metrics, {"round": done.index} | done.timings)
             session.folder.save_checkpoint(done.index, to_bytes(_state(session)))
@@ -136,6 +159,49 @@ def rounds(session: Session) -> Iterator[Round]:
         yield done
     if writer:
         writer.close()
+
+
+def replay(path: Path | str, into: Path | str, network: Network | None = None) -> Iterator[Round]:
+    """Run a run's rounds again from its configuration, seed and ledger alone; yield each.
+
+    Nobody is asked: the copied store holds what every round asked and which answers it saw, a
+    person's too. The same `metrics.jsonl` comes of it, as far as the run has got.
+
+    Args:
+        path: the run to replay; it may have been extended.
+        into: the run folder to make.
+        network: your own reward network, if the run had one.
+    """
+    source = RunFolder.open(path)
+    recorded = len(source.metrics())
+    if not recorded:
+        raise UserError(f"{source.path} has not finished a round yet; there is nothing to replay")
+    folder: RunFolder | None = None
+    for until, experiment in [*source.earlier(), (recorded, source.experiment())]:
+        parts = _build(dataclasses.replace(experiment, teacher="human"), None, network)
+        if folder is None:
+            folder = RunFolder.create(into, experiment, versions())
+            with closing(FeedbackStore(source.feedback)) as feedback:
+                feedback.copy(folder.feedback)
+            session = _session(folder, experiment, *parts)
+        else:
+            session = _session(folder, experiment, *parts)
+            _load(session, _checkpoint(folder))
+            folder.extend(session.state.round, experiment)
+        for now in rounds(session) if session.state.round < until else ():
+            yield now
+            if session.state.round == until:
+                break
+        session.feedback.close()
+
+
+def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Say in what two lines of metrics, or the versions of two runs, differ."""
+    return [
+        f"{name} was {was.get(name)}, is {now.get(name)}"
+        for name in was | now
+        if json.dumps(was.get(name)) != json.dumps(now.get(name))  # NaN is NaN, 1 is not 1.0
+    ]
 
 
 def load_policy(path: Path | str) -> Policy:
@@ -169,7 +235,7 @@ def fresh_environments(experiment: Experiment, count: int, seed: int) -> Environ
     )
 
 
-def check(experiment: Experiment) -> None:
+def check(experiment: Experiment, labels_needed: bool = True) -> None:
     """Raise `UserError` unless the numbers make sense together."""
     ppo, query, fit = experiment.ppo, experiment.query, experiment.fit
     positive = {
@@ -183,7 +249,7 @@ def check(experiment: Experiment) -> None:
         "query.explore-steps": query.explore_steps, "query.decay-steps": query.decay_steps,
         "query.clip-seconds": query.clip_seconds,
     }  # fmt: skip
-    if experiment.reward == "learned":
+    if experiment.reward == "learned" and (labels_needed or experiment.labels):
         positive["labels"] = experiment.labels
     for name, value in positive.items():
         if value is not None and not 0 < value < math.inf:
@@ -199,6 +265,17 @@ def check(experiment: Experiment) -> None:
         raise UserError(
             f"--query.first-share is {experiment.query.first_share}; expected more than 0, at most "
             "1: the first fit needs labels"
+        )
+    least = {"preference": 2, "ratings": 2}.get(query.kind, 3)
+    most = 2 if query.kind == "preference" else 9
+    if not least <= query.clips <= most:
+        raise UserError(
+            f"--query.clips is {query.clips}, but a query of kind {query.kind} shows "
+            + (f"{least}; for more use --query.kind ranking" if most == 2 else f"{least} to {most}")
+        )
+    if query.clips > 2 and experiment.teacher not in ("oracle", "human"):
+        raise UserError(
+            f"the teacher {experiment.teacher} compares two clips; it cannot judge {query.clips}"
         )
     if not 0 <= experiment.mistake <= 1:
         raise UserError(f"--mistake is {experiment.mistake}; expected a chance from 0 to 1")
@@ -223,7 +300,7 @@ def versions() -> dict[str, Any]:
     }
 
 
-Parts = tuple[PPOAgent, RewardModel, Teacher, Description]
+Parts = tuple[PPOAgent, RewardModel, Teacher | None, Description]
 
 
 def _build(experiment: Experiment, teacher: Preference | None, network: Network | None) -> Parts:
@@ -249,12 +326,14 @@ def _build(experiment: Experiment, teacher: Preference | None, network: Network 
         _check_rounds_hold_clips(experiment, description)
     total = experiment.steps + experiment.query.explore_steps
     agent = PPOAgent(environments, experiment.ppo, experiment.seed, total)
-    judge: Teacher
+    judge: Teacher | None
     if teacher is not None:
         judge = FunctionTeacher(teacher)
     elif experiment.teacher == "oracle":
         mistake = experiment.mistake or experiment.oracle.mistake
         judge = Oracle(dataclasses.replace(experiment.oracle, mistake=mistake), experiment.seed)
+    elif experiment.teacher == "human":
+        judge = None
     else:
         judge = load_teacher(experiment.teacher)
     return agent, _reward_model(experiment, description, network), judge, description
@@ -278,9 +357,30 @@ def _check_rounds_hold_clips(experiment: Experiment, description: Description) -
         )
 
 
+def _check_answers(answers: FeedbackStore, description: Description, path: Path) -> None:
+    """Raise `UserError` unless a reward for this environment can be learned from them."""
+    comparisons = answers.comparisons()
+    if not comparisons:
+        raise UserError(f"{path} holds no answer that says anything about a clip")
+    space = description.action_space
+    for segment in {s.id: s for c in comparisons for s in (c.left, c.right)}.values():
+        for name, array, shape in (
+            ("observations", segment.observations, description.observation_space.shape),
+            ("actions", segment.actions, space.shape),
+        ):
+            if array.dtype.kind == "U" or array.shape[1:] != shape:
+                given = "text" if array.dtype.kind == "U" else f"of shape {list(array.shape[1:])}"
+                raise UserError(
+                    f"the clips of {path} have {name} {given}, but the environment's are of shape "
+                    f"{list(shape or ())}; answers serve an environment of the same spaces alone"
+                )
+        if isinstance(space, Discrete) and not np.isin(segment.actions, np.arange(space.n)).all():
+            raise UserError(f"the clips of {path} have other actions than the {space.n} here")
+
+
 def _session(
     folder: RunFolder, experiment: Experiment, agent: PPOAgent, reward_model: RewardModel,
-    teacher: Teacher, description: Description,
+    teacher: Teacher | None, description: Description,
 ) -> Session:  # fmt: skip
     config = LoopConfig(
         seed=experiment.seed,
@@ -288,11 +388,15 @@ def _session(
         steps=experiment.steps,
         labels=experiment.labels if experiment.reward == "learned" else 0,
         clip_steps=description.clip_steps,
-        question=description.question,
+        question=experiment.question or description.question,
         query=experiment.query,
         fit=experiment.fit,
     )
     feedback = FeedbackStore(folder.feedback)
+    folder.save_environment({"dt": description.dt, "question": config.question})
+    environments = agent.environments.environments
+    if "qpos" in environments.extras() and not folder.model.exists():
+        save_model(environments.model(), folder.model)
     state = LoopState(reward_model, config)
     return Session(folder, experiment, agent, reward_model, teacher, feedback, config, state)
 
@@ -337,6 +441,29 @@ def _extended(
         steps=experiment.steps + steps,
         rounds=experiment.rounds + (more_rounds if steps else 0),
     )
+
+
+def _status(session: Session, now: Round) -> dict[str, Any]:
+    """Return what whoever answers may know of the trainer."""
+    finished = now.state == "done" and now.index >= session.config.rounds
+    return {
+        "state": "finished" if finished else now.state,
+        "round": now.index,
+        "rounds": session.config.rounds,
+        "steps": session.state.steps,
+        "total_steps": session.config.steps,
+        "needed": answers_needed(session.config, now.index),
+        "process": os.getpid(),
+    }
+
+
+def _load(session: Session, state: dict[str, Any] | None) -> None:
+    """Continue from a checkpoint, if there is one."""
+    if state:
+        with _fitting(session.folder):
+            session.agent.load_state_dict(state["agent"])
+            session.reward_model.load_state_dict(state["reward_model"])
+            session.state.load_state_dict(state["loop"])
 
 
 def _state(session: Session) -> dict[str, Any]:

@@ -6,70 +6,34 @@ one transaction with a round's queries it records which answers that round's fit
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from prefrl.errors import UserError
-from prefrl.types import Answer, Comparison, Query, QueryId, Segment, check_answer, to_comparisons
-
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS round (          -- one row a lap, written with its queries
-    round           INTEGER PRIMARY KEY,
-    answers_through INTEGER NOT NULL        -- the lap's fit saw answers with id up to this
-);
-CREATE TABLE IF NOT EXISTS segment (
-    id     TEXT PRIMARY KEY,
-    task   TEXT NOT NULL,                   -- segments of one task may be compared
-    source TEXT NOT NULL                    -- policy and round that made it
-);
-CREATE TABLE IF NOT EXISTS array (          -- what a segment holds, one row an array
-    segment TEXT NOT NULL REFERENCES segment,
-    name    TEXT NOT NULL,                  -- observations, actions, extras/NAME
-    dtype   TEXT NOT NULL,                  -- as numpy spells it, or json for strings
-    shape   TEXT NOT NULL,                  -- a JSON list
-    data    BLOB NOT NULL,
-    PRIMARY KEY (segment, name)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS query (
-    round    INTEGER NOT NULL REFERENCES round,
-    "index"  INTEGER NOT NULL,
-    kind     TEXT NOT NULL,
-    question TEXT NOT NULL,
-    segments TEXT NOT NULL,                 -- a JSON list of segment ids, left first
-    PRIMARY KEY (round, "index")
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS answer (         -- append-only: a teacher's later answer supersedes
-    id          INTEGER PRIMARY KEY AUTOINCREMENT,
-    round       INTEGER NOT NULL,
-    "index"     INTEGER NOT NULL,
-    kind        TEXT NOT NULL,
-    value       TEXT NOT NULL,              -- JSON, by kind
-    teacher     TEXT NOT NULL,
-    shown_at    REAL NOT NULL,              -- seconds since the epoch
-    answered_at REAL NOT NULL,
-    FOREIGN KEY (round, "index") REFERENCES query
-);
-CREATE INDEX IF NOT EXISTS answer_of_query ON answer (round, "index");
-CREATE TABLE IF NOT EXISTS true_reward (    -- for the oracle, evaluation and plots alone
-    segment TEXT PRIMARY KEY REFERENCES segment,
-    rewards BLOB NOT NULL                   -- float64, one a step
-) WITHOUT ROWID;
-"""
-# The last answer of each teacher to each query, of those with an id up to a limit.
-STANDING = (
-    "SELECT * FROM answer WHERE id IN (SELECT max(id) FROM answer WHERE id <= ? GROUP BY round, "
-    '"index", teacher)'
+from prefrl.schema import SCHEMA, SCHEMA_VERSION, STANDING
+from prefrl.types import (
+    Answer,
+    Comparison,
+    Picture,
+    Query,
+    QueryId,
+    Segment,
+    check_answer,
+    to_comparisons,
 )
+
 BUSY_SECONDS = 10.0
+NO_PICTURES: Mapping[str, Picture] = MappingProxyType({})
 
 
 class Counts(NamedTuple):
@@ -82,7 +46,7 @@ class Counts(NamedTuple):
     decisive: int
     """Labels that prefer one segment."""
     pending: int
-    """Queries without an answer."""
+    """Queries that wait for an answer."""
 
 
 class Ledger(NamedTuple):
@@ -97,21 +61,25 @@ class Ledger(NamedTuple):
 class FeedbackStore:
     """Queries and answers in one SQLite file; an acknowledged answer survives a power cut."""
 
-    def __init__(self, path: Path | str):
+    def __init__(self, path: Path | str, cached_segments: int | None = None):
         """Open the file, or make it.
+
+        Args:
+            path: the file.
+            cached_segments: how many segments to keep in memory; all that were read by default.
 
         Raises:
             UserError: it is not a feedback store, of another version, or cannot be written.
         """
         self.path = Path(path)
-        with self._errors():
+        with self.errors():
             self.connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
             try:
                 self._prepare()
             except BaseException:
                 self.connection.close()
                 raise
-        self._segment = lru_cache(maxsize=None)(self._read_segment)
+        self.segment = lru_cache(cached_segments)(self._read_segment)
 
     def _prepare(self) -> None:
         self._write_ahead()
@@ -142,21 +110,34 @@ class FeedbackStore:
         """Close the file."""
         self.connection.close()
 
+    def copy(self, path: Path) -> None:
+        """Write the whole store to another file, as it stands."""
+        with self.errors(), closing(sqlite3.connect(path)) as other:
+            self.connection.backup(other)
+
     def ask(
         self,
         round_index: int,
         queries: Sequence[Query],
         true_rewards: dict[str, np.ndarray],
         answers_through: int,
+        pictures: Mapping[str, Picture] = NO_PICTURES,
     ) -> None:
         """Write a round's queries, clips, true rewards and ledger entry, all or nothing.
 
         A round that is redone after a kill asks the same again, which changes nothing.
 
+        Args:
+            round_index: the round.
+            queries: what it asks.
+            true_rewards: `[step]` of each of their segments, by id.
+            answers_through: the fit of this round saw the answers with id up to this.
+            pictures: what some of their segments looked like, by id.
+
         Raises:
             UserError: the round was asked before with other queries.
         """
-        with self._transaction() as execute:
+        with self.transaction():
             known = self.ledger(round_index)
             if known:
                 before = self._queries("WHERE round = ?", round_index)
@@ -168,31 +149,90 @@ class FeedbackStore:
                         "environment?); start a new run"
                     )
                 return
-            execute("INSERT INTO round VALUES (?, ?)", (round_index, answers_through))
-            for query in queries:
-                for segment in query.segments:
-                    self._write_segment(segment, true_rewards.get(segment.id))
-                names = json.dumps([segment.id for segment in query.segments])
-                execute(
-                    "INSERT INTO query VALUES (?, ?, ?, ?, ?)",
-                    (*query.id, query.kind, query.question, names),
-                )
+            self._write_round(round_index, queries, true_rewards, answers_through, pictures)
 
-    def answer(self, *answers: Answer) -> None:
-        """Append answers in one transaction; once this returns they are safe.
+    def record(self, queries: Sequence[Query], answers: Sequence[Answer], mark: str) -> int:
+        """Write queries that are answered already, all or nothing, as a round of their own.
+
+        Args:
+            queries: what was asked; the store numbers them anew.
+            answers: to them all; the round of `query` is not looked at.
+            mark: what the ids of the clips that are new have in common.
+
+        Returns:
+            The round: -1, -2, …
+
+        Raises:
+            UserError: there are clips with this mark already.
+        """
+        with self.transaction() as execute:
+            if execute("SELECT 1 FROM segment WHERE instr(id, ?)", (mark,)).fetchone():
+                raise UserError(f"{self.path} holds these answers already")
+            (lowest,) = execute("SELECT min(0, coalesce(min(round), 0)) FROM round").fetchone()
+            asked = [
+                Query(QueryId(lowest - 1, place), query.segments, query.kind, query.question)
+                for place, query in enumerate(queries)
+            ]
+            self._write_round(lowest - 1, asked, {}, self.last_answer())
+            for answer in answers:
+                query = asked[answer.query.index].id
+                self._write_answer(dataclasses.replace(answer, query=query), None)
+        return lowest - 1
+
+    def expire(self, before_round: int) -> None:
+        """Withdraw what earlier rounds asked, but for what somebody is looking at."""
+        with self.transaction() as execute:
+            execute(
+                "UPDATE query SET withdrawn = 'expired', open = 0 WHERE open AND round < ? AND NOT "
+                "EXISTS (SELECT 1 FROM lease l WHERE l.round = query.round "
+                'AND l."index" = query."index" AND l.until > ?)',
+                (before_round, time.time()),
+            )
+
+    def answer(self, *answers: Answer, uuid: str | None = None) -> int:
+        """Append answers in one transaction and return the last one's id; then they are safe.
+
+        Args:
+            answers: what was said.
+            uuid: the sender's own name for a single answer; sent again it changes nothing.
 
         Raises:
             UserError: an answer does not fit its query, or there is no such query.
         """
-        with self._transaction() as execute:
+        number = 0
+        with self.transaction() as execute:
             for answer in answers:
                 check_answer(self.query(answer.query), answer)
-                execute(
-                    'INSERT INTO answer (round, "index", kind, value, teacher, shown_at, '
-                    "answered_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (*answer.query, answer.kind, json.dumps(answer.value), answer.teacher,
-                     answer.shown_at, answer.answered_at),
-                )  # fmt: skip
+                self._write_answer(answer, uuid)
+                if uuid is None:
+                    (number,) = execute("SELECT last_insert_rowid()").fetchone()
+                else:
+                    (number,) = execute("SELECT id FROM answer WHERE uuid = ?", (uuid,)).fetchone()
+        return number
+
+    def demonstrate(self, prompt: str, response: str | None, teacher: str, uuid: str) -> None:
+        """Keep a demonstration of a language task, or propose a prompt (no response)."""
+        with self.transaction() as execute:
+            execute(
+                "INSERT INTO demonstration (teacher, prompt, response, at, uuid) "
+                "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (teacher, prompt, response, time.time(), uuid),
+            )
+
+    def demonstrations(self) -> list[tuple[str, str | None]]:
+        """Return the prompts and responses that people wrote, in order."""
+        with self.errors():
+            return self.connection.execute(
+                "SELECT prompt, response FROM demonstration ORDER BY id"
+            ).fetchall()
+
+    def withdraw(self, query: QueryId, why: str) -> None:
+        """Ask this nobody any more; answers that it has stay."""
+        with self.transaction() as execute:
+            execute(
+                'UPDATE query SET withdrawn = ?, open = 0 WHERE round = ? AND "index" = ?',
+                (why, *query),
+            )
 
     def query(self, query: QueryId) -> Query:
         """Return one query.
@@ -205,16 +245,30 @@ class FeedbackStore:
             raise UserError(f"{self.path} holds no query {tuple(query)}")
         return found[0]
 
+    def segments(self, task: str | None = None) -> list[str]:
+        """Return the ids of all segments, or of one task's, in order."""
+        with self.errors():
+            rows = self.connection.execute(
+                "SELECT id FROM segment WHERE task = ? OR ? IS NULL ORDER BY id", (task, task)
+            ).fetchall()
+        return [row[0] for row in rows]
+
+    def picture(self, segment_id: str) -> Picture | None:
+        """Return what a segment looked like, None where it is redrawn from its extras."""
+        with self.errors():
+            row = self.connection.execute(
+                "SELECT width, height, columns, every, data FROM picture WHERE segment = ?",
+                (segment_id,),
+            ).fetchone()
+        return None if row is None else Picture(*row)
+
     def pending(self) -> list[Query]:
-        """Return the queries without an answer, oldest first."""
-        return self._queries(
-            'WHERE NOT EXISTS (SELECT 1 FROM answer a WHERE a.round = query.round AND a."index" = '
-            'query."index")'
-        )
+        """Return the queries that still wait for an answer, oldest first."""
+        return self._queries("WHERE open")
 
     def answers(self, through: int | None = None) -> list[Answer]:
         """Return the answers that stand, by id: the last of each teacher to each query."""
-        with self._errors():
+        with self.errors():
             rows = self.connection.execute(
                 'SELECT round, "index", kind, value, teacher, shown_at, answered_at '
                 f"FROM ({STANDING}) ORDER BY id",
@@ -238,7 +292,7 @@ class FeedbackStore:
 
     def ledger(self, round_index: int) -> Ledger | None:
         """Return what is on record of a round, None if it was never asked."""
-        with self._errors():
+        with self.errors():
             row = self.connection.execute(
                 "SELECT answers_through, (SELECT count(*) FROM query q WHERE q.round = r.round) "
                 "FROM round r WHERE r.round = ?",
@@ -247,28 +301,31 @@ class FeedbackStore:
         return None if row is None else Ledger(*map(int, row))
 
     def counts(self, before_round: int | None = None, through: int | None = None) -> Counts:
-        """Count queries of rounds before `before_round`, and answers as they stood by `through`."""
-        with self._errors():
+        """Count queries of rounds before `before_round`, and answers as they stood by `through`.
+
+        What was imported (rounds below 0) is not counted.
+        """
+        with self.errors():
             row = self.connection.execute(
                 "SELECT count(*), coalesce(sum(label), 0), coalesce(sum(decisive), 0), "
-                "coalesce(sum(answered = 0), 0) FROM ("
-                "  SELECT max(a.id IS NOT NULL) AS answered, "
+                "coalesce(sum(answered = 0 AND withdrawn IS NULL), 0) FROM ("
+                "  SELECT max(a.id IS NOT NULL) AS answered, q.withdrawn AS withdrawn, "
                 "    max(coalesce(a.kind <> 'skip', 0)) AS label, "
                 "    max(coalesce(a.kind NOT IN ('skip', 'tie') AND "
                 "    coalesce(json_extract(a.value, '$.left'), 1) <> 0.5, 0)) AS decisive "
                 f"  FROM query q LEFT JOIN ({STANDING}) a "
                 '  ON a.round = q.round AND a."index" = q."index" '
-                '  WHERE q.round < ? GROUP BY q.round, q."index")',
+                '  WHERE q.round BETWEEN 0 AND ? GROUP BY q.round, q."index")',
                 (
                     2**62 if through is None else through,
-                    2**62 if before_round is None else before_round,
+                    2**62 if before_round is None else before_round - 1,
                 ),
             ).fetchone()
         return Counts(*map(int, row))
 
     def true_rewards(self, segment_id: str) -> np.ndarray:
         """Return the true rewards `[step]` of a segment. Not for the reward model or the agent."""
-        with self._errors():
+        with self.errors():
             row = self.connection.execute(
                 "SELECT rewards FROM true_reward WHERE segment = ?", (segment_id,)
             ).fetchone()
@@ -278,7 +335,7 @@ class FeedbackStore:
 
     def average_clip_return(self, round_index: int) -> float:
         """Return the mean absolute true return of the clips that a round asked about."""
-        with self._errors():
+        with self.errors():
             rows = self.connection.execute(
                 "SELECT t.rewards FROM true_reward t WHERE t.segment IN (SELECT value FROM query, "
                 "json_each(query.segments) WHERE query.round = ?)",
@@ -286,37 +343,20 @@ class FeedbackStore:
             ).fetchall()
         return float(np.mean([abs(np.frombuffer(row[0], np.float64).sum()) for row in rows]))
 
-    def export(self) -> Iterator[dict[str, Any]]:
-        """Yield every answer with its query, as plain JSON values."""
-        queries = {query.id: query for query in self._queries("")}
-        for answer in self.answers():
-            query = queries[answer.query]
-            yield {
-                "round": query.id.round,
-                "index": query.id.index,
-                "question": query.question,
-                "segments": [_segment_as_json(segment) for segment in query.segments],
-                "kind": answer.kind,
-                "value": answer.value,
-                "teacher": answer.teacher,
-                "shown_at": answer.shown_at,
-                "answered_at": answer.answered_at,
-            }
-
     def _queries(self, where: str, *values: int) -> list[Query]:
-        with self._errors():
+        with self.errors():
             rows = self.connection.execute(
                 f'SELECT round, "index", kind, question, segments FROM query {where} '
                 'ORDER BY round, "index"',
                 values,
             ).fetchall()
         return [
-            Query(QueryId(r[0], r[1]), tuple(map(self._segment, json.loads(r[4]))), r[2], r[3])
+            Query(QueryId(r[0], r[1]), tuple(map(self.segment, json.loads(r[4]))), r[2], r[3])
             for r in rows
         ]
 
     def _read_segment(self, name: str) -> Segment:
-        with self._errors():
+        with self.errors():
             task, source = self.connection.execute(
                 "SELECT task, source FROM segment WHERE id = ?", (name,)
             ).fetchone()
@@ -328,7 +368,33 @@ class FeedbackStore:
         extras = {key.removeprefix("extras/"): array for key, array in arrays.items()}
         return Segment(name, observations, actions, extras, task, source)
 
-    def _write_segment(self, segment: Segment, rewards: np.ndarray | None) -> None:
+    def _write_round(
+        self, number: int, queries: Sequence[Query], true_rewards: dict[str, np.ndarray],
+        answers_through: int, pictures: Mapping[str, Picture] = NO_PICTURES,
+    ) -> None:  # fmt: skip
+        execute = self.connection.execute
+        execute("INSERT INTO round VALUES (?, ?)", (number, answers_through))
+        for query in queries:
+            for segment in query.segments:
+                rewards, picture = true_rewards.get(segment.id), pictures.get(segment.id)
+                self._write_segment(segment, rewards, picture)
+            names = json.dumps([segment.id for segment in query.segments])
+            execute(
+                "INSERT INTO query VALUES (?, ?, ?, ?, ?, NULL, 1)",
+                (*query.id, query.kind, query.question, names),
+            )
+
+    def _write_answer(self, answer: Answer, uuid: str | None) -> None:
+        self.connection.execute(
+            'INSERT INTO answer (round, "index", kind, value, teacher, shown_at, '
+            "answered_at, uuid) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (*answer.query, answer.kind, json.dumps(answer.value), answer.teacher,
+             answer.shown_at, answer.answered_at, uuid),
+        )  # fmt: skip
+
+    def _write_segment(
+        self, segment: Segment, rewards: np.ndarray | None, picture: Picture | None
+    ) -> None:
         execute = self.connection.execute
         fresh = execute(
             "INSERT OR IGNORE INTO segment VALUES (?, ?, ?)",
@@ -348,18 +414,22 @@ class FeedbackStore:
         if rewards is not None:
             data = np.asarray(rewards, np.float64).tobytes()
             execute("INSERT INTO true_reward VALUES (?, ?)", (segment.id, data))
+        if picture is not None:
+            values = dataclasses.astuple(picture)
+            execute("INSERT INTO picture VALUES (?, ?, ?, ?, ?, ?)", (segment.id, *values))
 
     @staticmethod
     def _key(query: Query) -> tuple:
         return (query.id, query.kind, query.question, [segment.id for segment in query.segments])
 
     def _number(self, sql: str) -> int:
-        with self._errors():
+        with self.errors():
             return int(self.connection.execute(sql).fetchone()[0])
 
     @contextmanager
-    def _transaction(self) -> Iterator[Any]:
-        with self._errors():
+    def transaction(self) -> Iterator[Any]:
+        """Give `execute`; what it does happens as a whole or not at all."""
+        with self.errors():
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self.connection.execute
@@ -370,7 +440,7 @@ class FeedbackStore:
                 raise
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def errors(self) -> Iterator[None]:
         """Turn what SQLite says of the disk or the file into a sentence."""
         try:
             yield
@@ -396,22 +466,3 @@ def _decode(dtype: str, shape: str, data: bytes) -> np.ndarray:
     if dtype == "json":
         return np.array(json.loads(data), str).reshape(json.loads(shape))
     return np.frombuffer(data, np.dtype(dtype)).reshape(json.loads(shape))
-
-
-def _segment_as_json(segment: Segment) -> dict[str, Any]:
-    return {
-        "id": segment.id,
-        "task": segment.task,
-        "source": segment.source,
-        "observations": _array_as_json(segment.observations),
-        "actions": _array_as_json(segment.actions),
-        "extras": {name: _array_as_json(extra) for name, extra in segment.extras.items()},
-    }
-
-
-def _array_as_json(array: np.ndarray) -> Any:
-    """Return nested lists; JSON knows neither NaN nor infinity, so they become null."""
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        finite, array = np.isfinite(array), array.astype(object)
-        array[~finite] = None
-    return array.tolist()

@@ -18,24 +18,34 @@ from prefrl.config import LoopConfig
 from prefrl.errors import UserError
 from prefrl.feedback import Counts, FeedbackStore
 from prefrl.reward import FitState, RewardModel, fit
-from prefrl.selection import ACQUISITIONS, choose, cut, propose
-from prefrl.types import Query, QueryId, Trajectory
+from prefrl.selection import ACQUISITIONS, Distance, choose, cut, drop_alike, propose
+from prefrl.types import Comparison, Picture, Query, QueryId, Segment, Trajectory
 
 CALIBRATION_STEPS = 8192
 WAIT_SECONDS = 1.0
+
+# While people answer: the first fit needs so many answers, so many queries more than the next round
+# needs are kept at hand, and those of policies so many rounds old are withdrawn.
+FIRST_ANSWERS = 15
+SPARE_QUERIES = 15
+EXPIRE_ROUNDS = 3
 
 
 class Agent(Protocol):
     """A policy and its optimiser."""
 
     def explore(self, steps: int) -> list[Trajectory]:
-        """Run the untrained policy for about `steps` steps."""
+        """Run the untrained policy for about `steps` steps; what `train` does not count."""
         ...
 
     def train(
         self, reward_model: RewardModel, steps: int
     ) -> tuple[list[Trajectory], dict[str, float]]:
         """Train for about `steps` steps on predicted rewards; return what was done and metrics."""
+        ...
+
+    def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
+        """Return what people need to see segments of this round; {} where their extras do."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -60,7 +70,8 @@ class Round:
     """What the caller of the loop is told."""
 
     index: int
-    state: Literal["done", "waiting"]
+    state: Literal["waiting", "exploring", "fitting", "training", "done"]
+    """What happens next, or "done": the round is complete."""
     counts: Counts
     """All queries and answers so far."""
     metrics: dict[str, float] = field(default_factory=dict)
@@ -99,7 +110,7 @@ class LoopState:
 def preference_loop(
     agent: Agent,
     reward_model: RewardModel,
-    teacher: Teacher,
+    teacher: Teacher | None,
     feedback: FeedbackStore,
     config: LoopConfig,
     state: LoopState,
@@ -108,30 +119,50 @@ def preference_loop(
 
     At every yield with state "done", the store and the state dicts of the agent, the reward model
     and `state` hold all that the next round needs.
+
+    Args:
+        agent: explores, then trains.
+        reward_model: what the answers are fitted with.
+        teacher: answers what a round asks before the next begins; None if people do, in their own
+            time: then a round begins as soon as they have answered enough for its steps.
+        feedback: the store; a round that it knows already is repeated as it was.
+        config: the knobs.
+        state: where to begin; it is changed.
     """
     for index in range(state.round, config.rounds + 1):
         clock, metrics = _Clock(), {}
         known = feedback.ledger(index)  # a round that is redone keeps to it
+        if not known:
+            yield from _wait(teacher, feedback, config, index)
+        clock.lap("answers")
         through = known.answers_through if known else feedback.last_answer()
-        if index == 0:
+        comparisons = _comparisons(feedback, through, config, index, people=teacher is None)
+        if comparisons is None:
+            yield Round(index, "exploring", feedback.counts())
             trajectories = agent.explore(config.query.explore_steps)
         else:
-            comparisons = _comparisons(feedback, through, config)
+            yield Round(index, "fitting", feedback.counts())
             metrics |= fit(reward_model, comparisons, config.fit, state.fit)
             reward_model.calibrate(state.sample)
             clock.lap("fit")
+            yield Round(index, "training", feedback.counts(), metrics)
             due = config.steps * index // config.rounds - state.steps
             trajectories, trained = agent.train(reward_model, due)
             state.steps += sum(map(len, trajectories))
             metrics = trained | metrics
         clock.lap("train")
         if not known:
-            count = _queries_due(feedback, config, index)
-            queries, true_rewards = select(trajectories, reward_model, config, index, count)
-            feedback.ask(index, queries, true_rewards, through)
+            if not teacher:
+                feedback.expire(index - EXPIRE_ROUNDS)  # before counting what is left to answer
+            count = _queries_due(feedback, config, index, people=teacher is None)
+            distance = None if teacher else reward_model.distance
+            queries, true_rewards = select(
+                trajectories, reward_model, config, index, count, distance
+            )
+            shown = {segment.id: segment for query in queries for segment in query.segments}
+            pictures = {} if teacher else agent.pictures(list(shown.values()))
+            feedback.ask(index, queries, true_rewards, through, pictures)
         clock.lap("choose")
-        yield from _wait(teacher, feedback, index)
-        clock.lap("answers")
         state.round = index + 1
         state.sample = _subsample(trajectories, CALIBRATION_STEPS)
         head = _head(state, feedback, through)
@@ -145,10 +176,12 @@ def select(
     config: LoopConfig,
     index: int,
     count: int,
+    distance: Distance | None = None,
 ) -> tuple[list[Query], dict[str, np.ndarray]]:
     """Cut, propose and choose `count` queries; return them and their clips' true rewards by id.
 
     The first round is uniform: nothing is fitted yet, so its members' disagreement means nothing.
+    With a `distance`, the half of the groups that look most alike is left out before.
 
     Raises:
         UserError: the trajectories cannot serve so many.
@@ -156,22 +189,27 @@ def select(
     if count == 0:
         return [], {}
     acquisition = ACQUISITIONS["uniform" if index == 0 else config.query.acquisition]
-    pool = 1 if acquisition is ACQUISITIONS["uniform"] else config.query.pool
+    plain = acquisition is ACQUISITIONS["uniform"] and distance is None
+    pool = 1 if plain else config.query.pool
     generator = np.random.default_rng([config.seed, index])
-    segments, rewards = cut(trajectories, config.clip_steps, 2 * pool * count, generator)
-    candidates = propose(segments, pool * count, generator)
+    size = config.query.clips
+    segments, rewards = cut(trajectories, config.clip_steps, size * pool * count, generator)
+    candidates = propose(segments, pool * count, generator, size)
     if len(candidates) < count:
+        groups = "pairs of clips" if size == 2 else f"groups of {size} clips"
         raise UserError(
             f"{count} queries were due in round {index}, but its {sum(map(len, trajectories))} "
-            f"steps give only {len(candidates)} pairs of clips; ask for fewer --labels, or make "
-            "rounds longer (fewer --rounds, more --query.explore-steps)"
+            f"steps give only {len(candidates)} {groups}; ask for fewer --labels, or make rounds "
+            "longer (fewer --rounds, more --query.explore-steps)"
         )
-    pairs = choose(candidates, count, acquisition, reward_model)
+    if distance is not None:
+        candidates = drop_alike(candidates, max(count, len(candidates) // 2), distance)
+    chosen = choose(candidates, count, acquisition, reward_model)
     queries = [
-        Query(QueryId(index, place), pair, "preference", config.question)
-        for place, pair in enumerate(pairs)
+        Query(QueryId(index, place), group, config.query.kind, config.question)
+        for place, group in enumerate(chosen)
     ]
-    shown = {segment.id for pair in pairs for segment in pair}
+    shown = {segment.id for group in chosen for segment in group}
     return queries, {name: rewards[name] for name in rewards if name in shown}
 
 
@@ -201,31 +239,68 @@ def _head(state: LoopState, feedback: FeedbackStore, through: int) -> dict[str, 
     }  # fmt: skip
 
 
-def _queries_due(feedback: FeedbackStore, config: LoopConfig, index: int) -> int:
-    """Return how many queries to ask now; skipped ones are asked for again, as other pairs."""
+def answers_needed(config: LoopConfig, index: int) -> int:
+    """Return how many labels people must have given before round `index` trains on them.
+
+    Steps are bought by answers, `steps / labels` each; the trainer may be one round ahead, but the
+    last fit is given them all.
+    """
+    if index >= config.rounds:
+        return config.labels
+    bought = round(config.labels * (index - 1) / config.rounds)
+    return min(max(bought, FIRST_ANSWERS), config.labels) if index else 0
+
+
+def _queries_due(feedback: FeedbackStore, config: LoopConfig, index: int, people: bool) -> int:
+    """Return how many queries to ask now; skipped ones are asked for again, as other pairs.
+
+    People are never to run out of queries while the policy trains, so they get some to spare.
+    """
     if index >= config.rounds:
         return 0  # no fit comes after the last round
     counts = feedback.counts()
-    return max(0, labels_due(config, index) - counts.answered - counts.pending)
+    due = labels_due(config, index)
+    if people:
+        due = max(answers_needed(config, index + 1), counts.answered) + SPARE_QUERIES
+    return max(0, min(due, config.labels) - counts.answered - counts.pending)
 
 
-def _comparisons(feedback: FeedbackStore, through: int, config: LoopConfig):
+def _comparisons(
+    feedback: FeedbackStore, through: int, config: LoopConfig, index: int, people: bool
+) -> list[Comparison] | None:
+    """Return what a round learns from, None if it explores: there is no reward to train on yet.
+
+    People who skipped all that they were asked are asked about other clips of the untrained policy.
+
+    Raises:
+        UserError: there is none, and there will be none.
+    """
+    if index == 0:
+        return None
     comparisons = feedback.comparisons(through, config.fit.margin_scale)
-    if config.labels and not comparisons:
-        raise UserError(
-            f"no answer so far says anything about a clip ({feedback.counts().asked} queries were "
-            "asked, all skipped), so there is no reward to train on; answer some of them"
-        )
-    return comparisons
+    if comparisons or not config.labels:
+        return comparisons
+    if people and index < config.rounds:
+        return None
+    raise UserError(
+        f"no answer so far says anything about a clip ({feedback.counts().asked} queries were "
+        "asked, all skipped), so there is no reward to train on; answer some of them"
+    )
 
 
-def _wait(teacher: Teacher, feedback: FeedbackStore, index: int) -> Iterator[Round]:
-    """Let the teacher answer; while anything is pending, yield about once a second."""
-    teacher.answer(feedback)
-    while (counts := feedback.counts()).pending:
+def _wait(
+    teacher: Teacher | None, feedback: FeedbackStore, config: LoopConfig, index: int
+) -> Iterator[Round]:
+    """Yield about once a second until there are answers enough for round `index`."""
+    while True:
+        if teacher:
+            teacher.answer(feedback)
+        counts = feedback.counts()
+        enough = not teacher and counts.answered >= answers_needed(config, index)
+        if enough or not counts.pending:  # whoever skips everything is asked about other clips
+            return
         yield Round(index, "waiting", counts)
         time.sleep(WAIT_SECONDS)
-        teacher.answer(feedback)
 
 
 def _subsample(trajectories: Sequence[Trajectory], steps: int) -> list[Trajectory]:

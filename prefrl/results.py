@@ -80,7 +80,7 @@ def _draw_episode(environments: Environments, policy: Policy, fps: float) -> np.
     """Return an episode in real time, uint8 `[frame, height, width, 3]`."""
     description = environments.description
     moments = frame_steps(description.horizon, description.dt, fps)
-    if isinstance(environments, SeparateEnvironments) and not environments.extras():
+    if isinstance(environments, SeparateEnvironments) and not environments.has_poses:
         return _render_episode(environments, policy, set(moments.tolist()))
     qpos = play(environments, policy).extras["qpos"][:, 0]
     return draw(environments.model(), qpos[moments], *VIDEO_SIZE)

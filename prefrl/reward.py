@@ -58,6 +58,10 @@ class RewardModel(Protocol):
         """
         ...
 
+    def distance(self, left: Segment, right: Segment) -> float:
+        """Return how different two segments look; people are not asked about what looks alike."""
+        ...
+
     def parameters(self) -> Iterable[Parameter]:
         """Return what is fitted."""
         ...

@@ -1,10 +1,15 @@
 """The run folder: the only module that knows file names.
 
     config.json         the experiment, every field of it
+    earlier.json        what the experiment was before it was extended, and until which round
     versions.json       versions of prefrl and what it stands on, and what else can change bits
     feedback.sqlite     queries, answers, clips: the ledger
     metrics.jsonl       a line a round; nothing in it depends on the clock
     timings.jsonl       a line a round: seconds of each part
+    environment.json    seconds of a step, and the question, for whoever answers
+    model.mjb           the MuJoCo model that clips are drawn with
+    status.json         what the trainer is doing, for whoever answers
+    viewer.json         the viewer's key and port, so that a restarted one is found again
     checkpoints/        round-0007.pt: the agent, the reward model and the loop after round 7
     tb/                 TensorBoard events, when it is installed
 
@@ -16,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +41,7 @@ class RunFolder:
         self.path = Path(path)
         self.feedback = self.path / "feedback.sqlite"
         self.tensorboard = self.path / "tb"
+        self.model = self.path / "model.mjb"
 
     @classmethod
     def create(
@@ -89,10 +96,26 @@ class RunFolder:
                 f"{self.path} was written by another version of prefrl (its format is {version}, "
                 f"this one reads {FORMAT}); use the version that made it"
             )
-        try:
+        with self._reading("config.json"):
             return from_json(Experiment, fields)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{self.path / 'config.json'} is damaged: {error}") from None
+
+    def extend(self, next_round: int, experiment: Experiment) -> None:
+        """Write another configuration, for the rounds from `next_round` on."""
+        self._save_earlier([*self.earlier(), (next_round, self.experiment())])
+        self.save_experiment(experiment)
+
+    def _save_earlier(self, earlier: list[tuple[int, Experiment]]) -> None:
+        phases = [{"until": until} | dataclasses.asdict(phase) for until, phase in earlier]
+        self._write_json("earlier.json", {"phases": phases})
+
+    def earlier(self) -> list[tuple[int, Experiment]]:
+        """Read the configurations before the present one, and the round that each ended before."""
+        if not (self.path / "earlier.json").exists():
+            return []
+        written = self._read_json("earlier.json")
+        with self._reading("earlier.json"):
+            phases = written["phases"]
+            return [(int(fields.pop("until")), from_json(Experiment, fields)) for fields in phases]
 
     def versions(self) -> dict[str, Any]:
         """Read which versions made the run."""
@@ -107,7 +130,12 @@ class RunFolder:
                 os.fsync(file.fileno())
 
     def truncate_rounds(self, count: int) -> None:
-        """Keep the first `count` lines of both: a kill may have left more than the checkpoint."""
+        """Keep the first `count` rounds: a kill may have left more than the checkpoint.
+
+        What comes after them is done again with the present configuration.
+        """
+        if earlier := self.earlier():
+            self._save_earlier([(min(until, count), phase) for until, phase in earlier])
         for name in ("metrics.jsonl", "timings.jsonl"):
             path = self.path / name
             if path.exists():
@@ -132,6 +160,55 @@ class RunFolder:
         """Read the newest checkpoint, None if no round was finished."""
         paths = self._checkpoints()
         return paths[-1].read_bytes() if paths else None
+
+    def save_status(self, status: dict[str, Any]) -> None:
+        """Say what the trainer is doing; a power cut may undo it."""
+        partial = self.path / "status.json.partial"
+        with writing(self.path / "status.json"):
+            partial.write_text(json.dumps(status), encoding="utf-8")
+            partial.replace(self.path / "status.json")
+
+    def save_environment(self, environment: dict[str, Any]) -> None:
+        """Write what whoever answers must know of the environment."""
+        self._write_json("environment.json", environment)
+
+    def environment(self) -> dict[str, Any]:
+        """Read what `save_environment` wrote."""
+        return self._read_json("environment.json")
+
+    def status(self) -> dict[str, Any]:
+        """Read what the trainer last said it was doing, {} if nothing."""
+        try:
+            return json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def viewer(self) -> dict[str, Any]:
+        """Return the viewer's key, made once, and last port; for their owner alone."""
+        path = self.path / "viewer.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            made = {"key": secrets.token_urlsafe(32), "port": None}
+            self.save_viewer(made)
+            return made
+
+    def save_viewer(self, viewer: dict[str, Any]) -> None:
+        """Write the viewer's key and port, readable by the owner alone."""
+        partial = self.path / "viewer.json.partial"
+        with writing(self.path / "viewer.json"):
+            partial.unlink(missing_ok=True)
+            partial.touch(mode=0o600)
+            partial.write_text(json.dumps(viewer), encoding="utf-8")
+            partial.replace(self.path / "viewer.json")
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Turn what does not make an experiment into a sentence."""
+        try:
+            yield
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self.path / name} is damaged: {error}") from None
 
     def _checkpoints(self) -> list[Path]:
         paths = (self.path / "checkpoints").glob("round-*.pt")

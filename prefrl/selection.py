@@ -5,6 +5,7 @@ An acquisition sees predicted returns and nothing else, so the same ones serve r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
@@ -20,7 +21,11 @@ from prefrl.types import Segment, Trajectory
 Acquisition = Callable[[Tensor], Tensor]
 """Scores candidates: returns `[member, candidate, K]` in, score `[candidate]` out."""
 
-Pair = tuple[Segment, Segment]
+Group = tuple[Segment, ...]
+"""The segments of a query, two to nine."""
+
+Distance = Callable[[Segment, Segment], float]
+"""How different two segments look."""
 
 
 def cut(
@@ -86,23 +91,43 @@ def _slice(trajectory: Trajectory, start: int, length: int) -> tuple[Segment, np
     return segment, trajectory.env_rewards[span].copy()
 
 
-def propose(segments: Sequence[Segment], count: int, generator: np.random.Generator) -> list[Pair]:
-    """Pair segments of the same task at random, each pair at most once, `count` at the most."""
+def propose(
+    segments: Sequence[Segment], count: int, generator: np.random.Generator, size: int = 2
+) -> list[Group]:
+    """Group segments of the same task at random, each group at most once, `count` at the most.
+
+    Args:
+        segments: what to choose from.
+        count: how many groups.
+        generator: draws them.
+        size: segments of a group.
+    """
     by_task: dict[str, list[Segment]] = {}
     for segment in segments:
         by_task.setdefault(segment.task, []).append(segment)
-    pairs: dict[tuple[str, str], Pair] = {}
-    groups = [group for group in by_task.values() if len(group) > 1]
-    if sum(len(g) * (len(g) - 1) // 2 for g in groups) <= count:
-        every = [pair for group in groups for pair in combinations(group, 2)]
+    tasks = [task for task in by_task.values() if len(task) >= size]
+    ways = np.array([math.comb(len(task), size) for task in tasks], float)
+    if ways.sum() <= count:
+        every = [group for task in tasks for group in combinations(task, size)]
         return [every[i] for i in generator.permutation(len(every))]
-    share = np.array([len(g) * (len(g) - 1) / 2 for g in groups])
-    while len(pairs) < count:
-        group = groups[generator.choice(len(groups), p=share / share.sum())]
-        first, second = generator.choice(len(group), size=2, replace=False)
-        left, right = group[first], group[second]
-        pairs.setdefault((min(left.id, right.id), max(left.id, right.id)), (left, right))
-    return list(pairs.values())
+    groups: dict[tuple[str, ...], Group] = {}
+    while len(groups) < count:
+        task = tasks[generator.choice(len(tasks), p=ways / ways.sum())]
+        group = tuple(task[i] for i in generator.choice(len(task), size=size, replace=False))
+        groups.setdefault(tuple(sorted(segment.id for segment in group)), group)
+    return list(groups.values())
+
+
+def drop_alike(candidates: Sequence[Group], count: int, distance: Distance) -> list[Group]:
+    """Keep the `count` groups whose segments look least alike, in the order they are in.
+
+    Clips that look alike tire people, and tell little when they are guessed at.
+    """
+    distances = np.array(
+        [np.mean([distance(*pair) for pair in combinations(group, 2)]) for group in candidates]
+    )
+    kept = np.sort(np.argsort(-distances, kind="stable")[:count])
+    return [candidates[i] for i in kept]
 
 
 def uniform(returns: Tensor) -> Tensor:
@@ -139,11 +164,11 @@ def _over_pairs(returns: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def choose(
-    candidates: Sequence[Pair],
+    candidates: Sequence[Group],
     count: int,
     acquisition: Acquisition,
     reward_model: RewardModel | None,
-) -> list[Pair]:
+) -> list[Group]:
     """Keep the `count` candidates that the acquisition scores highest, best first.
 
     Candidates are in random order, so equal scores are a random choice. Without a reward model

@@ -142,8 +142,8 @@ def load_teacher(name: str) -> FunctionTeacher:
     """
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or module_name.startswith("."):
-        near = difflib.get_close_matches(name, ["oracle"], cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else "expected oracle or MODULE:OBJECT"
+        near = difflib.get_close_matches(name, ["oracle", "human"], cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else "expected oracle, human or MODULE:OBJECT"
         raise UserError(f"there is no teacher {name!r}; {hint}")
     sys.path.insert(0, str(Path.cwd()))
     try:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -26,7 +26,7 @@ MARGIN_OF_STRENGTH: dict[str, float] = {
     "significantly": 1.0,
 }
 
-AnswerKind = Literal["preference", "tie", "ranking", "ratings", "rewrite", "skip"]
+AnswerKind = Literal["preference", "tie", "ranking", "ratings", "rewrite", "skip", "retraction"]
 
 
 class QueryId(NamedTuple):
@@ -88,6 +88,21 @@ class Segment:
         return len(self.observations)
 
 
+@dataclass(frozen=True)
+class Picture:
+    """What a segment looked like where its extras cannot redraw it: pictures on one sheet."""
+
+    width: int
+    """Pixels of each picture."""
+    height: int
+    columns: int
+    """Pictures in a row of the sheet; they go on in the next row."""
+    every: int
+    """Steps that each picture stands for; there is one of the first of them."""
+    data: bytes = field(repr=False)
+    """The sheet, as WebP."""
+
+
 @dataclass(frozen=True, eq=False)
 class Query:
     """Segments to judge, two to nine of them, and the question."""
@@ -111,6 +126,7 @@ class Answer:
     `value` depends on `kind`:
         preference: {"left": P(left is better)} and, if given, {"strength": one of the four words};
         tie, skip: {} ("about equal" and "can't tell");
+        retraction: {}, of the teacher's own earlier answer;
         ranking: {"order": [[index, …], …]}, best first, equals together;
         ratings: {"ratings": [number, …], "low": number, "high": number};
         rewrite: {"segment": index, "text": a better last action}.
@@ -167,7 +183,7 @@ def to_comparisons(query: Query, answer: Answer, margin_scale: float = 0.0) -> L
         margin_scale: logits that the strongest preference should lead by.
     """
     check_answer(query, answer)
-    if answer.kind == "skip":
+    if answer.kind in ("skip", "retraction"):
         return Lesson([], [], [])
     if answer.kind == "rewrite":
         return _lesson_of_rewrite(query, answer)
@@ -231,7 +247,7 @@ def _problem_with(answer: Answer, segments: Sequence[Segment]) -> str | None:
     value, kind, count = answer.value, answer.kind, len(segments)
     if not isinstance(value, dict):
         return f"holds {value!r}; expected an object with the fields of its kind"
-    if kind in ("tie", "skip"):
+    if kind in ("tie", "skip", "retraction"):
         return None
     if kind == "preference":
         left = value.get("left")
@@ -264,7 +280,7 @@ def _problem_with(answer: Answer, segments: Sequence[Segment]) -> str | None:
         if segments[index].actions.dtype.kind != "U":
             return "is a rewrite of actions that are not text; expected another kind of answer"
         return None
-    return f"is of kind {kind!r}; expected preference, tie, ranking, ratings, rewrite or skip"
+    return f"is of kind {kind!r}; expected one of {', '.join(get_args(AnswerKind))}"
 
 
 def _is_number(value: Any) -> bool:

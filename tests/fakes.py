@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from prefrl.feedback import FeedbackStore
-from prefrl.types import Answer, Query, QueryId, Segment, Trajectory
+from prefrl.types import Answer, Picture, Query, QueryId, Segment, Trajectory
 
 
 class Killed(BaseException):
@@ -19,6 +19,11 @@ def make_segment(name, steps=3, task="", source="test", value=0.0):
     """Return a segment whose every observation is `value`."""
     observations = np.full((steps, 2), value)
     return Segment(name, observations, np.zeros((steps, 1)), {}, task, source)
+
+
+def picture_of(name):
+    """Return what stands for the picture of a segment."""
+    return Picture(4, 3, 2, 1, f"picture of {name}".encode())
 
 
 def make_query(round_index=0, index=0, count=2, question="Which is better?"):
@@ -90,9 +95,11 @@ class FakeAgent:
         self.skill = np.zeros(world.size)
         self.updates = self.episodes = 0
         self.explored = False
+        self.shown = []
+        """The segments that people were to see, by id, a list a round."""
 
     def explore(self, steps):
-        assert not self.explored, "exploration comes once, and first"
+        assert not self.updates, "exploration comes first"
         self.explored = True
         self.log.append("explore")
         return self._play("exploration", steps)
@@ -115,6 +122,11 @@ class FakeAgent:
         true = np.concatenate([trajectory.env_rewards for trajectory in trajectories])
         metrics = {"true_return": float(true.mean()), "predicted_return": float(paid.mean())}
         return trajectories, metrics
+
+    def pictures(self, segments):
+        assert all(type(segment) is Segment for segment in segments)
+        self.shown.append([segment.id for segment in segments])
+        return {name: picture_of(name) for name in self.shown[-1]}
 
     def state_dict(self):
         return {
@@ -178,6 +190,10 @@ class LinearReward:
         assert not self.stale, "these rewards were never calibrated after the fit"
         paid = ((self._raw(trajectories) - self.mean) / self.std).mean(0).numpy()
         return np.split(paid, np.cumsum([len(t) for t in trajectories])[:-1])
+
+    def distance(self, left, right):
+        means = (self.world.features(s.observations, s.actions).mean(0) for s in (left, right))
+        return float(np.abs(np.subtract(*means)).sum())
 
     def parameters(self):
         return [self.weights]

@@ -40,7 +40,7 @@ json_values = st.recursive(
     max_leaves=8,
 )
 FIELDS = ["left", "strength", "order", "ratings", "low", "high", "segment", "text"]
-KINDS = ["preference", "tie", "ranking", "ratings", "rewrite", "skip"]
+KINDS = ["preference", "tie", "ranking", "ratings", "rewrite", "skip", "retraction"]
 kinds = st.sampled_from(KINDS) | json_values
 answer_values = st.dictionaries(st.sampled_from(FIELDS), json_values) | json_values
 

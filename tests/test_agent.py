@@ -1,5 +1,6 @@
 """The control agent: what it records, what it is paid, and that it goes on to the bit."""
 
+import io
 import math
 import random
 import tempfile
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 import toy_environments  # noqa: F401
+from PIL import Image
 
 from prefrl.checkpoint import from_bytes, to_bytes
 from prefrl.config import PPOConfig
 from prefrl.control.agent import PPOAgent
 from prefrl.control.environments import make_environments
 from prefrl.control.policy import normalise
+from prefrl.selection import cut
 
 COUNT, HORIZON, STEPS = 4, 20, 16
 ROLLOUT = COUNT * STEPS
@@ -91,6 +94,35 @@ def test_the_learned_reward_does_reach_the_policy():
     train(other, reward_model=Says(lambda trajectory: -trajectory.actions[:, 0]))
     weights = one.ppo.policy.action_net.bias, other.ppo.policy.action_net.bias
     assert weights[0] > weights[1]
+
+
+def test_of_every_round_there_are_pictures_and_they_change_nothing():
+    """Of episodes that ended, go on or began before, after a resumption, too; and none is saved."""
+    one, other, resumed = (make_agent("toy/Ends-v0") for _ in range(3))
+    for agent in (one, other):
+        agent.explore(ROLLOUT)
+    for lap in range(3):
+        [trajectories] = [trained for trained, _ in train(one, 1)]
+        clips, _ = cut(trajectories, 4, 60, np.random.default_rng(lap))
+        assert len({clip.extras["moment"][0, 1] for clip in clips}) > 1
+        pictures = one.pictures(clips)
+        assert pictures.keys() == {clip.id for clip in clips}
+        for clip in clips:  # the toy's picture tells the step: it is white so far to the right
+            with Image.open(io.BytesIO(pictures[clip.id].data)) as sheet:
+                cells = np.asarray(sheet.convert("L"))[0].reshape(4, 64)
+            made = np.round(10 * clip.observations[:, 0]).astype(int)
+            assert (cells > 127).sum(1).tolist() == (3 * made).tolist()
+        train(other, 1)
+        assert ((0, 0) in other.environments.environments.ended) == (lap == 0)
+        assert_same(through_bytes(one), through_bytes(other))
+        resumed.load_state_dict(through_bytes(one))
+        one, resumed = resumed, one
+
+
+def test_robots_with_poses_have_no_pictures():
+    agent = make_agent(CHEETAH)
+    clips, _ = cut(agent.explore(ROLLOUT), 4, 3, np.random.default_rng(0))
+    assert agent.pictures(clips) == {}
 
 
 @both_ways

@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 import sys
+from contextlib import closing, nullcontext
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ import prefrl.cli
 import prefrl.experiment
 from prefrl.cli import COMMANDS, main
 from prefrl.display import Display
-from prefrl.feedback import Counts
+from prefrl.feedback import Counts, FeedbackStore
 from prefrl.loop import Round
 from prefrl.presets import PRESETS
 
@@ -115,14 +116,14 @@ def test_every_option_of_train_is_explained(capsys, monkeypatch):
         re.MULTILINE,
     )
     explained = {name: words for name, words in option.findall(re.sub(r"\s*\n {9,}", " ", text))}
-    expected = {"--run", *leaves(PRESETS["half-cheetah"].experiment)}
+    expected = {"--run", "--from", *leaves(PRESETS["half-cheetah"].experiment)}
     assert expected - explained.keys() == set()
     assert all(len(words.split()) >= 3 for words in explained.values()), explained
 
 
 def test_a_preset_is_a_default_that_options_change(monkeypatch, capsys, tmp_path):
     chosen = []
-    monkeypatch.setattr(prefrl.experiment, "start", lambda *given: chosen.append(given))
+    monkeypatch.setattr(prefrl.experiment, "start", lambda *given, **_: chosen.append(given))
     monkeypatch.setattr(prefrl.cli, "_run", lambda session: None)
     monkeypatch.chdir(tmp_path)
     words = "train half-cheetah --labels 9 --ppo.gamma 0.5 --ppo.hidden 5 6 --query.pool 3"
@@ -182,6 +183,14 @@ def test_a_mistake_is_answered_in_one_sentence_without_a_traceback(words, senten
         (["resume", "RUN", "--labels", "9"], "finished its 512 steps; add some with --steps"),
         (["resume", "RUN", "--steps", "-9"], "add to a run; expected"),
         (["export", "/"], "is not a run folder"),
+        (["import", "/", "/dev/null"], "is not a run folder"),
+        (["import", "RUN", "no/such/file"], "cannot read no/such/file: No such file"),
+        (["import", "RUN", "/dev/null"], "null holds nothing to import"),
+        (["replay", "/"], "is not a run folder"),
+        (["replay", "RUN", "--run", "RUN"], "exists already"),
+        ([*TRAIN, "--run", "new", "--from", "/"], "is not a run folder"),
+        ([*TRAIN, "--run", "new", "--from", "RUN", "--labels", "-1"], "--labels is -1"),
+        ([*TRAIN, "--run", "new", "--from", "RUN", "--reward", "true"], "needs no answers"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -231,7 +240,7 @@ def test_an_environment_that_breaks_is_answered_in_a_sentence(tmp_path, capsys):
 
 
 def test_control_c_before_the_first_round(monkeypatch, capsys):
-    def interrupt(*given):
+    def interrupt(*given, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(prefrl.experiment, "start", interrupt)
@@ -312,6 +321,92 @@ def test_speed_and_time_left(monkeypatch):
     clock.now += 4
     line = display.line(Round(1, "done", Counts(0, 0, 0, 0), {"steps": 400}))
     assert line == "round 1/4, 400 steps, 100 steps/s, 1:36 left"
+
+
+def test_answers_go_from_run_to_run(finished, tmp_path, capsys):
+    main(["export", str(finished)])
+    (tmp_path / "finished.jsonl").write_text(capsys.readouterr().out)
+    path = str(tmp_path / "run")
+    main([*TAUGHT, "--run", path])
+    capsys.readouterr()
+    main(["import", path, str(tmp_path / "finished.jsonl")])
+    said = "imported 16 answers to 16 queries; the next round that begins learns from them\n"
+    assert capsys.readouterr().out == said
+    assert "finished: " in complaint(["import", path, tmp_path / "finished.jsonl"], capsys)
+    clip = json.loads((tmp_path / "finished.jsonl").read_text().splitlines()[0])["segments"][0]
+    (tmp_path / "best.jsonl").write_text(json.dumps({"segment": clip}) + "\n")
+    main(["import", path, str(tmp_path / "best.jsonl"), "--demonstrations"])
+    assert capsys.readouterr().out.startswith("imported 1 answers to 1 queries;")
+    main(["resume", path, "--steps", "+128"])
+    with closing(FeedbackStore(tmp_path / "run" / "feedback.sqlite")) as store:
+        assert len(store.comparisons(store.ledger(5).answers_through)) == 16 + 16 + 1
+
+
+@pytest.mark.parametrize(
+    ("env", "teacher", "note"),
+    [
+        ("Unseen", "human", "without pictures: the canvas is torn"),
+        ("Blind", "human", "without pictures: toy/Blind-v0 draws no pictures"),
+        ("Pay", "human", ""),
+        ("Unseen", "oracle", ""),
+    ],
+)
+def test_people_are_told_at_once_if_there_will_be_no_pictures(
+    env, teacher, note, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("prefrl.experiment.rounds", lambda session: iter(()))
+    monkeypatch.setattr("prefrl.cli._viewer", nullcontext)
+    words = [*TRAIN, "--teacher", teacher, "--run", str(tmp_path / "run")]
+    words[2] = f"toy_environments:toy/{env}-v0"
+    main(words)
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    assert len(notes) == bool(note) and note in "".join(notes)
+
+
+def test_a_run_from_the_answers_of_another(finished, tmp_path, capsys):
+    path = tmp_path / "run"
+    main([*TRAIN, "--labels", "0", "--run", str(path), "--from", str(finished)])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 7 and "out-of-bag accuracy" in lines[2] and "labels" not in lines[2]
+    refused = [*TRAIN, "--run", tmp_path / "other", "--from", finished]
+    refused[2] = "CartPole-v1"
+    assert "an environment of the same spaces alone" in complaint(
+        [*refused, "--query.clip-seconds", "0.1"], capsys
+    )
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_replayed_run_is_identical(finished, tmp_path, capsys):
+    path = tmp_path / "run"
+    main([*TAUGHT, "--run", str(path)])
+    capsys.readouterr()
+    main(["replay", str(path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"run folder: {tmp_path / 'run-replay'}"
+    assert [line.split(",")[0] for line in lines[1:6]] == [f"round {i}/4" for i in range(5)]
+    assert lines[6:] == ["identical: 5 rounds"]
+    metrics = [p / "metrics.jsonl" for p in (path, tmp_path / "run-replay")]
+    assert metrics[0].read_bytes() == metrics[1].read_bytes()
+
+
+def test_a_replay_that_differs_names_the_round_the_number_and_the_versions(
+    finished, tmp_path, capsys
+):
+    path = tmp_path / "run"
+    main([*TAUGHT, "--run", str(path)])
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    lines[2]["train_loss"], was = 0.25, lines[2]["train_loss"]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    versions = json.loads((path / "versions.json").read_text())
+    (path / "versions.json").write_text(json.dumps(versions | {"torch": "0.0.1"}))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["replay", str(path), "--run", str(tmp_path / "again")])
+    out, err = capsys.readouterr()
+    assert ended.value.code == 1
+    assert err == f"prefrl: round 2 differs: train_loss was 0.25, is {was}\n"
+    assert out.splitlines()[-1] == f"note: torch was 0.0.1, is {versions['torch']}"
+    assert "round 2/4" in out and "round 3/4" not in out
 
 
 def test_export_into_a_pipe_that_closes_is_quiet(finished):

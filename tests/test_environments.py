@@ -6,15 +6,19 @@ import pytest
 import toy_environments
 from toy_environments import HORIZON
 
+from prefrl import pictures
+from prefrl.control import environments as module
 from prefrl.control.environments import (
     BatchedEnvironments,
     SeparateEnvironments,
     is_deterministic,
     make_environments,
+    picture_trouble,
     resolve,
 )
 from prefrl.control.fixed_horizon import FixedHorizon
 from prefrl.errors import UserError
+from prefrl.types import Segment
 
 CHEETAH = "prefrl/HalfCheetah-v0"
 
@@ -221,15 +225,143 @@ def test_joint_positions_are_kept_where_there_are_any():
     hopper = make_environments("Hopper-v5", 2, seed=0)
     hopper.reset()
     assert hopper.extras()["qpos"].shape == (2, 6)
-    toy = make_environments("toy/Pay-v0", 2, seed=0)
-    toy.reset()
-    assert toy.extras() == {}
+    blind = make_environments("toy/Blind-v0", 2, seed=0)
+    blind.reset()
+    assert blind.extras() == {}
     cheetah = make_environments(CHEETAH, 2, seed=0, threads=1)
     cheetah.reset()
     before = cheetah.extras()["qpos"]
     kept = before.copy()
     cheetah.step(pushes(cheetah, 1)[0])
     np.testing.assert_array_equal(before, kept)
+
+
+# --- pictures ---------------------------------------------------------------------------------
+
+
+class Recorded:
+    """Environments that are stepped at random, and all that a clip is cut from."""
+
+    def __init__(self, environments, draw=False):
+        self.environments, self.draw = environments, draw
+        self.steps, self.frames = [], []
+        if draw:
+            environments.show()
+        self.observations = environments.reset()
+
+    def play(self, actions):
+        for action in actions:
+            extras = self.environments.extras()
+            self.steps.append((self.observations.astype(np.float32), action, extras["moment"]))
+            if self.draw:
+                self.frames.append([env.render() for env in self.environments.environments])
+            self.observations = self.environments.step(action).observations
+
+    def clips(self, length, since=0):
+        """Return clips that begin at every third step, and where: environment and step."""
+        observations, actions, moments = (np.stack(arrays) for arrays in zip(*self.steps))  # noqa: B905
+        found = {}
+        for row in range(self.environments.count):
+            for start in range(since, len(moments) - length + 1, 3):
+                span = slice(start, start + length)
+                if len(set(moments[span, row, 1])) == 1:
+                    arrays = (a[span, row] for a in (observations, actions))
+                    extras = {"moment": moments[span, row]}
+                    found[row, start] = Segment(f"{row}, {start}", *arrays, extras)
+        return found
+
+
+@pytest.fixture
+def whole(monkeypatch):
+    """Let pictures stay as they were drawn, and apart."""
+    monkeypatch.setattr(pictures, "LONGEST_SIDE", 1000)
+    monkeypatch.setattr(module, "sheet", lambda images, every: [*map(np.asarray, images)])
+
+
+@pytest.mark.parametrize(("name", "every"), [("CartPole-v1", 2), ("Pendulum-v1", 1)])
+def test_pictures_are_what_was_to_be_seen_at_the_time(name, every, whole):
+    """To the pixel: after ends of episodes, in a later round, and after a resumption."""
+    seen, played, resumed = (
+        Recorded(make_environments(name, 2, 4, horizon=50, clip_seconds=0.4, brief=True), draw)
+        for draw in (True, False, False)
+    )
+    actions = pushes(played.environments, 130)
+    seen.play(actions)
+    assert len({frame.tobytes() for frames in seen.frames for frame in frames}) > 100
+    length, late = 12, 70
+
+    def check(recorded, since, clips):
+        shown = recorded.environments.pictures([*clips.values()])
+        assert len({clip.extras["moment"][0, 1] for clip in clips.values()}) > 1
+        for (row, start), clip in clips.items():
+            first = since + start
+            expected = [seen.frames[step][row] for step in range(first, first + length, every)]
+            np.testing.assert_array_equal(shown[clip.id], expected)
+
+    played.play(actions[:late])
+    check(played, 0, played.clips(length))
+    state = played.environments.get_state()
+    played.environments.forget()
+    played.play(actions[late:])
+    check(played, 0, played.clips(length, since=late))
+    resumed.environments.set_state(state)
+    resumed.observations = seen.steps[late][0]
+    resumed.play(actions[late:])
+    check(resumed, late, resumed.clips(length))
+
+
+def test_what_ended_is_kept_until_it_is_forgotten_and_never_saved():
+    environments = make_environments("toy/Pay-v0", 2, seed=0)
+    environments.reset()
+    for action in pushes(environments, 2 * HORIZON + 3):
+        environments.step(action)
+    assert sorted(environments.ended) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    moments = [[0, 2, 3], [1, 2, 3]]
+    assert environments.extras()["moment"].tolist() == moments
+    state = environments.get_state()
+    assert [len(actions) for actions in state["actions"]] == [3, 3]
+    ended = dict(environments.ended)
+    environments.forget()
+    assert environments.ended == {} and environments.extras()["moment"].tolist() == moments
+    environments.ended = ended
+    environments.set_state(state)
+    assert environments.ended == {} and environments.extras()["moment"].tolist() == moments
+    hopper = make_environments("Hopper-v5", 1, seed=0, horizon=3)
+    hopper.reset()
+    for action in pushes(hopper, 4):
+        hopper.step(action)
+    assert hopper.ended == {}, "its poses are enough"
+
+
+def test_a_clip_that_does_not_repeat_itself_has_no_picture():
+    recorded = Recorded(make_environments("toy/Pay-v0", 1, seed=0))
+    recorded.play(pushes(recorded.environments, HORIZON))
+    clip = recorded.clips(6)[0, 3]
+    for step, others in [(None, 1), (0, 0), (5, 0)]:
+        observations = clip.observations.copy()
+        if step is not None:
+            observations[step] += 0.001
+        tampered = Segment("a", observations, clip.actions, clip.extras)
+        assert len(recorded.environments.pictures([tampered])) == others
+    noisy = Recorded(make_environments("toy/Random-v0", 2, seed=0))
+    noisy.play(pushes(noisy.environments, HORIZON))
+    assert noisy.environments.pictures([*noisy.clips(6).values()]) == {}
+
+
+def test_what_cannot_be_drawn_is_said_and_has_no_pictures():
+    for name, trouble in [
+        ("toy/Pay-v0", ""), ("Hopper-v5", ""), (CHEETAH, ""),
+        ("toy/Blind-v0", "toy/Blind-v0 draws no pictures (its render_modes lack rgb_array)"),
+        ("toy/Unseen-v0", "the canvas is torn"),
+    ]:  # fmt: skip
+        assert picture_trouble(make_environments(name, 1, seed=0, threads=1)) == trouble
+    unseen = Recorded(make_environments("toy/Unseen-v0", 1, seed=0))
+    unseen.play(pushes(unseen.environments, 9))
+    assert unseen.environments.pictures([*unseen.clips(6).values()]) == {}
+    for name in ("toy/Blind-v0", "Hopper-v5", CHEETAH):
+        environments = make_environments(name, 1, seed=0, threads=1)
+        observations = environments.reset().repeat(4, 0)
+        assert environments.pictures([Segment("a", observations, np.zeros((4, 1)))]) == {}
 
 
 @pytest.mark.filterwarnings("ignore:.*Hopper-v3 is out of date")

@@ -26,9 +26,11 @@ from prefrl.control.environments import make_environments
 from prefrl.control.policy import Policy, play
 from prefrl.errors import UserError
 from prefrl.experiment import (
+    differences,
     fresh_environments,
     load_policy,
     load_reward,
+    replay,
     resume,
     rounds,
     start,
@@ -36,7 +38,7 @@ from prefrl.experiment import (
 )
 from prefrl.feedback import FeedbackStore
 from prefrl.run import RunFolder
-from prefrl.types import Trajectory
+from prefrl.types import Answer, Query, QueryId, Segment, Trajectory
 
 TESTS = Path(__file__).parent
 TRAIN = ["train", "--env", "toy_environments:toy/Pay-v0", *TINY_FLAGS.split()]
@@ -203,7 +205,7 @@ def test_a_short_extension_asks_its_labels_and_learns_from_them(tmp_path):
 def test_an_unfinished_run_can_be_given_more_labels(tmp_path):
     path = tmp_path / "run"
     for done in rounds(start(tiny(), path)):
-        if done.index == 1:
+        if (done.index, done.state) == (1, "done"):
             break
     for _ in rounds(resume(path, more_labels=6)):
         pass
@@ -213,7 +215,7 @@ def test_an_unfinished_run_can_be_given_more_labels(tmp_path):
 
 def test_a_run_taught_by_a_function_is_not_taken_up_by_the_oracle(tmp_path):
     for done in rounds(start(tiny(), tmp_path / "run", teacher=prefer_larger)):
-        if done.index == 1:
+        if (done.index, done.state) == (1, "done"):
             break
     for _ in rounds(resume(tmp_path / "run")):
         pass
@@ -336,7 +338,7 @@ def test_the_true_reward_can_be_resumed_and_learns(tmp_path):
     straight = train(experiment, tmp_path / "straight")
     session = start(experiment, tmp_path / "resumed")
     for done in rounds(session):
-        if done.index == 2:
+        if (done.index, done.state) == (2, "done"):
             break
     for _ in rounds(resume(tmp_path / "resumed")):
         pass
@@ -394,6 +396,13 @@ def test_steps_overrun_by_half_a_rollout_at_most(steps, rounds_, tmp_path):
         ({"query": QueryConfig(decay_steps=0)}, r"--query.decay-steps is 0"),
         ({"query": QueryConfig(clip_seconds=2)}, r"2 s lasts 40 steps .* has 20; choose .* 1$"),
         ({"env": "prefrl/Hopper-v0", "horizon": 20}, r"a clip of 1.5 s lasts 188 .* has 20"),
+        ({"query": QueryConfig(clips=4)}, r"clips is 4, .* preference shows 2; .* ranking"),
+        ({"query": QueryConfig(kind="ranking")}, r"clips is 2, .* ranking shows 3 to 9"),
+        ({"query": QueryConfig(kind="choice", clips=10)}, r"clips is 10, .* choice shows 3 to 9"),
+        (
+            {"query": QueryConfig(kind="ranking", clips=3), "teacher": "toy_environments:prefer"},
+            r"the teacher toy_environments:prefer compares two clips; it cannot judge 3",
+        ),
         ({"query": QueryConfig(clip_seconds=0)}, r"--query.clip-seconds is 0"),
         ({"query": QueryConfig(clip_seconds=math.inf)}, r"clip-seconds is inf; .* finite number"),
         ({"query": QueryConfig(clip_seconds=math.nan)}, r"--query.clip-seconds is nan"),
@@ -420,6 +429,18 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(changes, sent
     with pytest.raises(UserError, match=sentence):
         train(tiny(**changes), path)
     assert not path.exists()
+
+
+def test_queries_of_four_clips_are_ranked_and_learned_from(tmp_path):
+    experiment = tiny(query=QueryConfig(kind="ranking", clips=4))
+    folder = train(experiment, tmp_path / "run")
+    store = FeedbackStore(folder.feedback)
+    answers, comparisons = store.answers(), store.comparisons()
+    assert {answer.kind for answer in answers} == {"ranking"}
+    assert len(comparisons) == 6 * len(answers) == 6 * experiment.labels
+    assert sum(c.weight for c in comparisons) == pytest.approx(3 * len(answers))
+    assert folder.metrics()[-1]["train_loss"] > 0
+    store.close()
 
 
 def test_more_labels_than_there_are_clips_is_an_error_in_a_sentence(tmp_path):
@@ -461,6 +482,158 @@ def test_budgets_that_a_teacher_skips_are_asked_again(tmp_path):
     lines = RunFolder(path).metrics()
     assert lines[-1]["asked"] - lines[-1]["answered"] == len(asked) // 3
     assert len(set(asked)) == len(asked)
+
+
+# --- replaying --------------------------------------------------------------------------------
+
+
+def assert_replayed(path, into, network=None):
+    """Replay a run and compare it, to the byte and the bit."""
+    told = list(replay(path, into, network))
+    assert "waiting" not in {now.state for now in told}
+    assert (path / "metrics.jsonl").read_bytes() == (into / "metrics.jsonl").read_bytes()
+    count = len(RunFolder(path).metrics())
+    assert [now.index for now in told if now.state == "done"] == list(range(count))
+    newest = [from_bytes((p / f"checkpoints/round-{count - 1:04d}.pt").read_bytes())
+              for p in (path, into)]  # fmt: skip
+    assert_same(*newest)
+    assert RunFolder(into).experiment() == RunFolder(path).experiment()
+    assert RunFolder(into).earlier() == RunFolder(path).earlier()
+
+
+def test_a_run_is_replayed_from_its_ledger_and_nobody_is_asked(never_killed, tmp_path):
+    assert_replayed(never_killed, tmp_path / "again")
+    assert answers(tmp_path / "again") == answers(never_killed)
+    assert_replayed(tmp_path / "again", tmp_path / "once more")
+
+
+def test_a_run_whose_teacher_is_gone_can_be_replayed(tmp_path):
+    network = lambda features: nn.Linear(features, 1)  # noqa: E731
+    train(tiny(), tmp_path / "run", teacher=lambda left, right: prefer_larger(left, right) or None,
+          network=network)  # fmt: skip
+    assert_replayed(tmp_path / "run", tmp_path / "again", network)
+
+
+def test_a_run_that_has_not_finished_is_replayed_as_far_as_it_got(tmp_path):
+    for done in rounds(start(tiny(), tmp_path / "run")):
+        if (done.index, done.state) == (2, "done"):
+            break
+    assert_replayed(tmp_path / "run", tmp_path / "again")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    with pytest.raises(UserError, match="has not finished a round yet; there is nothing to replay"):
+        next(replay(tmp_path / "run", tmp_path / "third"))
+    assert not (tmp_path / "third").exists()
+
+
+@pytest.mark.parametrize("reward", ["learned", "true"])
+def test_a_run_that_was_extended_is_replayed(tmp_path, reward):
+    """Steps due and the learning rate follow from the length of the run as it was at the time."""
+    path = tmp_path / "run"
+    experiment = tiny(reward=reward, ppo=replace(tiny().ppo, anneal=True))
+    for done in rounds(start(experiment, path)):
+        if (done.index, done.state) == (2, "training"):
+            break
+    labels = 6 if reward == "learned" else 0
+    for _ in rounds(resume(path, more_labels=labels, more_steps=256)):
+        pass
+    resume(path, more_steps=128)  # which did not get as far as a round
+    for _ in rounds(resume(path, more_labels=labels, more_steps=256)):
+        pass
+    assert [until for until, _ in RunFolder(path).earlier()] == [2, 7, 7]
+    assert RunFolder(path).earlier()[0] == (2, experiment)
+    assert RunFolder(path).metrics()[-1]["steps"] == 512 + 256 + 128 + 256
+    assert_replayed(path, tmp_path / "again")
+    # A round that is done anew, for want of its checkpoint, is done as the run is by now.
+    again, count = tmp_path / "again", len(RunFolder(path).metrics())
+    resume(again, more_steps=256)
+    (again / f"checkpoints/round-{count - 1:04d}.pt").unlink()
+    for _ in rounds(resume(again)):
+        pass
+    assert [until for until, _ in RunFolder(again).earlier()] == [2, 7, 7, count - 1]
+    assert_replayed(again, tmp_path / "third")
+
+
+def test_what_differs_is_named():
+    was = {"round": 1, "loss": 0.5, "gone": 1, "nan": math.nan}
+    assert differences(was, dict(was)) == []
+    now = {"round": 1.0, "loss": 0.5, "nan": math.nan, "new": 2}
+    assert differences(was, now) == [
+        "round was 1, is 1.0", "gone was 1, is None", "new was None, is 2",
+    ]  # fmt: skip
+
+
+# --- answers of another run -------------------------------------------------------------------
+
+
+def test_a_reward_is_learned_from_another_runs_answers_alone(never_killed, tmp_path):
+    session = start(tiny(labels=0, seed=5), tmp_path / "run", answers_from=never_killed)
+    lines = [now.metrics for now in rounds(session) if now.state == "done"]
+    assert [line["answered"] for line in lines] == [0] * 5 and session.feedback.pending() == []
+    assert all(line["train_accuracy"] > 0.5 for line in lines[1:])
+    given, copied = ([row[3:6] for row in answers(p)] for p in (never_killed, tmp_path / "run"))
+    assert copied == given
+    assert_replayed(tmp_path / "run", tmp_path / "again")
+    # And a killed one goes on, though it has no labels of its own.
+    killed = tmp_path / "killed"
+    for now in rounds(start(tiny(labels=0, seed=5), killed, answers_from=never_killed)):
+        if (now.index, now.state) == (2, "done"):
+            break
+    for _ in rounds(resume(killed)):
+        pass
+    assert RunFolder(killed).metrics() == lines
+
+
+def test_another_runs_answers_come_on_top_of_a_budget(never_killed, tmp_path):
+    session = start(tiny(labels=8), tmp_path / "run", answers_from=never_killed)
+    for _ in rounds(session):
+        pass
+    assert session.feedback.counts() == (8, 8, 8, 0)
+    assert len(session.feedback.comparisons()) == 8 + 16
+    last = session.feedback.ledger(4).answers_through
+    assert len(session.feedback.comparisons(last)) == 8 + 16
+
+
+def answered_run(path, **changes):
+    """Return the store of a run that was begun, to put answers into."""
+    return start(tiny(**changes), path).feedback
+
+
+def record(store, observations, actions, kind="tie"):
+    clips = tuple(Segment(f"x {n}", observations, actions) for n in "ab")
+    store.record([Query(QueryId(0, 0), clips)], [Answer(QueryId(-1, 0), kind)], "x ")
+
+
+def test_answers_for_other_spaces_are_refused_before_anything_is_written(never_killed, tmp_path):
+    new = tmp_path / "new"
+    brief = QueryConfig(explore_steps=256, clip_seconds=0.1)
+    pole = {"env": "CartPole-v1", "query": brief}
+    with pytest.raises(UserError, match=r"observations of shape \[3\], but the .* shape \[5\]"):
+        start(tiny(**pole), new, answers_from=never_killed)
+    cases = [
+        ("text", np.array(["hello"]), np.array(["hi"]), {}, r"observations text, but"),
+        (
+            "width",
+            np.zeros((9, 3)),
+            np.zeros((9, 2)),
+            {},
+            r"actions of shape \[2\], but .*\[1\]",
+        ),
+        ("number", np.zeros((9, 5)), np.full(9, 2), pole, "other actions than the 2 here"),
+    ]
+    for name, observations, actions, changes, sentence in cases:
+        record(answered_run(tmp_path / name, **changes), observations, actions)
+        with pytest.raises(UserError, match=sentence):
+            start(tiny(**changes), new, answers_from=tmp_path / name)
+    record(answered_run(tmp_path / "skips"), np.zeros((9, 3)), np.zeros((9, 1)), "skip")
+    with pytest.raises(UserError, match="skips holds no answer that says anything"):
+        start(tiny(labels=0), new, answers_from=tmp_path / "skips")
+    with pytest.raises(UserError, match="not a run folder"):
+        start(tiny(), new, answers_from=tmp_path)
+    with pytest.raises(UserError, match="--reward true"):
+        start(tiny(reward="true", labels=0), new, answers_from=never_killed)
+    with pytest.raises(UserError, match="--labels is -1"):
+        start(tiny(labels=-1), new, answers_from=never_killed)
+    assert not new.exists()
 
 
 def test_training_does_not_wait_long_after_an_end_but_evaluation_plays_to_the_horizon(tmp_path):

@@ -1,6 +1,6 @@
 """The feedback store: nothing that was acknowledged is lost, and every trouble has a sentence."""
 
-import json
+import dataclasses
 import signal
 import sqlite3
 import subprocess
@@ -19,7 +19,8 @@ from strategies import arrays, few, many, orders, same_array
 from prefrl import feedback
 from prefrl.errors import UserError
 from prefrl.feedback import FeedbackStore
-from prefrl.types import Answer, Query, QueryId, Segment, to_comparisons
+from prefrl.schema import SCHEMA_VERSION as VERSION
+from prefrl.types import Answer, Picture, Query, QueryId, Segment, to_comparisons
 
 
 @pytest.fixture
@@ -97,6 +98,27 @@ def test_answers_come_back_as_they_were_given(data, count):
     assert [(c.left.id, c.right.id, c.preference, c.margin, c.weight, c.query) for c in found] == [
         (c.left.id, c.right.id, c.preference, c.margin, c.weight, c.query) for c in expected
     ]
+
+
+def test_pictures_come_back_as_they_were_and_come_with_their_round_alone(store, path):
+    pair, other = make_query(0, 0), make_query(0, 1)
+    name, *others = [s.id for query in (pair, other) for s in query.segments]
+    picture = Picture(240, 160, 8, 2, bytes(range(256)))
+    rewards = rewards_of(pair, other)
+    store.ask(0, [pair, other], rewards, 0, {name: picture})
+    with open_again(path) as again:
+        assert again.picture(name) == picture
+        assert [*map(again.picture, others)] == [None] * 3
+        changed = dataclasses.replace(picture, data=b"")
+        again.ask(0, [pair, other], rewards, 0, {name: changed})  # as after a kill
+        assert again.picture(name) == picture
+        again.copy(path.with_name("copy"))
+    with open_again(path.with_name("copy")) as copy:
+        assert copy.picture(name) == picture
+    ask(store, round_index=1)
+    with pytest.raises(UserError, match="already holds other queries"):
+        store.ask(1, [make_query(1, 9)], {}, 0, {make_query(1, 9).segments[0].id: picture})
+    assert store.picture(make_query(1, 9).segments[0].id) is None
 
 
 def test_everything_is_there_for_the_next_process(store, path):
@@ -279,15 +301,24 @@ def test_a_fit_sees_only_what_was_answered_in_time(store):
     assert store.last_answer() == 3
 
 
+def stands_on_paper(said):
+    paper = {}
+    for number, (index, kind, teacher) in enumerate(said):
+        paper[index, teacher] = (number, kind)
+    return {who: entry for who, entry in paper.items() if entry[1] != "retraction"}
+
+
 @many
 @given(
     st.lists(
         st.tuples(
-            st.integers(0, 3), st.sampled_from(["preference", "tie", "skip"]), st.sampled_from("ab")
+            st.integers(0, 3),
+            st.sampled_from(["preference", "tie", "skip", "retraction"]),
+            st.sampled_from("ab"),
         ),
-        max_size=12,
+        max_size=16,
     ),
-    st.integers(0, 12),
+    st.integers(0, 16),
 )
 def test_counts_and_answers_agree_with_a_ledger_on_paper(said, through):
     with closing(FeedbackStore(":memory:")) as store:
@@ -300,9 +331,9 @@ def test_counts_and_answers_agree_with_a_ledger_on_paper(said, through):
             )
         counts, standing = store.counts(through=through), store.answers(through)
         pending = {query.id.index for query in store.pending()}
-    paper = {}
-    for number, (index, kind, teacher) in enumerate(said[:through]):
-        paper[index, teacher] = (number, kind)
+        view = store.connection.execute("SELECT count(*) FROM standing").fetchone()
+        everything = store.answers()
+    paper = stands_on_paper(said[:through])
     kinds = [{k for (i, _), (_, k) in paper.items() if i == index} for index in range(4)]
     assert counts.asked == 4
     assert counts.pending == sum(not kind for kind in kinds)
@@ -310,35 +341,177 @@ def test_counts_and_answers_agree_with_a_ledger_on_paper(said, through):
     assert counts.decisive == sum("preference" in kind for kind in kinds)
     in_order = sorted((number, index, kind) for (index, _), (number, kind) in paper.items())
     assert [(a.query.index, a.kind) for a in standing] == [entry[1:] for entry in in_order]
-    assert pending == set(range(4)) - {index for index, _, _ in said}
+    assert pending == set(range(4)) - {index for index, _ in stands_on_paper(said)}
+    assert view == (len(everything),)
 
 
-def test_export_is_json(store):
-    text = Segment("text", np.array(["Grüße"]), np.array(["«hi»"]), {"ids": np.zeros((1, 2))}, "t")
-    worst = Segment("numbers", np.array([np.nan, np.inf, 1.0]), np.array([True, False, True]))
-    ordinary = make_segment("other")
-    queries = [
-        Query(QueryId(0, 0), (text, make_segment("plain", task="t")), question="Which?"),
-        Query(QueryId(0, 1), (worst, ordinary)),
+# --- taking back, withdrawing, copying --------------------------------------------------------
+
+
+def retract(query, teacher="anna"):
+    return say(query, "retraction", teacher)
+
+
+def test_an_answer_that_is_taken_back_is_asked_again(store):
+    ask(store, 2)
+    store.answer(prefer((0, 0)), prefer((0, 1)))
+    store.answer(retract((0, 0)))
+    assert [query.id for query in store.pending()] == [(0, 0)]
+    assert store.counts() == (2, 1, 1, 1) and store.answers() == [prefer((0, 1))]
+    assert [c.query for c in store.comparisons()] == [(0, 1)]
+    assert store.connection.execute("SELECT count(*) FROM standing").fetchone() == (1,)
+    # A fit that saw it sees it again when its round is redone.
+    assert [c.query for c in store.comparisons(through=2)] == [(0, 0), (0, 1)]
+    assert store.counts(through=2) == (2, 2, 2, 0)
+    store.answer(prefer((0, 0), 0.0))
+    assert store.pending() == [] and store.counts() == (2, 2, 2, 0)
+    assert [c.preference for c in store.comparisons()] == [1.0, 0.0]
+
+
+def test_what_was_superseded_before_does_not_come_back(store):
+    ask(store, 1)
+    store.answer(prefer((0, 0)), say((0, 0), "tie"), retract((0, 0)))
+    assert store.answers() == [] and store.counts() == (1, 0, 0, 1)
+
+
+def test_each_teacher_takes_back_their_own_answer_alone(store):
+    ask(store, 1)
+    store.answer(prefer((0, 0), 1.0, "anna"), prefer((0, 0), 0.0, "ben"))
+    store.answer(retract((0, 0), "anna"))
+    assert store.answers() == [prefer((0, 0), 0.0, "ben")]
+    assert store.pending() == [] and store.counts() == (1, 1, 1, 0)
+    store.answer(retract((0, 0), "ben"))
+    assert len(store.pending()) == 1 and store.counts() == (1, 0, 0, 1)
+
+
+def test_taking_back_nothing_changes_nothing(store):
+    ask(store, 1)
+    store.answer(retract((0, 0)))
+    assert store.answers() == [] and len(store.pending()) == 1
+    assert store.counts() == (1, 0, 0, 1)
+
+
+def test_what_is_sent_twice_counts_once(store, path):
+    ask(store, 2)
+    first = store.answer(prefer((0, 0)), uuid="a")
+    with open_again(path) as again:
+        assert again.answer(prefer((0, 0)), uuid="a") == first
+        # Nor does the same name with something else, or after it was taken back.
+        assert again.answer(prefer((0, 1), 0.0), uuid="a") == first
+        undone = again.answer(retract((0, 0)), uuid="b")
+        assert again.answer(retract((0, 0)), uuid="b") == undone > first
+        assert again.answer(prefer((0, 0)), uuid="a") == first
+        assert again.answers() == [] and again.last_answer() == undone
+    other = store.answer(prefer((0, 1)), uuid="c")
+    assert other > undone and rows(store)[4] == 3
+    assert store.answer(prefer((0, 1)), prefer((0, 0))) == other + 2, "without a name all count"
+
+
+def test_what_is_withdrawn_waits_no_more_but_keeps_its_answers(store):
+    ask(store, 3)
+    store.answer(prefer((0, 0)))
+    store.withdraw(QueryId(0, 0), "damaged")
+    store.withdraw(QueryId(0, 1), "damaged")
+    assert [query.id for query in store.pending()] == [(0, 2)]
+    assert store.counts() == (3, 1, 1, 1)
+    store.answer(retract((0, 0)))
+    assert [query.id for query in store.pending()] == [(0, 2)], "nobody can be shown it"
+    store.answer(prefer((0, 1)))  # from a page that was open
+    assert store.counts() == (3, 1, 1, 1)
+    assert len(store.comparisons()) == 1
+
+
+def lease(store, query, seconds):
+    store.connection.execute(
+        "INSERT INTO lease VALUES (?, ?, 'anna', 'tab', 0, ?)", (*query, time.time() + seconds)
+    )
+
+
+def test_what_is_old_expires_unless_it_is_answered_or_somebody_looks_at_it(store):
+    ask(store, 4)
+    ask(store, 2, round_index=1)
+    store.answer(say((0, 0), "skip"))
+    lease(store, (0, 1), 60)
+    lease(store, (0, 2), -1)
+    store.expire(1)
+    assert [query.id for query in store.pending()] == [(0, 1), (1, 0), (1, 1)]
+    reasons = store.connection.execute("SELECT withdrawn FROM query WHERE round = 0").fetchall()
+    assert reasons == [(None,), (None,), ("expired",), ("expired",)]
+    assert store.counts() == (6, 0, 0, 3)
+    store.answer(retract((0, 0)))
+    assert store.counts().pending == 4, "what was answered in time can be answered anew"
+    store.answer(prefer((0, 3)))  # late
+    assert store.counts() == (6, 1, 1, 4)
+    before = rows(store)
+    ask(store, 4)  # a redone round knows its queries, expired or not
+    assert rows(store) == before
+
+
+def test_a_copy_is_the_whole_store_at_one_moment(store, path, tmp_path):
+    queries = ask(store, 3)
+    store.answer(prefer((0, 0)), say((0, 1), "tie", "ben"))
+    store.withdraw(QueryId(0, 2), "damaged")
+    other = tmp_path / "copy.sqlite"
+    store.copy(other)
+    store.answer(prefer((0, 0), 0.0))
+    with open_again(other) as copy:
+        assert copy.answers() == [prefer((0, 0)), say((0, 1), "tie", "ben")]
+        assert copy.counts() == (3, 2, 1, 0) and copy.ledger(0) == store.ledger(0)
+        assert same_array(
+            copy.query(QueryId(0, 2)).segments[1].observations, queries[2].segments[1].observations
+        )
+        assert copy.true_rewards(queries[0].segments[0].id).tolist() == [0, 1, 2]
+        copy.answer(retract((0, 1), "ben"))
+    assert len(store.answers()) == 2
+    with pytest.raises(UserError, match="unable to open"):
+        store.copy(tmp_path / "nowhere" / "copy.sqlite")
+
+
+# --- what is answered already -----------------------------------------------------------------
+
+
+def recorded(store, mark, count=2, **options):
+    pairs = [
+        tuple(make_segment(f"old {mark} {i} {k}", **options) for k in "lr") for i in range(count)
     ]
-    store.ask(0, queries, {}, 0)
-    assert list(store.export()) == []
-    store.answer(prefer((0, 0), 0.75, "anna"), say((0, 1), "skip"))
+    queries = [Query(QueryId(5, 9), pair, question="Which?") for pair in pairs]
+    answers = [prefer((7, place), place / 10) for place in range(count)]
+    return store.record(queries, answers, mark)
 
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not JSON")
 
-    lines = [json.loads(json.dumps(e), parse_constant=refuse) for e in store.export()]
-    assert [line["index"] for line in lines] == [0, 1]
-    first = lines[0]
-    assert first["segments"][0] == {
-        "id": "text", "task": "t", "source": "", "observations": ["Grüße"], "actions": ["«hi»"],
-        "extras": {"ids": [[0, 0]]},
-    }  # fmt: skip
-    assert first["question"] == "Which?" and first["value"] == {"left": 0.75}
-    assert (first["teacher"], first["shown_at"], first["answered_at"]) == ("anna", 12.5, 13.25)
-    assert lines[1]["segments"][0]["observations"] == [None, None, 1]
-    assert lines[1]["segments"][0]["actions"] == [True, False, True]
+def test_what_is_answered_already_is_a_round_below_the_runs(store):
+    ask(store, 2)
+    store.answer(prefer((0, 0)))
+    before = store.counts()
+    assert [recorded(store, "first"), recorded(store, "second", 3)] == [-1, -2]
+    assert store.counts() == before and [q.id for q in store.pending()] == [(0, 1)]
+    assert [(c.query, c.preference) for c in store.comparisons()] == [
+        ((0, 0), 1.0), ((-1, 0), 0.0), ((-1, 1), 0.1),
+        ((-2, 0), 0.0), ((-2, 1), 0.1), ((-2, 2), 0.2),
+    ]  # fmt: skip
+    assert store.ledger(-1) == (1, 2) and store.ledger(-2) == (3, 3)
+    assert store.comparisons(through=1)[-1].query == (0, 0), "a redone round does not see them"
+    assert ask(store, 1, round_index=1, through=6) and store.ledger(1) == (6, 1)
+
+
+def test_what_is_answered_already_comes_once_and_whole(store):
+    assert recorded(store, "first") == -1
+    before = rows(store)
+    with pytest.raises(UserError, match="holds these answers already"):
+        recorded(store, "first")
+    pair = (make_segment("a"), Segment("b", np.array([b"raw"]), np.zeros(1)))
+    with pytest.raises(UserError, match="expected numbers or text"):
+        store.record([Query(QueryId(0, 0), pair)], [prefer((0, 0))], "second")
+    assert rows(store) == before
+    assert recorded(store, "second") == -2
+
+
+def test_segments_by_task(store):
+    recorded(store, "b", 1, task="walk")
+    ask(store, 1)
+    assert store.segments() == ["clip 0-0-0", "clip 0-0-1", "old b 0 l", "old b 0 r"]
+    assert store.segments("walk") == ["old b 0 l", "old b 0 r"] and store.segments("fly") == []
+    assert store.segment("old b 0 l").task == "walk"
 
 
 # --- kills, and others at the same file -------------------------------------------------------
@@ -567,13 +740,13 @@ def test_a_damaged_store_is_a_sentence(path, damage):
         store.counts()
 
 
-@pytest.mark.parametrize("version", [feedback.SCHEMA_VERSION + 1, 77])
+@pytest.mark.parametrize("version", [1, VERSION + 1, 77])
 def test_another_versions_store_is_refused_and_left_alone(path, version):
     filled(path)
     with closing(sqlite3.connect(path)) as other:
         other.execute(f"PRAGMA user_version = {version}")
     before = path.read_bytes()
-    with pytest.raises(UserError, match=rf"another version.*format is {version}.*reads 1"):
+    with pytest.raises(UserError, match=rf"another version.*format is {version}.*reads {VERSION}"):
         FeedbackStore(path)
     assert path.read_bytes() == before
 

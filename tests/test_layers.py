@@ -21,15 +21,19 @@ ARROWS = {
     "checkpoint": [],
     "preference": [],
     "types": ["errors"],
+    "pictures": ["errors", "types"],
     "presets": ["config", "errors"],
     "run": ["config", "errors"],
-    "feedback": ["errors", "types"],
+    "schema": [],
+    "feedback": ["errors", "schema", "types"],
+    "exchange": ["errors", "feedback", "types"],
     "reward": ["config", "preference", "types"],
     "selection": ["errors", "preference", "reward", "types"],
     "loop": ["config", "errors", "feedback", "reward", "selection", "types"],
     "teachers": ["config", "errors", "feedback", "types"],
     "clips": ["clips", "errors", "types"],
-    "control": ["config", "control", "errors", "reward", "types"],
+    "control": ["config", "control", "errors", "pictures", "reward", "types"],
+    "viewer": ["clips", "errors", "exchange", "feedback", "pictures", "run", "types", "viewer"],
     "envs": ["envs"],
 }
 # What else a module may import as it is loaded, beside the standard library.
@@ -41,7 +45,10 @@ PACKAGES = {
     "presets": [],
     "run": [],
     "types": ["numpy"],
+    "pictures": ["PIL", "numpy"],
+    "schema": [],
     "feedback": ["numpy"],
+    "exchange": ["numpy"],
     "teachers": ["numpy"],
     "loop": ["numpy"],
     "preference": ["torch"],
@@ -50,9 +57,10 @@ PACKAGES = {
     "selection": ["numpy", "torch"],
     "envs": ["gymnasium", "mujoco", "numpy"],
     "clips": ["PIL", "imageio", "imageio_ffmpeg", "mujoco", "numpy"],
+    "viewer": ["mujoco", "numpy", "starlette", "uvicorn"],
 }
-TORCH_FREE = ["", "errors", "config", "types", "presets", "run", "feedback", "teachers", "clips",
-              "viewer", "envs", "cli"]  # fmt: skip
+TORCH_FREE = ["", "errors", "config", "types", "presets", "run", "feedback", "exchange", "teachers",
+              "clips", "viewer", "envs", "cli"]  # fmt: skip
 
 
 def sources():
@@ -177,9 +185,10 @@ def attributes(tree):
 def test_only_the_oracle_reads_the_table_of_true_rewards():
     hidden = {"true_rewards", "average_clip_return"}
     readers = {name for name, tree in TREES.items() if attributes(tree) & hidden}
-    assert readers <= {"teachers", "feedback", "results"}, "results is evaluation and plots"
+    evaluation = {"results", "inspection"}  # and plots
+    assert readers <= {"teachers", "feedback"} | evaluation
     tables = [name for name, path in SOURCES.items() if "true_reward " in path.read_text("utf-8")]
-    assert tables == ["feedback"], "only the store knows how they are kept"
+    assert tables == ["feedback", "schema"], "only the store knows how they are kept"
 
 
 def test_a_learned_reward_never_reads_the_environments():
@@ -244,7 +253,7 @@ HEAVY = ["torch", "stable_baselines3", "mujoco", "matplotlib", "imageio"]
         ("import prefrl.envs", HEAVY),
         ("from prefrl.cli import main; main(['--help'])", [*HEAVY, "numpy", "gymnasium", "tyro"]),
         ("from prefrl.cli import main; main(['list'])", HEAVY),
-        ("import prefrl.feedback, prefrl.run, prefrl.presets, prefrl.teachers", HEAVY),
+        ("import prefrl.exchange, prefrl.run, prefrl.presets, prefrl.teachers", HEAVY),
         ("import prefrl.clips.draw, prefrl.clips.film", ["torch", "stable_baselines3"]),
     ],
 )

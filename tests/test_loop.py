@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from contextlib import closing
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from fakes import (
     NumberWorld,
     WordWorld,
     make_trajectory,
+    picture_of,
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import many
+from strategies import few, many
 
 from prefrl import loop
 from prefrl.checkpoint import from_bytes, to_bytes
@@ -26,9 +28,9 @@ from prefrl.config import FitConfig, LoopConfig, QueryConfig
 from prefrl.control.reward import TrueReward
 from prefrl.errors import UserError
 from prefrl.feedback import FeedbackStore
-from prefrl.loop import LoopState, labels_due, preference_loop, select
+from prefrl.loop import LoopState, answers_needed, labels_due, preference_loop, select
 from prefrl.selection import ACQUISITIONS
-from prefrl.types import Answer
+from prefrl.types import Answer, Query, QueryId
 
 QUESTION = "Which one is better?"
 CONFIG = LoopConfig(
@@ -85,11 +87,17 @@ class Run:
             self.agent, self.reward_model, self.teacher, self.feedback, self.config, self.state
         )
 
+    def done(self):
+        """Yield each round once it is done; a prompt teacher is never waited for."""
+        for told in self.rounds():
+            assert told.state != "waiting"
+            if told.state == "done":
+                yield told
+
     def finish(self, keep=None):
         """Run to the end; return each round's metrics. `keep` gets a checkpoint a round."""
         metrics = []
-        for done in self.rounds():
-            assert done.state == "done"
+        for done in self.done():
             metrics.append(done.metrics)
             if keep is not None:
                 keep.append(self.save())
@@ -126,21 +134,35 @@ def spy(monkeypatch, log, *names):
         monkeypatch.setattr(loop, name, noted)
 
 
-def test_a_lap_is_fit_calibrate_train_cut_choose_ask_answers(tmp_path, world, monkeypatch):
+def test_a_lap_is_answers_fit_calibrate_train_cut_choose_ask(tmp_path, world, monkeypatch):
     with Run(tmp_path / "store", world) as run:
         spy(monkeypatch, run.log, "fit", "cut", "propose", "choose")
         laps = []
-        for done in run.rounds():
+        for done in run.done():
             laps.append(list(run.log))
             run.log.clear()
             assert done.index == len(laps) - 1 and run.state.round == len(laps)
-    asking = ["cut", "propose", "choose", "ask", "answers"]
-    learning = ["fit", "calibrate", "train"]
+    asking = ["cut", "propose", "choose", "ask"]
+    learning = ["answers", "fit", "calibrate", "train"]
     assert laps == [
-        ["explore", *asking],
+        ["answers", "explore", *asking],
         *[[*learning, *asking]] * (CONFIG.rounds - 1),
-        [*learning, "ask", "answers"],  # no fit comes after it, so nothing is asked
+        [*learning, "ask"],  # no fit comes after it, so nothing is asked
     ]
+
+
+def test_a_round_tells_what_it_is_about_to_do(tmp_path):
+    with Run(tmp_path / "store") as run:
+        told = [(told.index, told.state, tuple(run.log)) for told in run.rounds()]
+    assert [entry[:2] for entry in told] == [
+        (0, "exploring"),
+        (0, "done"),
+        *((i, s) for i in range(1, CONFIG.rounds + 1) for s in ("fitting", "training", "done")),
+    ]
+    counts = {"exploring": "explore", "training": "train"}
+    for (_, state, before), (_, _, after) in pairwise(told):
+        if state in counts:
+            assert after.count(counts[state]) == before.count(counts[state]) + 1
 
 
 def test_the_same_loop_teaches_numbers_and_words(tmp_path, world):
@@ -158,7 +180,7 @@ def test_rewards_are_calibrated_on_what_the_newest_policy_did(tmp_path, world):
     with Run(tmp_path / "store", world) as run:
         played, play = [], run.agent._play
         run.agent._play = lambda *how: played.append(play(*how)) or played[-1]
-        for done in run.rounds():
+        for done in run.done():
             if done.index:
                 newest = np.concatenate([t.observations for t in played[done.index - 1]])
                 np.testing.assert_array_equal(run.reward_model.calibrated_on, newest)
@@ -188,13 +210,15 @@ def test_metrics_tell_what_the_fit_was_given(tmp_path):
     with Run(tmp_path / "store") as run:
         run.teacher.skips = lambda query: query.id.index % 4 == 3
         metrics, counts = [], []
-        for done in run.rounds():
-            metrics.append(done.metrics)
-            counts.append(done.counts)
-    for index, line in enumerate(metrics):
-        given = counts[index - 1] if index else (0, 0, 0, 0)
-        assert (line["asked"], line["answered"], line["decisive"]) == given[:3]
-    assert counts[0].asked > counts[0].answered > 0
+        for told in run.rounds():
+            if told.state in ("exploring", "fitting"):
+                counts.append(told.counts)
+            elif told.state == "done":
+                metrics.append(told.metrics)
+    for line, seen in zip(metrics, counts, strict=True):
+        assert (line["asked"], line["answered"], line["decisive"]) == seen[:3]
+    assert counts[0] == (0, 0, 0, 0)
+    assert counts[1].asked > counts[1].answered > 0
     assert metrics[1].keys() > {"train_loss", "out_of_bag_accuracy", "l2", "true_return", "steps"}
 
 
@@ -214,7 +238,7 @@ def test_what_an_agent_reports_does_not_hide_what_the_loop_reports(tmp_path):
 
 def test_timings_name_the_parts_of_a_round(tmp_path):
     with Run(tmp_path / "store") as run:
-        timings = [done.timings for done in run.rounds()]
+        timings = [done.timings for done in run.done()]
     assert timings[0].keys() == {"train", "choose", "answers"}
     assert timings[1].keys() == {"fit", "train", "choose", "answers"}
     assert all(seconds >= 0 for line in timings for seconds in line.values())
@@ -263,9 +287,12 @@ def test_a_quarter_of_the_labels_is_about_the_untrained_policy():
 
 def test_each_round_asks_what_is_due(tmp_path, world):
     with Run(tmp_path / "store", world) as run:
-        for done in run.rounds():
-            assert done.counts.asked == done.counts.answered == labels_due(run.config, done.index)
-            assert done.counts.pending == 0
+        before = 0
+        for done in run.done():
+            due = labels_due(run.config, done.index)
+            assert (done.counts.asked, done.counts.answered) == (due, before)
+            assert done.counts.pending == due - before
+            before = due
         assert run.feedback.counts().answered == CONFIG.labels
 
 
@@ -280,12 +307,10 @@ def test_a_tiny_budget_is_spent_in_time(tmp_path, labels):
 def test_skipped_queries_are_asked_for_again_and_labels_never_exceed_the_budget(tmp_path, world):
     with Run(tmp_path / "store", world, rounds=8, steps=800) as run:
         run.teacher.skips = lambda query: query.id.index % 3 == 0
-        answered = 0
-        for done in run.rounds():
-            due = labels_due(run.config, done.index)
+        for done in run.done():
+            due, answered = labels_due(run.config, done.index), done.counts.answered
             asked = run.feedback.ledger(done.index)[1]
             assert asked == (due - answered if done.index < run.config.rounds else 0)
-            answered = done.counts.answered
             assert answered <= due <= CONFIG.labels
             pairs = [frozenset(s.id for s in q.segments) for q in run.feedback._queries("")]
             assert len(set(pairs)) == len(pairs), "the same pair again"
@@ -374,11 +399,12 @@ def test_the_loop_says_that_it_waits_and_does_not_mind(tmp_path, naps):
     with Run(tmp_path / "slow") as run:
         states, metrics = [], []
         for told in run.rounds():
-            states.append((told.index, told.state))
+            if told.state in ("waiting", "done"):
+                states.append((told.index, told.state))
             if told.state == "done":
                 metrics.append(told.metrics)
                 run.teacher.sleeps = 2 if told.index < 2 else 0
-            else:
+            elif told.state == "waiting":
                 assert told.counts.pending > 0 and told.metrics == {}
                 assert run.state.round == told.index, "the round is not over"
     waiting = [(index, "waiting") for index in (1, 1, 2, 2)]
@@ -402,8 +428,9 @@ def test_a_person_answers_through_a_file_of_their_own(tmp_path, naps):
                 person.answer(Answer(query.id, "preference", {"left": 1.0}, "person"))
         assert run.feedback.counts() == (CONFIG.labels, CONFIG.labels, CONFIG.labels, 0)
     first = labels_due(CONFIG, 0)
-    assert told[: first + 1] == [
-        *[(0, "waiting", left) for left in range(first, 0, -1)], (0, "done", 0),
+    assert told[: first + 3] == [
+        (0, "exploring", 0), (0, "done", first),
+        *[(1, "waiting", left) for left in range(first, 0, -1)], (1, "fitting", 0),
     ]  # fmt: skip
     assert len(naps) == CONFIG.labels
 
@@ -414,7 +441,7 @@ def test_answers_to_earlier_rounds_are_learned_from_in_the_next(tmp_path):
         plain = run.finish()
     with Run(tmp_path / "edited") as run:
         metrics = []
-        for done in run.rounds():
+        for done in run.done():
             metrics.append(done.metrics)
             if done.index == 1:
                 for answer in run.feedback.answers()[:4]:
@@ -422,6 +449,282 @@ def test_answers_to_earlier_rounds_are_learned_from_in_the_next(tmp_path):
                     run.feedback.answer(dataclasses.replace(answer, value=value))
     assert metrics[:2] == plain[:2] and metrics[2] != plain[2]
     assert metrics[2]["answered"] == plain[2]["answered"], "an edit is no new label"
+
+
+# --- people, who answer in their own time ------------------------------------------------------
+
+PEOPLE = {"labels": 100, "rounds": 8, "steps": 800}
+
+
+class People(Run):
+    """A run without a teacher; whoever answers does so between what the loop tells."""
+
+    def __init__(self, path, world=NumberWorld, saved=None, **changes):
+        super().__init__(path, world, saved, **PEOPLE | changes)
+        self.teacher = None
+        self.told = []
+
+    def live(self, act):
+        """Run to the end; `act` is called with whatever the loop tells."""
+        for told in self.rounds():
+            self.told.append(told)
+            assert len(self.told) < 3000, "it waits for ever"
+            act(told)
+        return [told.metrics for told in self.told if told.state == "done"]
+
+    def say(self, query, kind="preference", teacher="person"):
+        value = {}
+        if kind == "preference":
+            left, right = (self.feedback.true_rewards(s.id).sum() for s in query.segments)
+            value = {"left": float(left > right)}
+        self.feedback.answer(Answer(query.id, kind, value, teacher))
+
+    def answer_one(self, told):
+        """Answer the oldest query, but only when the loop has nothing else to do."""
+        if told.state == "waiting":
+            self.say(self.feedback.pending()[0])
+
+
+def test_people_get_thirty_pairs_at_first_and_a_round_begins_with_just_enough_answers(
+    tmp_path, world, naps
+):
+    assert (loop.FIRST_ANSWERS, loop.SPARE_QUERIES) == (15, 15)
+    with People(tmp_path / "store", world) as run:
+        run.live(run.answer_one)
+        assert run.feedback.ledger(0) == (0, 30)
+        assert run.agent.updates == 8
+    begun = [told.counts.answered for told in run.told if told.state in ("exploring", "fitting")]
+    assert begun == [answers_needed(run.config, index) for index in range(9)]
+    # 12.5 a round, with the trainer one round ahead; the last fit is given all there are.
+    assert begun == [0, 15, 15, 25, 38, 50, 62, 75, 100]
+    waits = [told.index for told in run.told if told.state == "waiting"]
+    assert [waits.count(index) for index in range(9)] == [0, *np.diff(begun)]
+    assert all(told.counts.answered < answers_needed(run.config, told.index) for told in run.told
+               if told.state == "waiting")  # fmt: skip
+    assert naps == [loop.WAIT_SECONDS] * len(waits)
+
+
+def test_people_who_are_quick_are_not_waited_for(tmp_path):
+    def act(told):
+        if told.state == "done":
+            for query in run.feedback.pending():
+                run.say(query)
+
+    with People(tmp_path / "store") as run:
+        metrics = run.live(act)
+        assert run.feedback.counts() == (100, 100, 100, 0)
+    assert "waiting" not in {told.state for told in run.told}
+    assert [line["answered"] for line in metrics] == [0, 30, 45, 60, 75, 90, 100, 100, 100]
+
+
+@pytest.mark.parametrize("labels", [1, 7, 15, 20])
+def test_a_small_budget_of_people_is_all_asked_at_once(tmp_path, naps, labels):
+    with People(tmp_path / "store", labels=labels) as run:
+        run.live(run.answer_one)
+        assert run.feedback.ledger(0).asked == labels
+    begun = [told.counts.answered for told in run.told if told.state == "fitting"]
+    assert begun[0] == min(labels, 15) and begun == sorted(begun)
+
+
+actions = st.sampled_from(["answer", "answer", "tie", "skip", "undo", "new person", "nothing"])
+
+
+@few
+@given(st.integers(16, 120), st.lists(st.lists(actions, max_size=9), min_size=1, max_size=30))
+def test_whatever_people_do_there_is_enough_to_answer_and_no_more_than_the_budget(labels, moods):
+    """Of any round: pairs to spare while the budget lasts, never more than it, and no deadlock."""
+    moods = [*moods, ["answer"]]
+
+    def act(told):
+        if told.state == "done" and told.index < run.config.rounds:
+            counts = run.feedback.counts()
+            spare = min(loop.SPARE_QUERIES, labels - counts.answered)
+            assert counts.pending >= spare, "somebody will have to wait"
+            assert counts.answered + counts.pending <= labels
+        for action in moods[len(run.told) % len(moods)]:
+            pending, said = run.feedback.pending(), run.feedback.answers()
+            if action == "undo" and said:
+                run.say(run.feedback.query(said[-1].query), "retraction", said[-1].teacher)
+            elif action == "new person" and said:
+                run.say(run.feedback.query(said[0].query), teacher="another")
+            elif action in ("answer", "tie", "skip") and pending:
+                kind = {"answer": "preference"}.get(action, action)
+                run.say(pending[len(run.told) % len(pending)], kind)
+
+    with People(":memory:", labels=labels) as run, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.time, "sleep", lambda seconds: None)
+        run.live(act)
+        assert run.agent.updates == run.config.rounds
+
+
+def test_people_who_skip_all_at_first_are_asked_about_other_clips(tmp_path, naps):
+    def act(told):
+        skipping = run.feedback.counts().asked <= 60
+        for query in run.feedback.pending() if told.state == "waiting" else ():
+            run.say(query, "skip" if skipping else "preference")
+
+    with People(tmp_path / "store") as run:
+        metrics = run.live(act)
+        assert [run.feedback.ledger(index).asked for index in range(3)] == [30, 30, 40]
+        assert run.agent.updates == run.config.rounds - 2
+        pairs = [frozenset(s.id for s in q.segments) for q in run.feedback._queries("")]
+    assert len(set(pairs)) == len(pairs)
+    assert run.log[:5] == ["explore", "ask", "explore", "ask", "explore"]
+    states = [(told.index, told.state) for told in run.told if told.state != "waiting"]
+    assert states[:7] == [
+        (0, "exploring"), (0, "done"), (1, "exploring"), (1, "done"), (2, "exploring"), (2, "done"),
+        (3, "fitting"),
+    ]  # fmt: skip
+    assert [line["steps"] for line in metrics[:3]] == [0, 0, 0]
+    assert metrics[-1]["steps"] >= run.config.steps, "what was not trained then is trained later"
+
+
+def test_people_who_never_can_tell_are_told_so_in_the_end(tmp_path, naps):
+    def skip(told):
+        for query in run.feedback.pending():
+            run.say(query, "skip")
+
+    with People(tmp_path / "store") as run:
+        with pytest.raises(UserError, match=r"\(485 queries were asked, all skipped\)"):
+            run.live(skip)
+        needed = [answers_needed(run.config, index) for index in range(1, 9)]
+        assert sum(min(n + loop.SPARE_QUERIES, 100) for n in needed) == 485
+        assert run.agent.updates == 0
+
+
+def test_people_who_tire_of_it_and_skip_are_not_waited_for(tmp_path, naps):
+    def act(told):
+        for query in run.feedback.pending() if told.state == "waiting" else ():
+            run.say(query, "preference" if run.feedback.counts().answered < 20 else "skip")
+
+    with People(tmp_path / "store") as run:
+        metrics = run.live(act)
+        assert run.feedback.counts()[1:] == (20, 20, 0)
+        for index in range(4, 8):
+            due = answers_needed(run.config, index + 1) + loop.SPARE_QUERIES
+            assert run.feedback.ledger(index).asked == min(due, 100) - 20
+    assert len(metrics) == 9
+
+
+def test_old_pairs_expire_unless_somebody_looks_at_them(tmp_path, naps):
+    """Pairs of policies that are long gone make room for others; there are always some to spare."""
+    looked_at = 3
+    ignored = []
+
+    def act(told):
+        if told.state == "done" and told.index == 0:
+            ignored.extend(query.id for query in run.feedback.pending()[:8])
+            run.feedback.connection.execute(
+                "INSERT INTO lease VALUES (?, ?, 'person', 'tab', 0, 1e12)", ignored[looked_at]
+            )
+        if told.state == "waiting":
+            pending = run.feedback.pending()
+            run.say(next((q for q in pending if q.id not in ignored), pending[0]))
+        left = {query.id for query in run.feedback.pending()} & set(ignored)
+        if told.state == "done" and told.index < run.config.rounds:
+            old = told.index > loop.EXPIRE_ROUNDS
+            assert left == ({ignored[looked_at]} if old else set(ignored))
+            assert run.feedback.counts().pending >= loop.SPARE_QUERIES
+
+    with People(tmp_path / "store") as run:
+        run.live(act)
+
+
+def test_people_are_not_asked_about_clips_that_look_alike(tmp_path, monkeypatch, naps):
+    offered, original = [], loop.drop_alike
+
+    def noted(candidates, count, distance):
+        kept = original(candidates, count, distance)
+        offered.append((len(candidates), count, len(kept)))
+        return kept
+
+    monkeypatch.setattr(loop, "drop_alike", noted)
+    with Run(tmp_path / "oracle") as run:
+        run.finish()
+    assert not offered
+    with People(tmp_path / "people") as run:
+        run.live(run.answer_one)
+        asked = [run.feedback.ledger(index).asked for index in range(8)]
+    pool = CONFIG.query.pool
+    assert offered == [(pool * n, pool * n // 2, pool * n // 2) for n in asked if n]
+
+
+def test_people_alone_see_pictures_of_all_that_they_are_asked_about(tmp_path, naps, world):
+    with Run(tmp_path / "oracle", world) as run:
+        run.finish()
+        assert run.agent.shown == []
+        assert not any(map(run.feedback.picture, run.feedback.segments()))
+    with People(tmp_path / "people", world) as run:
+        run.live(run.answer_one)
+        for index, shown in enumerate(run.agent.shown):
+            asked = [q for q in run.feedback._queries("") if q.id.round == index]
+            assert {s.id for q in asked for s in q.segments} == set(shown)
+            assert len(set(shown)) == len(shown), "drawn twice"
+        assert len(run.agent.shown) == run.config.rounds + 1 and run.agent.shown[-1] == []
+        for name in run.feedback.segments():
+            assert run.feedback.picture(name) == picture_of(name)
+
+
+def test_a_redone_round_draws_nothing_that_is_in_the_store(tmp_path, naps):
+    def kill(told):
+        run.answer_one(told)
+        if told.state == "done" and told.index == 2:
+            raise Killed
+
+    with People(tmp_path / "store") as run, pytest.raises(Killed):
+        run.live(kill)
+    with People(tmp_path / "store") as again:
+        again.live(again.answer_one)
+        assert len(again.agent.shown) == again.config.rounds + 1 - 3
+        assert all(map(again.feedback.picture, again.feedback.segments()))
+
+
+def test_the_true_reward_waits_for_nobody(tmp_path):
+    with People(tmp_path / "store", reward_model=TrueReward(), labels=0) as run:
+        run.live(lambda told: None)
+        assert run.feedback.counts() == (0, 0, 0, 0)
+    assert "waiting" not in {told.state for told in run.told}
+
+
+def test_a_run_taught_by_people_can_be_replayed_from_its_ledger(tmp_path, naps):
+    """Edits, skips and expiry too: each round saw what its ledger says."""
+
+    def act(told):
+        run.answer_one(told)
+        if told.state == "done" and told.index in (3, 5):
+            for answer in run.feedback.answers()[:4]:
+                run.say(run.feedback.query(answer.query), ("retraction", "tie")[told.index == 5])
+            run.say(run.feedback.pending()[0], "skip")
+
+    with People(tmp_path / "store") as run:
+        expected = run.live(act)
+        run.feedback.copy(tmp_path / "copy")
+    with People(tmp_path / "copy") as again:
+        assert again.live(lambda told: None) == expected
+    assert "waiting" not in {told.state for told in again.told}
+
+
+def test_answers_from_elsewhere_are_learned_from_but_buy_nothing(tmp_path, naps):
+    with Run(tmp_path / "old", labels=16) as run:
+        run.finish()
+        old = [(run.feedback.query(answer.query), answer) for answer in run.feedback.answers()]
+    queries = [
+        Query(q.id, tuple(dataclasses.replace(s, id=f"old {s.id}") for s in q.segments))
+        for q, _ in old
+    ]
+    answers = [dataclasses.replace(a, query=QueryId(-1, i)) for i, (_, a) in enumerate(old)]
+    with People(tmp_path / "new") as run:
+        run.feedback.record(queries, answers, "old ")
+        metrics = run.live(run.answer_one)
+    assert [line["answered"] for line in metrics[:3]] == [0, 15, 15]
+    with Run(tmp_path / "taught", labels=0) as run:  # and the teacher is asked nothing
+        run.teacher.answer = lambda feedback: [
+            FakeTeacher._check(None, q) for q in feedback.pending()
+        ]
+        run.feedback.record(queries, answers, "old ")
+        fits = run.finish()
+        assert run.feedback.counts() == (0, 0, 0, 0)
+    assert all("train_loss" in line for line in fits[1:])
 
 
 # --- kills and resumption ---------------------------------------------------------------------
@@ -443,7 +746,7 @@ def test_resuming_after_any_round_gives_the_same_run(tmp_path, world):
     for stop in range(CONFIG.rounds + 1):
         path = tmp_path / f"stopped after {stop}"
         with Run(path, world) as run:
-            rounds = run.rounds()
+            rounds = run.done()
             metrics = [next(rounds).metrics for _ in range(stop + 1)]
             saved = run.save()
         assert saved == saves[stop]
@@ -454,7 +757,8 @@ def test_resuming_after_any_round_gives_the_same_run(tmp_path, world):
         assert contents(path) == contents(tmp_path / "whole")
 
 
-PLACES = ["in training", "before asking", "after asking", "after one answer", "after four"]
+ANSWERING = ["before one answer", "after one", "after four"]
+PLACES = ["in training", "before asking", "after asking", *ANSWERING]
 
 
 def arm(run, place):
@@ -467,8 +771,11 @@ def arm(run, place):
         run.agent.train = run.agent.explore = die
     elif place == "before asking":
         run.feedback.ask = die
+    elif place == "after asking":
+        ask = run.feedback.ask
+        run.feedback.ask = lambda *arguments: die(ask(*arguments))
     else:
-        run.teacher.dies_after = {"after asking": 0, "after one answer": 1, "after four": 4}[place]
+        run.teacher.dies_after = {"before one answer": 0, "after one": 1, "after four": 4}[place]
 
 
 @pytest.mark.parametrize(
@@ -478,11 +785,12 @@ def test_a_round_that_was_killed_is_redone_to_the_bit(tmp_path, world, place):
     saves = []
     with Run(tmp_path / "whole", world) as run:
         expected = run.finish(saves)
-    for killed in range(CONFIG.rounds):
+    first = 1 if place in ANSWERING else 0  # round 0 has no answers before it
+    for killed in range(first, CONFIG.rounds + 1):
         path = tmp_path / f"killed in {killed}"
         metrics, saved = [], None
         with Run(path, world) as run:
-            rounds = run.rounds()
+            rounds = run.done()
             for _ in range(killed):
                 metrics.append(next(rounds).metrics)
                 saved = run.save()
@@ -501,13 +809,13 @@ def cannot_tell(query):
 
 
 def killed_in_round_two(path):
-    """Return the checkpoint after round 1 of a run that was killed while round 2 was answered."""
+    """Return the checkpoint after round 1 of a run that was killed when round 2 had asked."""
     with Run(path) as run:
         run.teacher.skips = cannot_tell
-        rounds = run.rounds()
+        rounds = run.done()
         next(rounds), next(rounds)
         saved = run.save()
-        run.teacher.dies_after = 2
+        arm(run, "after asking")
         with pytest.raises(Killed):
             next(rounds)
     return saved
@@ -525,6 +833,8 @@ def test_a_redone_round_sees_the_answers_that_it_saw_before(tmp_path):
         for answer in early:
             value = {"left": 1 - answer.value.get("left", 0)}
             person.answer(dataclasses.replace(answer, kind="preference", value=value))
+        for query in person.pending()[:2]:
+            person.answer(Answer(query.id, "preference", {"left": 1.0}, "person"))
         assert through < person.last_answer() - len(early)
     with Run(path, saved=saved) as run:
         run.teacher.skips = cannot_tell

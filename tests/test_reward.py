@@ -613,3 +613,27 @@ def test_the_true_reward_is_calibrated_and_saved_like_a_learned_one():
     other.load_state_dict(from_bytes(to_bytes(model.state_dict())))
     np.testing.assert_array_equal(np.concatenate(other.rewards(trajectories)), rewards)
     assert fit(model, [], FIT, FitState(model, FIT, 0)) == {}
+
+
+@few
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
+def test_how_different_two_segments_look_is_a_distance_in_deviations(length, other, seed):
+    generator = np.random.default_rng(seed)
+    model, steps = ensemble(), min(length, other)
+    one, two = (
+        Segment(f"{n}", generator.normal(size=(n, 2)), generator.normal(size=(n, 1)))
+        for n in (length, other)
+    )
+    assert model.distance(one, one) == 0 < model.distance(one, two) == model.distance(two, one)
+    model.normalise_inputs(model.encode([one, two, segment_of(play(NumberWorld(), 1)[0])]))
+    features = [model.features(s.observations, s.actions)[:steps].numpy() for s in (one, two)]
+    expected = np.abs((features[0] - features[1]) / model.feature_std.numpy()).mean()
+    assert model.distance(one, two) == pytest.approx(expected, rel=1e-5)
+    moved = replace(one, observations=one.observations + 5, actions=one.actions)
+    far = replace(one, observations=one.observations + 50)
+    assert model.distance(one, moved) < model.distance(one, far)
+
+
+def test_the_true_reward_knows_no_distance():
+    with pytest.raises(NotImplementedError):
+        TrueReward().distance(make_segment("a"), make_segment("b"))

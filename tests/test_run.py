@@ -330,3 +330,21 @@ def test_only_trouble_with_the_disk_becomes_a_sentence(tmp_path):
         _ = 1 / 0
     with pytest.raises(UserError, match="cannot write"), writing(tmp_path):
         (tmp_path / "no such folder" / "file").write_bytes(b"")
+
+
+def test_what_a_run_was_before_it_was_extended_is_kept(tmp_path):
+    first, second, third = (Experiment(env="toy", labels=n) for n in (1, 2, 3))
+    run = RunFolder.create(tmp_path / "run", first, {})
+    assert run.earlier() == []
+    run.extend(4, second)
+    run.extend(9, third)
+    assert run.earlier() == [(4, first), (9, second)] and run.experiment() == third
+    run.truncate_rounds(9)
+    assert run.earlier() == [(4, first), (9, second)]
+    run.truncate_rounds(6)  # what was done of it after round 6 is done again
+    assert run.earlier() == [(4, first), (6, second)]
+    phases = ["3", "[3]", '[{"until": "x"}]', '[{"until": 3, "labls": 1}]', '[{"labels": 1}]']
+    for damage in ("[]", "{", *(f'{{"phases": {text}}}' for text in phases)):
+        (run.path / "earlier.json").write_text(damage)
+        with pytest.raises(UserError, match=r"earlier.json is damaged"):
+            run.earlier()

@@ -1,5 +1,6 @@
 """Which clips are cut, paired and asked about."""
 
+import math
 from collections import Counter
 from itertools import combinations
 
@@ -15,7 +16,16 @@ from strategies import few, many, seeds
 from prefrl.config import FitConfig, LoopConfig, QueryConfig
 from prefrl.errors import UserError
 from prefrl.loop import select
-from prefrl.selection import ACQUISITIONS, choose, cut, disagreement, entropy, propose, uniform
+from prefrl.selection import (
+    ACQUISITIONS,
+    choose,
+    cut,
+    disagreement,
+    drop_alike,
+    entropy,
+    propose,
+    uniform,
+)
 
 
 def trajectories_of(lengths):
@@ -118,6 +128,21 @@ def test_pairs_are_of_one_task_and_never_twice_the_same(sizes, count, seed):
     assert len({frozenset((left.id, right.id)) for left, right in pairs}) == len(pairs)
     again = propose(segments, count, np.random.default_rng(seed))
     assert [(a.id, b.id) for a, b in pairs] == [(a.id, b.id) for a, b in again]
+
+
+@given(st.integers(3, 9), st.lists(st.integers(0, 12), min_size=1, max_size=3), st.integers(0, 9))
+@few
+def test_groups_are_of_one_task_of_the_size_asked_for_and_never_twice_the_same(size, sizes, count):
+    segments = [
+        make_segment(f"{task}/{n}", task=str(task)) for task, many in enumerate(sizes)
+        for n in range(many)
+    ]  # fmt: skip
+    groups = propose(segments, count, np.random.default_rng(0), size)
+    possible = sum(math.comb(many, size) for many in sizes)
+    assert len(groups) == min(count, possible)
+    assert len({frozenset(s.id for s in group) for group in groups}) == len(groups)
+    for group in groups:
+        assert len({s.id for s in group}) == size and len({s.task for s in group}) == 1
 
 
 def test_every_pair_is_equally_likely_whatever_its_task():
@@ -237,3 +262,37 @@ def test_choosing_at_random_asks_no_reward_model():
     assert choose(candidates, 2, uniform, None) == candidates[:2]
     assert choose(candidates, 2, uniform, object()) == candidates[:2]
     assert choose(candidates, 2, disagreement, None) == candidates[:2]
+
+
+def apart(left, right):
+    return abs(left.observations[0, 0] - right.observations[0, 0])
+
+
+@many
+@given(st.lists(st.integers(-4, 4), max_size=12), st.integers(0, 14))
+def test_pairs_that_look_alike_are_dropped_and_the_rest_stay_in_order(differences, count):
+    candidates = pairs_worth(*differences)
+    kept = drop_alike(candidates, count, apart)
+    places = [candidates.index(pair) for pair in kept]
+    assert len(kept) == min(count, len(candidates)) and places == sorted(set(places))
+    dropped = [place for place in range(len(candidates)) if place not in places]
+    for place in places:
+        for other in dropped:
+            near, far = (abs(differences[p]) for p in (other, place))
+            assert far > near or (far == near and place < other), "of equals the first stay"
+
+
+@few
+@given(st.integers(1, 6), seeds)
+def test_who_is_asked_by_looks_gets_the_queries_due_and_never_a_dull_one_for_a_telling(count, seed):
+    query = QueryConfig(acquisition="uniform", pool=4)
+    config = LoopConfig(seed, 4, 100, 4, 3, "?", query, FitConfig())
+    trajectories = trajectories_of([30, 30])
+    queries, rewards = select(trajectories, FixedReward(), config, 0, count, apart)
+    assert len(queries) == count and len(rewards) == len(
+        {s.id for q in queries for s in q.segments}
+    )
+    generator = np.random.default_rng([seed, 0])
+    offered = propose(cut(trajectories, 3, 8 * count, generator)[0], 4 * count, generator)
+    middle = np.median([apart(*pair) for pair in offered])
+    assert all(apart(*query.segments) >= middle for query in queries)

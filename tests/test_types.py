@@ -171,7 +171,7 @@ def test_two_rewrites_of_one_turn_are_two_segments():
         ("rewrite", {"segment": 2, "text": "no"}, "without the segment"),
         ("rewrite", {"segment": 1.0, "text": "no"}, "without the segment"),
         ("rewrite", {"segment": 0}, "without a text"),
-        ("applause", {}, "expected preference, tie, ranking, ratings, rewrite or skip"),
+        ("applause", {}, "expected one of preference, tie, ranking, ratings, rewrite, skip"),
         ("preference", None, "expected an object"),
         ("tie", [1, 2], "expected an object"),
     ],

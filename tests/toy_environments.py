@@ -89,6 +89,13 @@ class Blind(Pay):
         super().__init__()
 
 
+class Unseen(Pay):
+    """Says that it draws itself, and cannot."""
+
+    def render(self):
+        raise RuntimeError("the canvas is torn")
+
+
 class Random(Pay):
     """Draws noise that no seed reaches."""
 
@@ -165,6 +172,7 @@ register("Ends", Ends)
 register("Odd", Odd)
 register("Random", Random)
 register("Blind", Blind)
+register("Unseen", Unseen)
 register("Pixels", Spaces, observation_space=Box(0, 255, (8, 8, 3), np.uint8))
 register("Dictionary", Spaces, observation_space=Dict({"a": Box(0, 1, (1,))}))
 register("Levers", Spaces, action_space=MultiDiscrete([2, 3]))

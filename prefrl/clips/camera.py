@@ -49,6 +49,30 @@ def follow(model: mujoco.MjModel, clip: Poses, aspect: float = 4 / 3) -> Camera:
         clip: the poses to be shown.
         aspect: width of the picture over its height.
     """
+    tracking = track(model, clip, aspect)
+    behind = tracking.distance * tracking.rotation[:, 2]
+    return Camera(tracking.path + behind, tracking.rotation, tracking.fovy)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """What a camera looks at, and from where.
+
+    Attributes:
+        path: the point in the middle of the picture, [frame, 3], in metres.
+        rotation: the camera's axes in the world, [3, 3]; columns point right, up and backwards.
+        distance: from the point to the camera, in metres.
+        fovy: vertical field of view, in degrees.
+    """
+
+    path: Floats
+    rotation: Floats
+    distance: float
+    fovy: float
+
+
+def track(model: mujoco.MjModel, clip: Poses, aspect: float = 4 / 3) -> Tracking:
+    """Choose what `follow` looks at; same arguments."""
     rest = poses(model, model.qpos0[None])
     view = _viewpoint(model)
     path, start = view.path(clip), view.path(rest)
@@ -59,7 +83,7 @@ def follow(model: mujoco.MjModel, clip: Poses, aspect: float = 4 / 3) -> Camera:
     middle = _reach(model, rest, start, view.rotation, tangents) @ [0.5, -0.5]
     distance = max(view.distance, *(shown.sum(axis=1) / (2 * tangents)))
     aside = np.clip(middle, shown[:, 0] - distance * tangents, distance * tangents - shown[:, 1])
-    return Camera(path + view.rotation @ [*aside, distance], view.rotation, view.fovy)
+    return Tracking(path + view.rotation[:, :2] @ aside, view.rotation, distance, view.fovy)
 
 
 def _reach(

@@ -9,6 +9,7 @@ All lengths are in metres, in MuJoCo's world frame (z up).
 
 import colorsys
 import copy
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -95,6 +96,20 @@ def poses(model: mujoco.MjModel, qpos: ArrayLike, mocap: ArrayLike | None = None
         for data in each_pose(model, qpos, mocap)
     ]
     return Poses(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+def save_model(model: mujoco.MjModel, path: str | os.PathLike[str]) -> None:
+    """Write a compiled model, for `load_model` of the same version of MuJoCo."""
+    mujoco.mj_saveModel(model, os.fspath(path))
+
+
+def load_model(path: str | os.PathLike[str]) -> mujoco.MjModel:
+    """Read what `save_model` wrote.
+
+    Raises:
+        ValueError: the file is damaged, or of another version of MuJoCo.
+    """
+    return mujoco.MjModel.from_binary_path(os.fspath(path))
 
 
 def is_floor(model: mujoco.MjModel) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ made. So the true reward cannot reach the policy, and a run resumes to the bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -25,7 +25,7 @@ from prefrl.control.environments import Environments
 from prefrl.control.policy import OBSERVATION_CLIP, normalise
 from prefrl.control.ppo import make_ppo
 from prefrl.reward import RewardModel
-from prefrl.types import Trajectory
+from prefrl.types import Picture, Segment, Trajectory
 
 
 class RewardlessVecEnv(VecEnv):
@@ -72,6 +72,11 @@ class RewardlessVecEnv(VecEnv):
             step.ended,
             infos,
         )
+
+    def forget(self) -> None:
+        """Let go of the steps so far; the episodes under way go on."""
+        self.recorder.clear()
+        self.environments.forget()
 
     def close(self) -> None:
         """Nothing to close."""
@@ -191,18 +196,19 @@ class PPOAgent:
 
     def explore(self, steps: int) -> list[Trajectory]:
         """Run the untrained policy for about `steps` steps."""
-        self.environments.recorder.clear()
+        self.environments.forget()
         for _ in range(self._rollouts(steps)):
             self._collect()
+        source = f"round {self.round}"
         self.round += 1
-        return [t for _, _, t in self.environments.recorder.trajectories("round 0")]
+        return [t for _, _, t in self.environments.recorder.trajectories(source)]
 
     def train(
         self, reward_model: RewardModel, steps: int
     ) -> tuple[list[Trajectory], dict[str, float]]:
         """Train for about `steps` steps on the rewards that the model predicts."""
         recorder = self.environments.recorder
-        recorder.clear()
+        self.environments.forget()
         recorder.finished = []
         changed = self._rescale_critic(reward_model)
         source, paid = f"round {self.round}", []
@@ -219,6 +225,10 @@ class PPOAgent:
         metrics = _means(recorder.finished) | self.ppo.metrics
         metrics["predicted_reward"] = float(np.mean(paid))
         return [t for _, _, t in recorder.trajectories(source)], metrics
+
+    def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
+        """Return what segments of the newest round looked like, where no pose redraws them."""
+        return self.environments.environments.pictures(segments)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything the next round depends on, as arrays, tensors and plain values."""

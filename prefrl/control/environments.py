@@ -11,9 +11,10 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,9 +23,14 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
+from PIL.Image import Image
 
 from prefrl.control.fixed_horizon import FixedHorizon
 from prefrl.errors import UserError
+from prefrl.pictures import sheet, shrink
+from prefrl.types import Picture, Segment
+
+PICTURES_PER_SECOND = 30
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,17 @@ class Environments(Protocol):
         """Return what redraws the present moment, `[env, …]` each."""
         ...
 
+    def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
+        """Return what segments looked like, by id, where their extras alone cannot redraw them.
+
+        Only steps made since `forget` was last called can be shown.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Let go of what `pictures` needs of the steps so far."""
+        ...
+
     def model(self) -> Any:
         """Return the MuJoCo model that `extras()["qpos"]` belongs to."""
         ...
@@ -122,6 +139,13 @@ class BatchedEnvironments:
         """Return the joint positions."""
         return {"qpos": self.environments.qpos.astype(np.float32)}
 
+    def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
+        """Return nothing: joint positions are enough."""
+        return {}
+
+    def forget(self) -> None:
+        """Nothing is kept."""
+
     def model(self) -> Any:
         """Return the task's MuJoCo model."""
         return self.environments.model
@@ -140,7 +164,8 @@ class SeparateEnvironments:
 
     The state of an unknown environment cannot be saved, so it is resumed by replay: the episode's
     seed and the actions since. That is exact where the environment is deterministic, which
-    `is_deterministic` tries once.
+    `is_deterministic` tries once. Pictures come of a replay, too: an environment without a MuJoCo
+    model draws itself, but only the moment that it is in.
     """
 
     def __init__(
@@ -165,8 +190,17 @@ class SeparateEnvironments:
         wait = self.description.clip_steps if brief else None
         self.environments[0].wait = wait
         self.environments += [FixedHorizon(_make(name), limit, wait) for _ in range(count - 1)]
+        self.draws = "rgb_array" in first.metadata.get("render_modes", [])
         self.episodes = [0] * count
         self.actions: list[list[np.ndarray]] = [[] for _ in range(count)]
+        self.ended: dict[tuple[int, int], np.ndarray] = {}
+        """The actions of episodes that ended since `forget`, by environment and episode."""
+
+    @property
+    def has_poses(self) -> bool:
+        """Whether these are MuJoCo environments."""
+        data = (getattr(env.unwrapped, "data", None) for env in self.environments)
+        return all(hasattr(entry, "qpos") for entry in data)
 
     def reset(self) -> np.ndarray:
         """Start an episode everywhere."""
@@ -189,6 +223,8 @@ class SeparateEnvironments:
             self.actions[row].append(np.array(action))
             if ended[row]:
                 last[row], reports[row] = observations[row], _numbers(results[row][4], None)
+                if self.draws and not self.has_poses:
+                    self.ended[row, self.episodes[row]] = np.array(self.actions[row])
                 self.episodes[row] += 1
                 observations[row] = self._reset(row)
         shown = np.stack(observations)
@@ -196,11 +232,44 @@ class SeparateEnvironments:
         return Step(shown, rewards, ended, last, reports)
 
     def extras(self) -> dict[str, np.ndarray]:
-        """Return the joint positions where the environment is a MuJoCo one."""
-        data = [getattr(env.unwrapped, "data", None) for env in self.environments]
-        if not all(hasattr(entry, "qpos") for entry in data):
+        """Return the joint positions where the environment is a MuJoCo one.
+
+        Else `moment`, if it can draw itself: environment, episode, and actions made in it so far.
+        """
+        if self.has_poses:
+            data = [env.unwrapped.data.qpos for env in self.environments]  # type: ignore[attr-defined]
+            return {"qpos": np.stack(data).astype(np.float32)}
+        if not self.draws:
             return {}
-        return {"qpos": np.stack([entry.qpos for entry in data]).astype(np.float32)}  # type: ignore[union-attr]
+        made = [len(actions) for actions in self.actions]
+        return {"moment": np.stack([np.arange(self.count), self.episodes, made], 1, dtype=np.int32)}
+
+    def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
+        """Let a copy of the environment play the segments' episodes again and draw itself.
+
+        What the copy does not observe as it was recorded has no picture.
+        """
+        if self.has_poses or not self.draws or not segments:
+            return {}
+        episodes: dict[tuple[int, int], list[tuple[int, Segment]]] = {}
+        for segment in segments:
+            row, episode, first = segment.extras["moment"][0].tolist()
+            episodes.setdefault((row, episode), []).append((first, segment))
+        every = max(1, round(1 / (PICTURES_PER_SECOND * self.description.dt)))
+        found: dict[str, Picture] = {}
+        # Whatever a renderer raises: people have the numbers plotted instead.
+        with suppress(Exception), closing(self._drawing()) as environment:
+            for (row, episode), clips in episodes.items():
+                running = episode == self.episodes[row]
+                actions = self.actions[row] if running else self.ended[row, episode]
+                observations = _replay(environment, self._seed(row, episode), actions)
+                for name, images in _film(environment, observations, clips, every).items():
+                    found[name] = sheet(images, every)
+        return found
+
+    def forget(self) -> None:
+        """Let go of the actions of episodes that have ended."""
+        self.ended = {}
 
     def model(self) -> Any:
         """Return the first environment's MuJoCo model."""
@@ -212,13 +281,16 @@ class SeparateEnvironments:
         Raises:
             UserError: they cannot draw pictures, or what they draw with is not installed.
         """
-        if "rgb_array" not in self.environments[0].metadata.get("render_modes", []):
+        self.environments = [self._drawing() for _ in range(self.count)]
+
+    def _drawing(self) -> FixedHorizon:
+        """Build an environment that draws itself."""
+        if not self.draws:
             raise UserError(f"{self.name} draws no pictures (its render_modes lack rgb_array)")
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame must not look for a screen
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         limit, wait = self.description.horizon, self.environments[0].wait
-        self.environments = [
-            FixedHorizon(_make(self.name, "rgb_array"), limit, wait) for _ in range(self.count)
-        ]
+        return FixedHorizon(_make(self.name, "rgb_array"), limit, wait)
 
     def frame(self) -> np.ndarray:
         """Return a picture of the first environment, uint8 `[height, width, 3]`."""
@@ -236,19 +308,20 @@ class SeparateEnvironments:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Replay the episodes that were under way."""
-        self.episodes = list(state["episodes"])
-        for row, actions in enumerate(state["actions"]):
-            self._reset(row)
-            for action in actions:
-                action = action.item() if action.ndim == 0 else action
-                self.environments[row].step(action)
-                self.actions[row].append(np.array(action))
+        self.episodes, self.ended = list(state["episodes"]), {}
+        self.actions = [[np.array(action) for action in actions] for actions in state["actions"]]
+        for row, environment in enumerate(self.environments):
+            seed = self._seed(row, self.episodes[row])
+            for _ in _replay(environment, seed, self.actions[row]):
+                pass
 
     def _reset(self, row: int) -> np.ndarray:
         self.actions[row] = []
-        entropy = np.random.SeedSequence([self.seed, row, self.episodes[row]])
-        seed = int(entropy.generate_state(1)[0] >> 1)
-        return self.environments[row].reset(seed=seed)[0]
+        return self.environments[row].reset(seed=self._seed(row, self.episodes[row]))[0]
+
+    def _seed(self, row: int, episode: int) -> int:
+        entropy = np.random.SeedSequence([self.seed, row, episode])
+        return int(entropy.generate_state(1)[0] >> 1)
 
 
 def make_environments(
@@ -327,6 +400,61 @@ def is_deterministic(environments: Environments, steps: int = 20) -> bool:
         one.episodes = [0]
         runs.append([one.reset(), *(one.step(np.array([a])).observations for a in actions)])
     return all(np.array_equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def picture_trouble(environments: Environments) -> str:
+    """Try whether people can be shown pictures; say what is in the way, "" if nothing is."""
+    if "qpos" in environments.extras():
+        return ""
+    assert isinstance(environments, SeparateEnvironments)
+    one = SeparateEnvironments(environments.name, 1, 0, environments.description.horizon)
+    try:
+        one.show()
+        one.reset()
+        sheet([shrink(one.frame())], 1)
+    except Exception as error:  # whatever a renderer raises
+        return str(error)
+    return ""
+
+
+def _replay(
+    environment: gymnasium.Env, seed: int, actions: Iterable[np.ndarray]
+) -> Iterator[np.ndarray]:
+    """Play an episode again; yield what is observed before each action and at the end."""
+    yield environment.reset(seed=seed)[0]
+    for action in actions:
+        yield environment.step(action.item() if action.ndim == 0 else action)[0]
+
+
+def _film(
+    environment: gymnasium.Env, observations: Iterator[np.ndarray],
+    clips: Sequence[tuple[int, Segment]], every: int,
+) -> dict[str, list[Image]]:  # fmt: skip
+    """Draw an episode's clips while it is played again.
+
+    Args:
+        environment: draws what it has observed last.
+        observations: of the episode, from its first on.
+        clips: the step at which each begins, and what was recorded.
+        every: steps from one picture to the next.
+
+    Returns:
+        The pictures of each clip by its id, without those of clips that did not repeat themselves.
+    """
+    films: dict[str, list[Image]] = {segment.id: [] for _, segment in clips}
+    end = max(first + len(segment) for first, segment in clips)
+    for step, observation in enumerate(islice(observations, end)):
+        image = None
+        for first, segment in clips:
+            place = step - first
+            if place in (0, len(segment) - 1):
+                recorded = segment.observations[place]
+                if not np.array_equal(observation.astype(recorded.dtype), recorded):
+                    films.pop(segment.id, None)
+            if segment.id in films and 0 <= place < len(segment) and place % every == 0:
+                image = image or shrink(environment.render())  # type: ignore[arg-type]
+                films[segment.id].append(image)
+    return films
 
 
 def _threads(spec: EnvSpec, threads: int) -> dict[str, Any]:

@@ -136,6 +136,12 @@ class RewardEnsemble(nn.Module):
         self.feature_mean.copy_(encoded.features.mean(0))
         self.feature_std.copy_(encoded.features.std(0).clamp(min=SMALLEST_STD))
 
+    def distance(self, left: Segment, right: Segment) -> float:
+        """Return how different two segments look, step by step, in deviations of a feature."""
+        length = min(len(left), len(right))
+        one, other = (self.features(s.observations, s.actions)[:length] for s in (left, right))
+        return float(((one - other) / self.feature_std).abs().mean())
+
     def returns(
         self, encoded: Encoded, rows: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -197,6 +203,10 @@ class TrueReward:
     def encode(self, segments: Sequence[Segment]) -> Any:
         """Refuse: segments hold no reward."""
         raise NotImplementedError("the true reward is never fitted")
+
+    def distance(self, left: Segment, right: Segment) -> float:
+        """Refuse: nobody is asked about anything."""
+        raise NotImplementedError("the true reward needs no answers")
 
     def returns(self, encoded: Any, rows: Tensor, generator: torch.Generator | None) -> Tensor:
         """Refuse: segments hold no reward."""

@@ -1,0 +1,100 @@
+"""The tables of the feedback store."""
+
+SCHEMA_VERSION = 2
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS round (          -- one row a lap, written with its queries
+    round           INTEGER PRIMARY KEY,
+    answers_through INTEGER NOT NULL        -- the lap's fit saw answers with id up to this
+);
+CREATE TABLE IF NOT EXISTS segment (
+    id     TEXT PRIMARY KEY,
+    task   TEXT NOT NULL,                   -- segments of one task may be compared
+    source TEXT NOT NULL                    -- policy and round that made it
+);
+CREATE TABLE IF NOT EXISTS array (          -- what a segment holds, one row an array
+    segment TEXT NOT NULL REFERENCES segment,
+    name    TEXT NOT NULL,                  -- observations, actions, extras/NAME
+    dtype   TEXT NOT NULL,                  -- as numpy spells it, or json for strings
+    shape   TEXT NOT NULL,                  -- a JSON list
+    data    BLOB NOT NULL,
+    PRIMARY KEY (segment, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS picture (        -- of a segment that its extras cannot redraw
+    segment TEXT PRIMARY KEY REFERENCES segment,
+    width   INTEGER NOT NULL,               -- pixels of one picture
+    height  INTEGER NOT NULL,
+    columns INTEGER NOT NULL,               -- pictures in a row of the sheet
+    every   INTEGER NOT NULL,               -- steps that one picture stands for
+    data    BLOB NOT NULL                   -- the sheet, as WebP
+);
+CREATE TABLE IF NOT EXISTS query (
+    round    INTEGER NOT NULL REFERENCES round,
+    "index"  INTEGER NOT NULL,
+    kind     TEXT NOT NULL,
+    question TEXT NOT NULL,
+    segments TEXT NOT NULL,                 -- a JSON list of segment ids, left first
+    withdrawn TEXT,                         -- why nobody is asked any more: expired, damaged
+    open     INTEGER NOT NULL DEFAULT 1,    -- whether it waits for an answer
+    PRIMARY KEY (round, "index")
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS open_query ON query (round, "index") WHERE open;
+CREATE TABLE IF NOT EXISTS answer (         -- append-only: a teacher's later answer supersedes
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    round       INTEGER NOT NULL,
+    "index"     INTEGER NOT NULL,
+    kind        TEXT NOT NULL,
+    value       TEXT NOT NULL,              -- JSON, by kind
+    teacher     TEXT NOT NULL,
+    shown_at    REAL NOT NULL,              -- seconds since the epoch
+    answered_at REAL NOT NULL,
+    uuid        TEXT UNIQUE,                -- of the sender: what is sent twice counts once
+    FOREIGN KEY (round, "index") REFERENCES query
+);
+CREATE INDEX IF NOT EXISTS answer_of_query ON answer (round, "index");
+CREATE VIEW IF NOT EXISTS standing AS       -- the last answer of each teacher to each query
+    SELECT * FROM answer a WHERE kind <> 'retraction' AND NOT EXISTS (
+        SELECT 1 FROM answer b WHERE b.round = a.round AND b."index" = a."index"
+        AND b.teacher = a.teacher AND b.id > a.id);
+CREATE TRIGGER IF NOT EXISTS answered AFTER INSERT ON answer BEGIN
+    UPDATE query SET open = withdrawn IS NULL AND NOT EXISTS (
+        SELECT 1 FROM standing s WHERE s.round = new.round AND s."index" = new."index")
+    WHERE round = new.round AND "index" = new."index";
+END;
+CREATE TABLE IF NOT EXISTS lease (          -- who is looking at what; nobody else is shown it
+    round   INTEGER NOT NULL,
+    "index" INTEGER NOT NULL,
+    teacher TEXT NOT NULL,
+    tab     TEXT NOT NULL,                  -- one person may have two pages open
+    since   REAL NOT NULL,                  -- seconds since the epoch
+    until   REAL NOT NULL,
+    PRIMARY KEY (round, "index"),
+    FOREIGN KEY (round, "index") REFERENCES query
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS again (          -- pairs shown to a person once more, sides swapped
+    round   INTEGER NOT NULL,
+    "index" INTEGER NOT NULL,
+    teacher TEXT NOT NULL,
+    kind    TEXT,                           -- of the second answer, null while there is none
+    value   TEXT,                           -- JSON, as if the sides had not been swapped
+    answered_at REAL,
+    PRIMARY KEY (round, "index", teacher),
+    FOREIGN KEY (round, "index") REFERENCES query
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS demonstration (  -- of a language task, by a person
+    id       INTEGER PRIMARY KEY,
+    teacher  TEXT NOT NULL,
+    prompt   TEXT NOT NULL,
+    response TEXT,                          -- null: the prompt is proposed as a task
+    at       REAL NOT NULL,                 -- seconds since the epoch
+    uuid     TEXT UNIQUE
+);
+CREATE TABLE IF NOT EXISTS true_reward (    -- for the oracle, evaluation and plots alone
+    segment TEXT PRIMARY KEY REFERENCES segment,
+    rewards BLOB NOT NULL                   -- float64, one a step
+) WITHOUT ROWID;
+"""
+# What stood when the newest answer had some id.
+STANDING = (
+    "SELECT * FROM answer WHERE kind <> 'retraction' AND id IN "
+    '(SELECT max(id) FROM answer WHERE id <= ? GROUP BY round, "index", teacher)'
+)

@@ -1,0 +1,73 @@
+"""What a page sends, checked field by field; whatever is wrong is `Refused` with a sentence."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class Refused(Exception):
+    """A request that cannot be served: a status code and a sentence."""
+
+    def __init__(self, status: int, sentence: str):
+        super().__init__(sentence)
+        self.status = status
+
+
+def parse(data: bytes) -> dict[str, Any]:
+    """Read a JSON object."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise Refused(400, "expected a JSON object")
+    return value
+
+
+def word(body: dict[str, Any], name: str, longest: int = 64) -> str:
+    """Return a text of at most so many characters."""
+    value = body.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= longest:
+        raise Refused(400, f"{name} is {value!r:.80}; expected a text of 1 to {longest} characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Refused(400, f"{name} holds half a character") from None
+    return value
+
+
+def words(body: dict[str, Any], name: str, most: int) -> list[str]:
+    """Return a list of at most so many texts, [] if it is missing."""
+    values = body.get(name, [])
+    if not isinstance(values, list) or len(values) > most:
+        raise Refused(400, f"{name} is {values!r:.80}; expected at most {most} texts")
+    return [word({name: value}, name) for value in values]
+
+
+def person(body: dict[str, Any]) -> str:
+    """Return who sends this."""
+    return word(body, "person", 40)
+
+
+def kind(body: dict[str, Any]) -> Any:
+    """Return the kind of an answer; the store checks which ones there are."""
+    value = word(body, "kind")
+    if value == "retraction":
+        raise Refused(400, "an answer is taken back with /api/undo")
+    return value
+
+
+def number(body: dict[str, Any], name: str, low: float, high: float) -> float:
+    """Return a number between two others."""
+    value = body.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise Refused(400, f"{name} is {value!r:.80}; expected a number from {low:g} to {high:g}")
+    return float(value)
+
+
+def whole(text: str, most: int) -> int:
+    """Return a whole number written in an address."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most):
+        raise Refused(400, f"expected a whole number up to {most}, not {text[:40]!r}")
+    return int(text)

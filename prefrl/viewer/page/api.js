@@ -1,0 +1,130 @@
+// Talking to the server: requests that give up, and an outbox that loses no answer.
+
+import { keep, randomId, remember, remembered } from "./dom.js";
+
+const PATIENCE = 12000; // milliseconds after which a silent server counts as gone
+
+/** The server understood, and said no; its message is a sentence for the person. */
+export class Refusal extends Error {
+	constructor(status, message) {
+		super(message);
+		this.status = status;
+	}
+}
+
+/** Says whether the server answers, and when that changes. */
+export const connection = Object.assign(new EventTarget(), { gone: false });
+
+function note(gone) {
+	if (connection.gone === gone) return;
+	connection.gone = gone;
+	connection.dispatchEvent(new Event("change"));
+}
+
+async function request(path, options = {}) {
+	const abort = new AbortController();
+	const timer = setTimeout(() => abort.abort(), PATIENCE);
+	try {
+		const response = await fetch(path, { ...options, signal: abort.signal });
+		note(false);
+		if (response.ok) return response;
+		const said = await response.json().catch(() => ({}));
+		throw new Refusal(response.status, said.error ?? `The server answered ${response.status}.`);
+	} catch (error) {
+		if (!(error instanceof Refusal)) note(true);
+		throw error;
+	} finally {
+		clearTimeout(timer);
+	}
+}
+
+/** Fetches JSON. */
+export const get = async (path) => (await request(path)).json();
+
+/** Fetches a clip's bytes. */
+export const getBytes = async (path) => (await request(path)).arrayBuffer();
+
+/** Posts JSON and returns what the server says. */
+export async function post(path, body, options = {}) {
+	const headers = { "Content-Type": "application/json", "X-Prefrl": "1" };
+	const text = JSON.stringify(body);
+	return (await request(path, { method: "POST", headers, body: text, ...options })).json();
+}
+
+const FINAL = [400, 404, 405, 409, 410, 413, 415, 422]; // no retry can change these
+
+/** Holds answers until the server has acknowledged them, over reloads and restarts. */
+export class Outbox {
+	/** `prefix` keeps runs apart. */
+	constructor(prefix, { onChange, onRefused }) {
+		Object.assign(this, { prefix, onChange, onRefused, items: [], saved: 0, sending: null });
+		// One entry for each item, so that two tabs never overwrite each other's list.
+		for (const name of remembered(`${prefix}:unsaved:`)) {
+			const item = remember(name);
+			if (item?.body) this.items.push({ ...item, name, attempts: 1 });
+		}
+		this.delay = 500;
+	}
+
+	get count() {
+		return this.items.filter((item) => item.path === "/api/answer").length;
+	}
+
+	/** Adds a request; returns its uuid. It is sent at once, and again until acknowledged. */
+	add(path, body) {
+		const uuid = randomId();
+		const item = { path, body: { ...body, uuid } };
+		const name = `${this.prefix}:unsaved:${Date.now()}-${uuid}`;
+		keep(name, item);
+		this.items.push({ ...item, name, attempts: 0 });
+		this.onChange();
+		this.flush();
+		return uuid;
+	}
+
+	/** Takes out an answer that was never sent; returns whether it could. */
+	withdraw(uuid) {
+		const item = this.items.find((candidate) => candidate.body.uuid === uuid);
+		if (!item || item.attempts > 0) return false;
+		this.#remove(item);
+		return true;
+	}
+
+	#remove(item) {
+		keep(item.name, null);
+		this.items = this.items.filter((other) => other !== item);
+		this.onChange();
+	}
+
+	/** Sends everything in order; resolves when it is empty or the server is gone. */
+	flush() {
+		this.sending ??= this.#send().finally(() => {
+			this.sending = null;
+			if (this.items.length) this.#later();
+		});
+		return this.sending;
+	}
+
+	#later() {
+		clearTimeout(this.timer);
+		this.timer = setTimeout(() => this.flush(), this.delay);
+		this.delay = Math.min(this.delay * 2, 4000);
+	}
+
+	async #send() {
+		while (this.items.length) {
+			const item = this.items[0];
+			item.attempts += 1;
+			try {
+				await post(item.path, item.body);
+				if (item.path === "/api/answer") this.saved += 1;
+				this.delay = 500;
+			} catch (error) {
+				const final = FINAL.includes(error.status);
+				if (error instanceof Refusal) this.onRefused(error, final);
+				if (!final) return;
+			}
+			this.#remove(item);
+		}
+	}
+}

@@ -1,0 +1,55 @@
+// One clock for all clips on the page: they can never drift apart.
+
+const SPEEDS = [0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 4];
+
+/** Counts frames in real time; every clip draws the frame it says. */
+export class Clock {
+	constructor({ playing = true } = {}) {
+		Object.assign(this, { playing, unasked: playing, speed: 1, frames: 1, dt: 1, position: 0, replays: 0, last: null });
+	}
+
+	/** Starts from the first frame of clips of at most `frames` frames, `dt` seconds each. */
+	load(frames, dt) {
+		Object.assign(this, { frames: Math.max(1, frames), dt: dt > 0 ? dt : 1 / 30 });
+		Object.assign(this, { position: 0, replays: 0, last: null, playing: this.unasked });
+	}
+
+	/** Moves on to `now` (milliseconds). */
+	tick(now) {
+		const elapsed = this.last === null ? 0 : Math.min((now - this.last) / 1000, 0.25);
+		this.last = now;
+		if (!this.playing || this.frames < 2) return;
+		this.position += (elapsed * this.speed) / this.dt;
+		if (this.position < this.frames) return;
+		this.replays += Math.floor(this.position / this.frames);
+		this.position %= this.frames;
+	}
+
+	get frame() {
+		return Math.min(Math.floor(this.position), this.frames - 1);
+	}
+
+	toggle() {
+		this.playing = !this.playing;
+		if (!this.playing) this.position = this.frame;
+	}
+
+	seek(frame) {
+		this.playing = false;
+		this.position = Math.min(Math.max(Math.round(frame), 0), this.frames - 1);
+	}
+
+	step(count) {
+		this.seek((this.frame + count + this.frames) % this.frames);
+	}
+
+	restart() {
+		if (this.position >= 1) this.replays += 1;
+		Object.assign(this, { position: 0, playing: true, last: null });
+	}
+
+	shift(direction) {
+		const index = SPEEDS.indexOf(this.speed) + direction;
+		this.speed = SPEEDS[Math.min(Math.max(index, 0), SPEEDS.length - 1)];
+	}
+}

@@ -1,0 +1,140 @@
+// Wires the page together.
+
+import { get, Outbox, post } from "./api.js";
+import { Clock } from "./clock.js";
+import { button, find, keep, randomId, remember, say } from "./dom.js";
+import { History } from "./history.js";
+import { Inspect } from "./inspect.js";
+import { actionOf } from "./keys.js";
+import { Practice } from "./practice.js";
+import { Queue } from "./queue.js";
+import { Report } from "./report.js";
+import { Session } from "./session.js";
+import { Stage } from "./stage.js";
+import { Status } from "./status.js";
+import { Transport } from "./transport.js";
+import { Views } from "./views.js";
+import { openHelp, openWelcome } from "./welcome.js";
+import { Writing } from "./writing.js";
+
+const tab = randomId(); // anew with each load, so that two tabs never share their leases
+
+async function runOf() {
+	for (;;) {
+		try {
+			return await get("/api/run");
+		} catch (error) {
+			find("old-browser").textContent = error.status === 403
+				? "This page needs its token: open the link that prefrl printed in its terminal."
+				: "The server does not answer yet. This page goes on by itself when it does.";
+			document.body.dataset.state = "offline";
+			await new Promise((resolve) => setTimeout(resolve, 1000));
+		}
+	}
+}
+
+/** Lets the person change the name that is stored with the answers; returns how to read it. */
+function personOf(run, onChange) {
+	const field = find("person");
+	const name = () => field.value.trim().slice(0, 40) || run.person || "anonymous";
+	field.value = remember("person") ?? run.person ?? "";
+	field.addEventListener("change", () => {
+		field.value = name();
+		keep("person", name());
+		onChange();
+		say(`Answers are now stored as ${name()}'s.`);
+	});
+	field.addEventListener("keydown", (event) => event.key === "Enter" && field.blur());
+	return name;
+}
+
+function listen({ session, transport, views, inspect, writing, practice }) {
+	const openers = {
+		keys: () => openHelp(session.run, () => practice.start()),
+		history: () => views.toggle("history"),
+		inspect: () => views.toggle("inspect"),
+		rewrite: () => writing.rewrite(session.entry),
+		close: () => (views.open ? views.go("labelling") : views.leaveReview() || practice.stop()),
+	};
+	const act = (action) => {
+		const { name, digit } = action;
+		if (openers[name] && (!views.open || name !== "rewrite")) return openers[name]() ?? true;
+		if (views.open) return session.view === "inspect" && inspect.reels.act(digit === 0 ? "restart" : name);
+		if (!session.entry) return name === "undo" && session.undo();
+		if (name === "digit") return session.judge.digit(digit, action) || (digit === 0 && transport.act("restart"));
+		return session.judge.act(name, action) || transport.act(name) || (name === "undo" && session.undo());
+	};
+	document.addEventListener("keydown", (event) => {
+		const action = document.querySelector("dialog[open]") ? null : actionOf(event);
+		if (!action) return;
+		const reading = event.target.closest?.(".page-of-text"); // there arrows scroll, and Space everywhere
+		const text = session.entry?.clips[0].form === "text";
+		if (text && !views.open && (action.name === "play" || (reading && action.name === "equal"))) return;
+		if (act(action)) event.preventDefault();
+	});
+	for (const name of ["history", "inspect", "keys"]) find(`open-${name}`).addEventListener("click", openers[name]);
+}
+
+function extras({ session, transport, writing, run }) {
+	const { preference } = session.judges;
+	const small = (label, act, key) => button(label, act, { key, className: "small" });
+	const strengths = small("How much?", () => press(preference.toggleStrengths()));
+	const press = (on) => strengths.setAttribute("aria-pressed", on);
+	press(!preference.scale.hidden);
+	session.onShown = () => {
+		transport.show();
+		strengths.hidden = session.judge !== preference;
+	};
+	if (run.forms.includes("text")) {
+		transport.extra.append(small("Rewrite", () => writing.rewrite(session.entry), "E"),
+			small("Demonstrate", () => writing.demonstrate()));
+	}
+	transport.extra.append(strengths, small("Undo", () => session.judge.act("undo") || session.undo(), "U"));
+}
+
+function assemble(run) {
+	const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+	const parts = { run };
+	const person = personOf(run, () => parts.status.poll());
+	const identity = () => ({ person: person(), tab });
+	const outbox = new Outbox(run.name, {
+		onChange: () => parts.status?.figures(),
+		onRefused: (error, dropped) =>
+			say(dropped ? `Not stored: ${error.message}` : `${error.message} The answer is kept and tried again.`),
+	});
+	const stage = new Stage(find("stage"), new Clock({ playing: !still }));
+	const session = new Session({ run, stage, outbox, identity });
+	const queue = new Queue({
+		identity, current: () => session.tickets, onReady: () => session.wake(),
+		onDamaged: () => {
+			say("A clip was damaged and its pair was skipped.");
+			parts.status.figures();
+		},
+	});
+	session.queue = queue;
+	const [views, report] = [new Views(session), new Report()];
+	const status = new Status({ stage, outbox, identity, queue });
+	new History(session, views, report);
+	return Object.assign(parts, { outbox, session, queue, identity, views, status, transport: new Transport(stage),
+		inspect: new Inspect(session, views, report, status), practice: new Practice(session),
+		writing: new Writing(session) });
+}
+
+async function start() {
+	const parts = assemble(await runOf());
+	const { run, outbox, session, queue, identity, practice } = parts;
+	listen(parts);
+	extras(parts);
+	addEventListener("pagehide", () => {
+		post("/api/release", identity(), { keepalive: true }).catch(() => null); // gives the leases back
+	});
+	addEventListener("pageshow", (event) => event.persisted && queue.fill());
+	find("old-browser").remove();
+	find("page").hidden = false;
+	session.wait();
+	await outbox.flush(); // before new leases, or a pair that was answered might come again
+	queue.fill();
+	if (!remember("welcomed")) openWelcome(run, () => practice.start());
+}
+
+start();

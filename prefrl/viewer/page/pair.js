@@ -1,0 +1,84 @@
+// Two clips: left, right, about equal, can't tell; and by how much, if wanted.
+
+import { button, element, keep, remember } from "./dom.js";
+import { flash } from "./keys.js";
+
+const STRENGTHS = ["significantly", "better", "slightly", "negligibly"];
+const SWIPE = 70; // pixels that a finger moves over the answers, towards the better side
+
+/** Says an answer in words. */
+export function inWords(kind, value) {
+	if (kind === "tie") return "about equal";
+	if (kind === "skip") return "can't tell";
+	if (kind === "preference") {
+		const { left, strength = "better" } = value;
+		return `${left > 0.5 ? "left" : "right"} ${strength === "better" ? "" : `${strength} `}better`;
+	}
+	if (kind === "ranking") {
+		return value.order.map((group) => group.map((index) => index + 1).join(" = ")).join(" › ");
+	}
+	if (kind === "ratings") return `rated ${value.ratings.join(", ")}`;
+	return `a better text for ${value.segment + 1}`;
+}
+
+/** The controls for a pair; `answer(kind, value)` takes what the person says. */
+export class PairJudge {
+	constructor(answer) {
+		this.answer = answer;
+		const choose = (action) => () => this.act(action);
+		this.buttons = {
+			left: button("Left better", choose("left"), { key: "←", className: "answer left" }),
+			equal: button("About equal", choose("equal"), { key: "↓", className: "answer" }),
+			skip: button("Can't tell", choose("skip"), { key: "S", className: "answer" }),
+			right: button("Right better", choose("right"), { key: "→", className: "answer right" }),
+		};
+		this.scale = element("div", { className: "strengths", hidden: !remember("strengths", false) });
+		for (const side of ["left", "right"]) {
+			const words = side === "left" ? STRENGTHS : [...STRENGTHS].reverse();
+			const group = element("div", { aria: { label: `${side} better, by how much` } },
+				...words.map((word) => button(word, () => this.prefer(side, word), { className: "small" })));
+			group.setAttribute("role", "group");
+			this.scale.append(group);
+		}
+		const row = element("div", { className: "answers" }, ...Object.values(this.buttons));
+		this.root = element("div", { className: "pair" }, this.scale, row);
+		let from = 0;
+		row.addEventListener("pointerdown", ({ clientX }) => (from = clientX));
+		row.addEventListener("pointerup", ({ clientX, pointerType }) => {
+			const way = pointerType === "touch" ? clientX - from : 0;
+			if (Math.abs(way) > SWIPE) this.act(way < 0 ? "left" : "right");
+		});
+	}
+
+	toggleStrengths() {
+		this.scale.hidden = !this.scale.hidden;
+		keep("strengths", !this.scale.hidden);
+		return !this.scale.hidden;
+	}
+
+	/** Gets ready for a query; `was` is the answer that it had. */
+	open(query, was) {
+		const chosen = { preference: was?.value.left > 0.5 ? "left" : "right", tie: "equal", skip: "skip" };
+		for (const [name, node] of Object.entries(this.buttons)) {
+			node.classList.toggle("was", Boolean(was) && chosen[was.kind] === name);
+		}
+	}
+
+	prefer(side, strength) {
+		const value = { left: side === "left" ? 1 : 0, ...(strength ? { strength } : {}) };
+		if (this.answer("preference", value)) flash(this.buttons[side]);
+	}
+
+	/** Does what a key or button asks for; returns whether it was for this. */
+	act(name, { strong = false } = {}) {
+		if (name === "left" || name === "right") this.prefer(name, strong ? "significantly" : null);
+		else if (name === "equal") this.answer("tie", {}) && flash(this.buttons.equal);
+		else if (name === "skip") this.answer("skip", {}) && flash(this.buttons.skip);
+		else return false;
+		return true;
+	}
+
+	digit(number) {
+		return number === 1 || number === 2 ? this.act(number === 1 ? "left" : "right") : false;
+	}
+}

@@ -1,0 +1,128 @@
+// The clips on the page: panels in a grid, drawn by one loop from one clock.
+
+import { Camera, attachGestures } from "./camera.js";
+import { fit, makeDrawer } from "./clips.js";
+import { element, find, visible } from "./dom.js";
+import { onTheme } from "./shade.js";
+import { differences, lastReply, linkScrolling } from "./text.js";
+
+const SLOW = 24; // milliseconds between pictures above which they get coarser
+
+/** Shows the clips of one query. */
+export class Stage {
+	constructor(root, clock) {
+		Object.assign(this, { root, clock, camera: new Camera(), panels: [], drawers: [], entry: null });
+		Object.assign(this, { ghost: "start", dirty: true, shown: null, pace: 16, tasks: [], last: 0 });
+		Object.assign(this, { linked: false, different: false, lengths: false, smoothAfter: 0 });
+		new ResizeObserver(() => this.redraw()).observe(root);
+		onTheme(() => this.redraw());
+		const loop = (now) => {
+			requestAnimationFrame(loop);
+			this.#tick(now);
+		};
+		requestAnimationFrame(loop);
+	}
+
+	redraw() {
+		this.dirty = true;
+	}
+
+	/** Puts the clips of a loaded query on the page, and draws them at once. */
+	show(entry) {
+		const { query, clips } = entry;
+		this.entry = entry;
+		const { form } = clips[0];
+		const text = form === "text";
+		Object.assign(this.root.dataset, { form, count: clips.length });
+		while (this.panels.length < clips.length) this.#addPanel();
+		this.panels.forEach((panel, index) => {
+			panel.root.hidden = index >= clips.length;
+			panel.canvas.hidden = text;
+			panel.page.hidden = !text;
+			panel.mark.hidden = true;
+			panel.root.dataset.place = "";
+			this.#name(panel, index, query.kind === "preference");
+		});
+		find("prompt").hidden = !clips[0].prompt;
+		find("prompt-text").textContent = visible(clips[0].prompt);
+		this.drawers = clips.map((clip, index) =>
+			makeDrawer(clip, this.panels[index].canvas, this.camera, this.panels[index].page));
+		this.panels.forEach((panel) => (panel.page.scrollTop = 0));
+		if (text) this.refreshText();
+		this.clock.load(Math.max(...clips.map((clip) => clip.frames)), clips[0].dt);
+		this.dirty = true;
+		this.#draw();
+	}
+
+	#addPanel() {
+		const index = this.panels.length;
+		const canvas = element("canvas", { data: { clip: index } });
+		canvas.setAttribute("role", "img");
+		const page = element("div", { className: "page-of-text", tabIndex: 0 });
+		page.setAttribute("role", "region");
+		const name = element("figcaption");
+		const mark = element("p", { className: "held", hidden: true }, "ended, holds its last frame");
+		const root = element("figure", { className: "clip", data: { index } }, canvas, page, name, mark);
+		attachGestures(canvas, this.camera, () => this.redraw());
+		this.panels.push({ root, canvas, page, name, mark });
+		this.root.append(root);
+		if (index === 1) linkScrolling(this.panels.map((panel) => panel.page), () => this.linked);
+	}
+
+	#name({ name, canvas, page }, index, pair) {
+		name.textContent = (pair && ["Left", "Right"][index]) || `${index + 1}`;
+		for (const node of [canvas, page]) node.setAttribute("aria-label", `Clip: ${name.textContent}`);
+	}
+
+	/** Writes the texts again, with or without marked differences and lengths. */
+	refreshText() {
+		const { clips } = this.entry ?? { clips: [{}] };
+		if (clips[0].form !== "text") return;
+		const parts = this.different && clips.length === 2 ? differences(...clips.map(lastReply)) : null;
+		this.drawers.forEach((drawer, i) => drawer.show(parts?.[i] ?? null, { lengths: this.lengths }));
+	}
+
+	#tick(now) {
+		const pause = now - this.last;
+		this.last = now;
+		this.pace += 0.05 * (Math.min(pause, 40) - this.pace);
+		if (this.pace > SLOW) {
+			this.smoothAfter = now + 20000;
+			this.dirty ||= fit.finest > 1;
+			fit.finest = 1;
+		}
+		this.tasks.forEach((task) => task(now));
+		if (!this.entry || this.root.closest("[hidden]")) return;
+		this.clock.tick(now);
+		this.#draw(now);
+	}
+
+	/** Draws all clips at the same frame; does nothing while nothing changes. */
+	#draw(now = 0) {
+		const { clock, drawers, panels } = this;
+		const position = now < this.smoothAfter ? clock.frame : clock.position;
+		if (position === this.shown && !this.dirty) return;
+		if (this.dirty) panels.forEach((panel) => panel.canvas.hidden || panel.root.hidden || fit(panel.canvas));
+		this.shown = position;
+		this.dirty = false;
+		drawers.forEach((drawer, index) => {
+			const other = drawers.length === 2 ? drawers[1 - index] : null;
+			drawer.draw(Math.min(position, drawer.frames - 1), { ghost: this.ghost, other });
+			const { mark } = panels[index];
+			const held = clock.frame >= drawer.frames;
+			if (mark.hidden === held) mark.hidden = !held;
+		});
+		this.#report();
+	}
+
+	#report() {
+		const { frame, frames } = this.clock;
+		const { dataset } = document.body;
+		dataset.frame = frame;
+		[dataset.left, dataset.right] = [0, 1].map((i) =>
+			Math.min(frame, (this.drawers[i]?.frames ?? 1) - 1));
+		const scrub = find("scrub");
+		if (scrub.max !== `${frames - 1}`) scrub.max = `${frames - 1}`;
+		if (scrub.value !== `${frame}`) scrub.value = `${frame}`;
+	}
+}

@@ -1,0 +1,146 @@
+// The header: progress and the trainer in words, and the current policy moving in its window.
+
+import { connection, get, Refusal } from "./api.js";
+import { Camera } from "./camera.js";
+import { fit, loadClip, makeDrawer } from "./clips.js";
+import { Clock } from "./clock.js";
+import { duration, element, find, say, visible } from "./dom.js";
+import { onTheme } from "./shade.js";
+
+/** Polls the server once a second while the page is visible. */
+export class Status {
+	constructor({ stage, outbox, identity, queue }) {
+		Object.assign(this, { outbox, identity, queue, last: null, asking: false, signedOut: false });
+		this.policy = new Policy(stage);
+		setInterval(() => this.poll(), 1000);
+		document.addEventListener("visibilitychange", () => this.poll());
+		connection.addEventListener("change", () => this.#connection());
+		this.poll();
+	}
+
+	async poll() {
+		if (document.hidden || this.asking) return;
+		this.asking = true;
+		try {
+			const { person } = this.identity();
+			this.last = await get(`/api/status?person=${encodeURIComponent(person)}`);
+			if (this.signedOut) location.reload();
+			this.#show(this.last);
+		} catch (error) {
+			this.signedOut = error instanceof Refusal && error.status === 403;
+			this.banner();
+		} finally {
+			this.asking = false;
+		}
+	}
+
+	#show({ labels, budget, trainer }) {
+		find("trainer-words").textContent = visible(trainer.words);
+		find("progress").value = budget ? Math.min(1, labels / budget) : 0;
+		find("waiting-more").textContent = visible(trainer.words);
+		document.title = `${labels} of ${budget} · prefrl`;
+		this.figures();
+		this.policy.refresh(trainer.round);
+	}
+
+	/** Writes the numbers of the header, each with its sentence. */
+	figures() {
+		const unsaved = this.outbox.count;
+		this.banner();
+		Object.assign(document.body.dataset, { unsaved, saved: this.outbox.saved });
+		const rows = this.last ? rowsOf(this.last, this.queue.damaged) : [];
+		if (unsaved) rows.push([unsaved, "unsaved", "answers are kept here until the server takes them"]);
+		const text = JSON.stringify(rows);
+		if (text === this.written) return;
+		this.written = text;
+		find("figures").replaceChildren(...rows.map(([value, name, title]) =>
+			element("div", { title, className: name },
+				element("dt", {}, name, element("span", { className: "unseen" }, `: ${title}`)),
+				element("dd", {}, `${value}`))));
+	}
+
+	#connection() {
+		this.banner();
+		if (connection.gone) return;
+		say("The server is back.");
+		this.outbox.flush();
+		this.poll();
+	}
+
+	/** Says above everything what is wrong, if something is. */
+	banner() {
+		const kept = this.outbox.count ? ` ${this.outbox.count} unsaved.` : "";
+		const words = connection.gone
+			? `The server does not answer. Go on: your answers are kept in this browser and sent when it is back.${kept}`
+			: this.signedOut && `This page is signed out: open the link that prefrl printed in its terminal again.${kept}`;
+		document.body.dataset.server = connection.gone ? "gone" : "there";
+		find("banner").hidden = !words;
+		if (find("banner").textContent !== (words || "")) find("banner").textContent = words || "";
+	}
+}
+
+/** The numbers of a status: [value, name, sentence]. */
+function rowsOf({ labels, budget, mine, per_minute: pace, seconds_left: left, accuracy, again, damaged }, seen) {
+	const percent = `${Math.round(accuracy * 100)} %`;
+	const agreed = `${again.same} of ${again.of}`;
+	const skipped = Math.max(damaged, seen);
+	return [
+		[`${labels} of ${budget}`, "labels", `${labels} of ${budget} labels are done, ${mine} of them yours`],
+		pace && [Math.round(pace * 10) / 10, "a minute", "labels a minute"],
+		left !== null && [duration(left), "left", "time left at this rate"],
+		accuracy !== null && [percent, "foreseen", `of answers unseen by the reward model it foresaw ${percent}`],
+		again.of && [agreed, "same again", `you agreed with yourself on ${agreed} pairs asked again`],
+		skipped && [skipped, "damaged", "pairs were skipped, as a clip was damaged"],
+	].filter(Boolean);
+}
+
+/** The newest policy, moving, wherever there is a window for it. */
+class Policy {
+	constructor(stage) {
+		const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+		Object.assign(this, { clock: new Clock({ playing: !still }), round: undefined, windows: [], shown: null });
+		stage.tasks.push((now) => this.#draw(now));
+		onTheme(() => (this.shown = null));
+		find("policy").addEventListener("click", () => this.clip && find("policy-large").showModal());
+	}
+
+	/** Fetches the policy's clip when the round has changed. */
+	async refresh(round) {
+		const now = performance.now();
+		if (round === this.round && (this.clip || now - this.asked < 5000)) return;
+		Object.assign(this, { round, asked: now });
+		try {
+			const { clip, round: made } = await get("/api/policy");
+			if (!clip || clip.form === "text") return;
+			this.clip = await loadClip(clip);
+			this.#open(made);
+		} catch {
+			this.round = undefined; // asked again with the next status
+		}
+	}
+
+	#open(round) {
+		this.windows = ["policy", "waiting", "policy-large"].map((id) => {
+			const canvas = find(id).querySelector("canvas");
+			canvas.hidden = false;
+			return { canvas, drawer: makeDrawer(this.clip, canvas, new Camera()) };
+		});
+		find("policy").hidden = false;
+		find("policy").title = find("policy-words").textContent = `The policy of round ${round}`;
+		this.clock.load(this.clip.frames, this.clip.dt);
+		this.shown = null;
+	}
+
+	#draw(now) {
+		if (!this.clip) return;
+		this.clock.tick(now);
+		const { frame } = this.clock;
+		if (frame === this.shown || (this.shown !== null && now - this.drawn < 30)) return;
+		[this.shown, this.drawn] = [frame, now];
+		for (const { canvas, drawer } of this.windows) {
+			if (!canvas.clientWidth) continue; // not on screen
+			fit(canvas);
+			drawer.draw(frame, { ghost: "none" });
+		}
+	}
+}

@@ -1,0 +1,93 @@
+// The row under the clips: play, step, scrub, speed, camera, ghost, and what texts need.
+
+import { button, element, find, keep, remember, say } from "./dom.js";
+
+const GHOSTS = { start: "Ghost: where the clip began", other: "Ghost: the other clip", none: "No ghost" };
+
+/** Builds the row and does what its keys ask for. */
+export class Transport {
+	constructor(stage) {
+		const { clock } = stage;
+		Object.assign(this, { stage, clock });
+		Object.assign(stage, { ghost: remember("ghost", "start"), linked: remember("linked", false) });
+		const small = (label, name, title, key) => button(label, (event) => {
+			this.act(name);
+			if (event.detail) event.currentTarget.blur(); // else Space would press it again
+		}, { className: "small", data: { act: name }, title: key ? `${title} (${key})` : title, aria: { label: title } });
+		this.play = small("", "play", "Play or pause", "Space");
+		this.speed = element("output", { className: "speed", aria: { label: "Speed" } });
+		const scrub = element("input", { type: "range", id: "scrub", max: 0, value: 0, aria: { label: "Frame" } });
+		scrub.addEventListener("input", () => {
+			clock.seek(Number(scrub.value));
+			this.show();
+		});
+		scrub.addEventListener("pointerup", () => scrub.blur());
+		this.extra = element("div", { className: "extra" });
+		find("transport").append(element("div", { className: "moving" },
+			small("↺", "restart", "From the start", "0"), small("‹", "back", "One frame back", ","), this.play,
+			small("›", "on", "One frame on", "."), scrub, small("−", "slower", "Slower", "["), this.speed,
+			small("+", "faster", "Faster", "]"), small("Ghost", "ghost", "Ghost", "G"),
+			small("Camera", "reset", "Camera: reset", "R"), small("Full", "full", "Full screen", "F")),
+		element("div", { className: "reading" }, small("Link", "link", "Link scrolling", "L"),
+			small("Differences", "difference", "Differences between the texts", "D"),
+			small("Lengths", "lengths", "Lengths of the texts")), this.extra);
+		this.show();
+	}
+
+	show() {
+		const { clock, stage } = this;
+		this.play.firstChild.textContent = clock.playing ? "❚❚" : "▶";
+		this.speed.textContent = `${clock.speed}×`;
+		const pressed = { link: stage.linked, difference: stage.different, lengths: stage.lengths };
+		for (const [name, on] of Object.entries(pressed)) {
+			find("transport").querySelector(`[data-act="${name}"]`).setAttribute("aria-pressed", on);
+		}
+		stage.redraw();
+	}
+
+	/** Does what a key or button asks for; returns whether it was for this. */
+	act(name) {
+		const { clock, stage } = this;
+		const deeds = {
+			play: () => clock.toggle(),
+			back: () => clock.step(-1),
+			on: () => clock.step(1),
+			slower: () => this.#shift(-1),
+			faster: () => this.#shift(1),
+			restart: () => clock.restart(),
+			reset: () => stage.camera.reset(),
+			full: () => this.#full(),
+			ghost: () => this.#ghost(),
+			link: () => this.#switch("linked", "Link"),
+			difference: () => this.#switch("different", "Differences"),
+			lengths: () => this.#switch("lengths", "Lengths"),
+		};
+		deeds[name]?.();
+		if (deeds[name]) this.show();
+		return name in deeds;
+	}
+
+	#shift(direction) {
+		this.clock.shift(direction);
+		say(`Speed ${this.clock.speed}×`, { quiet: true });
+	}
+
+	#switch(name, label) {
+		this.stage[name] = !this.stage[name];
+		if (name === "linked") keep(name, this.stage[name]);
+		else this.stage.refreshText();
+		say(`${label}: ${this.stage[name] ? "on" : "off"}`);
+	}
+
+	#ghost() {
+		const names = Object.keys(GHOSTS).filter((name) => name !== "other" || this.stage.drawers.length === 2);
+		this.stage.ghost = names[(names.indexOf(this.stage.ghost) + 1) % names.length];
+		keep("ghost", this.stage.ghost);
+		say(GHOSTS[this.stage.ghost]);
+	}
+
+	#full() {
+		if (document.fullscreenElement) document.exitFullscreen();
+		else document.documentElement.requestFullscreen?.().catch(() => say("Full screen is not allowed here."));
+	}
+}

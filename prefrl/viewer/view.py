@@ -1,0 +1,301 @@
+"""What the page may ask for and send: one method for each address."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from prefrl.clips.scene import load_model
+from prefrl.errors import UserError
+from prefrl.exchange import import_demonstrations
+from prefrl.feedback import FeedbackStore
+from prefrl.run import RunFolder
+from prefrl.types import Answer, Query
+from prefrl.viewer import fields
+from prefrl.viewer.clips import Clips
+from prefrl.viewer.desk import Desk, Said, Ticket
+from prefrl.viewer.fields import Refused
+from prefrl.viewer.inspector import Inspector
+
+MOST_QUERIES = 9  # that one request may ask for
+MOST_HISTORY = 200
+CACHED_SEGMENTS = 64
+LONGEST_TEXT = 50_000
+STATUS_SECONDS = 0.5  # counts are not counted anew more often than this
+TRAINER = {
+    "exploring": "trying out the untrained policy, for the first clips",
+    "fitting": "fitting the reward to your answers",
+    "training": "training the policy on your answers",
+    "waiting": "waiting for your answers",
+    "done": "choosing new clips",
+    "finished": "finished: the policy is trained",
+    "stopped": "the trainer is not running; `prefrl resume` continues it",
+    "": "starting",
+}
+
+
+class View:
+    """One run, as its page sees it."""
+
+    def __init__(self, folder: RunFolder, person: str = ""):
+        experiment, environment = folder.experiment(), folder.environment()
+        self.folder, self.experiment, self.person = folder, experiment, person
+        self.feedback = FeedbackStore(folder.feedback, CACHED_SEGMENTS)
+        self.file = folder.feedback.stat().st_ino
+        self.desk = Desk(self.feedback)
+        model = load_model(folder.model) if folder.model.exists() else None
+        self.clips = Clips(model, environment["dt"], self.feedback.picture)
+        self.question = environment["question"]
+        self.inspector = Inspector(folder.path)
+        self.counted: tuple[float, dict[str, Any]] = (-math.inf, {})
+
+    def check_folder(self) -> None:
+        """Refuse while the run folder is gone: what is written to a deleted file is lost."""
+        try:
+            same = self.folder.feedback.stat().st_ino == self.file
+        except OSError:
+            same = False
+        if not same:
+            raise Refused(
+                503,
+                f"the run folder {self.folder.path} has disappeared or was replaced; nothing can "
+                "be saved until it is back",
+            )
+
+    def run(self, request: Request) -> dict[str, Any]:
+        """Say what the run is about."""
+        return {
+            "name": self.folder.path.resolve().name,
+            "env": self.experiment.env,
+            "question": self.question,
+            "instructions": self.experiment.instructions,
+            "budget": self.experiment.labels,
+            "person": self.person,
+            "forms": self._forms(),
+        }
+
+    def scene(self, request: Request) -> dict[str, Any]:
+        """Describe the robot's parts."""
+        return self.clips.scene()
+
+    def clip(self, request: Request) -> Response:
+        """Send a clip's poses or pictures."""
+        ticket = Ticket.parse(request.path_params["ticket"])
+        segments = self.desk.query(ticket).segments
+        place = request.path_params["place"]
+        if place >= len(segments):
+            raise Refused(404, f"this query has {len(segments)} clips; there is no clip {place}")
+        try:
+            data, kind = self.clips.data(segments[place])
+        except UserError as error:
+            self.feedback.withdraw(ticket.query, "damaged")
+            raise Refused(410, str(error)) from None
+        headers = {"Cache-Control": "private, max-age=86400, immutable"}
+        return Response(data, media_type=kind, headers=headers)
+
+    def query(self, request: Request) -> dict[str, Any]:
+        """Describe one query, be it answered or not."""
+        query = self._described(Ticket.parse(request.path_params["ticket"]))
+        if query is None:
+            raise Refused(410, "a clip of this query is damaged")
+        return {"query": query}
+
+    def next(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+        """Hand out queries."""
+        person, tab = fields.person(body), fields.word(body, "tab")
+        count = fields.number(body, "count", 0, MOST_QUERIES)
+        held = [Ticket.parse(text) for text in fields.words(body, "held", 4 * MOST_QUERIES)]
+        tickets, lost = self.desk.next(person, tab, int(count), held)
+        queries = [query for query in map(self._described, tickets) if query]
+        words = ""
+        if len(queries) < count:
+            words = self._why_none()
+        return {"queries": queries, "lost": [str(ticket) for ticket in lost], "words": words}
+
+    def answer(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+        """Store an answer."""
+        ticket, person = Ticket.parse(fields.word(body, "ticket")), fields.person(body)
+        value = body.get("value", {})
+        said = Answer(
+            ticket.query, fields.kind(body), value, person,
+            fields.number(body, "shown_at", 0, 1e12), fields.number(body, "answered_at", 0, 1e12),
+        )  # fmt: skip
+        return {"answer": self.desk.answer(ticket, said, fields.word(body, "uuid"))}
+
+    def undo(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+        """Take back a person's newest answer."""
+        taken = self.desk.undo(
+            fields.person(body), fields.word(body, "tab"), fields.word(body, "uuid")
+        )
+        if taken is None:
+            return {"query": None, "was": None}
+        ticket, answer = taken
+        return {
+            "query": self._described(ticket),
+            "was": {"kind": answer.kind, "value": answer.value},
+        }
+
+    def demonstration(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+        """Keep a demonstration; it is better than a clip of the same task, if there is one."""
+        person, prompt = fields.person(body), fields.word(body, "prompt", LONGEST_TEXT)
+        response = body.get("response")
+        if response is not None:
+            response = fields.word(body, "response", LONGEST_TEXT)
+        self.feedback.demonstrate(prompt, response, person, fields.word(body, "uuid"))
+        line = json.dumps({"prompt": prompt, "response": response})
+        taught = False
+        if response is not None and self.feedback.segments(prompt):
+            with contextlib.suppress(UserError):  # sent twice: it was taken the first time
+                import_demonstrations(self.feedback, [line], person)
+                taught = True
+        return {"teaches": taught}
+
+    def release(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+        """Give back what a page held."""
+        self.desk.release(fields.person(body), fields.word(body, "tab"))
+        return {}
+
+    def status(self, request: Request) -> dict[str, Any]:
+        """Say how far labelling and training are."""
+        person = request.query_params.get("person", "")
+        rate = self.desk.per_minute(person)
+        same, of = self.desk.agreement(person)
+        common = self._common_status()
+        left = max(0, common["budget"] - common["labels"])
+        return common | {
+            "mine": next((p["labels"] for p in common["people"] if p["person"] == person), 0),
+            "per_minute": rate,
+            "seconds_left": 60 * left / rate if rate else None,
+            "again": {"same": same, "of": of},
+        }
+
+    def history(self, request: Request) -> dict[str, Any]:
+        """List answers, newest first."""
+        asked = request.query_params
+        limit = fields.whole(asked.get("limit", "50"), MOST_HISTORY)
+        before = fields.whole(asked["before"], 2**62) if "before" in asked else None
+        found = self.desk.history(limit, before, asked.get("person", ""), asked.get("kind", ""))
+        return {"answers": [entry for said in found if (entry := self._entry(said))]}
+
+    def practice(self, request: Request) -> dict[str, Any]:
+        """Give a few queries to practise on; nobody's answers to them are kept."""
+        queries = [self._described(ticket) for ticket in self.desk.earliest(3)]
+        return {"queries": [query for query in queries if query]}
+
+    def policy(self, request: Request) -> dict[str, Any]:
+        """Show the newest policy moving."""
+        ticket = self.desk.newest()
+        query = ticket and self._described(ticket)
+        clip = query["clips"][0] if query else None
+        return {"clip": clip, "round": ticket.query.round if ticket else None}
+
+    def inspect(self, request: Request) -> dict[str, Any]:
+        """Give `prefrl inspect`'s report on the newest reward; working it out takes seconds."""
+        return self.inspector.report(len(self.folder.metrics()), self.feedback.last_answer())
+
+    def _described(self, ticket: Ticket) -> dict[str, Any] | None:
+        """Return a query for the page; one with a damaged clip is withdrawn, and None."""
+        query = self.desk.query(ticket)
+        try:
+            return self._json(ticket, query)
+        except UserError:
+            self.feedback.withdraw(query.id, "damaged")
+            return None
+
+    def _json(self, ticket: Ticket, query: Query) -> dict[str, Any]:
+        clips = [
+            self.clips.describe(segment, f"/api/clip/{ticket}/{place}")
+            for place, segment in enumerate(query.segments)
+        ]
+        scale = {"scale": [1, 7]} if query.kind == "ratings" else {}
+        question = query.question or self.question
+        return {
+            "ticket": str(ticket), "kind": query.kind, "question": question, "clips": clips,
+        } | scale  # fmt: skip
+
+    def _entry(self, said: Said) -> dict[str, Any] | None:
+        query = self._described(said.ticket)
+        answer = said.answer
+        return query and {
+            "answer": said.number,
+            "ticket": str(said.ticket),
+            "person": answer.teacher,
+            "kind": answer.kind,
+            "value": answer.value,
+            "answered_at": answer.answered_at,
+            "seconds": max(0.0, answer.answered_at - answer.shown_at),
+            "query": query,
+        }
+
+    def _common_status(self) -> dict[str, Any]:
+        """Count what is the same for everybody, not more often than is of use."""
+        at, known = self.counted
+        if time.monotonic() - at < STATUS_SECONDS:
+            return known
+        counts, trainer = self.feedback.counts(), self._trainer()
+        people = [{"person": name, "labels": labels} for name, labels in self.desk.people().items()]
+        known = {
+            "labels": counts.answered,
+            "budget": self.folder.experiment().labels,
+            "asked": counts.asked,
+            "pending": counts.pending,
+            "trainer": trainer,
+            "accuracy": self._accuracy(),
+            "damaged": self.desk.damaged(),
+            "people": people,
+        }
+        self.counted = (time.monotonic(), known)
+        return known
+
+    def _accuracy(self) -> float | None:
+        """Return how many answers unseen by the newest fit it foresaw, as a share."""
+        lines = self.folder.metrics()
+        return lines[-1].get("out_of_bag_accuracy") if lines else None
+
+    def _forms(self) -> list[str]:
+        """Say what kinds of clips there are to see."""
+        if self.clips.model is not None:
+            return ["poses"]
+        ticket = self.desk.newest()
+        query = ticket and self._described(ticket)
+        return sorted({clip["form"] for clip in query["clips"]}) if query else []
+
+    def _trainer(self) -> dict[str, Any]:
+        status = self.folder.status()
+        process = status.pop("process", None)
+        state = status.get("state", "")
+        if process is not None and state != "finished" and not _alive(process):
+            state = "stopped"
+        words = TRAINER.get(state, state)
+        if state == "waiting":
+            missing = status.get("needed", 0) - self.feedback.counts().answered
+            words += f": {missing} more buy the next round" if missing > 0 else ""
+        if state in ("fitting", "training", "waiting") and status.get("rounds"):
+            words += f" (round {status['round']} of {status['rounds']})"
+        return status | {"state": state, "words": words}
+
+    def _why_none(self) -> str:
+        trainer = self._trainer()
+        if trainer["state"] == "finished":
+            return "That was the last pair: the run has finished."
+        labels, budget = self.feedback.counts().answered, self.experiment.labels
+        if labels >= budget:
+            return f"All {budget} labels are given. The policy trains on; nothing is left to do."
+        return f"No new pairs at the moment. The trainer is {trainer['words']}."
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,94 @@
+"""A run folder to label without a trainer: clips of real robots, pictures, texts, bare numbers."""
+
+import functools
+
+import gymnasium
+import numpy as np
+
+from prefrl.clips.scene import save_model
+from prefrl.config import Experiment
+from prefrl.control.environments import SeparateEnvironments
+from prefrl.feedback import FeedbackStore
+from prefrl.run import RunFolder
+from prefrl.types import Query, QueryId, Segment
+
+QUESTION = "Which clip is nearer to a backflip?"
+
+
+@functools.cache
+def robot(name="Hopper-v5", steps=200):
+    """Return a model and the joint positions `[step, nq]` of a robot that flails about."""
+    env = gymnasium.make(name)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    model, data = env.unwrapped.model, env.unwrapped.data
+    qpos = []
+    for _ in range(steps):
+        env.step(env.action_space.sample())
+        qpos.append(data.qpos.copy())
+    return model, np.array(qpos, np.float32)
+
+
+def pose_segment(name, number, frames=60, robot_name="Hopper-v5"):
+    _, qpos = robot(robot_name)
+    start = (7 * number) % (len(qpos) - frames)
+    qpos = qpos[start : start + frames]
+    return Segment(name, qpos, np.zeros((frames, 1), np.float32), {"qpos": qpos}, source="policy 9")
+
+
+def filmed_queries(count, name="CartPole-v1", frames=40):
+    """Return pairs of clips of an environment that only draws itself, and their pictures."""
+    environments = SeparateEnvironments(name, 2 * count, seed=0)
+    space = environments.description.action_space
+    space.seed(0)
+    steps, observations = [], environments.reset()
+    for _ in range(frames):
+        actions = np.array([space.sample() for _ in range(2 * count)])
+        steps.append((observations, actions, environments.extras()["moment"]))
+        observations = environments.step(actions).observations
+    observations, actions, moments = (np.stack(arrays, 1) for arrays in zip(*steps, strict=True))
+    clips = [
+        Segment(f"{name} {row}", observations[row], actions[row], {"moment": moments[row]})
+        for row in range(2 * count)
+    ]
+    queries = [
+        Query(QueryId(0, index), tuple(clips[2 * index : 2 * index + 2]), "preference", QUESTION)
+        for index in range(count)
+    ]
+    return queries, environments.pictures(clips)
+
+
+def text_segment(name, reply, prompt="Say something kind."):
+    return Segment(name, np.array([prompt]), np.array([reply]), task=prompt)
+
+
+def queries_of(round_index, count, kind="preference", segments=2, make=pose_segment):
+    return [
+        Query(
+            QueryId(round_index, index),
+            tuple(
+                make(f"{round_index}/{index}/{place}", segments * index + place)
+                for place in range(segments)
+            ),
+            kind,
+            QUESTION,
+        )
+        for index in range(count)
+    ]
+
+
+def make_run(
+    path, *queries, labels=100, robot_name="Hopper-v5", dt=0.02, status=None, pictures=None
+):
+    """Make a run folder whose round 0 asks these queries; without a robot if it has pictures."""
+    experiment = Experiment(env="Hopper-v5", teacher="human", labels=labels)
+    folder = RunFolder.create(path, experiment, {"prefrl": "0"})
+    folder.save_environment({"dt": dt, "question": QUESTION})
+    if pictures is None:
+        save_model(robot(robot_name)[0], folder.model)
+    if status:
+        folder.save_status(status)
+    store = FeedbackStore(folder.feedback)
+    store.ask(0, queries, {}, 0, pictures or {})
+    store.close()
+    return folder

@@ -1,0 +1,1111 @@
+"""The page in a real browser, as a person meets it: Chromium, a viewer process, a store on disk."""
+
+import base64
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from labelling import (
+    QUESTION,
+    filmed_queries,
+    make_run,
+    pose_segment,
+    queries_of,
+    robot,
+    text_segment,
+)
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from prefrl.clips.scene import save_model
+from prefrl.config import Experiment, OracleConfig, PPOConfig, QueryConfig
+from prefrl.experiment import train
+from prefrl.feedback import FeedbackStore
+from prefrl.inspection import inspect_run
+from prefrl.run import RunFolder
+from prefrl.types import Answer, Query, QueryId, Segment
+from prefrl.viewer.server import PAGE
+
+CHROMIUM = os.environ.get("PREFRL_CHROMIUM") or next(
+    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
+)
+if CHROMIUM is None and "PREFRL_REQUIRE_BROWSER" not in os.environ:
+    pytest.skip(
+        "no Chromium here: install one (Debian: apt-get install chromium) or name it in "
+        "PREFRL_CHROMIUM", allow_module_level=True,
+    )  # fmt: skip
+
+ROBOTS = ["Hopper-v5", "Walker2d-v5", "HalfCheetah-v5", "Ant-v5", "Humanoid-v5", "Reacher-v5",
+          "Pusher-v5", "Swimmer-v5"]  # fmt: skip
+GUARD_SECONDS = 0.3  # a little longer than the time in which the page takes no answer
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-webgl"]
+        )
+        yield browser
+        browser.close()
+
+
+class Viewer:
+    """`prefrl label` as a process."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.start()
+
+    def start(self):
+        command = [sys.executable, "-m", "prefrl.cli", "label", str(self.folder.path)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.address = self.process.stdout.readline().removeprefix("answer at ").strip()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def viewer_of():
+    with contextlib.ExitStack() as stack:
+
+        def start(folder):
+            viewer = Viewer(folder)
+            stack.callback(viewer.kill)
+            return viewer
+
+        yield start
+
+
+@pytest.fixture
+def open_page(chromium):
+    """Open pages that keep what they ask for, and fail on any error of a script."""
+    with contextlib.ExitStack() as stack:
+        troubles = []
+
+        def opened(address, welcome=False, person="anna", **options):
+            context = chromium.new_context(viewport={"width": 1280, "height": 800}, **options)
+            stack.callback(context.close)
+            kept = {"person": json.dumps(person)} | ({} if welcome else {"welcomed": "true"})
+            context.add_init_script(
+                "".join(
+                    f"localStorage.getItem('prefrl:{k}') ?? localStorage.setItem('prefrl:{k}', "
+                    f"{json.dumps(v)});" for k, v in kept.items()
+                )
+            )  # fmt: skip
+            context.add_init_script(
+                "window.pairs = []; document.addEventListener('prefrl:pair', (event) => "
+                "pairs.push(event.detail));"
+            )
+            page = context.new_page()
+            page.asked = []
+            page.on("request", lambda request: page.asked.append(request))
+            page.on("pageerror", lambda error: troubles.append(str(error)))
+            page.on("dialog", lambda dialog: troubles.append(f"dialog: {dialog.message}"))
+            page.goto(address)
+            return page
+
+        yield opened
+        assert not troubles
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_run(tmp_path / "run", *queries_of(0, 40))
+
+
+@pytest.fixture
+def viewer(folder, viewer_of):
+    return viewer_of(folder)
+
+
+@pytest.fixture
+def page(viewer, open_page):
+    page = open_page(viewer.address)
+    wait_for(page, state="labelling")
+    return page
+
+
+def data(page, name):
+    return page.evaluate(f"document.body.dataset.{name} ?? null")
+
+
+def wait_until(page, condition, timeout=10):
+    """Ask the page again and again; its security policy forbids a script to do so from inside."""
+    deadline = time.monotonic() + timeout
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, (
+            f"{condition} within {timeout} s; the page says: {page.locator('body').inner_text()}"
+        )
+        time.sleep(0.01)
+
+
+def wait_for(page, timeout=10, **wanted):
+    """Wait until the page's body says all of this."""
+    conditions = [f"document.body.dataset.{k} === {json.dumps(str(v))}" for k, v in wanted.items()]
+    wait_until(page, " && ".join(conditions), timeout)
+
+
+def press(page, *keys):
+    """Press keys, each once the page takes answers, and wait for the next pair."""
+    for key in keys:
+        time.sleep(GUARD_SECONDS)
+        before = data(page, "ticket")
+        page.keyboard.press(key)
+        wait_until(page, f"document.body.dataset.ticket !== {json.dumps(before)}")
+
+
+def stored(folder):
+    with contextlib.closing(FeedbackStore(folder.feedback)) as store:
+        return store.answers()
+
+
+def saved(page, count):
+    wait_for(page, saved=count, unsaved=0)
+
+
+# --- the first seconds ------------------------------------------------------------------------
+
+
+def test_the_first_pair_moves_within_two_seconds_and_nothing_leaves_this_machine(viewer, open_page):
+    began = time.monotonic()
+    page = open_page(viewer.address)
+    wait_until(page, "Number(document.body.dataset.frame) > 0")
+    # On a quiet machine it is 2 s and 1 s; here tests run beside each other.
+    assert time.monotonic() - began < 6
+    paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    assert paint < 3000
+    wait_for(page, state="labelling")
+    time.sleep(1)
+    hosts = {request.url.split("/")[2] for request in page.asked if "data:" not in request.url}
+    assert hosts == {viewer.address.split("/")[2]}
+    assert sum(file.stat().st_size for file in PAGE.iterdir()) < 300 * 1024
+
+
+def test_the_key_leaves_the_address_and_the_cookie_is_out_of_reach(viewer, open_page):
+    page = open_page(viewer.address)
+    wait_for(page, state="labelling")
+    assert "token" not in page.url and page.evaluate("document.cookie") == ""
+    [cookie] = page.context.cookies()
+    assert cookie["httpOnly"] and cookie["sameSite"] == "Lax"
+    assert cookie["name"] == f"prefrl-{viewer.address.split(':')[2].partition('/')[0]}"
+
+
+def test_the_first_run_card_asks_the_question_and_practice_is_not_stored(folder, viewer, open_page):
+    page = open_page(viewer.address, welcome=True)
+    card = page.locator("#welcome")
+    card.wait_for()
+    assert QUESTION in card.inner_text()
+    card.get_by_text("practice").click()
+    wait_for(page, state="practice")
+    press(page, "ArrowLeft", "ArrowRight", "ArrowDown")
+    wait_for(page, state="labelling")
+    assert stored(folder) == [] and data(page, "saved") == "0"
+    assert page.locator("#question").inner_text() == QUESTION
+    page.reload()
+    wait_for(page, state="labelling")
+    assert not card.is_visible(), "it is shown once"
+    page.keyboard.press("?")
+    assert QUESTION in page.locator("#help").inner_text()
+
+
+# --- playing ----------------------------------------------------------------------------------
+
+
+def uneven(count):
+    return [
+        Query(QueryId(0, i), (pose_segment(f"{i}l", i, 60), pose_segment(f"{i}r", i + 1, 25)))
+        for i in range(count)
+    ]
+
+
+FRAMES = """(seconds) => new Promise((done) => {
+    const seen = [], began = performance.now();
+    const look = (now) => {
+        const { frame, left, right } = document.body.dataset;
+        seen.push([now, Number(frame), Number(left), Number(right)]);
+        if (now - began < 1000 * seconds) requestAnimationFrame(look); else done(seen);
+    };
+    requestAnimationFrame(look);
+})"""
+
+
+def test_both_clips_show_the_same_frame_always_and_the_shorter_one_holds(
+    tmp_path, viewer_of, open_page
+):
+    viewer = viewer_of(make_run(tmp_path / "run", *uneven(3)))
+    page = open_page(viewer.address)
+    wait_for(page, state="labelling")
+    for key, seconds in [("", 3.0), ("]", 1.0), ("]", 1.0), *[("[", 0.4)] * 4]:
+        if key:
+            page.keyboard.press(key)
+        frames = page.evaluate(FRAMES, seconds)
+        assert len({frame[1] for frame in frames}) > 1, "it moves"
+        lengths = [60, 25] if page.evaluate("pairs.at(-1).clips[0].frames") == 60 else [25, 60]
+        for _, frame, left, right in frames:
+            assert (left, right) == tuple(min(frame, length - 1) for length in lengths)
+    for frame, held in [(40, 1), (10, 0)]:
+        page.locator("#scrub").evaluate(
+            "(scrub, to) => { scrub.value = to; scrub.dispatchEvent(new Event('input')); }", frame
+        )
+        wait_for(page, frame=frame)
+        assert page.locator(".held >> visible=true").count() == held, "it says that it has ended"
+
+
+@pytest.mark.parametrize("keys, speed", [([], 1.0), (["]", "]"], 2.0), (["["] * 2, 0.5)])
+def test_clips_loop_in_real_time(page, keys, speed):
+    for key in keys:
+        page.keyboard.press(key)
+    frames = np.array(page.evaluate(FRAMES, 4.0))
+    turned = np.cumsum(np.diff(frames[:, 1]) < 0)
+    assert turned[-1] >= (1 if speed >= 1 else 0), "it loops"
+    shown = frames[-1, 1] - frames[0, 1] + 60 * turned[-1]
+    real = shown * 0.02 / ((frames[-1, 0] - frames[0, 0]) / 1000)
+    assert real == pytest.approx(speed, rel=0.05)
+
+
+def test_scrubbing_and_stepping_land_on_the_very_frame(page):
+    page.keyboard.press("Space")
+    time.sleep(0.1)
+    still = data(page, "frame")
+    time.sleep(0.2)
+    assert data(page, "frame") == still
+    page.locator("#scrub").evaluate("(s) => { s.value = 17; s.dispatchEvent(new Event('input')); }")
+    for key, frame in [(None, 17), (".", 18), (".", 19), (",", 18), (",", 17), (",", 16)]:
+        if key:
+            page.keyboard.press(key)
+        wait_for(page, frame=frame, left=frame, right=frame)
+
+
+def test_who_wants_no_motion_starts_paused(viewer, open_page):
+    page = open_page(viewer.address, reduced_motion="reduce")
+    wait_for(page, state="labelling")
+    time.sleep(0.5)
+    assert data(page, "frame") == "0"
+    page.keyboard.press("Space")
+    wait_until(page, "Number(document.body.dataset.frame) > 0")
+
+
+def test_dragging_turns_both_clips_and_stays_for_the_next_pair(page):
+    page.keyboard.press("Space")
+    time.sleep(0.3)
+    canvases = page.locator("#stage canvas")
+    picture = "(c) => c.toDataURL()"
+    before = [canvases.nth(i).evaluate(picture) for i in (0, 1)]
+    box = canvases.nth(0).bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 220, box["y"] + 130, steps=4)
+    page.mouse.up()
+    time.sleep(0.2)
+    turned = [canvases.nth(i).evaluate(picture) for i in (0, 1)]
+    assert turned[0] != before[0] and turned[1] != before[1]
+    page.keyboard.press("r")
+    time.sleep(0.2)
+    assert [canvases.nth(i).evaluate(picture) for i in (0, 1)] == before
+
+
+def pixels(canvas):
+    """Return what a canvas shows, `[height, width, 3]`."""
+    url = canvas.evaluate("(canvas) => canvas.toDataURL()")
+    data = base64.b64decode(url.removeprefix("data:image/png;base64,"))
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def test_what_draws_itself_moves_in_its_own_pictures(tmp_path, viewer_of, open_page):
+    """CartPole: both canvases show the same frame, and each the very picture of its own clip."""
+    queries, pictures = filmed_queries(3)
+    page = open_page(viewer_of(make_run(tmp_path / "run", *queries, pictures=pictures)).address)
+    wait_for(page, state="labelling")
+    seen = page.evaluate(FRAMES, 1.2)
+    assert len({frame for _, frame, _, _ in seen}) > 10, "it moves"
+    assert all(frame == left == right for _, frame, left, right in seen)
+    page.keyboard.press("Space")
+    ticket = data(page, "ticket")
+    clips = queries[int(ticket.split("-")[1])].segments
+    sheets = [Image.open(io.BytesIO(pictures[clip.id].data)).convert("RGB") for clip in clips]
+    canvases, shown = page.locator("#stage canvas"), []
+    for frame, cell in [(0, 0), (1, 0), (2, 1), (21, 10), (38, 19), (39, 19)]:
+        page.locator("#scrub").evaluate(
+            "(s, frame) => { s.value = frame; s.dispatchEvent(new Event('input')); }", frame
+        )
+        wait_for(page, frame=frame, left=frame, right=frame)
+        time.sleep(0.1)
+        for place, sheet in enumerate(sheets):
+            canvas = pixels(canvases.nth(place))
+            height, width = canvas.shape[:2]
+            scale = min(width / 240, height / 160)
+            wide, high = round(240 * scale), round(160 * scale)
+            left, top = (width - wide) // 2, (height - high) // 2
+            corner = (cell % 8 * 240, cell // 8 * 160)
+            box = (*corner, corner[0] + 240, corner[1] + 160)
+            drawn = canvas[top : top + high, left : left + wide]
+            differences = [
+                np.abs(np.asarray(sheet.crop(at).resize((wide, high)), float) - drawn).mean()
+                for at in (box, (0, 0, 240, 160))
+            ]
+            assert differences[0] < 1.5
+            assert cell < 10 or differences[0] < differences[1] / 2, "another picture fits, too"
+            shown.append(canvas.tobytes())
+    assert shown[0] == shown[2] and shown[1] == shown[3], "two frames to a picture"
+    assert len(set(shown)) == 8, "and each picture is another one"
+    press(page, "ArrowLeft")
+    saved(page, 1)
+    page.keyboard.press("h")
+    stills = page.locator("#history canvas.still")
+    wait_until(page, "document.querySelectorAll('#history canvas.still').length === 2")
+    time.sleep(0.3)
+    for place in (0, 1):
+        assert stills.nth(place).is_visible() and pixels(stills.nth(place)).std() > 10
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_every_robot_of_gymnasium_is_drawn(tmp_path, viewer_of, open_page, name):
+    make = lambda title, number: pose_segment(title, number, robot_name=name)  # noqa: E731
+    run = make_run(tmp_path / "run", *queries_of(0, 2, make=make), robot_name=name)
+    page = open_page(viewer_of(run).address)
+    wait_for(page, state="labelling")
+    page.keyboard.press("Space")
+    page.keyboard.press("g")
+    page.keyboard.press("g")
+    time.sleep(0.3)
+    colours = page.locator("#stage canvas").first.evaluate(
+        """(c) => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        let vivid = 0; for (let i = 0; i < d.length; i += 4) {
+            const [r, g, b] = d.slice(i, i + 3);
+            if (Math.max(r, g, b) - Math.min(r, g, b) > 60) vivid += 1; }
+        return vivid / (d.length / 4); }"""
+    )
+    assert 0.002 < colours < 0.6, "the robot is in the picture, and not all of it"
+
+
+def test_a_humanoid_pair_is_smooth(tmp_path, viewer_of, open_page):
+    make = lambda title, number: pose_segment(title, number, robot_name="Humanoid-v5")  # noqa: E731
+    run = make_run(tmp_path / "run", *queries_of(0, 2, make=make), robot_name="Humanoid-v5")
+    page = open_page(viewer_of(run).address)
+    wait_for(page, state="labelling")
+    time.sleep(1)
+    frames = page.evaluate(FRAMES, 4.0)
+    rate = (len(frames) - 1) / ((frames[-1][0] - frames[0][0]) / 1000)
+    print(f"{rate:.1f} frames per second")
+    # What the acceptance wants of a quiet machine is 55; here tests run beside each other.
+    assert rate > 20
+
+
+# --- answering --------------------------------------------------------------------------------
+
+
+def test_four_answers_by_key_and_button_are_four_different_things(folder, page):
+    press(page, "ArrowLeft", "ArrowRight", "ArrowDown", "s", "1", "2", "Shift+ArrowLeft")
+    for label in ("Left better", "Right better", "About equal", "Can't tell"):
+        time.sleep(GUARD_SECONDS)
+        button = page.get_by_role("button", name=label)
+        assert button.locator("kbd").is_visible(), "its key is on it"
+        button.click()
+    saved(page, 11)
+    said = [(a.kind, a.value) for a in stored(folder)]
+    left, right = ("preference", {"left": 1}), ("preference", {"left": 0})
+    strong = ("preference", {"left": 1, "strength": "significantly"})
+    assert said == [left, right, ("tie", {}), ("skip", {}), left, right, strong,
+                    left, right, ("tie", {}), ("skip", {})]  # fmt: skip
+    with contextlib.closing(FeedbackStore(folder.feedback)) as store:
+        assert len(store.comparisons()) == 9, "what nobody can tell teaches nothing"
+
+
+def test_strength_can_be_said_in_four_words(folder, page):
+    page.get_by_role("button", name="How much?").click()
+    for word in ("negligibly", "slightly", "better", "significantly"):
+        time.sleep(GUARD_SECONDS)
+        page.locator(".strengths").get_by_role("button", name=word).last.click()
+    saved(page, 4)
+    assert [a.value["strength"] for a in stored(folder)] == [
+        "negligibly", "slightly", "better", "significantly",
+    ]  # fmt: skip
+    assert {a.value["left"] for a in stored(folder)} == {0}
+
+
+WATCH = """() => {
+    window.blank = 0; window.appeared = [];
+    document.addEventListener('prefrl:pair', () => appeared.push(performance.now()));
+    const look = () => {
+        const stage = document.getElementById('stage');
+        if (stage.hidden || document.body.dataset.state !== 'labelling') blank += 1;
+        requestAnimationFrame(look);
+    };
+    look();
+    document.addEventListener('keydown', () => { window.pressed = performance.now(); }, true);
+}"""
+
+
+def test_the_next_pair_is_there_at_once_thirty_times_in_a_row(folder, page):
+    page.evaluate(WATCH)
+    waits = []
+    for number in range(30):
+        press(page, ["ArrowLeft", "ArrowRight"][number % 2])
+        waits.append(page.evaluate("appeared.at(-1) - pressed"))
+    assert np.median(waits) < 100, "milliseconds; of a quiet machine all of them"
+    assert page.evaluate("blank") == 0
+    saved(page, 30)
+
+
+def test_a_held_key_a_double_press_and_a_hasty_one_make_one_label_at_most(folder, page):
+    time.sleep(GUARD_SECONDS)
+    page.keyboard.down("ArrowLeft")
+    for _ in range(10):
+        page.keyboard.down("ArrowLeft")  # repeats
+    page.keyboard.up("ArrowLeft")
+    saved(page, 1)
+    time.sleep(GUARD_SECONDS)
+    page.evaluate("""() => { for (let i = 0; i < 2; i += 1) document.body.dispatchEvent(
+        new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true})); }""")
+    saved(page, 2)
+    time.sleep(GUARD_SECONDS)
+    page.keyboard.press("Control+ArrowLeft")
+    page.locator("#person").focus()
+    page.keyboard.press("1")
+    time.sleep(0.3)
+    assert len(stored(folder)) == 2
+
+
+def test_undo_brings_the_very_pair_back_twenty_times_and_after_a_reload(folder, page):
+    tickets = []
+    for _ in range(21):
+        tickets.append(data(page, "ticket"))
+        press(page, "ArrowLeft")
+    saved(page, 21)
+    page.reload()
+    wait_for(page, state="labelling")
+    for number, ticket in enumerate(reversed(tickets)):
+        page.keyboard.press(["u", "Backspace", "Control+z"][number % 3])
+        wait_until(page, f"document.body.dataset.ticket === {json.dumps(ticket)}")
+        time.sleep(0.05)
+    assert stored(folder) == []
+    press(page, "ArrowDown")
+    wait_until(page, "document.body.dataset.unsaved === '0'")
+    [answer] = stored(folder)
+    assert answer.kind == "tie" and f"{answer.query.round}-{answer.query.index}" == tickets[0]
+    with contextlib.closing(FeedbackStore(folder.feedback)) as store:
+        assert store.last_answer() >= 41, "superseded, not deleted"
+
+
+def test_neither_reward_nor_policy_reaches_the_page(page):
+    bodies = []
+    page.on("response", lambda response: bodies.append(response))
+    press(page, "ArrowLeft", "ArrowRight")
+    texts = [page.content()]
+    for response in bodies:
+        if "json" in response.headers.get("content-type", ""):
+            with contextlib.suppress(Exception):
+                texts.append(response.text())
+    assert len(texts) > 3
+    for text in texts:
+        assert "policy 9" not in text and "true_return" not in text and '"reward' not in text
+
+
+def test_history_replays_and_changes_an_answer(folder, page):
+    first = data(page, "ticket")
+    press(page, "ArrowLeft", "ArrowRight", "ArrowDown")
+    saved(page, 3)
+    page.keyboard.press("h")
+    wait_for(page, state="history")
+    items = page.locator("#history li")
+    items.nth(2).wait_for()
+    assert items.count() == 3 and "left better" in items.nth(2).inner_text()
+    page.locator("#history select").nth(1).select_option("tie")
+    wait_until(page, "document.querySelectorAll('#history li').length === 1")
+    page.locator("#history select").nth(1).select_option("")
+    wait_until(page, "document.querySelectorAll('#history li').length === 3")
+    items.nth(2).locator("button").click()
+    wait_for(page, state="review", ticket=first)
+    time.sleep(GUARD_SECONDS)
+    page.keyboard.press("ArrowRight")
+    wait_for(page, state="history", unsaved=0)
+    changed = {f"{a.query.round}-{a.query.index}": a for a in stored(folder)}
+    assert changed[first].value == {"left": 0} and len(changed) == 3
+    page.keyboard.press("h")
+    wait_for(page, state="labelling")
+
+
+def test_the_header_says_how_far_things_are(folder, page):
+    press(page, *["ArrowLeft"] * 3)
+    folder.save_status(
+        {"state": "training", "round": 4, "rounds": 9, "steps": 10, "total_steps": 90,
+         "process": os.getpid()}
+    )  # fmt: skip
+    folder.append_round({"round": 3, "out_of_bag_accuracy": 0.75}, {})
+    wait_until(
+        page,
+        "document.querySelector('#trainer-words').textContent.includes('round 4 of 9')",
+        timeout=2.5,
+    )
+    figures = page.locator("#figures").inner_text()
+    assert "3 of 100" in figures and "a minute" in figures and "75" in figures
+
+
+def test_it_says_in_words_that_there_is_nothing_to_label(tmp_path, viewer_of, open_page):
+    status = {"state": "training", "round": 1, "rounds": 9, "process": os.getpid()}
+    folder = make_run(tmp_path / "run", *queries_of(0, 1), status=status)
+    page = open_page(viewer_of(folder).address)
+    wait_for(page, state="labelling")
+    press(page, "ArrowLeft")
+    wait_for(page, state="waiting")
+    assert "training the policy" in page.locator("#waiting-words").inner_text()
+    with contextlib.closing(FeedbackStore(folder.feedback)) as store:
+        store.ask(1, queries_of(1, 3), {}, 0)
+    wait_for(page, state="labelling")
+
+
+def test_a_damaged_clip_is_passed_over(tmp_path, viewer_of, open_page):
+    queries = queries_of(0, 3)
+    clip = queries[2].segments[0]
+    broken = Segment(clip.id, clip.observations, clip.actions, {"qpos": np.full((60, 6), np.nan)})
+    queries[2] = Query(queries[2].id, (broken, queries[2].segments[1]))
+    folder = make_run(tmp_path / "run", *queries)
+    page = open_page(viewer_of(folder).address)
+    wait_for(page, state="labelling")
+    assert data(page, "ticket") == "0-1"
+    press(page, "ArrowLeft", "ArrowLeft")
+    wait_for(page, state="waiting")
+    wait_until(page, "document.querySelector('#figures').innerText.includes('damaged')")
+    assert len(stored(folder)) == 2
+
+
+# --- other kinds of answers -------------------------------------------------------------------
+
+
+def test_ranking_by_digits(tmp_path, viewer_of, open_page):
+    folder = make_run(tmp_path / "run", *queries_of(0, 2, "ranking", segments=4))
+    page = open_page(viewer_of(folder).address)
+    wait_for(page, state="labelling")
+    assert page.locator("#stage canvas >> visible=true").count() == 4
+    time.sleep(GUARD_SECONDS)
+    for key in "3142":
+        page.keyboard.press(key)
+    press(page, "Enter")
+    saved(page, 1)
+    [answer] = stored(folder)
+    assert answer.kind == "ranking" and answer.value == {"order": [[2], [0], [3], [1]]}
+    with contextlib.closing(FeedbackStore(folder.feedback)) as store:
+        assert len(store.comparisons()) == 6
+
+
+def test_choosing_the_best(tmp_path, viewer_of, open_page):
+    folder = make_run(tmp_path / "run", *queries_of(0, 2, "choice", segments=3))
+    page = open_page(viewer_of(folder).address)
+    wait_for(page, state="labelling")
+    press(page, "2")
+    saved(page, 1)
+    [answer] = stored(folder)
+    assert answer.kind == "ranking" and answer.value == {"order": [[1], [0, 2]]}
+
+
+def test_rating_on_a_scale(tmp_path, viewer_of, open_page):
+    folder = make_run(tmp_path / "run", *queries_of(0, 2, "ratings", segments=2))
+    page = open_page(viewer_of(folder).address)
+    wait_for(page, state="labelling")
+    time.sleep(GUARD_SECONDS)
+    page.keyboard.press("6")
+    page.keyboard.press("2")
+    press(page, "Enter")
+    saved(page, 1)
+    [answer] = stored(folder)
+    assert answer.kind == "ratings"
+    assert answer.value == {"ratings": [6, 2], "low": 1, "high": 7}
+
+
+NASTY = "<img src=x onerror=alert(1)><script>alert(2)</script> \u202edesrever " + "y" * 100_000
+
+
+def texts(*replies):
+    return [
+        Query(QueryId(0, i), (text_segment(f"{i}a", reply), text_segment(f"{i}b", "Plain.")))
+        for i, reply in enumerate(replies)
+    ]
+
+
+def test_texts_are_shown_as_texts_whatever_they_hold(tmp_path, viewer_of, open_page):
+    folder = make_run(tmp_path / "run", *texts(NASTY))
+    page = open_page(viewer_of(folder).address)
+    wait_for(page, state="labelling")
+    assert page.locator("#prompt").inner_text().endswith("Say something kind.")
+    shown = page.locator("#stage figure").first
+    assert "<img src=x onerror=alert(1)>" in shown.inner_text()
+    assert "\u202e" not in shown.inner_text() and "U+202E" in shown.inner_text()
+    assert page.locator("#stage img, #stage script").count() == 0
+    widths = [page.locator("#stage figure").nth(i).bounding_box()["width"] for i in (0, 1)]
+    assert widths[0] == pytest.approx(widths[1], abs=1)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_text_can_be_written_better(tmp_path, viewer_of, open_page):
+    folder = make_run(tmp_path / "run", *texts("First.", "Second."))
+    page = open_page(viewer_of(folder).address)
+    wait_for(page, state="labelling")
+    time.sleep(GUARD_SECONDS)
+    page.keyboard.press("e")
+    area = page.locator("#writing textarea")
+    area.wait_for()
+    area.fill("Much better.")
+    page.keyboard.press("Control+Enter")
+    saved(page, 1)
+    [answer] = stored(folder)
+    assert answer.kind == "rewrite" and answer.value["text"] == "Much better."
+    with contextlib.closing(FeedbackStore(folder.feedback)) as store:
+        [comparison] = store.comparisons()
+    assert comparison.left.actions.tolist() == ["Much better."] and comparison.preference == 1
+
+
+# --- several people ---------------------------------------------------------------------------
+
+
+def test_two_people_never_get_the_same_pair(folder, viewer, open_page):
+    pages = [open_page(viewer.address, person=name) for name in ("anna", "ben")]
+    seen = [[], []]
+    for page in pages:
+        wait_for(page, state="labelling")
+    for _ in range(8):
+        for page, tickets in zip(pages, seen, strict=True):
+            tickets.append(data(page, "ticket"))
+            assert tickets[-1] != data(pages[0] if page is pages[1] else pages[1], "ticket")
+            press(page, "ArrowLeft")
+    for page in pages:
+        saved(page, 8)
+    assert not set(seen[0]) & set(seen[1])
+    assert sorted({a.teacher for a in stored(folder)}) == ["anna", "ben"]
+
+
+def test_two_tabs_of_one_person_show_different_pairs(folder, page):
+    other = page.context.new_page()
+    other.goto(page.url)
+    wait_for(other, state="labelling")
+    assert data(other, "ticket") != data(page, "ticket")
+    press(page, "ArrowLeft")
+    press(other, "ArrowRight")
+    saved(page, 1)
+    saved(other, 1)
+    assert len(stored(folder)) == 2
+
+
+# --- things that die --------------------------------------------------------------------------
+
+
+def test_answers_outlive_a_killed_viewer_and_a_closed_tab(folder, viewer, open_page):
+    page = open_page(viewer.address)
+    wait_for(page, state="labelling")
+    press(page, "ArrowLeft")
+    saved(page, 1)
+    viewer.kill()
+    press(page, "ArrowRight", "ArrowDown")
+    wait_until(page, "document.body.dataset.unsaved === '2'")
+    wait_until(page, "document.querySelector('#figures').innerText.includes('unsaved')")
+    assert page.locator("#banner").is_visible(), "it says that the server is gone"
+    assert len(stored(folder)) == 1
+    state, url = page.context.storage_state(), page.url
+    again = page.context.new_page()
+    page.close()
+    viewer.start()
+    again.goto(url)
+    wait_for(again, state="labelling", unsaved=0)
+    assert [a.kind for a in stored(folder)] == ["preference", "preference", "tie"]
+    assert state["cookies"]
+
+
+def test_the_page_goes_on_by_itself_when_the_viewer_is_back(folder, viewer, page):
+    viewer.kill()
+    press(page, "ArrowLeft")
+    wait_until(page, "document.body.dataset.unsaved === '1'")
+    viewer.start()
+    wait_for(page, unsaved=0, timeout=15)
+    assert not page.locator("#banner").is_visible()
+    press(page, "ArrowLeft")
+    saved(page, 2)
+    assert len(stored(folder)) == 2
+
+
+def test_a_person_who_falls_silent_holds_nothing_after_the_lease(folder, viewer, open_page):
+    page = open_page(viewer.address)
+    wait_for(page, state="labelling")
+    held = data(page, "ticket")
+    page.goto(f"{page.url}api/run")  # leaves the page, as closing it does
+    with contextlib.closing(FeedbackStore(folder.feedback)) as store:
+        deadline = time.monotonic() + 5
+        while store.connection.execute("SELECT count(*) FROM lease").fetchone()[0]:
+            assert time.monotonic() < deadline, "a closed tab gives its pairs back"
+            time.sleep(0.05)
+    other = open_page(viewer.address, person="ben")
+    wait_for(other, state="labelling", ticket=held)
+
+
+# --- the whole: a trainer, a viewer, a person -------------------------------------------------
+
+
+TRAIN = [
+    "--env", "Hopper-v5", "--teacher", "human", "--labels", "20", "--steps", "8192",
+    "--rounds", "2", "--num-envs", "8", "--ppo.n-steps", "256", "--query.explore-steps", "4096",
+    "--query.clip-seconds", "0.4",
+]  # fmt: skip
+
+
+def kill_viewer_of(folder_path):
+    subprocess.run(["pkill", "-f", f"prefrl.cli label {folder_path}"], check=False)
+
+
+@contextlib.contextmanager
+def trainer(*words):
+    environment = os.environ | {"MUJOCO_GL": "disable", "DISPLAY": ""}
+    command = [sys.executable, "-m", "prefrl.cli", *words]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            kill_viewer_of(words[-1])
+
+
+def address_from(process):
+    for line in process.stdout:
+        if line.startswith("answer at "):
+            return line.removeprefix("answer at ").strip()
+    raise AssertionError("the trainer printed no address")
+
+
+def test_a_person_trains_a_robot_without_opengl_from_one_command(tmp_path, open_page):
+    run, began = tmp_path / "run", time.monotonic()
+    with trainer("train", *TRAIN, "--run", str(run)) as process:
+        page = open_page(address_from(process))
+        wait_until(page, "Number(document.body.dataset.frame) > 0", timeout=60)
+        assert time.monotonic() - began < 60
+        while len(stored(RunFolder(run))) < 20:
+            wait_for(page, state="labelling", timeout=60)
+            press(page, "ArrowLeft")
+            wait_for(page, unsaved=0)
+        wait_until(
+            page,
+            "document.querySelector('#trainer-words').textContent.includes('finished')",
+            timeout=60,
+        )
+        assert process.wait(20) == 0
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 3 and json.loads(lines[-1])["answered"] >= 15
+    with contextlib.closing(FeedbackStore(run / "feedback.sqlite")) as store:
+        assert store.counts().answered == 20
+    replay = subprocess.run(
+        [sys.executable, "-m", "prefrl.cli", "replay", str(run)], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert replay.returncode == 0 and "identical: 3 rounds" in replay.stdout
+    again = (tmp_path / "run-replay" / "metrics.jsonl").read_bytes()
+    assert again == (run / "metrics.jsonl").read_bytes()
+
+
+def test_trainer_and_viewer_die_and_come_back_without_each_other(tmp_path, open_page, viewer_of):
+    run = tmp_path / "run"
+    with trainer("train", *TRAIN, "--run", str(run)) as process:
+        page = open_page(address_from(process))
+        wait_for(page, state="labelling", timeout=60)
+        press(page, "ArrowLeft")
+        saved(page, 1)
+        process.kill()  # the trainer alone
+        process.wait()
+        press(page, "ArrowLeft", "ArrowLeft")
+        saved(page, 3)
+        wait_until(
+            page, "document.querySelector('#trainer-words').textContent.includes('prefrl resume')"
+        )
+        page.close()
+    kill_viewer_of(run)
+    assert len(stored(RunFolder(run))) == 3
+    with trainer("resume", str(run)) as process:
+        address = address_from(process)
+        page = open_page(address)
+        wait_for(page, state="labelling", timeout=60)
+        kill_viewer_of(run)
+        time.sleep(0.5)
+        assert process.poll() is None, "the trainer waits"
+        viewer_of(RunFolder(run))
+        wait_for(page, unsaved=0, timeout=15)
+        while len(stored(RunFolder(run))) < 20:
+            wait_for(page, state="labelling", timeout=60)
+            press(page, "ArrowLeft")
+            wait_for(page, unsaved=0)
+        assert process.wait(60) == 0
+
+
+# --- for everybody ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1024, 700), (640, 400), (390, 844)])
+def test_nothing_is_cut_off(viewer, open_page, size):
+    """At a small window, at 200 % zoom (half of 1280 x 800), on a phone."""
+    page = open_page(viewer.address)
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    wait_for(page, state="labelling")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for label in ("Left better", "Right better", "About equal", "Can't tell"):
+        button = page.get_by_role("button", name=label)
+        button.scroll_into_view_if_needed()
+        box = button.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= size[0] and box["height"] >= 24
+
+
+def test_everything_can_be_reached_by_keyboard(page):
+    names, outlined = [], []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement === document.body"):
+            continue  # the browser's own controls have the focus
+        names.append(page.evaluate("document.activeElement.innerText || document.activeElement.id"))
+        outlined.append(
+            page.evaluate(
+                "(() => { const s = getComputedStyle(document.activeElement);"
+                "return s.outlineStyle !== 'none' || s.boxShadow !== 'none'; })()"
+            )
+        )
+    joined = " ".join(names)
+    for label in ("Left better", "About equal", "Can't tell", "Right better", "History", "Keys"):
+        assert label in joined
+    assert joined.index("Left better") < joined.index("Right better")
+    assert all(shown for name, shown in zip(names, outlined, strict=True) if name.strip()), (
+        "one sees where the focus is"
+    )
+
+
+CONTRAST = """() => {
+    const parse = (text) => { const n = text.match(/[\\d.]+/g).map(Number);
+        return text.startsWith('color') ? n.map((v, i) => (i < 3 ? 255 * v : v)) : n; };
+    const light = ([r, g, b]) => { const f = [r, g, b].map((v) => { v /= 255;
+        return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
+        return 0.2126 * f[0] + 0.7152 * f[1] + 0.0722 * f[2]; };
+    const ground = (node) => { for (let n = node; n; n = n.parentElement) {
+        const c = parse(getComputedStyle(n).backgroundColor);
+        if (c.length === 3 || c[3] > 0.5) return c; } return [255, 255, 255]; };
+    return [...document.querySelectorAll('#page *')].filter((node) => node.offsetParent
+        && [...node.childNodes].some((c) => c.nodeType === 3 && c.textContent.trim()))
+        .map((node) => { const [a, b] = [light(parse(getComputedStyle(node).color)),
+            light(ground(node))].sort((x, y) => y - x);
+            return [node.textContent.trim().slice(0, 30), (a + 0.05) / (b + 0.05)]; }); }"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_can_be_read(viewer, open_page, scheme):
+    page = open_page(viewer.address, color_scheme=scheme)
+    wait_for(page, state="labelling")
+    found = page.evaluate(CONTRAST)
+    assert len(found) > 10
+    assert [item for item in found if item[1] < 4.5] == []
+
+
+def test_a_finished_answer_is_said_to_those_who_listen(page):
+    spoken = page.locator("#spoken")
+    assert spoken.get_attribute("aria-live") == "polite"
+    press(page, "ArrowLeft")
+    assert "left better" in spoken.inner_text()
+
+
+def test_models_with_a_mesh_are_drawn_as_boxes(tmp_path, viewer_of, open_page):
+    import mujoco
+
+    model = mujoco.MjModel.from_xml_string(
+        "<mujoco><asset><mesh name='m' vertex='0 0 0  .5 0 0  0 .5 0  0 0 .5'/></asset><worldbody>"
+        "<geom type='plane' size='5 5 1'/><body pos='0 0 1'><freejoint/>"
+        "<geom type='mesh' mesh='m' rgba='1 .2 .1 1'/></body></worldbody></mujoco>"
+    )
+    qpos = np.tile([0, 0, 1, 1, 0, 0, 0], (9, 1)).astype(np.float32)
+    segments = tuple(Segment(n, qpos, np.zeros((9, 1)), {"qpos": qpos}) for n in "ab")
+    folder = make_run(tmp_path / "run", Query(QueryId(0, 0), segments))
+    save_model(model, folder.model)
+    page = open_page(viewer_of(folder).address)
+    wait_for(page, state="labelling")
+    assert page.evaluate("pairs[0].clips[0].geoms") == 2
+
+
+def test_the_robots_of_these_tests_are_real():
+    assert {robot(name)[0].nq for name in ("Hopper-v5", "Humanoid-v5")} == {6, 24}
+
+
+# --- what the learned reward says -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run of an oracle that errs, so that the reward disagrees with some answers."""
+    experiment = Experiment(
+        env="Hopper-v5", labels=36, steps=4096, rounds=2, num_envs=8, ppo=PPOConfig(n_steps=256),
+        query=QueryConfig(explore_steps=4096, clip_seconds=0.4), oracle=OracleConfig(mistake=0.3),
+    )  # fmt: skip
+    folder = train(experiment, tmp_path_factory.mktemp("trained") / "run")
+    with contextlib.closing(FeedbackStore(folder.feedback)) as store:
+        for answer in store.answers()[:12]:  # their queries wait for an answer again
+            store.answer(Answer(answer.query, "retraction", {}, answer.teacher))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(trained):
+    return inspect_run(trained)
+
+
+@pytest.fixture(scope="module")
+def inspected(trained):
+    """Its page, for those who only look."""
+    viewer = Viewer(trained)
+    yield viewer
+    viewer.kill()
+
+
+def open_inspect(page):
+    page.keyboard.press("i")
+    wait_for(page, state="inspect")
+    wait_for(page, report="ready", timeout=20)
+
+
+INKED = """(c) => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+    let inked = 0; for (let i = 3; i < d.length; i += 4) if (d[i] > 200) inked += 1;
+    return inked; }"""
+
+
+def test_inspect_shows_how_the_reward_compares(inspected, report, open_page):
+    page = open_page(inspected.address)
+    wait_for(page, state="labelling")
+    for words in ("predict", "reward", "agree"):
+        assert words not in page.locator("#labelling").inner_text(), "nothing while one answers"
+    assert not any("/api/inspect" in request.url for request in page.asked)
+    page.get_by_role("button", name="Inspect").click()
+    wait_for(page, state="inspect")
+    assert not page.locator("#labelling").is_visible()
+    wait_for(page, report="ready", timeout=20)
+    view = page.locator("#inspect")
+    share = report["teachers"]["oracle"]["agreement"]
+    teachers = view.locator(".teachers").inner_text()
+    assert "oracle" in teachers and f"{100 * share:.0f} %" in teachers
+    assert "no pair has been shown to you twice" in teachers
+    correlation = f"{report['true']['correlation']:.2f}".replace("-", "−")
+    assert correlation in view.locator(".truth").inner_text()
+    assert view.locator(".truth canvas").evaluate(INKED) > 300
+    assert view.locator(".worst li").count() == min(24, report["answers"])
+    assert view.locator(".reel").count() == len(report["traces"])
+    for colour in page.evaluate(CONTRAST):
+        assert colour[1] >= 4.5, colour
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert view.evaluate("(view) => view.scrollWidth <= view.clientWidth")
+    page.keyboard.press("i")
+    wait_for(page, state="labelling")
+
+
+def test_an_answer_that_the_reward_disbelieves_can_be_changed(
+    trained, report, tmp_path, viewer_of, open_page
+):
+    folder = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
+    page = open_page(viewer_of(folder).address, person="oracle")
+    wait_for(page, state="labelling")
+    waiting = data(page, "ticket")
+    open_inspect(page)
+    worst = report["worst"][0]
+    card = page.locator("#inspect .worst li").first
+    said = "left" if worst["value"]["left"] else "right"
+    assert f"oracle said {said} better" in card.inner_text()
+    assert "the reward model gives left" in card.inner_text()
+    card.locator("canvas").nth(1).wait_for()
+    card.locator("button").click()
+    ticket = f"{worst['round']}-{worst['index']}"
+    wait_for(page, state="review", ticket=ticket)
+    assert "reward" not in page.locator("#labelling").inner_text(), "it may not bias what is said"
+    time.sleep(GUARD_SECONDS)
+    page.keyboard.press("ArrowRight" if worst["value"]["left"] else "ArrowLeft")
+    wait_for(page, state="inspect", unsaved=0)
+    assert card.locator("button").evaluate("(button) => button === document.activeElement")
+    [changed] = [a for a in stored(folder) if a.query == (worst["round"], worst["index"])]
+    assert changed.value == {"left": 1 - worst["value"]["left"]}
+    before = report["teachers"]["oracle"]
+    words = f"sides with {before['agreement'] * before['decisive'] + 1:.0f} of {before['decisive']}"
+    sides = "document.querySelector('#inspect .sides').innerText"
+    wait_until(page, f"{sides}.includes('{words}')", timeout=20)  # the report follows
+    page.keyboard.press("Escape")
+    wait_for(page, state="labelling", ticket=waiting)
+
+
+def test_clips_move_above_their_rewards_while_one_looks(inspected, report, open_page):
+    page = open_page(inspected.address)
+    wait_for(page, state="labelling")
+    open_inspect(page)
+    reels = page.locator(".reel")
+    first, second = (reels.nth(place).locator("figure") for place in (0, 1))
+    first.first.scroll_into_view_if_needed()
+    moving = "() => [...document.querySelectorAll('.reel figure')].map((f) => f.dataset.frame)"
+    wait_until(page, f"({moving})().slice(0, 4).every(Boolean)")
+    trace = report["traces"][0]
+    best = [int(np.argmax(rewards)) for rewards in trace["rewards"]]
+    assert page.evaluate(moving)[:2] == [str(step) for step in best], "at rest where it earns most"
+    for place in (0, 1):
+        assert first.nth(place).locator(".trace").evaluate(INKED) > 100
+    second.first.hover()
+    time.sleep(0.1)
+    before = page.evaluate(moving)
+    time.sleep(0.3)
+    after = page.evaluate(moving)
+    changed = [
+        place for place, pair in enumerate(zip(before, after, strict=True)) if len({*pair}) > 1
+    ]
+    assert changed == [2, 3], "one pair moves, and no other"
+    box = first.first.locator(".trace").bounding_box()
+    page.mouse.move(box["x"] + box["width"] - 5, box["y"] + 20)
+    steps = len(trace["rewards"][0])
+    wait_until(page, f"document.querySelector('.reel figure').dataset.frame === '{steps - 1}'")
+
+
+def test_history_lists_what_the_reward_disagrees_with(inspected, report, open_page):
+    page = open_page(inspected.address)
+    wait_for(page, state="labelling")
+    page.keyboard.press("h")
+    wait_for(page, state="history")
+    wanted = report["disagreeing"]
+    assert 0 < len(wanted) < len(stored(inspected.folder))
+    page.locator("#history select").nth(1).select_option("differs")
+    wait_until(page, f"document.querySelectorAll('#history li').length === {len(wanted)}", 20)
+    assert "the reward model gives left" in page.locator("#history li").first.inner_text()
+    page.locator("#history li button").first.click()
+    wait_for(page, state="review", ticket=f"{wanted[0]['round']}-{wanted[0]['index']}")
+    page.keyboard.press("Escape")
+    wait_for(page, state="history")
+
+
+def test_inspect_says_in_words_why_there_is_no_report(folder, page):
+    page.keyboard.press("i")
+    wait_for(page, state="inspect", report="none")
+    wait_until(page, "document.querySelector('#inspect-words').innerText.includes('round')", 20)
+    assert page.locator("#inspect section >> visible=true").count() == 0
+    page.keyboard.press("?")
+    assert "inspect" in page.locator("#help").inner_text()
+
+
+def test_a_finger_that_sweeps_over_the_answers_says_a_side(folder, viewer, open_page):
+    page = open_page(viewer.address, has_touch=True)
+    wait_for(page, state="labelling")
+    touch = page.context.new_cdp_session(page)
+    box = page.get_by_role("button", name="About equal").bounding_box()
+    for way in (-120, 120):
+        time.sleep(GUARD_SECONDS)
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        steps = [("touchStart", x), *(("touchMove", x + way * part / 4) for part in range(1, 5))]
+        for kind, at in steps:
+            touch.send(
+                "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": at, "y": y}]}
+            )
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    saved(page, 2)
+    assert [a.value for a in stored(folder)] == [{"left": 1}, {"left": 0}]

@@ -1,0 +1,676 @@
+"""The viewer's server: what it serves, whom it serves, and what it says of bad input."""
+
+import asyncio
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import socket
+import sqlite3
+import string
+import subprocess
+import sys
+import threading
+import time
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from labelling import QUESTION, filmed_queries, make_run, queries_of, robot, text_segment
+from PIL import Image
+
+from prefrl.clips.scene import poses
+from prefrl.config import FitConfig, LoopConfig, QueryConfig
+from prefrl.errors import UserError
+from prefrl.loop import select
+from prefrl.types import Query, QueryId, Segment, Trajectory
+from prefrl.viewer.guard import LARGEST_BODY
+from prefrl.viewer.server import app, serve
+from prefrl.viewer.view import View
+
+KEY, PORT = "the-key", 8765
+HOME = f"http://127.0.0.1:{PORT}"
+OURS = {"X-Prefrl": "1", "Origin": HOME}
+
+
+class Client:
+    """Asks the application itself, without a socket, in this thread."""
+
+    def __init__(self, folder, key=KEY, hosts=()):
+        self.view = View(folder, "anna")
+        self.transport = httpx.ASGITransport(app(self.view, KEY, PORT, hosts))
+        self.cookies = {f"prefrl-{PORT}": key} if key else {}
+
+    def request(self, method, path, **options):
+        async def ask():
+            async with httpx.AsyncClient(
+                transport=self.transport, base_url=HOME, cookies=self.cookies
+            ) as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(ask())
+
+    def get(self, path, **options):
+        return self.request("GET", path, **options)
+
+    def post(self, path, **options):
+        return self.request("POST", path, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_run(tmp_path / "run", *queries_of(0, 12))
+
+
+@pytest.fixture
+def client(folder):
+    return Client(folder)
+
+
+def post(client, path, headers=OURS, **body):
+    return client.post(path, json={"person": "anna", "tab": "one"} | body, headers=headers)
+
+
+def next_queries(client, count=1, **body):
+    return post(client, "/api/next", count=count, held=[], **body).json()["queries"]
+
+
+def answer(client, ticket, kind="preference", value=None, uuid="u", **body):
+    value = {"left": 1.0} if value is None and kind == "preference" else value or {}
+    body = {"shown_at": 1.0, "answered_at": 2.5} | body
+    return post(client, "/api/answer", ticket=ticket, kind=kind, value=value, uuid=uuid, **body)
+
+
+# --- what is served ---------------------------------------------------------------------------
+
+
+def test_the_page_and_all_that_it_needs_are_served(client):
+    page = client.get("/")
+    assert page.status_code == 200 and "<title>" in page.text
+    for name in page.text.split('"'):
+        if name.endswith((".js", ".css")):
+            assert client.get("/" + name.removeprefix("/")).status_code == 200
+
+
+def test_the_run_in_words(client, folder):
+    run = client.get("/api/run").json()
+    assert run["name"] == "run" and run["env"] == "Hopper-v5" and run["question"] == QUESTION
+    assert run["budget"] == 100 and run["person"] == "anna"
+
+
+def test_a_query_holds_neither_reward_nor_policy(client):
+    [query] = next_queries(client)
+    assert "policy" not in json.dumps(query) and "reward" not in json.dumps(query)
+    assert query["kind"] == "preference" and len(query["clips"]) == 2
+
+
+def test_poses_are_those_of_the_robot(client):
+    [query] = next_queries(client)
+    clip = query["clips"][0]
+    data = np.frombuffer(client.get(clip["url"]).content, "<f4").reshape(clip["frames"], -1)
+    scene = client.get(clip["scene"]).json()
+    assert data.shape[1] == 3 + 7 * len(scene["geoms"])
+    model, _ = robot()
+    segment = client.view.feedback.query(QueryId(*map(int, query["ticket"].split("-")))).segments[0]
+    truth = poses(model, segment.extras["qpos"])
+    shown = data[:, 3:].reshape(len(data), -1, 7)
+    np.testing.assert_allclose(shown[..., :3], truth.positions, atol=1e-5)
+    w, x, y, z = np.moveaxis(shown[..., 3:], -1, 0)
+    axis = np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], -1)
+    np.testing.assert_allclose(axis, truth.rotations[..., 2], atol=1e-5)
+    kinds = [geom["type"] for geom in scene["geoms"]]
+    assert kinds == ["plane", *["capsule"] * 4] and scene["geoms"][0]["floor"]
+    assert scene["floor"] == 0 and clip["dt"] == 0.02 and 1 < clip["distance"] < 10
+
+
+def test_sides_are_random():
+    runs = [Trajectory(np.zeros((9, 1)), np.zeros((9, 1)), np.zeros(9), source=n) for n in "ab"]
+    config = LoopConfig(0, 1, 1, 1, 9, "", QueryConfig(), FitConfig())
+    lefts = [
+        select(runs, None, dataclasses.replace(config, seed=seed), 0, 1)[0][0].segments[0].source
+        for seed in range(200)
+    ]
+    assert 80 <= lefts.count("a") <= 120
+
+
+def test_text_is_sent_as_it_is(tmp_path):
+    nasty = "<img src=x onerror=alert(1)>\u202etxt\n" + "x" * 5000
+    query = Query(QueryId(0, 0), (text_segment("a", nasty), text_segment("b", "fine")))
+    client = Client(make_run(tmp_path / "run", query))
+    clips = next_queries(client)[0]["clips"]
+    assert clips[0] == {
+        "form": "text", "prompt": "Say something kind.",
+        "turns": [{"said": "", "reply": nasty}],
+    }  # fmt: skip
+
+
+def test_demonstrations_are_kept_and_those_of_a_known_task_teach(tmp_path):
+    query = Query(QueryId(0, 0), (text_segment("a", "rude"), text_segment("b", "fine")))
+    client = Client(make_run(tmp_path / "run", query))
+    written = {"prompt": "Say something kind.", "response": "You are kind.", "uuid": "one"}
+    for _ in range(2):
+        assert post(client, "/api/demonstration", **written).status_code == 200
+    alone = post(client, "/api/demonstration", prompt="Say hello.", response=None, uuid="two")
+    assert alone.json() == {"teaches": False}
+    store = client.view.feedback
+    assert store.demonstrations() == [
+        ("Say something kind.", "You are kind."), ("Say hello.", None),
+    ]  # fmt: skip
+    [comparison] = store.comparisons()
+    assert comparison.left.actions.tolist() == ["You are kind."] and comparison.preference == 1
+    assert comparison.right.task == "Say something kind." and store.counts().pending == 1
+
+
+def test_numbers_are_plotted_where_nothing_can_be_drawn(tmp_path):
+    steps = np.stack([np.arange(5.0), np.full(5, 2.0), [0, np.nan, 1, 2, 3]], 1)
+    segments = (Segment("a", steps, np.zeros((5, 1))), Segment("b", steps, np.zeros((5, 1))))
+    client = Client(make_run(tmp_path / "run", Query(QueryId(0, 0), segments)))
+    clip = next_queries(client)[0]["clips"][0]
+    assert clip["form"] == "trace" and clip["frames"] == 5
+    assert clip["values"] == [[0, 1, 2, 3, 4], [0, None, 1, 2, 3]], "what never moves is left out"
+
+
+def test_what_draws_itself_is_shown_in_its_own_pictures(tmp_path):
+    queries, pictures = filmed_queries(3)
+    client = Client(make_run(tmp_path / "run", *queries, pictures=pictures))
+    assert client.get("/api/run").json()["forms"] == ["frames"]
+    handed_out = next_queries(client, 2)
+    for shown in handed_out:
+        index = int(shown["ticket"].split("-")[1])
+        for clip, segment in zip(shown["clips"], queries[index].segments, strict=True):
+            picture = pictures[segment.id]
+            assert clip == {
+                "form": "frames", "frames": 40, "dt": 0.02, "url": clip["url"],
+                "width": 240, "height": 160, "columns": 8, "every": 2,
+            }  # fmt: skip
+            reply = client.get(clip["url"])
+            assert reply.status_code == 200 and reply.content == picture.data
+            assert reply.headers["content-type"] == "image/webp"
+            assert reply.headers["x-content-type-options"] == "nosniff"
+            assert Image.open(io.BytesIO(reply.content)).size == (8 * 240, 3 * 160)
+    assert len({clip["url"] for shown in handed_out for clip in shown["clips"]}) == 4
+    first = handed_out[0]
+    answer(client, first["ticket"])
+    [entry] = client.get("/api/history").json()["answers"]
+    assert entry["query"] == first
+    assert post(client, "/api/undo", uuid="undo").json()["query"] == first
+    practice = client.get("/api/practice").json()["queries"]
+    assert [query["ticket"] for query in practice] == ["0-0", "0-1", "0-2"]
+    assert client.get("/api/policy").json()["clip"] == practice[0]["clips"][0]
+
+
+def test_of_clips_without_pictures_numbers_are_plotted(tmp_path):
+    queries, pictures = filmed_queries(1)
+    known = {name: pictures[name] for name in [queries[0].segments[1].id]}
+    client = Client(make_run(tmp_path / "run", *queries, pictures=known))
+    clips = next_queries(client)[0]["clips"]
+    assert [clip["form"] for clip in clips] == ["trace", "frames"]
+    assert [clip["frames"] * clip["dt"] for clip in clips] == [0.8, 0.8]
+
+
+def test_a_damaged_picture_is_withdrawn_and_counted(tmp_path):
+    queries, pictures = filmed_queries(2)
+    for clip, data in [(queries[1].segments[0], b"RIFF, but no picture"),
+                       (queries[1].segments[1], b"")]:  # fmt: skip
+        pictures[clip.id] = dataclasses.replace(pictures[clip.id], data=data)
+    client = Client(make_run(tmp_path / "run", *queries, pictures=pictures))
+    assert [query["ticket"] for query in next_queries(client, 2)] == ["0-0"]
+    assert client.view.feedback.counts().pending == 1
+    for place in (0, 1):
+        reply = client.get(f"/api/clip/0-1/{place}")
+        assert reply.status_code == 410 and "damaged" in reply.json()["error"]
+    assert client.get("/api/status").json()["damaged"] == 1
+    assert client.get("/api/clip/0-0/0").status_code == 200
+
+
+def test_a_picture_that_is_damaged_later_is_withdrawn_when_it_is_fetched(tmp_path):
+    queries, pictures = filmed_queries(2)
+    folder = make_run(tmp_path / "run", *queries, pictures=pictures)
+    [shown] = next_queries(Client(folder))
+    late = Client(folder)  # which has not looked at it yet
+    late.view.feedback.connection.execute("UPDATE picture SET data = substr(data, 1, 99)")
+    reply = late.get(shown["clips"][0]["url"])
+    assert reply.status_code == 410
+    assert late.view.feedback.counts().pending == 1
+    assert shown["ticket"] not in [query["ticket"] for query in next_queries(late, 2)]
+
+
+def test_a_damaged_clip_is_withdrawn_and_counted(tmp_path):
+    good, bad = queries_of(0, 2)
+    clip = bad.segments[0]
+    qpos = np.full_like(clip.extras["qpos"], np.nan)
+    broken = Segment(clip.id, clip.observations, clip.actions, {"qpos": qpos})
+    bad = Query(bad.id, (broken, bad.segments[1]))
+    client = Client(make_run(tmp_path / "run", good, bad))
+    assert [query["ticket"] for query in next_queries(client, 2)] == ["0-0"]
+    assert client.get("/api/clip/0-1/0").status_code == 410
+    assert client.get("/api/status").json()["damaged"] == 1
+    assert client.view.feedback.counts().pending == 1
+
+
+def test_answers_are_stored_as_what_they_are(client):
+    kinds = [("preference", {"left": 1.0}), ("preference", {"left": 0.0, "strength": "slightly"}),
+             ("tie", {}), ("skip", {})]  # fmt: skip
+    for place, (kind, value) in enumerate(kinds):
+        [query] = next_queries(client)
+        reply = answer(client, query["ticket"], kind, value, uuid=str(place))
+        assert reply.status_code == 200 and reply.json() == {"answer": place + 1}
+    stored = client.view.feedback.answers()
+    assert [(a.kind, a.value) for a in stored] == kinds
+    assert {(a.teacher, a.shown_at, a.answered_at) for a in stored} == {("anna", 1.0, 2.5)}
+    assert client.view.feedback.counts() == (12, 3, 2, 8)
+
+
+def test_status_tells_how_far_things_are(tmp_path):
+    status = {"state": "waiting", "round": 2, "rounds": 9, "steps": 5, "total_steps": 90,
+              "needed": 15, "process": os.getpid()}  # fmt: skip
+    folder = make_run(tmp_path / "run", *queries_of(0, 3), labels=10, status=status)
+    folder.append_round({"round": 1, "out_of_bag_accuracy": 0.8}, {})
+    client = Client(folder)
+    now = time.time()
+    answer(client, next_queries(client)[0]["ticket"], shown_at=now - 6, answered_at=now)
+    found = client.get("/api/status", params={"person": "anna"}).json()
+    assert found["labels"] == found["mine"] == 1 and found["budget"] == 10
+    assert found["pending"] == 2 and found["asked"] == 3 and found["accuracy"] == 0.8
+    assert found["per_minute"] == pytest.approx(10, rel=0.1)
+    assert found["seconds_left"] == pytest.approx(54, rel=0.1)
+    assert found["trainer"]["words"].startswith("waiting for your answers: 14 more")
+    assert found["people"] == [{"person": "anna", "labels": 1}]
+
+
+def test_a_trainer_that_was_killed_is_said_to_have_stopped(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    status = {"state": "training", "round": 2, "rounds": 9, "process": process.pid}
+    client = Client(make_run(tmp_path / "run", *queries_of(0, 1), status=status))
+    trainer = client.get("/api/status").json()["trainer"]
+    assert trainer["state"] == "stopped" and "prefrl resume" in trainer["words"]
+    next_queries(client)
+    assert "not running" in post(client, "/api/next", count=1, held=[]).json()["words"]
+
+
+def test_undo_and_history(client):
+    for place in range(3):
+        answer(client, next_queries(client)[0]["ticket"], "tie", uuid=str(place))
+    listed = client.get("/api/history").json()["answers"]
+    assert [entry["answer"] for entry in listed] == [3, 2, 1]
+    assert listed[0]["seconds"] == 1.5 and len(listed[0]["query"]["clips"]) == 2
+    undone = post(client, "/api/undo", uuid="undo").json()
+    assert undone["query"]["ticket"] == listed[0]["ticket"]
+    assert undone["was"] == {"kind": "tie", "value": {}}
+    changed = answer(client, listed[2]["ticket"], uuid="changed", value={"left": 0.0})
+    assert changed.status_code == 200
+    assert [e["kind"] for e in client.get("/api/history").json()["answers"]] == [
+        "preference", "tie",
+    ]  # fmt: skip
+    kinds = client.get("/api/history", params={"kind": "tie"}).json()["answers"]
+    assert len(kinds) == 1
+
+
+def test_one_query_by_its_ticket_answered_or_not(client):
+    [query] = next_queries(client)
+    for _ in range(2):
+        found = client.get(f"/api/query/{query['ticket']}").json()["query"]
+        assert found == query
+        answer(client, query["ticket"])
+    again = client.get(f"/api/query/{query['ticket']}-again").json()["query"]
+    assert again["ticket"] == f"{query['ticket']}-again"
+
+
+@pytest.mark.parametrize("ticket", ["77-0", "x", "0-0-perhaps", "-1-0"])
+def test_a_ticket_that_nobody_gave_out_gets_a_sentence(client, ticket):
+    reply = client.get(f"/api/query/{ticket}")
+    assert reply.status_code == 400
+    assert "not a ticket" in reply.json()["error"] or "holds no query" in reply.json()["error"]
+
+
+def test_a_damaged_query_is_said_to_be_gone(tmp_path):
+    [query] = queries_of(0, 1)
+    clip = query.segments[0]
+    broken = Segment(clip.id, clip.observations, clip.actions, {"qpos": np.full((60, 6), np.nan)})
+    client = Client(make_run(tmp_path / "run", Query(query.id, (broken, query.segments[1]))))
+    reply = client.get("/api/query/0-0")
+    assert reply.status_code == 410 and "damaged" in reply.json()["error"]
+
+
+def test_why_there_is_no_report_yet(client):
+    first = client.get("/api/inspect").json()
+    assert first == {"ready": False, "words": "Asking the reward model …", "working": True}
+    deadline = time.monotonic() + 30
+    while (said := client.get("/api/inspect").json())["working"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert (
+        not said["ready"]
+        and "has not finished a round" in said["words"]
+        and "Traceback" not in said["words"]
+    )
+    assert client.get("/api/inspect").json() == said, "asked once, until something changes"
+    answer(client, next_queries(client)[0]["ticket"])
+    assert client.get("/api/inspect").json()["working"]
+    while client.get("/api/inspect").json()["working"]:
+        time.sleep(0.05)
+
+
+# --- who is served ----------------------------------------------------------------------------
+
+
+def test_the_key_in_the_address_becomes_a_cookie_and_leaves_the_address(folder):
+    client = Client(folder, key="")
+    reply = client.get(f"/?token={KEY}")
+    assert reply.status_code == 303 and reply.headers["location"] == "/"
+    cookie = reply.headers["set-cookie"]
+    assert cookie.startswith(f"prefrl-{PORT}={KEY};") and "HttpOnly" in cookie
+    assert "SameSite=lax" in cookie
+
+
+@pytest.mark.parametrize("path", ["/", "/api/run", "/api/next", "/api/clip/0-0/0", "/main.js"])
+def test_without_the_key_nothing_is_served(folder, path):
+    client = Client(folder, key="another")
+    assert client.get(path).status_code == 403
+    assert client.get(path, params={"token": "another"}).status_code == 403
+    assert client.post(path, json={}, headers=OURS).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8765", "", "[::2]:1"])
+def test_another_host_is_refused(client, host):
+    assert client.get("/api/run", headers={"Host": host}).status_code == 400
+    reply = client.get(f"/?token={KEY}", headers={"Host": host})
+    assert reply.status_code == 400
+
+
+@pytest.mark.parametrize("host", ["localhost:9000", "127.0.0.1", "[::1]:8765", "LOCALHOST"])
+def test_this_machine_by_any_port_is_served(client, host):
+    assert client.get("/api/run", headers={"Host": host}).status_code == 200
+
+
+def test_a_host_that_was_allowed(folder):
+    client = Client(folder, hosts=["label.example"])
+    assert client.get("/api/run", headers={"Host": "label.example"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers, status",
+    [
+        ({"X-Prefrl": "1", "Origin": "http://evil.example"}, 403),
+        ({"X-Prefrl": "1", "Origin": "null"}, 403),
+        ({"X-Prefrl": "1"}, 403),
+        ({"Origin": HOME}, 403),
+        (OURS | {"Content-Type": "text/plain"}, 415),
+    ],
+)
+def test_another_page_cannot_answer(client, headers, status):
+    assert post(client, "/api/next", headers, count=3, held=[]).status_code == status
+    assert len(next_queries(client, 9)) == 9, "nothing was leased"
+
+
+def test_headers_keep_the_page_to_itself(client):
+    for path in ("/", "/api/run", "/api/clip/0-0/0", "/nothing"):
+        headers = client.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+    assert client.get("/api/run").headers["cache-control"] == "no-store"
+
+
+# --- bad input --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"ticket": "77-0"}, "holds no query"),
+        ({"ticket": "x"}, "not a ticket"),
+        ({"ticket": None}, "ticket is None"),
+        ({"kind": "perhaps"}, "is of kind"),
+        ({"kind": "retraction"}, "api/undo"),
+        ({"kind": "ranking", "value": {"order": [[0]]}}, "ranks"),
+        ({"value": {"left": 2}}, "expected a number from 0 to 1"),
+        ({"value": {"left": True}}, "expected a number from 0 to 1"),
+        ({"value": {"left": 1, "strength": "huge"}}, "has strength"),
+        ({"value": "left"}, "expected an object"),
+        ({"person": ""}, "person is ''"),
+        ({"person": "x" * 41}, "1 to 40 characters"),
+        ({"person": 7}, "person is 7"),
+        ({"uuid": None}, "uuid is None"),
+        ({"shown_at": "now"}, "shown_at is 'now'"),
+        ({"answered_at": -1}, "answered_at is -1"),
+        ({"person": "\ud800"}, "half a character"),
+    ],
+)
+def test_a_malformed_answer_gets_a_sentence_and_changes_nothing(client, change, words):
+    body = {"person": "anna", "tab": "one", "uuid": "u", "ticket": "0-0", "kind": "preference",
+            "value": {"left": 1}, "shown_at": 1, "answered_at": 2} | change  # fmt: skip
+    reply = client.post("/api/answer", content=json.dumps(body), headers=OURS | JSON)
+    assert reply.status_code == 400 and words in reply.json()["error"]
+    assert client.view.feedback.last_answer() == 0
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 9000])
+def test_what_is_no_json_object_is_refused(client, body):
+    reply = client.post("/api/answer", content=body, headers=OURS | JSON)
+    assert reply.status_code == 400 and "JSON object" in reply.json()["error"]
+
+
+def test_a_body_that_is_too_large_is_not_read(client):
+    body = b'{"person": "' + b"x" * LARGEST_BODY + b'"}'
+    reply = client.post("/api/answer", content=body, headers=OURS | JSON)
+    assert reply.status_code == 413 and str(LARGEST_BODY) in reply.json()["error"]
+
+
+def test_replayed_and_late_answers(client):
+    tickets = [query["ticket"] for query in next_queries(client, 2)]
+    first = answer(client, tickets[1], uuid="a").json()
+    second = answer(client, tickets[0], uuid="b").json()  # out of order
+    assert answer(client, tickets[1], uuid="a").json() == first
+    assert answer(client, tickets[1], "tie", uuid="a").json() == first
+    assert second["answer"] == first["answer"] + 1
+    assert answer(client, tickets[1], uuid="c", person="ben").status_code == 200
+    assert client.view.feedback.counts().answered == 2
+    assert len(client.view.feedback.answers()) == 3
+
+
+def test_a_full_disk_is_said_and_the_answer_can_be_sent_again(client):
+    [query] = next_queries(client)
+    pages = client.view.feedback.connection.execute("PRAGMA page_count").fetchone()[0]
+    client.view.feedback.connection.execute(f"PRAGMA max_page_count = {pages}")
+    replies = [
+        answer(client, query["ticket"], uuid=f"{i}", value={"left": 1, "pad": "x" * 3000})
+        for i in range(6)
+    ]
+    full = [reply for reply in replies if reply.status_code != 200]
+    assert full and {reply.status_code for reply in full} == {503}
+    assert "full" in full[0].json()["error"] and "is safe" in full[0].json()["error"]
+    client.view.feedback.connection.execute("PRAGMA max_page_count = 1000000")
+    assert answer(client, query["ticket"], uuid="5").status_code == 200
+
+
+def test_a_run_folder_that_disappears_is_said(client, folder):
+    away = folder.path.rename(folder.path.with_name("away"))
+    for reply in (answer(client, "0-0"), client.get("/api/status")):
+        assert reply.status_code == 503 and "has disappeared" in reply.json()["error"]
+    away.rename(folder.path)
+    assert answer(client, "0-0").status_code == 200
+
+
+def test_a_store_that_somebody_else_writes_to_is_waited_for(client, folder):
+    other = sqlite3.connect(folder.feedback, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.3, lambda: other.execute("COMMIT")).start()
+    began = time.monotonic()
+    assert answer(client, "0-0").status_code == 200
+    assert time.monotonic() - began > 0.2
+    other.close()
+
+
+# Any request at all: a status below 500, and nothing changes without key and origin.
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=12,
+)
+tickets = st.sampled_from(["0-0", "0-1", "0-1-again", "1-0", "00-0", "-", "0-0-", "9" * 30 + "-1"])
+bodies = st.fixed_dictionaries(
+    {},
+    optional={
+        "person": st.sampled_from(["anna", "ben", ""]) | anything,
+        "tab": st.just("one") | anything,
+        "uuid": st.text(max_size=5) | anything,
+        "ticket": tickets | anything,
+        "count": st.integers(-2, 12) | anything,
+        "held": st.lists(tickets, max_size=5) | anything,
+        "kind": st.sampled_from(["preference", "tie", "skip", "ranking", "ratings", "rewrite"])
+        | anything,
+        "value": st.dictionaries(
+            st.sampled_from(["left", "order", "ratings", "low", "high", "segment", "text"]),
+            anything | st.floats(0, 1),
+        )
+        | anything,
+        "shown_at": st.floats(0, 1e10) | anything,
+        "answered_at": st.floats(0, 1e10) | anything,
+    },
+)
+paths = st.sampled_from(
+    ["/api/next", "/api/answer", "/api/undo", "/api/release", "/api/run", "/api/status",
+     "/api/history", "/api/practice", "/api/policy", "/api/scene/0", "/api/clip/0-0/0",
+     "/api/clip/0-0/7", "/api/clip/-/0", "/api/query/0-0", "/api/query/-",
+     "/", "/main.js", "/..%2f..%2fetc", "/api"]
+) | st.text(string.printable, max_size=12).map(lambda text: "/" + text)  # fmt: skip
+query_strings = st.dictionaries(
+    st.sampled_from(["limit", "before", "person", "kind", "token"]),
+    st.text(max_size=8) | st.integers().map(str), max_size=3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("viewer") / "run", *queries_of(0, 4))
+
+
+@given(paths, st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD"]), bodies, query_strings)
+@settings(max_examples=300, deadline=None)
+def test_no_request_makes_the_server_fail(shared, path, method, body, query):
+    client = Client(shared)
+    content = json.dumps(body).encode()
+    try:
+        address = httpx.URL(HOME + path)
+    except httpx.InvalidURL:
+        return
+    reply = client.request(method, address, params=query, content=content, headers=OURS | JSON)
+    assert reply.status_code < 500
+    client.view.feedback.close()
+
+
+@given(paths, bodies, st.sampled_from(["no key", "no origin", "foreign origin", "no header"]))
+@settings(max_examples=150, deadline=None)
+def test_nothing_changes_without_key_and_origin(shared, path, body, lack):
+    client = Client(shared, key="wrong" if lack == "no key" else KEY)
+    headers = OURS | JSON
+    if lack == "no origin":
+        del headers["Origin"]
+    elif lack == "foreign origin":
+        headers["Origin"] = "http://127.0.0.1.evil.example"
+    elif lack == "no header":
+        del headers["X-Prefrl"]
+    store = client.view.feedback.connection
+    before = store.execute("PRAGMA data_version").fetchone(), store.total_changes
+    try:
+        address = httpx.URL(HOME + path)
+    except httpx.InvalidURL:
+        return
+    reply = client.post(address, content=json.dumps(body).encode(), headers=headers)
+    assert reply.status_code in (400, 403)
+    assert (store.execute("PRAGMA data_version").fetchone(), store.total_changes) == before
+    client.view.feedback.close()
+
+
+# --- as a process -----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def label(*words):
+    """Run `prefrl label` and give its address; it is killed at the end."""
+    command = [sys.executable, "-m", "prefrl.cli", "label", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process.stdout.readline().removeprefix("answer at ").strip()
+        finally:
+            process.kill()
+
+
+def test_prefrl_label_serves_this_machine_alone_and_keeps_key_and_port(folder):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (
+        label(folder.path, "--port", port) as address,
+        httpx.Client(follow_redirects=True) as browser,
+    ):
+        assert address.startswith(f"http://127.0.0.1:{port}/?token=")
+        assert browser.get(address).status_code == 200
+        others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None)}
+        for other in others - {"127.0.0.1", "::1"}:
+            with pytest.raises(OSError), socket.create_connection((other, port), 1):
+                pass
+    with label(folder.path) as again:
+        assert again == address, "a restarted viewer is found by the pages that are open"
+    assert (folder.path / "viewer.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_port_in_use_gets_a_sentence(folder):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} cannot be opened"):
+            serve(folder, port=port)
+        done = subprocess.run(
+            [sys.executable, "-m", "prefrl.cli", "label", str(folder.path), "--port", str(port)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"port {port}" in done.stderr
+
+
+def test_what_is_no_run_cannot_be_labelled(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "prefrl.cli", "label", str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and "is not a run folder" in done.stderr
+
+
+def test_two_viewers_of_one_run_never_hand_out_the_same_pair(folder):
+    one, two = Client(folder), Client(folder)
+    first = {query["ticket"] for query in next_queries(one, 6)}
+    second = {query["ticket"] for query in next_queries(two, 6, person="ben")}
+    assert len(first) == len(second) == 6 and not first & second
+
+
+def test_poses_of_meshes_are_boxes(tmp_path):
+    import mujoco
+
+    from prefrl.viewer.clips import Clips
+
+    vertices = "0 0 0  1 0 0  0 2 0  0 0 3"
+    model = mujoco.MjModel.from_xml_string(
+        f"<mujoco><asset><mesh name='m' vertex='{vertices}'/></asset><worldbody><body><freejoint/>"
+        "<geom type='mesh' mesh='m'/></body></worldbody></mujoco>"
+    )
+    clips = Clips(model, 0.1, {}.get)
+    [geom] = clips.scene()["geoms"]
+    assert geom["type"] == "box"
+    np.testing.assert_allclose(sorted(2 * np.array(geom["size"])), [1, 2, 3], rtol=0.5)
+    qpos = np.tile([0, 0, 1, 1, 0, 0, 0], (2, 1)).astype(np.float32)
+    segment = Segment("a", qpos, np.zeros((2, 1)), {"qpos": qpos})
+    data, kind = clips.data(segment)
+    assert len(data) == 2 * (3 + 7) * 4 and kind == "application/octet-stream"
