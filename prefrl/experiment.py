@@ -395,7 +395,7 @@ def _session(
     feedback = FeedbackStore(folder.feedback)
     folder.save_environment({"dt": description.dt, "question": config.question})
     environments = agent.environments.environments
-    if "qpos" in environments.extras() and not folder.model.exists():
+    if "qpos" in environments.extras():
         save_model(environments.model(), folder.model)
     state = LoopState(reward_model, config)
     return Session(folder, experiment, agent, reward_model, teacher, feedback, config, state)

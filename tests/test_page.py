@@ -744,7 +744,10 @@ def test_a_person_who_falls_silent_holds_nothing_after_the_lease(folder, viewer,
             assert time.monotonic() < deadline, "a closed tab gives its pairs back"
             time.sleep(0.05)
     other = open_page(viewer.address, person="ben")
-    wait_for(other, state="labelling", ticket=held)
+    wait_for(other, state="labelling")
+    with contextlib.closing(FeedbackStore(folder.feedback)) as store:
+        leases = "SELECT round || '-' || \"index\" FROM lease WHERE teacher = 'ben'"
+        assert (held,) in store.connection.execute(leases).fetchall()
 
 
 # --- the whole: a trainer, a viewer, a person -------------------------------------------------

@@ -641,6 +641,12 @@ def test_a_port_in_use_gets_a_sentence(folder):
     assert f"port {port}" in done.stderr
 
 
+def test_a_model_that_cannot_be_read_gets_a_sentence(folder):
+    folder.model.write_bytes(b"no model")
+    with pytest.raises(UserError, match=r"damaged or of another version of MuJoCo.*resume"):
+        View(folder)
+
+
 def test_what_is_no_run_cannot_be_labelled(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "prefrl.cli", "label", str(tmp_path)],

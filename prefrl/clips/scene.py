@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -99,8 +100,10 @@ def poses(model: mujoco.MjModel, qpos: ArrayLike, mocap: ArrayLike | None = None
 
 
 def save_model(model: mujoco.MjModel, path: str | os.PathLike[str]) -> None:
-    """Write a compiled model, for `load_model` of the same version of MuJoCo."""
-    mujoco.mj_saveModel(model, os.fspath(path))
+    """Write a compiled model whole, for `load_model` of the same version of MuJoCo."""
+    partial = f"{os.fspath(path)}.partial"
+    mujoco.mj_saveModel(model, partial)
+    Path(partial).replace(path)
 
 
 def load_model(path: str | os.PathLike[str]) -> mujoco.MjModel:

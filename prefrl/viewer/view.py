@@ -50,8 +50,7 @@ class View:
         self.feedback = FeedbackStore(folder.feedback, CACHED_SEGMENTS)
         self.file = folder.feedback.stat().st_ino
         self.desk = Desk(self.feedback)
-        model = load_model(folder.model) if folder.model.exists() else None
-        self.clips = Clips(model, environment["dt"], self.feedback.picture)
+        self.clips = Clips(_model(folder), environment["dt"], self.feedback.picture)
         self.question = environment["question"]
         self.inspector = Inspector(folder.path)
         self.counted: tuple[float, dict[str, Any]] = (-math.inf, {})
@@ -299,3 +298,16 @@ def _alive(process: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def _model(folder: RunFolder) -> Any:
+    """Return the MuJoCo model that the run's clips are drawn with, None if there is none."""
+    if not folder.model.exists():
+        return None
+    try:
+        return load_model(folder.model)
+    except ValueError as error:
+        raise UserError(
+            f"{folder.model} is damaged or of another version of MuJoCo ({error}); "
+            f"`prefrl resume {folder.path}` writes it anew"
+        ) from None
