@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -370,6 +371,9 @@ def _run(session: "Session") -> None:
     asked = session.teacher is None and config.labels
     if asked and (trouble := picture_trouble(session.agent.environments.environments)):
         print(f"note: the page plots what is observed, without pictures: {trouble}", flush=True)
+    for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C does: the viewer is to end, too
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
     display = Display(config.rounds, config.steps, config.labels, session.state.round)
     saved = session.state.round - 1
     try:
@@ -385,6 +389,10 @@ def _run(session: "Session") -> None:
     except FloatingPointError as error:
         raise UserError(f"{error} The run is kept up to its last round in {path}") from None
     print(f"done; look at it with `prefrl video {path}`, `prefrl evaluate {path}`", flush=True)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @contextmanager

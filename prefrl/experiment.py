@@ -150,12 +150,12 @@ def rounds(session: Session) -> Iterator[Round]:
         session.agent, session.reward_model, session.teacher, session.feedback, session.config,
         session.state,
     ):  # fmt: skip
-        session.folder.save_status(_status(session, done))
         if done.state == "done":
             session.folder.append_round(done.metrics, {"round": done.index} | done.timings)
             session.folder.save_checkpoint(done.index, to_bytes(_state(session)))
             for name, value in done.metrics.items() if writer else ():
                 writer.add_scalar(name, value, done.metrics["steps"])
+        session.folder.save_status(_status(session, done))
         yield done
     if writer:
         writer.close()

@@ -385,11 +385,18 @@ class FeedbackStore:
             )
 
     def _write_answer(self, answer: Answer, uuid: str | None) -> None:
+        try:
+            value = json.dumps(answer.value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"the answer of teacher {answer.teacher!r} holds {answer.value!r}, which cannot be "
+                f"kept ({error}); expected JSON of finite numbers"
+            ) from None
         self.connection.execute(
             'INSERT INTO answer (round, "index", kind, value, teacher, shown_at, '
             "answered_at, uuid) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (*answer.query, answer.kind, json.dumps(answer.value), answer.teacher,
-             answer.shown_at, answer.answered_at, uuid),
+            (*answer.query, answer.kind, value, answer.teacher, answer.shown_at,
+             answer.answered_at, uuid),
         )  # fmt: skip
 
     def _write_segment(

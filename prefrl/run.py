@@ -23,7 +23,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +162,9 @@ class RunFolder:
         return paths[-1].read_bytes() if paths else None
 
     def save_status(self, status: dict[str, Any]) -> None:
-        """Say what the trainer is doing; a power cut may undo it."""
+        """Say what the trainer is doing, if that can be written; a power cut may undo it."""
         partial = self.path / "status.json.partial"
-        with writing(self.path / "status.json"):
+        with suppress(OSError):  # it only informs; what matters complains for itself
             partial.write_text(json.dumps(status), encoding="utf-8")
             partial.replace(self.path / "status.json")
 

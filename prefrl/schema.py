@@ -77,6 +77,7 @@ CREATE TABLE IF NOT EXISTS again (          -- pairs shown to a person once more
     kind    TEXT,                           -- of the second answer, null while there is none
     value   TEXT,                           -- JSON, as if the sides had not been swapped
     answered_at REAL,
+    undone  TEXT,                           -- the uuid of who took the second answer back
     PRIMARY KEY (round, "index", teacher),
     FOREIGN KEY (round, "index") REFERENCES query
 ) WITHOUT ROWID;

@@ -123,10 +123,11 @@ async def _labeller(
     address: str, name: str, pause: float, until: float, shared: dict[str, Any]
 ) -> None:
     base = address.split("/?")[0]
-    headers = {"X-Prefrl": "1", "Origin": base}
     held: list[str] = []
-    async with httpx2.AsyncClient(base_url=base, headers=headers, follow_redirects=True) as client:
+    async with httpx2.AsyncClient(base_url=base, follow_redirects=True) as client:
         await client.get(address)
+        run = (await client.get("/api/run")).json()["id"]
+        client.headers.update({"X-Prefrl": run, "Origin": base})
         due = time.perf_counter() + random.random() * pause
         while time.perf_counter() < until:
             body = {"person": name, "tab": name, "count": PRELOADED - len(held), "held": held}

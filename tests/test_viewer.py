@@ -27,13 +27,13 @@ from prefrl.config import FitConfig, LoopConfig, QueryConfig
 from prefrl.errors import UserError
 from prefrl.loop import select
 from prefrl.types import Query, QueryId, Segment, Trajectory
-from prefrl.viewer.guard import LARGEST_BODY
+from prefrl.viewer.guard import LARGEST_BODY, run_id
 from prefrl.viewer.server import app, serve
 from prefrl.viewer.view import View
 
 KEY, PORT = "the-key", 8765
 HOME = f"http://127.0.0.1:{PORT}"
-OURS = {"X-Prefrl": "1", "Origin": HOME}
+OURS = {"X-Prefrl": run_id(KEY), "Origin": HOME}
 
 
 class Client:
@@ -377,9 +377,9 @@ def test_without_the_key_nothing_is_served(folder, path):
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8765", "", "[::2]:1"])
 def test_another_host_is_refused(client, host):
-    assert client.get("/api/run", headers={"Host": host}).status_code == 400
+    assert client.get("/api/run", headers={"Host": host}).status_code == 421
     reply = client.get(f"/?token={KEY}", headers={"Host": host})
-    assert reply.status_code == 400
+    assert reply.status_code == 421
 
 
 @pytest.mark.parametrize("host", ["localhost:9000", "127.0.0.1", "[::1]:8765", "LOCALHOST"])
@@ -395,10 +395,11 @@ def test_a_host_that_was_allowed(folder):
 @pytest.mark.parametrize(
     "headers, status",
     [
-        ({"X-Prefrl": "1", "Origin": "http://evil.example"}, 403),
-        ({"X-Prefrl": "1", "Origin": "null"}, 403),
-        ({"X-Prefrl": "1"}, 403),
+        ({"X-Prefrl": run_id(KEY), "Origin": "http://evil.example"}, 403),
+        ({"X-Prefrl": run_id(KEY), "Origin": "null"}, 403),
+        ({"X-Prefrl": run_id(KEY)}, 403),
         ({"Origin": HOME}, 403),
+        ({"X-Prefrl": "another run's", "Origin": HOME}, 403),
         (OURS | {"Content-Type": "text/plain"}, 415),
     ],
 )
@@ -440,7 +441,7 @@ def test_headers_keep_the_page_to_itself(client):
         ({"uuid": None}, "uuid is None"),
         ({"shown_at": "now"}, "shown_at is 'now'"),
         ({"answered_at": -1}, "answered_at is -1"),
-        ({"person": "\ud800"}, "half a character"),
+        ({"person": "\ud800"}, "whole characters"),
     ],
 )
 def test_a_malformed_answer_gets_a_sentence_and_changes_nothing(client, change, words):
@@ -449,6 +450,24 @@ def test_a_malformed_answer_gets_a_sentence_and_changes_nothing(client, change, 
     reply = client.post("/api/answer", content=json.dumps(body), headers=OURS | JSON)
     assert reply.status_code == 400 and words in reply.json()["error"]
     assert client.view.feedback.last_answer() == 0
+
+
+@pytest.mark.parametrize("value", ['{"left": 1, "more": NaN}', '{"left": 1, "more": "\\ud800"}'])
+def test_what_the_store_could_not_read_again_is_refused(client, value):
+    body = (
+        '{"person": "anna", "tab": "one", "uuid": "u", "ticket": "0-0", "kind": "preference", '
+        f'"value": {value}, "shown_at": 1, "answered_at": 2}}'
+    )
+    reply = client.post("/api/answer", content=body, headers=OURS | JSON)
+    assert reply.status_code == 400 and "finite numbers" in reply.json()["error"]
+    assert client.get("/api/status").status_code == client.get("/api/history").status_code == 200
+
+
+def test_a_clips_address_names_the_run(client, tmp_path):
+    other = Client(make_run(tmp_path / "other", *queries_of(0, 1)))
+    urls = [next_queries(c)[0]["clips"][0]["url"].partition("?")[2] for c in (client, other)]
+    assert urls[0] != urls[1], "or a browser would show one run's clips for the other's"
+    assert client.get(f"/api/clip/0-0/{'9' * 5000}").status_code == 400
 
 
 JSON = {"Content-Type": "application/json"}

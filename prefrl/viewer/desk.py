@@ -156,7 +156,7 @@ class Desk:
             value["left"] = 1 - value["left"]
         with self.feedback.transaction() as execute:
             execute(
-                "UPDATE again SET kind = ?, value = ?, answered_at = ? "
+                "UPDATE again SET kind = ?, value = ?, answered_at = ?, undone = NULL "
                 'WHERE round = ? AND "index" = ? AND teacher = ?',
                 (answer.kind, json.dumps(value), answer.answered_at, *ticket.query, answer.teacher),
             )
@@ -174,7 +174,7 @@ class Desk:
             return self._before_retraction(uuid, QueryId(*done[0]), person)
         newest = self.history(1, person=person)
         since = newest[0].answer.answered_at if newest else 0.0
-        if again := self._undo_again(person, since):
+        if again := self._undo_again(person, since, uuid):
             return again
         if not newest:
             return None
@@ -187,20 +187,21 @@ class Desk:
             self._lease(said.ticket.query, person, tab, now + LEASE_SECONDS)
         return said.ticket, said.answer
 
-    def _undo_again(self, person: str, since: float) -> tuple[Ticket, Answer] | None:
+    def _undo_again(self, person: str, since: float, uuid: str) -> tuple[Ticket, Answer] | None:
         """Take back the answer to a pair shown again, if it was given after `since`."""
         rows = self._rows(
             'SELECT 0, round, "index", kind, value, teacher, 0.0, answered_at FROM again WHERE '
-            "teacher = ? AND kind IS NOT NULL AND answered_at > ? ORDER BY answered_at DESC",
-            person, since,
+            "teacher = ? AND kind IS NOT NULL AND (undone = ? OR undone IS NULL AND answered_at > "
+            "?) ORDER BY undone IS NULL, answered_at DESC LIMIT 1",
+            person, uuid, since,
         )  # fmt: skip
         if not rows:
             return None
         answer = _said(rows[0]).answer
         with self.feedback.transaction() as execute:
             execute(
-                'UPDATE again SET kind = NULL WHERE round = ? AND "index" = ? AND teacher = ?',
-                (*answer.query, person),
+                'UPDATE again SET undone = ? WHERE round = ? AND "index" = ? AND teacher = ?',
+                (uuid, *answer.query, person),
             )
         if answer.kind == "preference":  # as it was on the screen
             answer.value["left"] = 1 - answer.value["left"]
@@ -243,8 +244,8 @@ class Desk:
             "SELECT s.kind, json_extract(s.value, '$.left'), a.kind, "
             "json_extract(a.value, '$.left') FROM again a JOIN standing s ON s.round = a.round "
             'AND s."index" = a."index" AND s.teacher = a.teacher '
-            "WHERE a.teacher = ? AND a.kind IN ('preference', 'tie') AND s.kind IN "
-            "('preference', 'tie')",
+            "WHERE a.teacher = ? AND a.undone IS NULL AND a.kind IN ('preference', 'tie') "
+            "AND s.kind IN ('preference', 'tie')",
             person,
         )
         return sum(row[:2] == row[2:] for row in rows), len(rows)

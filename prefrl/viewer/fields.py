@@ -15,14 +15,19 @@ class Refused(Exception):
 
 
 def parse(data: bytes) -> dict[str, Any]:
-    """Read a JSON object."""
+    """Read a JSON object, which holds neither NaN nor infinity nor half a character."""
     try:
-        value = json.loads(data)
+        value = json.loads(data, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise Refused(400, "expected a JSON object")
+        raise Refused(400, "expected a JSON object of finite numbers and whole characters")
     return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def word(body: dict[str, Any], name: str, longest: int = 64) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Sequence
 
@@ -19,12 +20,17 @@ HEADERS = {
 }
 
 
+def run_id(key: str) -> str:
+    """Return what tells a run's pages and clips from those of another on the same port."""
+    return hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
+
+
 class Guard:
     """Lets nobody in but the key's holder, and no other page act in their name."""
 
     def __init__(self, app: ASGIApp, key: str, port: int, hosts: Sequence[str]):
         self.app, self.key, self.hosts = app, key, [host.lower() for host in hosts]
-        self.cookie = f"prefrl-{port}"
+        self.cookie, self.run = f"prefrl-{port}", run_id(key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it."""
@@ -75,16 +81,18 @@ class Guard:
     async def _refusal(self, request: Request) -> Response | None:
         if not self._host_is_ours(request):
             return error_response(
-                400, "this address is not one of the viewer's; allow it with --allow-host NAME"
+                421, "this address is not one of the viewer's; allow it with --allow-host NAME"
             )
         if not _same(request.cookies.get(self.cookie, ""), self.key):
             return PlainTextResponse(
                 "This page needs the address that prefrl printed, with its token; "
                 "`prefrl label RUN` prints it again.", 403,
             )  # fmt: skip
+        headers = request.headers
+        if headers.get("x-prefrl", self.run) != self.run:
+            return error_response(403, "this page is another run's; open the address of this one")
         if request.method in ("GET", "HEAD"):
             return None
-        headers = request.headers
         origin = headers.get("origin", "")
         if origin.partition("://")[2] != headers.get("host") or "x-prefrl" not in headers:
             return error_response(403, "only the viewer's own page may do this")

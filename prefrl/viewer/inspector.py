@@ -43,8 +43,8 @@ class Inspector:
             there is none; `working`: whether a newer one is being worked out.
         """
         if self.work and self.work.process.poll() is not None:
-            self._finish(self.work)
-            self.work = None
+            done, self.work = self.work, None
+            self._finish(done)
         if self.work is None and self.known != (rounds, answer):
             self.work = self._begin((rounds, answer))
         return self.last | {"working": self.work is not None}
@@ -60,7 +60,9 @@ class Inspector:
         said, complaint = _read(work.said), _read(work.complaint)
         self.known = work.of
         if work.process.returncode == 0:
-            report = json.loads(said, parse_constant=lambda _: None)  # no NaN in JSON
+            # An environment's own package may have printed something before.
+            *_, line = ["null", *said.strip().splitlines()]
+            report = json.loads(line, parse_constant=lambda _: None)  # no NaN in JSON
             self.last = {"ready": True, "at": work.of[0], "report": report}
         else:
             lines = complaint.strip().splitlines() or ["the report could not be made"]

@@ -46,7 +46,7 @@ def app(view: View, key: str, port: int, hosts: Sequence[str] = ()) -> Starlette
     """
     reads = {
         "/api/run": view.run, "/api/scene/0": view.scene, "/api/status": view.status,
-        "/api/clip/{ticket}/{place:int}": view.clip, "/api/history": view.history,
+        "/api/clip/{ticket}/{place}": view.clip, "/api/history": view.history,
         "/api/query/{ticket}": view.query,
         "/api/practice": view.practice, "/api/policy": view.policy, "/api/inspect": view.inspect,
     }  # fmt: skip

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
+import sqlite3
 import time
 from typing import Any
 
@@ -22,12 +22,14 @@ from prefrl.viewer import fields
 from prefrl.viewer.clips import Clips
 from prefrl.viewer.desk import Desk, Said, Ticket
 from prefrl.viewer.fields import Refused
+from prefrl.viewer.guard import run_id
 from prefrl.viewer.inspector import Inspector
 
 MOST_QUERIES = 9  # that one request may ask for
 MOST_HISTORY = 200
 CACHED_SEGMENTS = 64
 LONGEST_TEXT = 50_000
+SYNCHRONIZE = 0x100000  # a right to a process of Windows
 STATUS_SECONDS = 0.5  # counts are not counted anew more often than this
 TRAINER = {
     "exploring": "trying out the untrained policy, for the first clips",
@@ -48,6 +50,7 @@ class View:
         experiment, environment = folder.experiment(), folder.environment()
         self.folder, self.experiment, self.person = folder, experiment, person
         self.feedback = FeedbackStore(folder.feedback, CACHED_SEGMENTS)
+        self.id = run_id(folder.viewer()["key"])
         self.file = folder.feedback.stat().st_ino
         self.desk = Desk(self.feedback)
         self.clips = Clips(_model(folder), environment["dt"], self.feedback.picture)
@@ -71,11 +74,12 @@ class View:
     def run(self, request: Request) -> dict[str, Any]:
         """Say what the run is about."""
         return {
+            "id": self.id,
             "name": self.folder.path.resolve().name,
             "env": self.experiment.env,
             "question": self.question,
             "instructions": self.experiment.instructions,
-            "budget": self.experiment.labels,
+            "budget": self.folder.experiment().labels,
             "person": self.person,
             "forms": self._forms(),
         }
@@ -88,7 +92,7 @@ class View:
         """Send a clip's poses or pictures."""
         ticket = Ticket.parse(request.path_params["ticket"])
         segments = self.desk.query(ticket).segments
-        place = request.path_params["place"]
+        place = fields.whole(request.path_params["place"], 9)
         if place >= len(segments):
             raise Refused(404, f"this query has {len(segments)} clips; there is no clip {place}")
         try:
@@ -151,9 +155,12 @@ class View:
         line = json.dumps({"prompt": prompt, "response": response})
         taught = False
         if response is not None and self.feedback.segments(prompt):
-            with contextlib.suppress(UserError):  # sent twice: it was taken the first time
+            try:
                 import_demonstrations(self.feedback, [line], person)
-                taught = True
+            except UserError as error:
+                if isinstance(error.__cause__, sqlite3.Error):
+                    raise  # the page sends it again
+            taught = True  # now, or when it was sent before
         return {"teaches": taught}
 
     def release(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
@@ -210,7 +217,7 @@ class View:
 
     def _json(self, ticket: Ticket, query: Query) -> dict[str, Any]:
         clips = [
-            self.clips.describe(segment, f"/api/clip/{ticket}/{place}")
+            self.clips.describe(segment, f"/api/clip/{ticket}/{place}?run={self.id}")
             for place, segment in enumerate(query.segments)
         ]
         scale = {"scale": [1, 7]} if query.kind == "ratings" else {}
@@ -284,13 +291,22 @@ class View:
         trainer = self._trainer()
         if trainer["state"] == "finished":
             return "That was the last pair: the run has finished."
-        labels, budget = self.feedback.counts().answered, self.experiment.labels
+        labels, budget = self.feedback.counts().answered, self.folder.experiment().labels
         if labels >= budget:
             return f"All {budget} labels are given. The policy trains on; nothing is left to do."
         return f"No new pairs at the moment. The trainer is {trainer['words']}."
 
 
 def _alive(process: int) -> bool:
+    """Return whether there is such a process."""
+    if os.name == "nt":  # there os.kill would end it
+        import ctypes
+
+        handle = ctypes.windll.kernel32.OpenProcess(SYNCHRONIZE, False, process)  # type: ignore[attr-defined]
+        alive = bool(handle) and ctypes.windll.kernel32.WaitForSingleObject(handle, 0) != 0  # type: ignore[attr-defined]
+        if handle:
+            ctypes.windll.kernel32.CloseHandle(handle)  # type: ignore[attr-defined]
+        return alive
     try:
         os.kill(process, 0)
     except ProcessLookupError:

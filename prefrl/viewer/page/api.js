@@ -4,11 +4,14 @@ import { keep, randomId, remember, remembered } from "./dom.js";
 
 const PATIENCE = 12000; // milliseconds after which a silent server counts as gone
 
+const FINAL = [400, 404, 410, 413, 415]; // no retry can change these
+
 /** The server understood, and said no; its message is a sentence for the person. */
 export class Refusal extends Error {
-	constructor(status, message) {
+	constructor(status, message, ours) {
 		super(message);
 		this.status = status;
+		this.final = ours && FINAL.includes(status); // what a stranger on this port says is not
 	}
 }
 
@@ -21,15 +24,21 @@ function note(gone) {
 	connection.dispatchEvent(new Event("change"));
 }
 
+let run = null; // the id of the run that this page is about; another one's server must refuse it
+
+/** Says which run every request from now on is about. */
+export const speakOf = (id) => (run = id);
+
 async function request(path, options = {}) {
 	const abort = new AbortController();
 	const timer = setTimeout(() => abort.abort(), PATIENCE);
 	try {
-		const response = await fetch(path, { ...options, signal: abort.signal });
+		const headers = { ...options.headers, ...(run ? { "X-Prefrl": run } : {}) };
+		const response = await fetch(path, { ...options, headers, signal: abort.signal });
 		note(false);
 		if (response.ok) return response;
 		const said = await response.json().catch(() => ({}));
-		throw new Refusal(response.status, said.error ?? `The server answered ${response.status}.`);
+		throw new Refusal(response.status, said.error ?? `The server answered ${response.status}.`, Boolean(said.error));
 	} catch (error) {
 		if (!(error instanceof Refusal)) note(true);
 		throw error;
@@ -46,12 +55,11 @@ export const getBytes = async (path) => (await request(path)).arrayBuffer();
 
 /** Posts JSON and returns what the server says. */
 export async function post(path, body, options = {}) {
-	const headers = { "Content-Type": "application/json", "X-Prefrl": "1" };
+	const headers = { "Content-Type": "application/json" };
 	const text = JSON.stringify(body);
 	return (await request(path, { method: "POST", headers, body: text, ...options })).json();
 }
 
-const FINAL = [400, 404, 405, 409, 410, 413, 415, 422]; // no retry can change these
 
 /** Holds answers until the server has acknowledged them, over reloads and restarts. */
 export class Outbox {

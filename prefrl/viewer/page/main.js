@@ -1,6 +1,6 @@
 // Wires the page together.
 
-import { get, Outbox, post } from "./api.js";
+import { get, Outbox, post, speakOf } from "./api.js";
 import { Clock } from "./clock.js";
 import { button, find, keep, randomId, remember, say } from "./dom.js";
 import { History } from "./history.js";
@@ -36,7 +36,7 @@ async function runOf() {
 /** Lets the person change the name that is stored with the answers; returns how to read it. */
 function personOf(run, onChange) {
 	const field = find("person");
-	const name = () => field.value.trim().slice(0, 40) || run.person || "anonymous";
+	const name = () => [...field.value.trim()].slice(0, 20).join("") || run.person || "anonymous";
 	field.value = remember("person") ?? run.person ?? "";
 	field.addEventListener("change", () => {
 		field.value = name();
@@ -97,7 +97,8 @@ function assemble(run) {
 	const parts = { run };
 	const person = personOf(run, () => parts.status.poll());
 	const identity = () => ({ person: person(), tab });
-	const outbox = new Outbox(run.name, {
+	speakOf(run.id);
+	const outbox = new Outbox(run.id, {
 		onChange: () => parts.status?.figures(),
 		onRefused: (error, dropped) =>
 			say(dropped ? `Not stored: ${error.message}` : `${error.message} The answer is kept and tried again.`),
