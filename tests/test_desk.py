@@ -13,7 +13,14 @@ from prefrl.errors import UserError
 from prefrl.feedback import FeedbackStore
 from prefrl.types import Answer, QueryId
 from prefrl.viewer import desk as desk_module
-from prefrl.viewer.desk import AGAIN_AFTER, LEASE_SECONDS, LONGEST_LEASE_SECONDS, Desk, Ticket
+from prefrl.viewer.desk import (
+    AGAIN_AFTER,
+    LEASE_SECONDS,
+    LONGEST_LEASE_SECONDS,
+    SILENT_SECONDS,
+    Desk,
+    Ticket,
+)
 
 
 @pytest.fixture
@@ -85,6 +92,17 @@ def test_a_lease_that_has_run_out_is_given_to_somebody_else(desk, monkeypatch):
     assert say(desk, ticket, person="anna"), "her late answer is kept"
     assert say(desk, ticket, person="ben")
     assert {a.teacher for a in desk.feedback.answers()} == {"anna", "ben"}
+
+
+def test_a_killed_browsers_pairs_come_back_to_their_person_soon(desk, monkeypatch):
+    ask(desk, 1)
+    [ticket], _ = desk.next("anna", "killed", 1)
+    now = time.time()
+    monkeypatch.setattr(desk_module.time, "time", lambda: now + SILENT_SECONDS - 1)
+    assert desk.next("anna", "new", 1)[0] == [], "that page may still be there"
+    monkeypatch.setattr(desk_module.time, "time", lambda: now + SILENT_SECONDS + 1)
+    assert desk.next("ben", "other", 1)[0] == [], "others wait for the lease to end"
+    assert desk.next("anna", "new", 1)[0] == [ticket]
 
 
 def test_a_page_that_is_open_but_idle_lets_go_in_the_end(desk, monkeypatch):

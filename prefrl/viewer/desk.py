@@ -16,6 +16,7 @@ from prefrl.feedback import FeedbackStore
 from prefrl.types import Answer, AnswerKind, Query, QueryId, check_answer
 
 LEASE_SECONDS = 90.0
+SILENT_SECONDS = 40.0  # a page says every 30 s that it is there
 LONGEST_LEASE_SECONDS = 600.0  # then a page that is open, but idle, lets go of what it holds
 AGAIN_SHARE = 0.05  # of a person's pairs are shown once more, sides swapped
 AGAIN_AFTER = 10  # answers that lie between the two, at least
@@ -68,7 +69,8 @@ class Desk:
     ) -> tuple[list[Ticket], list[Ticket]]:
         """Lease `count` more queries to a page and renew those it holds.
 
-        Nobody gets what another page holds. The newest policy's come first.
+        Nobody gets what another page holds, but for what a page of their own that has fallen silent
+        holds still: a browser that was killed. The newest policy's come first.
 
         Returns:
             The new tickets, and those of `held` that are no longer to be answered.
@@ -79,9 +81,10 @@ class Desk:
             again = self._again(person) if count else None
             rows = execute(
                 'SELECT round, "index" FROM query q WHERE open AND NOT EXISTS (SELECT 1 FROM lease '
-                'l WHERE l.round = q.round AND l."index" = q."index" AND l.until > ?) '
+                'l WHERE l.round = q.round AND l."index" = q."index" AND l.until > ? + '
+                "CASE WHEN l.teacher = ? AND l.tab <> ? THEN ? ELSE 0 END) "
                 'ORDER BY round DESC, "index" DESC LIMIT ?',
-                (time.time(), count - bool(again)),
+                (time.time(), person, tab, LEASE_SECONDS - SILENT_SECONDS, count - bool(again)),
             ).fetchall()
             tickets = [Ticket(QueryId(*row)) for row in rows]
             for ticket in tickets:
