@@ -178,7 +178,7 @@ def saved(page, count):
 # --- the first seconds ------------------------------------------------------------------------
 
 
-def test_the_first_pair_moves_within_two_seconds_and_nothing_leaves_this_machine(viewer, open_page):
+def test_the_first_pair_moves_soon_and_nothing_leaves_this_machine(viewer, open_page):
     began = time.monotonic()
     page = open_page(viewer.address)
     wait_until(page, "Number(document.body.dataset.frame) > 0")

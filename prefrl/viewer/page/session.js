@@ -107,7 +107,7 @@ export class Session {
 		const uuid = this.outbox.add("/api/answer", { ...this.identity(), ticket: entry.query.ticket, kind,
 			value, shown_at: this.shownTime, answered_at: Date.now() / 1000, replays: this.stage.clock.replays });
 		if (this.mode === "review") {
-			say(`Stored: ${words}.`);
+			say(`Noted: ${words}.`);
 			this.onReviewed();
 			return true;
 		}
@@ -115,7 +115,7 @@ export class Session {
 		if (this.recent.length > 40) this.recent.shift();
 		this.entry = null;
 		this.next();
-		say(`Stored: ${words}.`, { quiet: true });
+		say(`Noted: ${words}.`, { quiet: true });
 		return true;
 	}
 
