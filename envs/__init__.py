@@ -1,7 +1,10 @@
 """Environments of prefrl: importing this registers them with Gymnasium, and loads no MuJoCo.
 
-`gymnasium.make_vec(id, num_envs=…)` runs many simulations on a thread pool;
+Robots: `gymnasium.make_vec(id, num_envs=…)` runs many simulations on a thread pool;
 `gymnasium.make("prefrl.envs:prefrl/HopperBackflip-v0")` imports this and makes one.
+
+Language: observations and actions are `str`, a turn is a step. The same seed is the same task, and
+`demonstrations(count, seed)` shows how an ordinary writer replies: lists of (observation, reply).
 """
 
 from gymnasium import register
@@ -13,11 +16,20 @@ _TASKS = {
     "prefrl/OneLeggedCheetah-v0": ("one_legged_cheetah:OneLeggedCheetah", 500),
 }
 
+_TEXT_TASKS = {
+    "prefrl/GuessNumber-v0": "guess_number:GuessNumber",
+    "prefrl/MovieSentiment-v0": "movie_sentiment:MovieSentiment",
+    "prefrl/RandomWalks-v0": "random_walks:RandomWalks",
+}
+
 SUMMARIES = {
+    "prefrl/GuessNumber-v0": "text: find a number in few guesses",
     "prefrl/HalfCheetah-v0": "run forward (HalfCheetah-v5 of fixed horizon)",
     "prefrl/Hopper-v0": "hop forward without falling (Hopper-v5 of fixed horizon)",
     "prefrl/HopperBackflip-v0": "turn backward in the air and land on the foot",
+    "prefrl/MovieSentiment-v0": "text: continue a film review positively",
     "prefrl/OneLeggedCheetah-v0": "run forward on one leg",
+    "prefrl/RandomWalks-v0": "text: find a short way through a graph",
 }
 """Each id in a line, for people to choose from."""
 
@@ -29,3 +41,6 @@ for _id, (_task, _horizon) in _TASKS.items():
         max_episode_steps=_horizon,
         kwargs={"task": f"{__name__}.{_task}"},
     )
+
+for _id, _task in _TEXT_TASKS.items():
+    register(_id, entry_point=f"{__name__}.{_task}")

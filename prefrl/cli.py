@@ -268,8 +268,9 @@ def import_file(words: list[str]) -> None:
     from prefrl.feedback import FeedbackStore
     from prefrl.run import RunFolder
 
-    store = FeedbackStore(RunFolder.open(chosen.run).feedback)
-    done = exchange.import_file(store, chosen.file, chosen.demonstrations)
+    folder = RunFolder.open(chosen.run)
+    store = FeedbackStore(folder.feedback)
+    done = exchange.import_file(store, chosen.file, chosen.demonstrations, folder.spaces())
     print(
         f"imported {done.answers} answers to {done.queries} queries; the next round that begins "
         "learns from them"
@@ -356,7 +357,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 def _run(session: "Session") -> None:
     """Run the rounds to come, showing each; Ctrl-C leaves the run ready to be resumed."""
-    from prefrl.control.environments import is_deterministic, picture_trouble
+    from prefrl.control.checks import is_deterministic, picture_trouble
     from prefrl.display import Display
     from prefrl.experiment import rounds
 
@@ -374,7 +375,8 @@ def _run(session: "Session") -> None:
     for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C does: the viewer is to end, too
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _interrupt)
-    display = Display(config.rounds, config.steps, config.labels, session.state.round)
+    people = config if asked else None
+    display = Display(config.rounds, config.steps, config.labels, session.state.round, people)
     saved = session.state.round - 1
     try:
         with _viewer(session), display:

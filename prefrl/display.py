@@ -8,14 +8,28 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from prefrl.loop import Round
+from prefrl.config import LoopConfig
+from prefrl.loop import Round, answers_needed
 
 
 class Display:
     """Shows each round as it comes."""
 
-    def __init__(self, rounds: int, steps: int, labels: int, first_round: int):
+    def __init__(
+        self, rounds: int, steps: int, labels: int, first_round: int,
+        people: LoopConfig | None = None,
+    ):  # fmt: skip
+        """Keep what a run comes to.
+
+        Args:
+            rounds: that it has.
+            steps: in all of them.
+            labels: in all of them.
+            first_round: the first one to be shown.
+            people: how the loop runs, where people answer: it waits for what a round needs alone.
+        """
         self.rounds, self.steps, self.labels, self.first = rounds, steps, labels, first_round
+        self.people = people
         self.console = Console(soft_wrap=True)
         self.began: float | None = None
         self.begun_at = 0.0
@@ -42,9 +56,8 @@ class Display:
     def show(self, done: Round) -> None:
         """Show a round that is done, or that the loop waits for a teacher."""
         if done.state == "waiting":
-            if not self.waiting:
-                waiting = f"round {done.index}: waiting for {done.counts.pending} answers"
-                self._say(waiting, done)
+            if self.progress or not self.waiting:  # a live line counts down
+                self._say(f"round {done.index}: waiting for {self._missing(done)} answers", done)
             self.waiting = True
             return
         if done.state != "done":
@@ -53,6 +66,14 @@ class Display:
         if self.began is None:  # the first round is exploration, or what a resumed run redid
             self.began, self.begun_at = time.monotonic(), done.metrics["steps"]
         self._say(self.line(done), done)
+
+    def _missing(self, waiting: Round) -> int:
+        """Return how many answers the round still needs before it begins."""
+        counts = waiting.counts
+        if self.people is None:
+            return counts.pending
+        needed = answers_needed(self.people, waiting.index) - counts.answered
+        return min(needed, counts.pending)  # with none pending it begins, too
 
     def line(self, done: Round) -> str:
         """Return a round in words."""

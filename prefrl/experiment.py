@@ -27,7 +27,8 @@ from prefrl.checkpoint import from_bytes, to_bytes
 from prefrl.clips.scene import save_model
 from prefrl.config import Experiment, LoopConfig
 from prefrl.control.agent import PPOAgent
-from prefrl.control.environments import Description, Environments, make_environments
+from prefrl.control.environments import make_environments
+from prefrl.control.interface import Description, Environments
 from prefrl.control.policy import Policy
 from prefrl.control.reward import RewardEnsemble, TrueReward
 from prefrl.errors import UserError
@@ -36,6 +37,7 @@ from prefrl.feedback import FeedbackStore
 from prefrl.loop import LoopState, Round, Teacher, answers_needed, preference_loop
 from prefrl.reward import RewardModel
 from prefrl.run import RunFolder
+from prefrl.spaces import check_segment
 from prefrl.teachers import FunctionTeacher, Oracle, Preference, load_teacher
 
 Network = Callable[[int], nn.Module]
@@ -108,14 +110,16 @@ def start(
     check(experiment, labels_needed=answers_from is None)
     parts = _build(experiment, teacher, network)
     if answers_from is None:
-        return _session(RunFolder.create(path, experiment, versions()), experiment, *parts)
-    if experiment.reward == "true":
+        session = _session(RunFolder.begin(path, versions()), experiment, *parts)
+    elif experiment.reward == "true":
         raise UserError("the true reward needs no answers; leave out --from or --reward true")
-    old = RunFolder.open(answers_from)
-    with closing(FeedbackStore(old.feedback)) as answers:
-        _check_answers(answers, parts[-1], old.path)
-        session = _session(RunFolder.create(path, experiment, versions()), experiment, *parts)
-        copy_answers(answers, session.feedback, old.path.resolve().name)
+    else:
+        old = RunFolder.open(answers_from)
+        with closing(FeedbackStore(old.feedback)) as answers:
+            _check_answers(answers, parts[-1], old.path)
+            session = _session(RunFolder.begin(path, versions()), experiment, *parts)
+            copy_answers(answers, session.feedback, old.path.resolve().name)
+    session.folder.save_experiment(experiment)  # last: a kill before it leaves no run
     return session
 
 
@@ -180,10 +184,11 @@ def replay(path: Path | str, into: Path | str, network: Network | None = None) -
     for until, experiment in [*source.earlier(), (recorded, source.experiment())]:
         parts = _build(dataclasses.replace(experiment, teacher="human"), None, network)
         if folder is None:
-            folder = RunFolder.create(into, experiment, versions())
+            folder = RunFolder.begin(into, versions())
             with closing(FeedbackStore(source.feedback)) as feedback:
                 feedback.copy(folder.feedback)
             session = _session(folder, experiment, *parts)
+            folder.save_experiment(experiment)  # last: a kill before it leaves no run
         else:
             session = _session(folder, experiment, *parts)
             _load(session, _checkpoint(folder))
@@ -362,20 +367,24 @@ def _check_answers(answers: FeedbackStore, description: Description, path: Path)
     comparisons = answers.comparisons()
     if not comparisons:
         raise UserError(f"{path} holds no answer that says anything about a clip")
-    space = description.action_space
+    spaces = _spaces(description)
     for segment in {s.id: s for c in comparisons for s in (c.left, c.right)}.values():
-        for name, array, shape in (
-            ("observations", segment.observations, description.observation_space.shape),
-            ("actions", segment.actions, space.shape),
-        ):
-            if array.dtype.kind == "U" or array.shape[1:] != shape:
-                given = "text" if array.dtype.kind == "U" else f"of shape {list(array.shape[1:])}"
-                raise UserError(
-                    f"the clips of {path} have {name} {given}, but the environment's are of shape "
-                    f"{list(shape or ())}; answers serve an environment of the same spaces alone"
-                )
-        if isinstance(space, Discrete) and not np.isin(segment.actions, np.arange(space.n)).all():
-            raise UserError(f"the clips of {path} have other actions than the {space.n} here")
+        try:
+            check_segment(segment, spaces)
+        except UserError as error:
+            raise UserError(
+                f"{path}: {error}; answers serve an environment of the same spaces alone"
+            ) from None
+
+
+def _spaces(description: Description) -> dict[str, Any]:
+    """Return what is observed and done, as `check_segment` reads it."""
+    space = description.action_space
+    actions = {"n": int(space.n)} if isinstance(space, Discrete) else {"shape": list(space.shape)}
+    return {
+        "observations": {"shape": list(description.observation_space.shape)},
+        "actions": actions,
+    }
 
 
 def _session(
@@ -393,7 +402,9 @@ def _session(
         fit=experiment.fit,
     )
     feedback = FeedbackStore(folder.feedback)
-    folder.save_environment({"dt": description.dt, "question": config.question})
+    folder.save_environment(
+        {"dt": description.dt, "question": config.question} | _spaces(description)
+    )
     environments = agent.environments.environments
     if "qpos" in environments.extras():
         save_model(environments.model(), folder.model)

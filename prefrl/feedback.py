@@ -20,7 +20,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prefrl.errors import UserError
-from prefrl.schema import SCHEMA, SCHEMA_VERSION, STANDING
+from prefrl.schema import STANDING, connect
+from prefrl.segments import (
+    average_return,
+    read_picture,
+    read_segment,
+    read_true_rewards,
+    write_segment,
+)
 from prefrl.types import (
     Answer,
     Comparison,
@@ -32,7 +39,6 @@ from prefrl.types import (
     to_comparisons,
 )
 
-BUSY_SECONDS = 10.0
 NO_PICTURES: Mapping[str, Picture] = MappingProxyType({})
 
 
@@ -73,38 +79,8 @@ class FeedbackStore:
         """
         self.path = Path(path)
         with self.errors():
-            self.connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-            try:
-                self._prepare()
-            except BaseException:
-                self.connection.close()
-                raise
+            self.connection = connect(self.path)
         self.segment = lru_cache(cached_segments)(self._read_segment)
-
-    def _prepare(self) -> None:
-        self._write_ahead()
-        self.connection.execute("PRAGMA synchronous = FULL")
-        self.connection.execute("PRAGMA foreign_keys = ON")
-        (version,) = self.connection.execute("PRAGMA user_version").fetchone()
-        if version not in (0, SCHEMA_VERSION):
-            raise UserError(
-                f"{self.path} was written by another version of prefrl (its format is {version}, "
-                f"this one reads {SCHEMA_VERSION}); use the version that made it"
-            )
-        self.connection.executescript(SCHEMA)
-        self.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def _write_ahead(self) -> None:
-        """Switch on write-ahead logging; SQLite does not wait for a lock when it does this."""
-        deadline = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                self.connection.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
 
     def close(self) -> None:
         """Close the file."""
@@ -256,11 +232,7 @@ class FeedbackStore:
     def picture(self, segment_id: str) -> Picture | None:
         """Return what a segment looked like, None where it is redrawn from its extras."""
         with self.errors():
-            row = self.connection.execute(
-                "SELECT width, height, columns, every, data FROM picture WHERE segment = ?",
-                (segment_id,),
-            ).fetchone()
-        return None if row is None else Picture(*row)
+            return read_picture(self.connection, segment_id)
 
     def pending(self) -> list[Query]:
         """Return the queries that still wait for an answer, oldest first."""
@@ -326,22 +298,15 @@ class FeedbackStore:
     def true_rewards(self, segment_id: str) -> np.ndarray:
         """Return the true rewards `[step]` of a segment. Not for the reward model or the agent."""
         with self.errors():
-            row = self.connection.execute(
-                "SELECT rewards FROM true_reward WHERE segment = ?", (segment_id,)
-            ).fetchone()
-        if row is None:
+            rewards = read_true_rewards(self.connection, segment_id)
+        if rewards is None:
             raise UserError(f"the true rewards of {segment_id!r} are not known to {self.path}")
-        return np.frombuffer(row[0], np.float64)
+        return rewards
 
     def average_clip_return(self, round_index: int) -> float:
         """Return the mean absolute true return of the clips that a round asked about."""
         with self.errors():
-            rows = self.connection.execute(
-                "SELECT t.rewards FROM true_reward t WHERE t.segment IN (SELECT value FROM query, "
-                "json_each(query.segments) WHERE query.round = ?)",
-                (round_index,),
-            ).fetchall()
-        return float(np.mean([abs(np.frombuffer(row[0], np.float64).sum()) for row in rows]))
+            return average_return(self.connection, round_index)
 
     def _queries(self, where: str, *values: int) -> list[Query]:
         with self.errors():
@@ -357,16 +322,7 @@ class FeedbackStore:
 
     def _read_segment(self, name: str) -> Segment:
         with self.errors():
-            task, source = self.connection.execute(
-                "SELECT task, source FROM segment WHERE id = ?", (name,)
-            ).fetchone()
-            rows = self.connection.execute(
-                "SELECT name, dtype, shape, data FROM array WHERE segment = ?", (name,)
-            ).fetchall()
-        arrays = {row[0]: _decode(*row[1:]) for row in rows}
-        observations, actions = arrays.pop("observations"), arrays.pop("actions")
-        extras = {key.removeprefix("extras/"): array for key, array in arrays.items()}
-        return Segment(name, observations, actions, extras, task, source)
+            return read_segment(self.connection, name)
 
     def _write_round(
         self, number: int, queries: Sequence[Query], true_rewards: dict[str, np.ndarray],
@@ -377,7 +333,7 @@ class FeedbackStore:
         for query in queries:
             for segment in query.segments:
                 rewards, picture = true_rewards.get(segment.id), pictures.get(segment.id)
-                self._write_segment(segment, rewards, picture)
+                write_segment(self.connection, segment, rewards, picture)
             names = json.dumps([segment.id for segment in query.segments])
             execute(
                 "INSERT INTO query VALUES (?, ?, ?, ?, ?, NULL, 1)",
@@ -398,32 +354,6 @@ class FeedbackStore:
             (*answer.query, answer.kind, value, answer.teacher, answer.shown_at,
              answer.answered_at, uuid),
         )  # fmt: skip
-
-    def _write_segment(
-        self, segment: Segment, rewards: np.ndarray | None, picture: Picture | None
-    ) -> None:
-        execute = self.connection.execute
-        fresh = execute(
-            "INSERT OR IGNORE INTO segment VALUES (?, ?, ?)",
-            (segment.id, segment.task, segment.source),
-        ).rowcount
-        if not fresh:
-            return
-        arrays = {"observations": segment.observations, "actions": segment.actions}
-        arrays |= {f"extras/{name}": extra for name, extra in segment.extras.items()}
-        for name, array in arrays.items():
-            if array.dtype.kind not in "biufcmMU":
-                raise UserError(
-                    f"{name} of the clip {segment.id!r} are of type {array.dtype}, which the store "
-                    "cannot keep; expected numbers or text"
-                )
-            execute("INSERT INTO array VALUES (?, ?, ?, ?, ?)", (segment.id, name, *_encode(array)))
-        if rewards is not None:
-            data = np.asarray(rewards, np.float64).tobytes()
-            execute("INSERT INTO true_reward VALUES (?, ?)", (segment.id, data))
-        if picture is not None:
-            values = dataclasses.astuple(picture)
-            execute("INSERT INTO picture VALUES (?, ?, ?, ?, ?, ?)", (segment.id, *values))
 
     @staticmethod
     def _key(query: Query) -> tuple:
@@ -460,16 +390,3 @@ class FeedbackStore:
             raise UserError(
                 f"{self.path} is damaged or not a feedback store ({error}); restore it from a copy"
             ) from error
-
-
-def _encode(array: np.ndarray) -> tuple[str, str, bytes]:
-    shape = json.dumps(array.shape)
-    if array.dtype.kind == "U":
-        return "json", shape, json.dumps(array.ravel().tolist(), ensure_ascii=False).encode()
-    return array.dtype.str, shape, np.ascontiguousarray(array).tobytes()
-
-
-def _decode(dtype: str, shape: str, data: bytes) -> np.ndarray:
-    if dtype == "json":
-        return np.array(json.loads(data), str).reshape(json.loads(shape))
-    return np.frombuffer(data, np.dtype(dtype)).reshape(json.loads(shape))

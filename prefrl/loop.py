@@ -136,7 +136,9 @@ def preference_loop(
             yield from _wait(teacher, feedback, config, index)
         clock.lap("answers")
         through = known.answers_through if known else feedback.last_answer()
-        comparisons = _comparisons(feedback, through, config, index, people=teacher is None)
+        comparisons = _comparisons(
+            feedback, reward_model, through, config, index, people=teacher is None
+        )
         if comparisons is None:
             yield Round(index, "exploring", feedback.counts())
             trajectories = agent.explore(config.query.explore_steps)
@@ -266,20 +268,30 @@ def _queries_due(feedback: FeedbackStore, config: LoopConfig, index: int, people
 
 
 def _comparisons(
-    feedback: FeedbackStore, through: int, config: LoopConfig, index: int, people: bool
-) -> list[Comparison] | None:
+    feedback: FeedbackStore, reward_model: RewardModel, through: int, config: LoopConfig,
+    index: int, people: bool,
+) -> list[Comparison] | None:  # fmt: skip
     """Return what a round learns from, None if it explores: there is no reward to train on yet.
 
     People who skipped all that they were asked are asked about other clips of the untrained policy.
+    The true reward learns from nothing.
 
     Raises:
         UserError: there is none, and there will be none.
     """
     if index == 0:
         return None
+    if not list(reward_model.parameters()):
+        return []
     comparisons = feedback.comparisons(through, config.fit.margin_scale)
-    if comparisons or not config.labels:
+    if comparisons:
         return comparisons
+    if not config.labels:
+        raise UserError(
+            "no labels are asked for (--labels 0), and no answer from elsewhere says anything "
+            "about a clip, so there is no reward to train on; add answers with `prefrl import`, or "
+            "start a run with --labels or --from"
+        )
     if people and index < config.rounds:
         return None
     raise UserError(

@@ -6,10 +6,10 @@
     feedback.sqlite     queries, answers, clips: the ledger
     metrics.jsonl       a line a round; nothing in it depends on the clock
     timings.jsonl       a line a round: seconds of each part
-    environment.json    seconds of a step, and the question, for whoever answers
+    environment.json    seconds of a step, the question, what is observed and done
     model.mjb           the MuJoCo model that clips are drawn with
     status.json         what the trainer is doing, for whoever answers
-    viewer.json         the viewer's key and port, so that a restarted one is found again
+    viewer.json         the viewer's key, port and hosts, so that a restarted one is found again
     checkpoints/        round-0007.pt: the agent, the reward model and the loop after round 7
     tb/                 TensorBoard events, when it is installed
 
@@ -22,6 +22,7 @@ import dataclasses
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,6 +33,7 @@ from prefrl.errors import UserError
 
 FORMAT = 1
 KEPT_CHECKPOINTS = 2
+REPLACE_TRIES, REPLACE_SECONDS = 20, 0.05
 
 
 class RunFolder:
@@ -52,19 +54,35 @@ class RunFolder:
         Raises:
             UserError: the folder exists, or it cannot be written.
         """
+        run = cls.begin(path, versions)
+        run.save_experiment(experiment)
+        return run
+
+    @classmethod
+    def begin(cls, path: Path | str, versions: dict[str, Any]) -> RunFolder:
+        """Make a folder that is no run before `save_experiment`: what a kill leaves is none.
+
+        Raises:
+            UserError: the folder exists, or it cannot be written.
+        """
         run = cls(path)
         try:
             run.path.mkdir(parents=True)
         except FileExistsError:
+            resume = f"`prefrl resume {run.path}`"
+            way_on = f"continue it with {resume}"
+            if not (run.path / "config.json").exists():
+                way_on = (
+                    "delete it if a start that was stopped left it: it holds no config.json, so "
+                    f"{resume} cannot continue it"
+                )
             raise UserError(
-                f"{run.path} exists already; give the run another name with --run, or continue it "
-                f"with `prefrl resume {run.path}`"
+                f"{run.path} exists already; give the run another name with --run, or {way_on}"
             ) from None
         except OSError as error:
             raise UserError(f"cannot make the run folder {run.path}: {error.strerror}") from None
         (run.path / "checkpoints").mkdir()
         run._write_json("versions.json", versions)
-        run.save_experiment(experiment)  # last: a folder with a config is a whole run
         return run
 
     @classmethod
@@ -84,7 +102,7 @@ class RunFolder:
         return run
 
     def save_experiment(self, experiment: Experiment) -> None:
-        """Write the configuration."""
+        """Write the configuration; a folder that holds one is a whole run."""
         self._write_json("config.json", {"format": FORMAT} | dataclasses.asdict(experiment))
 
     def experiment(self) -> Experiment:
@@ -166,15 +184,22 @@ class RunFolder:
         partial = self.path / "status.json.partial"
         with suppress(OSError):  # it only informs; what matters complains for itself
             partial.write_text(json.dumps(status), encoding="utf-8")
-            partial.replace(self.path / "status.json")
+            _replace(partial, self.path / "status.json")
 
     def save_environment(self, environment: dict[str, Any]) -> None:
-        """Write what whoever answers must know of the environment."""
+        """Write what others must know of the environment: whoever answers, and an import."""
         self._write_json("environment.json", environment)
 
     def environment(self) -> dict[str, Any]:
         """Read what `save_environment` wrote."""
         return self._read_json("environment.json")
+
+    def spaces(self) -> dict[str, Any]:
+        """Read what is observed and done, as in `prefrl.spaces`; earlier versions did not say."""
+        if not (self.path / "environment.json").exists():
+            return {}
+        written = self.environment()
+        return {name: written[name] for name in ("observations", "actions") if name in written}
 
     def status(self) -> dict[str, Any]:
         """Read what the trainer last said it was doing, {} if nothing."""
@@ -200,7 +225,7 @@ class RunFolder:
             partial.unlink(missing_ok=True)
             partial.touch(mode=0o600)
             partial.write_text(json.dumps(viewer), encoding="utf-8")
-            partial.replace(self.path / "viewer.json")
+            _replace(partial, self.path / "viewer.json")
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
@@ -249,11 +274,22 @@ def write_whole(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        _replace(partial, path)
         if os.name == "posix":  # or a power cut could undo the renaming
             folder = os.open(path.parent, os.O_RDONLY)
             os.fsync(folder)
             os.close(folder)
+
+
+def _replace(partial: Path, path: Path) -> None:
+    """Put a file in another's place; Windows refuses while somebody reads that one."""
+    for _ in range(REPLACE_TRIES - 1):
+        try:
+            partial.replace(path)
+            return
+        except PermissionError:
+            time.sleep(REPLACE_SECONDS)
+    partial.replace(path)
 
 
 @contextmanager

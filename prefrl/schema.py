@@ -1,5 +1,14 @@
-"""The tables of the feedback store."""
+"""The tables of the feedback store, and how its file is opened."""
 
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+from prefrl.errors import UserError
+
+BUSY_SECONDS = 10.0
 SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS round (          -- one row a lap, written with its queries
@@ -99,3 +108,42 @@ STANDING = (
     "SELECT * FROM answer WHERE kind <> 'retraction' AND id IN "
     '(SELECT max(id) FROM answer WHERE id <= ? GROUP BY round, "index", teacher)'
 )
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a store's file, or make it; what is committed to it survives a power cut.
+
+    Raises:
+        UserError: it is of another version.
+        sqlite3.DatabaseError: it is no database, or cannot be written.
+    """
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        _write_ahead(connection)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version not in (0, SCHEMA_VERSION):
+            raise UserError(
+                f"{path} was written by another version of prefrl (its format is {version}, this "
+                f"one reads {SCHEMA_VERSION}); use the version that made it"
+            )
+        connection.executescript(SCHEMA)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch on write-ahead logging; SQLite does not wait for a lock when it does this."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)

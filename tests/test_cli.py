@@ -100,7 +100,7 @@ def test_list_names_every_preset_and_environment(capsys):
 def leaves(experiment, prefix=""):
     for name, value in vars(experiment).items():
         if hasattr(value, "__dataclass_fields__"):
-            yield from leaves(value, f"{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"--{prefix}{name}".replace("_", "-")
 

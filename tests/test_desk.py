@@ -159,6 +159,34 @@ def test_no_query_is_held_twice_or_answered_twice(tmp_path_factory, visits):
     store.close()
 
 
+def test_only_who_holds_a_pair_can_say_that_it_is_damaged(desk):
+    ask(desk, 3)
+    [ticket], _ = desk.next("anna", "one", 1)
+    for held, person, tab in [
+        (ticket, "anna", "two"), (ticket, "ben", "one"), (Ticket(QueryId(0, 0)), "anna", "one"),
+        (Ticket(ticket.query, again=True), "anna", "one"), (Ticket(QueryId(7, 7)), "anna", "one"),
+    ]:  # fmt: skip
+        with pytest.raises(UserError, match="is not in front of"):
+            desk.spoil(held, person, tab)
+    assert desk.damaged() == 0 and desk.feedback.counts().pending == 3
+    for _ in range(2):  # sent twice
+        desk.spoil(ticket, "anna", "one")
+    assert desk.damaged() == 1 and desk.feedback.counts().pending == 2
+    assert desk.next("anna", "one", 0, [ticket])[1] == [ticket]
+
+
+def test_a_pair_shown_again_can_be_damaged(desk):
+    ask(desk, 30)
+    again = None
+    while not again:
+        label(desk, 1)
+        [ticket], _ = desk.next("anna", "tab", 1)
+        again = ticket if ticket.again else None
+    answered = desk.feedback.counts().answered
+    desk.spoil(again, "anna", "tab")
+    assert desk.damaged() == 1 and desk.feedback.counts().answered == answered
+
+
 # --- answers ----------------------------------------------------------------------------------
 
 
@@ -183,14 +211,15 @@ def test_a_changed_answer_supersedes_and_both_are_kept(desk):
     assert [a.kind for a in desk.feedback.answers(through=first)] == ["preference"]
 
 
-@pytest.mark.parametrize("text", ["", "1", "1-", "-1-2", "1-2-3", "1-2-again-again", "١-٢", "1e3-0",
-                                  "0-0 ", "9999999999-0", "../1-2"])  # fmt: skip
+@pytest.mark.parametrize("text", ["", "1", "1-", "-1", "-", "1-2-3", "1-2-again-again", "--1-2",
+                                  "1--2", "١-٢", "1e3-0", "0-0 ", "9999999999-0",
+                                  "../1-2"])  # fmt: skip
 def test_what_is_no_ticket_is_refused(text):
     with pytest.raises(UserError, match="not a ticket"):
         Ticket.parse(text)
 
 
-@given(st.integers(0, 10**8), st.integers(0, 10**8), st.booleans())
+@given(st.integers(-(10**8), 10**8), st.integers(0, 10**8), st.booleans())
 def test_tickets_read_as_they_are_written(round_index, index, again):
     ticket = Ticket(QueryId(round_index, index), again)
     assert Ticket.parse(str(ticket)) == ticket
@@ -225,6 +254,36 @@ def test_the_same_undo_twice_takes_back_one(desk):
     assert len(desk.feedback.answers()) == 2
 
 
+def test_an_undo_takes_back_the_answer_that_is_meant_and_no_other(desk):
+    ask(desk, 3)
+    tickets, _ = desk.next("anna", "tab", 3)
+    for ticket in tickets:
+        say(desk, ticket, uuid=f"answer {ticket}")
+    first, *others = tickets
+    meant = (first, f"answer {first}")
+    for uuid in ("undo", "undo", "another undo"):  # as a page sends it that heard no reply
+        found, was = desk.undo("anna", "tab", uuid, meant)
+        assert found == first and was.value == {"left": 1.0}
+    assert {answer.query for answer in desk.feedback.answers()} == {t.query for t in others}
+    assert desk.feedback.last_answer() == 4, "one retraction"
+
+
+def test_an_answer_that_was_changed_or_never_came_is_not_taken_back(desk):
+    ask(desk, 2)
+    [ticket, other], _ = desk.next("anna", "tab", 2)
+    say(desk, ticket, uuid="old")
+    say(desk, other, uuid="other")
+    changed = say(desk, ticket, "tie", uuid="new")
+    assert desk.undo("anna", "tab", "undo", (ticket, "old")) is None
+    assert desk.undo("anna", "tab", "undo 2", (ticket, "never sent")) is None
+    assert desk.undo("ben", "tab", "undo 3", (ticket, "new")) is None, "it is not his"
+    assert desk.feedback.last_answer() == changed
+    assert desk.undo("anna", "tab", "undo 4", (ticket, "new"))[0] == ticket
+    say(desk, ticket, uuid="newest")
+    assert desk.undo("anna", "tab", "undo 5", (ticket, "new")) is None, "answered anew since"
+    assert len(desk.feedback.answers()) == 2
+
+
 def test_undo_is_ones_own(desk):
     ask(desk, 2)
     label(desk, 1, "anna")
@@ -247,6 +306,20 @@ def test_history_is_newest_first_and_can_be_filtered(desk):
     assert [s.answer.teacher for s in desk.history(10, kind="tie")] == ["ben", "anna"]
     assert desk.history(2, before=seen[1].number) == desk.history(10)[2:]
     assert desk.people() == {"anna": 2, "ben": 1}
+
+
+def test_imported_answers_are_in_the_history_but_neither_counted_nor_undone(desk):
+    ask(desk, 1)
+    label(desk, 1)
+    for name in ("anna", "others"):
+        queries = [make_query(5, index) for index in range(2)]
+        answers = [Answer(query.id, "tie", {}, name) for query in queries]
+        desk.feedback.record(queries, answers, f"imported from {name}")
+    rounds = [said.answer.query.round for said in desk.history(10)]
+    assert rounds == [-2, -2, -1, -1, 0]
+    assert desk.people() == {"anna": 1, "others": 0}
+    assert desk.undo("anna", "tab", "undo")[0].query == (0, 0)
+    assert desk.undo("anna", "tab", "undo 2") is None
 
 
 # --- pairs shown again ------------------------------------------------------------------------
@@ -287,6 +360,21 @@ def test_undo_of_a_pair_shown_again(desk):
         assert found == tickets[-1] and was.value == {"left": 1.0}, "as it was on the screen"
     assert desk.agreement("anna")[1] == 0
     assert desk.undo("anna", "tab", "undo 2")[0] == tickets[-2]
+
+
+def test_undo_of_a_pair_shown_again_that_is_meant(desk):
+    ask(desk, 30)
+    tickets = []
+    while not tickets or not tickets[-1].again:
+        tickets += label(desk, 1)
+    label(desk, 2)
+    count = desk.feedback.last_answer()
+    for uuid in ("undo", "another undo"):
+        found, was = desk.undo("anna", "tab", uuid, (tickets[-1], "its uuid"))
+        assert found == tickets[-1] and was.value == {"left": 1.0}
+    assert desk.agreement("anna")[1] == 0 and desk.feedback.last_answer() == count
+    never = Ticket(tickets[1].query, again=True)
+    assert desk.undo("anna", "tab", "undo 3", (never, "its uuid")) is None
 
 
 def test_the_rate_is_of_the_last_minutes(desk):

@@ -8,13 +8,12 @@ from toy_environments import HORIZON
 
 from prefrl import pictures
 from prefrl.control import environments as module
+from prefrl.control.building import resolve
+from prefrl.control.checks import is_deterministic, picture_trouble
 from prefrl.control.environments import (
     BatchedEnvironments,
     SeparateEnvironments,
-    is_deterministic,
     make_environments,
-    picture_trouble,
-    resolve,
 )
 from prefrl.control.fixed_horizon import FixedHorizon
 from prefrl.errors import UserError

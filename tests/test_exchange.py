@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from contextlib import closing
 
 import numpy as np
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from strategies import few, json_values, many, orders, same_array
 
+from prefrl.cli import main
+from prefrl.config import Experiment
 from prefrl.errors import UserError
 from prefrl.exchange import (
     copy_answers,
@@ -21,6 +24,7 @@ from prefrl.exchange import (
     import_file,
 )
 from prefrl.feedback import FeedbackStore
+from prefrl.run import RunFolder
 from prefrl.types import Answer, Picture, Query, QueryId, Segment
 
 
@@ -47,14 +51,15 @@ def lines_of(store):
 # --- out and in again -------------------------------------------------------------------------
 
 dtypes = st.sampled_from(["<f8", "<f4", "<f2", "<i8", "<i4", "|u1", "|b1", ">f4"])
+finite = {"allow_infinity": False, "allow_nan": False}
 numbers = {"allow_infinity": False}  # JSON knows neither; NaN comes back, infinity does not
 words = st.text(max_size=6).map(lambda text: text.rstrip("\0"))  # as numpy does
 
 
 @st.composite
-def step_arrays(draw, steps, shape, dtype):
+def step_arrays(draw, steps, shape, dtype, floats=finite):
     dtype = np.dtype(dtype)
-    elements = hnp.from_dtype(dtype, **(numbers if dtype.kind == "f" else {}))
+    elements = hnp.from_dtype(dtype, **(floats if dtype.kind == "f" else {}))
     return draw(hnp.arrays(dtype, (steps, *shape), elements=elements))
 
 
@@ -73,8 +78,10 @@ def rounds_of_queries(draw):
                 name, np.array(draw(said)), np.array(draw(said)),
                 {"ids": draw(step_arrays(steps, (), "<i8"))}, "task", draw(words),
             )  # fmt: skip
-        arrays = [draw(step_arrays(steps, *how)) for how in zip(shapes, kinds, strict=True)]
-        return Segment(name, *arrays[:2], {"qpos": arrays[2]}, "task", draw(words))
+        *arrays, poses = zip(shapes, kinds, (finite, finite, numbers), strict=True)
+        observations, actions = (draw(step_arrays(steps, *how)) for how in arrays)
+        extras = {"qpos": draw(step_arrays(steps, *poses))}
+        return Segment(name, observations, actions, extras, "task", draw(words))
 
     return text, [
         [
@@ -307,7 +314,11 @@ def test_rows_by_hand_need_no_more_than_is_said(store):
     row = {
         "segments": [
             {"observations": [[0, 1], [2, 3]], "actions": [[True], [False]]},
-            {"observations": [[0, 1.5], [None, 3]], "actions": [[True], [True]]},
+            {
+                "observations": [[0, 1.5], [2, 3]],
+                "actions": [[True], [True]],
+                "extras": {"qpos": [None, 1]},
+            },
         ],
         "kind": "preference",
         "value": {"left": 0.9},
@@ -317,7 +328,7 @@ def test_rows_by_hand_need_no_more_than_is_said(store):
     first, second = store.comparisons()
     assert first.left.observations.dtype == np.int64
     assert first.right.observations.dtype == np.float64
-    assert np.isnan(first.right.observations[1, 0])
+    assert np.isnan(first.right.extras["qpos"][0])
     assert first.left.actions.dtype == np.bool_
     assert first.left.id != second.left.id
     assert {answer.teacher for answer in store.answers()} == {"mine"}
@@ -417,7 +428,11 @@ BAD_ROWS = [
     (ROW | {"kind": "rewrite", "value": {"segment": 0, "text": "x"}}, "actions that are not text"),
     (ROW | {"teacher": 5}, "'teacher' is 5; expected a text"),
     (ROW | {"shown_at": "noon"}, "'shown_at' is 'noon'; expected a number"),
-    (ROW | {"shown_at": float("nan")}, "'shown_at' is nan; expected a number"),
+    (ROW | {"shown_at": float("nan")}, r"not JSON \(NaN is none of its numbers; expected finite"),
+    (with_segment(observations=[[-math.inf, 0.0]]), r"not JSON \(-Infinity is none of its"),
+    ('{"value": {"note": 1e999}, "kind": "tie"}', "not JSON .*Out of range float"),
+    (with_segment(observations=[[0.5, None]]), "observations that are not finite in step 0; expe"),
+    (with_segment(actions=[[None]]), "'a' has actions that are not finite in step 0; expected fin"),
     (ROW | {"answered_at": 10**400}, "'answered_at' is 1000.*; expected a number"),
     (ROW | {"round": 0.5}, "'round' is 0.5; expected a whole number"),
     (with_segment(observations=[[1, 2], [3]]), r"'observations' is .*; expected lists of numbers"),
@@ -435,14 +450,20 @@ BAD_ROWS = [
     (with_segment(observations=[[300, 0]], dtypes={"observations": "|u1"}), "of type '|u1'"),
     (with_segment(observations=[[1e300, 0]], dtypes={"observations": "<f4"}), "of type '<f4'"),
     (without(ROW, "segments") | {"segments": [SEGMENT, without(SEGMENT, "actions")]}, "no 'acti"),
-    (with_segment(observations=[[1.0]]), r"numbers of shape \[1\] a step; expected .* \[2\] a st"),
-    (with_segment(observations=["words"]), r"texts of shape \[\] a step; expected numbers"),
-    (with_segment(actions=[0.0]), r"actions .* shape \[\] a step; expected numbers of shape \[1\]"),
+    (
+        with_segment(observations=[[1.0]]),
+        r"'a' has observations of shape \[1\], but .* of shape \[2\]",
+    ),
+    (with_segment(observations=["words"]), "has observations text, but the environment's are of"),
+    (
+        with_segment(actions=[0.0]),
+        r"has actions of shape \[\], but the environment's are of shape \[1\]",
+    ),
     (with_segment(id="b", actions=[[1.0]]), "the clip 'b' differs from an earlier one of that"),
     (with_segment(id="c", task="fly"), "must come from the same task"),
     ({"prompt": "p", "rejected": "r"}, "there is no 'chosen'; expected a text"),
     ({"prompt": ["p"], "chosen": "c", "rejected": "r"}, r"'prompt' is \['p'\]; expected a text"),
-    ({"prompt": "p", "chosen": "c", "rejected": "r"}, r"observations .* are texts"),
+    ({"prompt": "p", "chosen": "c", "rejected": "r"}, r"observations text, but .* of shape \[2\]"),
 ]
 
 
@@ -490,6 +511,65 @@ def test_any_line_comes_in_or_is_refused_in_a_sentence(row, changes, read):
             assert done == (-1, 1, 1)
             store.comparisons()
             lines_of(store)
+
+
+BOX = {"observations": {"shape": [2]}, "actions": {"shape": [1]}}
+SPACES = [
+    (BOX, {}, None),
+    (BOX, {"observations": [[0.5, 1.0, 2.0]]}, r"observations of shape \[3\], but .* \[2\]"),
+    (BOX, {"actions": [0.0]}, r"actions of shape \[\], but the environment's are of shape \[1\]"),
+    (BOX, {"observations": ["words"]}, r"observations text, but .* of shape \[2\]"),
+    (BOX, {"observations": [[0.5, None]]}, "observations that are not finite"),
+    (BOX | {"actions": {"n": 3}}, {"actions": [2]}, None),
+    (BOX | {"actions": {"n": 3}}, {"actions": [3]}, "other actions than the 3 here; .* 0 to 2"),
+    ({"observations": {"text": True}, "actions": {"text": True}}, {}, "are text"),
+]
+
+
+@pytest.mark.parametrize(("spaces", "changes", "sentence"), SPACES)
+@pytest.mark.parametrize("demonstration", [False, True])
+def test_a_run_without_clips_knows_what_they_must_be_of(
+    spaces, changes, sentence, demonstration, store
+):
+    read, segment = import_answers, SEGMENT | changes
+    row = ROW | {"segments": [segment, segment | {"id": "b"}]}
+    if demonstration:
+        read, row = import_demonstrations, {"segment": segment}
+        sentence = sentence or "no clip to compare"
+    lines = [json.dumps(row)]
+    if sentence is None:
+        assert read(store, lines, "file", spaces) == (-1, 1, 1)
+        return
+    with pytest.raises(UserError, match=f"file, line 1: .*{sentence}"):
+        read(store, lines, "file", spaces)
+    assert store.segments() == []
+
+
+def test_a_run_of_texts_takes_texts(store):
+    spaces = {"observations": {"text": True}, "actions": {"text": True}}
+    pair = {"prompt": "Hello", "chosen": "Hi!", "rejected": "Go away"}
+    assert import_answers(store, [json.dumps(pair)], "pairs", spaces) == (-1, 1, 1)
+    with pytest.raises(UserError, match="observations text, but the environment's are of shape"):
+        import_answers(store, [json.dumps(pair)], "pairs again", BOX)
+
+
+@pytest.mark.parametrize("known", [{}, {"dt": 0.1}, {"dt": 0.1} | BOX])
+def test_the_command_checks_a_file_by_what_the_run_folder_says(known, tmp_path, capsys):
+    folder = RunFolder.create(tmp_path / "run", Experiment(), {})
+    if known:
+        folder.save_environment(known)
+    path = tmp_path / "file.jsonl"
+    wide = {"observations": [[0.5, 1.0, 2.0]]}
+    path.write_text(json.dumps(ROW | {"segments": [s | wide for s in ROW["segments"]]}))
+    words = ["import", str(folder.path), str(path)]
+    if "actions" in known:
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        said = capsys.readouterr().err
+        assert ended.value.code == 2 and "file, line 1: the clip 'a' has observations" in said
+    else:  # a run of an earlier version
+        main(words)
+        assert capsys.readouterr().out.startswith("imported 1 answers")
 
 
 def test_lines_about_one_query_are_one_query(store):

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import arrays, few, many, orders, same_array
 
-from prefrl import feedback
+from prefrl import feedback, schema, segments
 from prefrl.errors import UserError
 from prefrl.feedback import FeedbackStore
 from prefrl.schema import SCHEMA_VERSION as VERSION
@@ -640,7 +640,7 @@ def test_opening_waits_for_whoever_holds_the_file(path):
 
 def test_another_writer_is_waited_for_but_not_for_ever(store, path, monkeypatch):
     ask(store)
-    monkeypatch.setattr(feedback, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.1)
     with (
         closing(sqlite3.connect(path, isolation_level=None)) as other,
         open_again(path) as impatient,
@@ -771,7 +771,7 @@ def test_a_mistake_of_ours_inside_a_transaction_undoes_it(store, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(feedback, "_encode", stop)
+    monkeypatch.setattr(segments, "_encode", stop)
     with pytest.raises(KeyboardInterrupt):
         ask(store, 2)
     monkeypatch.undo()

@@ -24,16 +24,24 @@ ARROWS = {
     "pictures": ["errors", "types"],
     "presets": ["config", "errors"],
     "run": ["config", "errors"],
-    "schema": [],
-    "feedback": ["errors", "schema", "types"],
-    "exchange": ["errors", "feedback", "types"],
+    "schema": ["errors"],
+    "segments": ["errors", "types"],
+    "feedback": ["errors", "schema", "segments", "types"],
+    "lines": ["errors", "types"],
+    "spaces": ["errors", "types"],
+    "exchange": ["errors", "feedback", "lines", "spaces", "types"],
     "reward": ["config", "preference", "types"],
     "selection": ["errors", "preference", "reward", "types"],
     "loop": ["config", "errors", "feedback", "reward", "selection", "types"],
     "teachers": ["config", "errors", "feedback", "types"],
     "clips": ["clips", "errors", "types"],
     "control": ["config", "control", "errors", "pictures", "reward", "types"],
+    "control.building": ["errors"],
+    "control.interface": ["types"],
+    "control.replay": ["pictures", "types"],
     "viewer": ["clips", "errors", "exchange", "feedback", "pictures", "run", "types", "viewer"],
+    "text": ["config", "envs.spaces", "errors", "reward", "text", "types"],
+    "text.check": ["errors"],
     "envs": ["envs"],
 }
 # What else a module may import as it is loaded, beside the standard library.
@@ -47,7 +55,10 @@ PACKAGES = {
     "types": ["numpy"],
     "pictures": ["PIL", "numpy"],
     "schema": [],
+    "segments": ["numpy"],
     "feedback": ["numpy"],
+    "lines": ["numpy"],
+    "spaces": ["numpy"],
     "exchange": ["numpy"],
     "teachers": ["numpy"],
     "loop": ["numpy"],
@@ -55,12 +66,17 @@ PACKAGES = {
     "checkpoint": ["numpy", "torch"],
     "reward": ["numpy", "torch"],
     "selection": ["numpy", "torch"],
+    "text.check": ["gymnasium", "numpy"],
     "envs": ["gymnasium", "mujoco", "numpy"],
+    "envs.guess_number": ["gymnasium", "numpy"],
+    "envs.movie_sentiment": ["gymnasium", "numpy"],
+    "envs.random_walks": ["gymnasium", "numpy"],
+    "envs.spaces": ["gymnasium", "numpy"],
     "clips": ["PIL", "imageio", "imageio_ffmpeg", "mujoco", "numpy"],
     "viewer": ["mujoco", "numpy", "starlette", "uvicorn"],
 }
 TORCH_FREE = ["", "errors", "config", "types", "presets", "run", "feedback", "exchange", "teachers",
-              "clips", "viewer", "envs", "cli"]  # fmt: skip
+              "clips", "viewer", "envs", "text.check", "cli"]  # fmt: skip
 
 
 def sources():
@@ -127,7 +143,8 @@ def rules_for(name, table):
 
 def test_the_source_is_found():
     assert {"", "loop", "control.agent", "clips.draw", "envs", "envs.hopper"} <= SOURCES.keys()
-    assert {name.split(".")[0] for name in SOURCES} >= ARROWS.keys() | PACKAGES.keys()
+    packages = {name.split(".")[0] for name in SOURCES}
+    assert SOURCES.keys() | packages >= ARROWS.keys() | PACKAGES.keys()
     assert imports("loop") >= {"prefrl.selection", "numpy", "math"}
 
 
@@ -188,7 +205,8 @@ def test_only_the_oracle_reads_the_table_of_true_rewards():
     evaluation = {"results", "inspection"}  # and plots
     assert readers <= {"teachers", "feedback"} | evaluation
     tables = [name for name, path in SOURCES.items() if "true_reward " in path.read_text("utf-8")]
-    assert tables == ["feedback", "schema"], "only the store knows how they are kept"
+    assert tables == ["schema", "segments"], "only the store knows how they are kept"
+    assert [name for name in SOURCES if "segments" in split(imports(name))[0]] == ["feedback"]
 
 
 def test_a_learned_reward_never_reads_the_environments():
@@ -250,7 +268,8 @@ HEAVY = ["torch", "stable_baselines3", "mujoco", "matplotlib", "imageio"]
     ("code", "heavy"),
     [
         ("import prefrl", [*HEAVY, "numpy", "gymnasium"]),
-        ("import prefrl.envs", HEAVY),
+        ("import prefrl.envs", [*HEAVY, "transformers"]),
+        ("import prefrl.text, prefrl.text.check", [*HEAVY, "transformers"]),
         ("from prefrl.cli import main; main(['--help'])", [*HEAVY, "numpy", "gymnasium", "tyro"]),
         ("from prefrl.cli import main; main(['list'])", HEAVY),
         ("import prefrl.exchange, prefrl.run, prefrl.presets, prefrl.teachers", HEAVY),

@@ -15,6 +15,7 @@ from fakes import (
     LoggedStore,
     NumberWorld,
     WordWorld,
+    make_segment,
     make_trajectory,
     picture_of,
 )
@@ -324,6 +325,24 @@ def test_a_teacher_who_can_never_tell_is_told_so(tmp_path):
         first = labels_due(CONFIG, 0)
         with pytest.raises(UserError, match=rf"\({first} queries were asked, all skipped\)"):
             run.finish()
+
+
+def test_no_labels_and_no_answers_from_elsewhere_is_a_sentence(tmp_path):
+    with Run(tmp_path / "store", labels=0) as run:
+        with pytest.raises(UserError, match=r"--labels 0\).*prefrl import`.*--from"):
+            run.finish()
+        assert run.agent.updates == 0 and run.state.round == 1, "it goes on once there are some"
+        clips = tuple(make_segment(name) for name in "ab")
+        answer = Answer(QueryId(-1, 0), "preference", {"left": 1.0})
+        run.feedback.record([Query(QueryId(0, 0), clips)], [answer], "old")
+        assert "train_loss" in run.finish()[-1]
+
+
+def test_the_true_reward_learns_from_no_answer(tmp_path):
+    with Run(tmp_path / "store", reward_model=TrueReward(), labels=0) as run:
+        clips = tuple(make_segment(name) for name in "ab")
+        run.feedback.record([Query(QueryId(0, 0), clips)], [Answer(QueryId(-1, 0), "tie")], "old")
+        assert "train_loss" not in run.finish()[-1]
 
 
 def test_the_true_reward_asks_nothing(tmp_path, world):

@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -94,7 +95,7 @@ def open_page(chromium):
     with contextlib.ExitStack() as stack:
         troubles = []
 
-        def opened(address, welcome=False, person="anna", **options):
+        def opened(address, welcome=False, person="anna", spoil="", **options):
             context = chromium.new_context(viewport={"width": 1280, "height": 800}, **options)
             stack.callback(context.close)
             kept = {"person": json.dumps(person)} | ({} if welcome else {"welcomed": "true"})
@@ -109,6 +110,8 @@ def open_page(chromium):
                 "pairs.push(event.detail));"
             )
             page = context.new_page()
+            if spoil:  # what comes from there is not what the server sent
+                page.route(spoil, lambda route: route.fulfill(body="spoilt"))
             page.asked = []
             page.on("request", lambda request: page.asked.append(request))
             page.on("pageerror", lambda error: troubles.append(str(error)))
@@ -190,7 +193,7 @@ def test_the_first_pair_moves_soon_and_nothing_leaves_this_machine(viewer, open_
     time.sleep(1)
     hosts = {request.url.split("/")[2] for request in page.asked if "data:" not in request.url}
     assert hosts == {viewer.address.split("/")[2]}
-    assert sum(file.stat().st_size for file in PAGE.iterdir()) < 300 * 1024
+    assert sum(file.stat().st_size for file in PAGE.iterdir()) < 200 * 1024
 
 
 def test_the_key_leaves_the_address_and_the_cookie_is_out_of_reach(viewer, open_page):
@@ -537,6 +540,26 @@ def test_history_replays_and_changes_an_answer(folder, page):
     wait_for(page, state="labelling")
 
 
+def test_imported_answers_can_be_opened(folder, viewer, open_page):
+    queries = queries_of(9, 1)
+    said = Answer(queries[0].id, "preference", {"left": 1.0}, "others")
+    with contextlib.closing(FeedbackStore(folder.feedback)) as store:
+        store.record(queries, [said], "imported")
+    page = open_page(viewer.address)
+    wait_for(page, state="labelling")
+    page.keyboard.press("h")
+    wait_for(page, state="history")
+    page.locator("#history select").first.select_option(label="others (imported)")
+    page.locator("#history canvas.still").nth(1).wait_for()
+    page.locator("#history li button").click()
+    wait_for(page, state="review", ticket="-1-0")
+    assert "others had said: left better" in page.locator("#note").inner_text()
+    time.sleep(GUARD_SECONDS)
+    page.keyboard.press("ArrowRight")
+    wait_for(page, state="history", unsaved=0)
+    assert {a.teacher: a.value["left"] for a in stored(folder)} == {"others": 1, "anna": 0}
+
+
 def test_the_header_says_how_far_things_are(folder, page):
     press(page, *["ArrowLeft"] * 3)
     folder.save_status(
@@ -579,6 +602,34 @@ def test_a_damaged_clip_is_passed_over(tmp_path, viewer_of, open_page):
     wait_for(page, state="waiting")
     wait_until(page, "document.querySelector('#figures').innerText.includes('damaged')")
     assert len(stored(folder)) == 2
+
+
+def test_what_only_the_browser_cannot_decode_is_skipped_for_good(tmp_path, viewer_of, open_page):
+    """Or the trainer would wait for ever for an answer to it."""
+    folder = make_run(tmp_path / "run", *queries_of(0, 3))
+    viewer = viewer_of(folder)
+    page = open_page(viewer.address, spoil="**/api/clip/0-2/0**")
+    wait_for(page, state="labelling")
+    assert data(page, "ticket") == "0-1"
+    press(page, "ArrowLeft", "ArrowLeft")
+    wait_for(page, state="waiting", saved=2)
+    wait_until(page, "document.querySelector('#figures').innerText.includes('damaged')")
+    with contextlib.closing(FeedbackStore(folder.feedback)) as store:
+        deadline = time.monotonic() + 5
+        while store.counts().pending:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert len(stored(folder)) == 2
+
+
+def test_a_browser_that_decodes_no_clip_does_not_skip_them_all(folder, viewer, open_page):
+    page = open_page(viewer.address, spoil="**/api/clip/**")
+    words = "document.querySelector('#waiting-words').innerText"
+    wait_until(page, f"{words}.includes('another one')")
+    time.sleep(3)  # it asks every 1.5 s otherwise
+    wait_until(page, f"{words}.includes('another one')")
+    with contextlib.closing(FeedbackStore(folder.feedback)) as store:
+        assert store.counts().pending >= 40 - 8
 
 
 # --- other kinds of answers -------------------------------------------------------------------
@@ -733,6 +784,59 @@ def test_the_page_goes_on_by_itself_when_the_viewer_is_back(folder, viewer, page
     assert len(stored(folder)) == 2
 
 
+def test_an_undo_while_the_viewer_is_gone_takes_back_the_answer_it_was_about(folder, viewer, page):
+    """Not the newest one, which is an older answer that was changed in the history."""
+    first, second = data(page, "ticket"), None
+    press(page, "ArrowLeft")
+    second = data(page, "ticket")
+    press(page, "ArrowLeft")
+    saved(page, 2)
+    page.keyboard.press("h")
+    page.locator("#history li button").nth(1).click()
+    wait_for(page, state="review", ticket=first)
+    viewer.kill()
+    time.sleep(GUARD_SECONDS)
+    page.keyboard.press("ArrowRight")
+    wait_for(page, unsaved=1, server="gone")
+    page.keyboard.press("Escape")
+    wait_until(page, "document.body.dataset.state === 'labelling'")
+    page.keyboard.press("u")
+    wait_for(page, ticket=second)
+    viewer.start()
+    wait_for(page, unsaved=0, timeout=15)
+    deadline = time.monotonic() + 10
+    while len(answers := stored(folder)) != 1:
+        assert time.monotonic() < deadline, answers
+        time.sleep(0.05)
+    [changed] = answers
+    assert f"{changed.query.round}-{changed.query.index}" == first and changed.value == {"left": 0}
+    press(page, "ArrowDown")
+    wait_for(page, unsaved=0)
+    assert [answer.kind for answer in stored(folder)] == ["preference", "tie"]
+
+
+def test_undo_is_of_this_pages_last_answer_whatever_was_changed_since(folder, page):
+    tickets = []
+    for _ in range(2):
+        tickets.append(data(page, "ticket"))
+        press(page, "ArrowLeft")
+    saved(page, 2)
+    page.keyboard.press("h")
+    page.locator("#history li button").nth(1).click()
+    wait_for(page, state="review", ticket=tickets[0])
+    time.sleep(GUARD_SECONDS)
+    page.keyboard.press("ArrowRight")
+    wait_for(page, state="history", unsaved=0)
+    page.keyboard.press("h")
+    wait_for(page, state="labelling")
+    page.keyboard.press("u")
+    wait_for(page, ticket=tickets[1])
+    page.keyboard.press("u")
+    wait_until(page, "document.querySelector('#toast').innerText.includes('does not stand')")
+    [changed] = stored(folder)
+    assert changed.value == {"left": 0}, "and the changed answer stays"
+
+
 def test_a_person_who_falls_silent_holds_nothing_after_the_lease(folder, viewer, open_page):
     page = open_page(viewer.address)
     wait_for(page, state="labelling")
@@ -885,6 +989,57 @@ def test_everything_can_be_reached_by_keyboard(page):
     assert all(shown for name, shown in zip(names, outlined, strict=True) if name.strip()), (
         "one sees where the focus is"
     )
+
+
+def test_keys_can_be_changed_and_are_remembered(folder, page):
+    left = page.locator(".answer.left")
+
+    def change(name, key):
+        page.locator(f"#help [data-rebind={name}]").click()
+        page.keyboard.press(key)
+        return page.locator("#help .own-keys p").inner_text()
+
+    page.keyboard.press("?")
+    assert "means “ghost”" in change("left", "g")
+    for key, words in {
+        "ArrowRight": "means “right”", "5": "something else", "Tab": "something else",
+        "Shift+k": "one key alone", "Escape": "Nothing was changed",
+    }.items():  # fmt: skip
+        assert words in change("left", key)
+    assert page.locator("#help").is_visible() and "←" in left.inner_text()
+    assert "now has the key A" in change("left", "a")
+    assert "now has the key U" in change("undo", "u"), "its own key again"
+    assert "now has the key Z" in change("undo", "z")
+    assert "now has the key U" in change("skip", "u"), "that one is free now"
+    assert page.locator("#help dt").first.inner_text().split() == ["A", "1"]
+    page.keyboard.press("Escape")
+    page.locator("#help").wait_for(state="hidden")
+    page.reload()
+    wait_for(page, state="labelling")
+    assert "A" in left.inner_text().split()
+    first = data(page, "ticket")
+    press(page, "a", "Shift+A", "u")
+    time.sleep(GUARD_SECONDS)
+    page.keyboard.press("ArrowLeft")
+    time.sleep(0.2)
+    saved(page, 3)
+    assert [(a.kind, a.value) for a in stored(folder)] == [
+        ("preference", {"left": 1}), ("preference", {"left": 1, "strength": "significantly"}),
+        ("skip", {}),
+    ]  # fmt: skip
+    for _ in range(3):
+        page.keyboard.press("z")
+        time.sleep(GUARD_SECONDS)
+    wait_for(page, ticket=first)
+    page.keyboard.press("?")
+    page.get_by_role("button", name="Keys as at first").click()
+    page.keyboard.press("Escape")
+    assert "←" in left.inner_text()
+    press(page, "ArrowLeft")
+    page.evaluate('localStorage.setItem(\'prefrl:keys\', \'{"left": "g", "right": 7}\')')
+    page.reload()
+    wait_for(page, state="labelling")
+    assert "←" in left.inner_text(), "what makes no sense is passed over"
 
 
 CONTRAST = """() => {
@@ -1089,6 +1244,23 @@ def test_history_lists_what_the_reward_disagrees_with(inspected, report, open_pa
     wait_for(page, state="review", ticket=f"{wanted[0]['round']}-{wanted[0]['index']}")
     page.keyboard.press("Escape")
     wait_for(page, state="history")
+
+
+def test_imported_answers_can_be_opened_from_the_report(trained, tmp_path, viewer_of, open_page):
+    folder = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
+    with contextlib.closing(FeedbackStore(folder.feedback)) as store:
+        query = store.query(QueryId(0, 0))
+        sides = {"yes": 1.0, "no": 0.0}  # the reward sides with one of them
+        said = [Answer(QueryId(0, 0), "preference", {"left": at}, who) for who, at in sides.items()]
+        store.record([query], said, "imported")
+    page = open_page(viewer_of(folder).address)
+    wait_for(page, state="labelling")
+    page.keyboard.press("h")
+    page.locator("#history select").nth(1).select_option("differs")
+    card = page.locator("#history li").filter(has_text=re.compile("^(left|right) better.*(yes|no)"))
+    card.locator("canvas").nth(1).wait_for(timeout=20_000)
+    card.locator("button").click()
+    wait_for(page, state="review", ticket="-1-0")
 
 
 def test_inspect_says_in_words_why_there_is_no_report(folder, page):

@@ -155,6 +155,25 @@ def test_a_folder_is_never_used_twice(run, tmp_path):
         RunFolder.create(tmp_path / "file" / "run", Experiment(), {})
 
 
+def test_a_folder_is_a_run_once_its_experiment_is_written(tmp_path):
+    run = RunFolder.begin(tmp_path / "run", {"prefrl": "0"})
+    with pytest.raises(UserError, match="not a run folder"):
+        RunFolder.open(run.path)
+    with pytest.raises(UserError, match=r"exists already; .*--run, or delete it .*no config\.json"):
+        RunFolder.begin(run.path, {})
+    run.save_experiment(EXPERIMENT)
+    assert RunFolder.open(run.path).experiment() == EXPERIMENT
+
+
+def test_what_clips_are_of_is_said_since_this_version(run):
+    assert run.spaces() == {}
+    run.save_environment({"dt": 0.1, "question": "Which?"})
+    assert run.spaces() == {}
+    spaces = {"observations": {"shape": [2]}, "actions": {"n": 4}}
+    run.save_environment({"dt": 0.1, "question": "Which?"} | spaces)
+    assert run.spaces() == spaces
+
+
 def test_a_folder_in_a_folder_is_made(tmp_path):
     RunFolder.create(tmp_path / "a" / "b" / "run", EXPERIMENT, {})
     assert RunFolder.open(tmp_path / "a" / "b" / "run").experiment() == EXPERIMENT
@@ -295,6 +314,50 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_whole(path, b"newer")
     assert path.read_bytes() == b"new"
+
+
+def refuse_to_replace(monkeypatch, times):
+    """Let that many replacements fail as on Windows, while somebody reads the file."""
+    replace, failures = Path.replace, iter(range(times))
+    monkeypatch.setattr(run_module, "REPLACE_SECONDS", 0.001)
+
+    def replaced(partial, path):
+        if next(failures, None) is not None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return replace(partial, path)
+
+    monkeypatch.setattr(Path, "replace", replaced)
+
+
+@pytest.mark.parametrize("write", ["experiment", "status", "viewer"])
+def test_a_file_that_somebody_reads_is_replaced_once_they_have_done(run, monkeypatch, write):
+    before = getattr(run, write)()
+    after = {"experiment": Experiment(labels=9), "status": {"a": 1}, "viewer": {"port": 1}}[write]
+    refuse_to_replace(monkeypatch, 2)
+    getattr(run, f"save_{write}")(after)
+    assert getattr(run, write)() == after != before
+
+
+def test_a_file_that_can_never_be_replaced_is_a_sentence(run, monkeypatch):
+    refuse_to_replace(monkeypatch, 1000)
+    with pytest.raises(UserError, match=r"cannot write .*config\.json: Permission denied"):
+        run.save_experiment(Experiment())
+    run.save_status({"a": 1})
+    monkeypatch.undo()
+    assert run.experiment() == EXPERIMENT and run.status() == {}
+
+
+def test_other_trouble_with_replacing_is_told_at_once(run, monkeypatch):
+    tries = []
+
+    def broken(partial, path):
+        tries.append(path)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "replace", broken)
+    with pytest.raises(UserError, match="cannot write"):
+        run.save_experiment(Experiment())
+    assert len(tries) == 1
 
 
 def test_a_full_disk_is_a_sentence_and_the_old_file_stays(run, monkeypatch):

@@ -24,9 +24,11 @@ from PIL import Image
 
 from prefrl.clips.scene import poses
 from prefrl.config import FitConfig, LoopConfig, QueryConfig
+from prefrl.display import Display
 from prefrl.errors import UserError
-from prefrl.loop import select
-from prefrl.types import Query, QueryId, Segment, Trajectory
+from prefrl.feedback import Counts
+from prefrl.loop import Round, select
+from prefrl.types import Answer, Query, QueryId, Segment, Trajectory
 from prefrl.viewer.guard import LARGEST_BODY, run_id
 from prefrl.viewer.server import app, serve
 from prefrl.viewer.view import View
@@ -289,7 +291,28 @@ def test_a_trainer_that_was_killed_is_said_to_have_stopped(tmp_path):
     trainer = client.get("/api/status").json()["trainer"]
     assert trainer["state"] == "stopped" and "prefrl resume" in trainer["words"]
     next_queries(client)
-    assert "not running" in post(client, "/api/next", count=1, held=[]).json()["words"]
+    words = post(client, "/api/next", count=1, held=[]).json()["words"]
+    assert words.startswith("No new pairs at the moment: the trainer is not running")
+
+
+def test_the_trainer_chooses_new_clips_before_it_says_more(folder):
+    for number, more in [(2, ", then choosing new clips"), (9, "")]:
+        folder.save_status({"state": "training", "round": number, "rounds": 9})
+        trainer = Client(folder).get("/api/status").json()["trainer"]
+        assert trainer["words"] == (
+            f"training the policy on your answers (round {number} of 9){more}"
+        )
+
+
+def test_the_terminal_says_how_many_answers_a_round_still_needs(capsys):
+    """What is asked beyond that is for later rounds."""
+    config = LoopConfig(0, 10, 1000, 200, 9, "", QueryConfig(), FitConfig())
+    waiting = [(1, Counts(30, 4, 4, 26), 11), (3, Counts(60, 30, 30, 30), 10)]
+    waiting += [(3, Counts(33, 30, 30, 3), 3), (10, Counts(200, 199, 199, 1), 1)]
+    for index, counts, missing in waiting:
+        with Display(10, 1000, 200, 0, config) as display:
+            display.show(Round(index, "waiting", counts))
+        assert capsys.readouterr().out == f"round {index}: waiting for {missing} answers\n"
 
 
 def test_undo_and_history(client):
@@ -308,6 +331,62 @@ def test_undo_and_history(client):
     ]  # fmt: skip
     kinds = client.get("/api/history", params={"kind": "tie"}).json()["answers"]
     assert len(kinds) == 1
+
+
+def test_an_undo_that_names_its_answer_takes_back_that_one(client):
+    first, second = (query["ticket"] for query in next_queries(client, 2))
+    for ticket, uuid in [(first, "a"), (second, "b"), (first, "changed")]:
+        answer(client, ticket, "tie", uuid=uuid)
+    for _ in range(2):
+        undone = post(client, "/api/undo", uuid="undo", ticket=second, answer="b").json()
+        assert undone["query"]["ticket"] == second and undone["was"]["kind"] == "tie"
+    old = post(client, "/api/undo", uuid="undo 2", ticket=first, answer="a").json()
+    assert old["query"] is None and "does not stand any more" in old["words"]
+    assert [a.query.index for a in client.view.feedback.answers()] == [int(first.split("-")[1])]
+    post(client, "/api/undo", uuid="undo 3")
+    assert post(client, "/api/undo", uuid="4").json()["words"] == "There is nothing left to undo."
+    reply = post(client, "/api/undo", uuid="5", ticket="0-0", answer=7)
+    assert reply.status_code == 400 and "answer is 7" in reply.json()["error"]
+
+
+def test_what_only_the_page_finds_damaged_is_skipped_for_everybody(client):
+    ticket, other = (query["ticket"] for query in next_queries(client, 2))
+    reply = post(client, "/api/damaged", ticket=ticket, tab="another")
+    assert reply.status_code == 400 and "is not in front of 'anna'" in reply.json()["error"]
+    for _ in range(2):
+        assert post(client, "/api/damaged", ticket=ticket).status_code == 200
+    store, client.view.counted = client.view.feedback, (-np.inf, {})
+    assert client.get("/api/status").json()["damaged"] == 1 and store.counts().pending == 11
+    said = post(client, "/api/next", count=0, held=[ticket, other]).json()
+    assert said["lost"] == [ticket]
+    later = next_queries(Client(client.view.folder), 9, person="ben")
+    assert ticket not in [query["ticket"] for query in later]
+
+
+def test_imported_answers_can_be_looked_at_and_answered_anew(client):
+    queries, answers = queries_of(7, 2), []
+    for query in queries:
+        answers.append(Answer(query.id, "preference", {"left": 1.0}, "others"))
+    client.view.feedback.record(queries, answers, "imported")
+    listed = client.get("/api/history").json()["answers"]
+    assert [entry["ticket"] for entry in listed] == ["-1-1", "-1-0"]
+    found = client.get("/api/query/-1-1").json()["query"]
+    assert found == listed[0]["query"] and found["clips"][0]["form"] == "poses"
+    assert client.get(found["clips"][0]["url"]).status_code == 200
+    assert answer(client, "-1-1", "tie").status_code == 200
+    assert client.view.feedback.counts().answered == 0, "the run did not ask it"
+
+
+def test_an_answer_whose_clips_are_damaged_stays_in_the_history(client):
+    [query] = queries_of(7, 1)
+    clip = query.segments[0]
+    broken = Segment("b", clip.observations, clip.actions, {"qpos": np.full((60, 6), np.nan)})
+    query = Query(query.id, (broken, query.segments[1]))
+    client.view.feedback.record([query], [Answer(query.id, "tie", {}, "others")], "imported")
+    [entry] = client.get("/api/history").json()["answers"]
+    assert entry["query"] is None and entry["kind"] == "tie"
+    assert client.get("/api/query/-1-0").status_code == 410
+    assert client.get("/api/status").json()["damaged"] == 0, "no pair was skipped for it"
 
 
 def test_one_query_by_its_ticket_answered_or_not(client):
@@ -537,7 +616,9 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=12,
 )
-tickets = st.sampled_from(["0-0", "0-1", "0-1-again", "1-0", "00-0", "-", "0-0-", "9" * 30 + "-1"])
+tickets = st.sampled_from(
+    ["0-0", "0-1", "-1-0", "0-1-again", "1-0", "00-0", "-", "0-0-", "9" * 30 + "-1"]
+)
 bodies = st.fixed_dictionaries(
     {},
     optional={
@@ -545,6 +626,7 @@ bodies = st.fixed_dictionaries(
         "tab": st.just("one") | anything,
         "uuid": st.text(max_size=5) | anything,
         "ticket": tickets | anything,
+        "answer": st.text(max_size=5) | anything,
         "count": st.integers(-2, 12) | anything,
         "held": st.lists(tickets, max_size=5) | anything,
         "kind": st.sampled_from(["preference", "tie", "skip", "ranking", "ratings", "rewrite"])
@@ -559,9 +641,9 @@ bodies = st.fixed_dictionaries(
     },
 )
 paths = st.sampled_from(
-    ["/api/next", "/api/answer", "/api/undo", "/api/release", "/api/run", "/api/status",
-     "/api/history", "/api/practice", "/api/policy", "/api/scene/0", "/api/clip/0-0/0",
-     "/api/clip/0-0/7", "/api/clip/-/0", "/api/query/0-0", "/api/query/-",
+    ["/api/next", "/api/answer", "/api/undo", "/api/release", "/api/damaged", "/api/run",
+     "/api/status", "/api/history", "/api/practice", "/api/policy", "/api/scene/0",
+     "/api/clip/0-0/0", "/api/clip/0-0/7", "/api/clip/-/0", "/api/query/0-0", "/api/query/-",
      "/", "/main.js", "/..%2f..%2fetc", "/api"]
 ) | st.text(string.printable, max_size=12).map(lambda text: "/" + text)  # fmt: skip
 query_strings = st.dictionaries(
@@ -643,6 +725,22 @@ def test_prefrl_label_serves_this_machine_alone_and_keeps_key_and_port(folder):
     with label(folder.path) as again:
         assert again == address, "a restarted viewer is found by the pages that are open"
     assert (folder.path / "viewer.json").stat().st_mode & 0o077 == 0
+
+
+def test_hosts_that_were_allowed_are_kept_until_others_are_given(folder):
+    def allowed(address):
+        at = address.partition("/?")[0]
+        names = ["one.example", "two.example", "three.example"]
+        asked = {name: httpx.get(f"{at}/", headers={"Host": name}).status_code for name in names}
+        return [name for name, status in asked.items() if status != 421]
+
+    with label(folder.path, "--allow-host", "one.example", "two.example") as address:
+        assert allowed(address) == ["one.example", "two.example"]
+    with label(folder.path) as address:
+        assert allowed(address) == ["one.example", "two.example"], "as `prefrl resume` starts it"
+    with label(folder.path, "--allow-host", "three.example") as address:
+        assert allowed(address) == ["three.example"]
+    assert folder.viewer()["hosts"] == ["three.example"]
 
 
 def test_a_port_in_use_gets_a_sentence(folder):

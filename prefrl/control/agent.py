@@ -21,7 +21,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv
 
 from prefrl.config import PPOConfig
-from prefrl.control.environments import Environments
+from prefrl.control.interface import Environments
 from prefrl.control.policy import OBSERVATION_CLIP, normalise
 from prefrl.control.ppo import make_ppo
 from prefrl.reward import RewardModel

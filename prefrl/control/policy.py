@@ -11,7 +11,7 @@ from gymnasium.spaces import Box
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from prefrl.config import PPOConfig
-from prefrl.control.environments import Description, Environments
+from prefrl.control.interface import Description, Environments
 from prefrl.control.ppo import policy_options
 
 OBSERVATION_CLIP = 10.0

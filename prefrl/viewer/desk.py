@@ -6,6 +6,7 @@ Everything is in the feedback store, so that pages, viewers and trainers may com
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ LONGEST_LEASE_SECONDS = 600.0  # then a page that is open, but idle, lets go of 
 AGAIN_SHARE = 0.05  # of a person's pairs are shown once more, sides swapped
 AGAIN_AFTER = 10  # answers that lie between the two, at least
 RATE_SECONDS = 180.0  # labels per minute are of so long a time
+
+
+TICKET = re.compile("(-?[0-9]{1,9})-([0-9]{1,9})(-again)?")  # imported rounds are below 0
 
 
 class Ticket(NamedTuple):
@@ -40,13 +44,10 @@ class Ticket(NamedTuple):
         Raises:
             UserError: it is no ticket.
         """
-        words = text.split("-")
-        numbers = words[:2]
-        if not all(w.isascii() and w.isdigit() and len(w) < 10 for w in numbers) or not (
-            len(words) == 2 or words[2:] == ["again"]
-        ):
+        found = TICKET.fullmatch(text)
+        if not found:
             raise UserError(f"{text[:40]!r} is not a ticket; expected one that the viewer gave out")
-        return cls(QueryId(int(numbers[0]), int(numbers[1])), len(words) == 3)
+        return cls(QueryId(int(found[1]), int(found[2])), bool(found[3]))
 
 
 @dataclass(frozen=True)
@@ -165,46 +166,99 @@ class Desk:
             )
         return 0
 
-    def undo(self, person: str, tab: str, uuid: str) -> tuple[Ticket, Answer] | None:
-        """Take back a person's newest answer that stands, and hand the query out again.
+    def spoil(self, ticket: Ticket, person: str, tab: str) -> None:
+        """Ask a query nobody any more: the page that holds it cannot show a clip of it.
 
-        The same uuid takes back no second answer.
+        Raises:
+            UserError: the page does not hold it.
+        """
+        of = 'WHERE round = ? AND "index" = ? AND teacher = ?'
+        if ticket.again:
+            held = self._rows(f"SELECT 1 FROM again {of}", *ticket.query, person)
+        else:
+            held = self._rows(f"SELECT 1 FROM lease {of} AND tab = ?", *ticket.query, person, tab)
+        if not held:
+            raise UserError(f"the pair {ticket} is not in front of {person!r}; nothing was changed")
+        self.feedback.withdraw(ticket.query, "damaged")
+
+    def undo(
+        self, person: str, tab: str, uuid: str, meant: tuple[Ticket, str] | None = None
+    ) -> tuple[Ticket, Answer] | None:
+        """Take back an answer that stands, and hand its query out again.
+
+        The same uuid takes back no second answer, and the same answer is taken back once.
+
+        Args:
+            person: whose answer.
+            tab: their page.
+            uuid: the sender's own name for this undo.
+            meant: which answer: its ticket and its uuid; the person's newest by default.
+
+        Returns:
+            What was taken back, None if there is no such answer or it has been changed since.
         """
         done = self._rows(
             "SELECT round, \"index\" FROM answer WHERE uuid = ? AND kind = 'retraction'", uuid
         )
         if done:
             return self._before_retraction(uuid, QueryId(*done[0]), person)
-        newest = self.history(1, person=person)
-        since = newest[0].answer.answered_at if newest else 0.0
-        if again := self._undo_again(person, since, uuid):
-            return again
-        if not newest:
-            return None
-        [said] = newest
-        now = time.time()
-        self.feedback.answer(
-            Answer(said.ticket.query, "retraction", {}, person, now, now), uuid=uuid
-        )
-        with self.feedback.transaction():
-            self._lease(said.ticket.query, person, tab, now + LEASE_SECONDS)
-        return said.ticket, said.answer
-
-    def _undo_again(self, person: str, since: float, uuid: str) -> tuple[Ticket, Answer] | None:
-        """Take back the answer to a pair shown again, if it was given after `since`."""
-        rows = self._rows(
-            'SELECT 0, round, "index", kind, value, teacher, 0.0, answered_at FROM again WHERE '
-            "teacher = ? AND kind IS NOT NULL AND (undone = ? OR undone IS NULL AND answered_at > "
-            "?) ORDER BY undone IS NULL, answered_at DESC LIMIT 1",
+        if meant:
+            return self._undo_meant(person, tab, uuid, *meant)
+        newest = self._rows(
+            f"SELECT {COLUMNS} FROM standing WHERE round >= 0 AND teacher = ? "
+            "ORDER BY id DESC LIMIT 1",
+            person,
+        )  # of the run's own queries: nobody has just given an answer that was imported
+        since = _said(newest[0]).answer.answered_at if newest else 0.0
+        again = self._rows(
+            f"SELECT {AGAIN_COLUMNS} FROM again WHERE teacher = ? AND kind IS NOT NULL AND "
+            "(undone = ? OR undone IS NULL AND answered_at > ?) "
+            "ORDER BY undone IS NULL, answered_at DESC LIMIT 1",
             person, uuid, since,
+        )  # fmt: skip
+        if again:
+            return self._retract_again(_said(again[0]).answer, uuid)
+        return self._retract(_said(newest[0]), tab, uuid) if newest else None
+
+    def _undo_meant(
+        self, person: str, tab: str, uuid: str, ticket: Ticket, answer: str
+    ) -> tuple[Ticket, Answer] | None:
+        if ticket.again:  # its answer is the only one
+            rows = self._rows(
+                f'SELECT {AGAIN_COLUMNS} FROM again WHERE round = ? AND "index" = ? '
+                "AND teacher = ? AND kind IS NOT NULL",
+                *ticket.query, person,
+            )  # fmt: skip
+            return self._retract_again(_said(rows[0]).answer, uuid) if rows else None
+        rows = self._rows(
+            f"SELECT {COLUMNS} FROM answer WHERE uuid = ? AND teacher = ? AND kind <> 'retraction'",
+            answer, person,
         )  # fmt: skip
         if not rows:
             return None
-        answer = _said(rows[0]).answer
+        said = _said(rows[0])
+        later = self._rows(
+            'SELECT kind FROM answer WHERE round = ? AND "index" = ? AND teacher = ? AND id > ?',
+            *said.ticket.query, person, said.number,
+        )  # fmt: skip
+        if not later:
+            return self._retract(said, tab, uuid)
+        return (said.ticket, said.answer) if later == [("retraction",)] else None
+
+    def _retract(self, said: Said, tab: str, uuid: str) -> tuple[Ticket, Answer]:
+        """Take back an answer that stands."""
+        now, query, person = time.time(), said.ticket.query, said.answer.teacher
+        self.feedback.answer(Answer(query, "retraction", {}, person, now, now), uuid=uuid)
+        with self.feedback.transaction():
+            self._lease(query, person, tab, now + LEASE_SECONDS)
+        return said.ticket, said.answer
+
+    def _retract_again(self, answer: Answer, uuid: str) -> tuple[Ticket, Answer]:
+        """Take back the answer to a pair shown again."""
         with self.feedback.transaction() as execute:
             execute(
                 'UPDATE again SET undone = ? WHERE round = ? AND "index" = ? AND teacher = ?',
-                (uuid, *answer.query, person),
+                (uuid, *answer.query, answer.teacher),
             )
         if answer.kind == "preference":  # as it was on the screen
             answer.value["left"] = 1 - answer.value["left"]
@@ -223,7 +277,7 @@ class Desk:
     def history(
         self, limit: int, before: int | None = None, person: str = "", kind: str = ""
     ) -> list[Said]:
-        """Return answers that stand, newest first.
+        """Return answers that stand, imported ones too, newest first.
 
         Args:
             limit: at most so many.
@@ -232,7 +286,7 @@ class Desk:
             kind: of this kind alone.
         """
         rows = self._rows(
-            f"SELECT {COLUMNS} FROM standing WHERE round >= 0 AND id < ? AND ? IN ('', teacher) "
+            f"SELECT {COLUMNS} FROM standing WHERE id < ? AND ? IN ('', teacher) "
             "AND ? IN ('', kind) ORDER BY id DESC LIMIT ?",
             2**62 if before is None else before, person, kind, limit,
         )  # fmt: skip
@@ -254,11 +308,14 @@ class Desk:
         return sum(row[:2] == row[2:] for row in rows), len(rows)
 
     def people(self) -> dict[str, int]:
-        """Return how many labels each teacher has given that stand."""
+        """Return how many labels each teacher has given that stand.
+
+        Imported ones do not count: who has given no others has 0.
+        """
         return dict(
             self._rows(
-                "SELECT teacher, count(*) FROM standing WHERE round >= 0 AND kind <> 'skip' "
-                "GROUP BY teacher ORDER BY count(*) DESC"
+                "SELECT teacher, sum(round >= 0) AS labels FROM standing WHERE kind <> 'skip' "
+                "GROUP BY teacher ORDER BY labels DESC, teacher"
             )
         )
 
@@ -276,7 +333,9 @@ class Desk:
 
     def damaged(self) -> int:
         """Return how many queries were withdrawn because a clip could not be shown."""
-        [(count,)] = self._rows("SELECT count(*) FROM query WHERE withdrawn = 'damaged'")
+        [(count,)] = self._rows(
+            "SELECT count(*) FROM query WHERE round >= 0 AND withdrawn = 'damaged'"
+        )
         return count
 
     def earliest(self, limit: int) -> list[Ticket]:
@@ -302,6 +361,7 @@ class Desk:
 
 
 COLUMNS = 'id, round, "index", kind, value, teacher, shown_at, answered_at'
+AGAIN_COLUMNS = '0, round, "index", kind, value, teacher, 0.0, answered_at'
 
 
 def _said(row: Any) -> Said:

@@ -53,6 +53,7 @@ def app(view: View, key: str, port: int, hosts: Sequence[str] = ()) -> Starlette
     writes = {
         "/api/next": view.next, "/api/answer": view.answer, "/api/undo": view.undo,
         "/api/release": view.release, "/api/demonstration": view.demonstration,
+        "/api/damaged": view.damaged,
     }  # fmt: skip
 
     def reading(serve: Callable[[Request], Any]) -> Callable[[Request], Awaitable[Response]]:
@@ -95,7 +96,7 @@ def serve(
         folder: the run.
         person: name to suggest to whoever opens the page.
         port: where to listen; the one used before, or the first free one from 8765, by default.
-        hosts: further names that a request may be addressed to.
+        hosts: further names that a request may be addressed to; those given last, by default.
         announce: is told the address once it can be opened.
 
     Raises:
@@ -105,7 +106,8 @@ def serve(
     view = View(folder, person)
     listener = _listen(port, kept["port"])
     opened: int = listener.getsockname()[1]
-    folder.save_viewer(kept | {"port": opened})
+    hosts = list(hosts) or kept.get("hosts", [])
+    folder.save_viewer(kept | {"port": opened, "hosts": hosts})
     built = app(view, kept["key"], opened, hosts)
     config = uvicorn.Config(
         built, log_level="warning", access_log=False, server_header=False, proxy_headers=False,

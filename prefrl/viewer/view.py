@@ -30,13 +30,16 @@ MOST_HISTORY = 200
 CACHED_SEGMENTS = 64
 LONGEST_TEXT = 50_000
 SYNCHRONIZE = 0x100000  # a right to a process of Windows
+NOT_STANDING = (
+    "That answer does not stand any more, so nothing was undone; the history shows what does."
+)
 STATUS_SECONDS = 0.5  # counts are not counted anew more often than this
 TRAINER = {
     "exploring": "trying out the untrained policy, for the first clips",
     "fitting": "fitting the reward to your answers",
     "training": "training the policy on your answers",
     "waiting": "waiting for your answers",
-    "done": "choosing new clips",
+    "done": "beginning the next round",
     "finished": "finished: the policy is trained",
     "stopped": "the trainer is not running; `prefrl resume` continues it",
     "": "starting",
@@ -133,17 +136,26 @@ class View:
         return {"answer": self.desk.answer(ticket, said, fields.word(body, "uuid"))}
 
     def undo(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
-        """Take back a person's newest answer."""
-        taken = self.desk.undo(
-            fields.person(body), fields.word(body, "tab"), fields.word(body, "uuid")
-        )
+        """Take back the answer that is meant: its ticket and uuid, or a person's newest one."""
+        meant = None
+        if "answer" in body:
+            meant = (Ticket.parse(fields.word(body, "ticket")), fields.word(body, "answer"))
+        person, tab, uuid = fields.person(body), fields.word(body, "tab"), fields.word(body, "uuid")
+        taken = self.desk.undo(person, tab, uuid, meant)
         if taken is None:
-            return {"query": None, "was": None}
+            words = NOT_STANDING if meant else "There is nothing left to undo."
+            return {"query": None, "was": None, "words": words}
         ticket, answer = taken
-        return {
-            "query": self._described(ticket),
-            "was": {"kind": answer.kind, "value": answer.value},
-        }
+        query = self._described(ticket)
+        was = {"kind": answer.kind, "value": answer.value}
+        words = "" if query else "Undone; a clip of that pair is damaged, so it is not shown again."
+        return {"query": query, "was": was, "words": words}
+
+    def damaged(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+        """Skip a query of which the page cannot show a clip."""
+        ticket = Ticket.parse(fields.word(body, "ticket"))
+        self.desk.spoil(ticket, fields.person(body), fields.word(body, "tab"))
+        return {}
 
     def demonstration(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         """Keep a demonstration; it is better than a clip of the same task, if there is one."""
@@ -188,7 +200,7 @@ class View:
         limit = fields.whole(asked.get("limit", "50"), MOST_HISTORY)
         before = fields.whole(asked["before"], 2**62) if "before" in asked else None
         found = self.desk.history(limit, before, asked.get("person", ""), asked.get("kind", ""))
-        return {"answers": [entry for said in found if (entry := self._entry(said))]}
+        return {"answers": [self._entry(said) for said in found]}
 
     def practice(self, request: Request) -> dict[str, Any]:
         """Give a few queries to practise on; nobody's answers to them are kept."""
@@ -226,10 +238,9 @@ class View:
             "ticket": str(ticket), "kind": query.kind, "question": question, "clips": clips,
         } | scale  # fmt: skip
 
-    def _entry(self, said: Said) -> dict[str, Any] | None:
-        query = self._described(said.ticket)
+    def _entry(self, said: Said) -> dict[str, Any]:
         answer = said.answer
-        return query and {
+        return {
             "answer": said.number,
             "ticket": str(said.ticket),
             "person": answer.teacher,
@@ -237,7 +248,7 @@ class View:
             "value": answer.value,
             "answered_at": answer.answered_at,
             "seconds": max(0.0, answer.answered_at - answer.shown_at),
-            "query": query,
+            "query": self._described(said.ticket),
         }
 
     def _common_status(self) -> dict[str, Any]:
@@ -284,7 +295,10 @@ class View:
             missing = status.get("needed", 0) - self.feedback.counts().answered
             words += f": {missing} more buy the next round" if missing > 0 else ""
         if state in ("fitting", "training", "waiting") and status.get("rounds"):
-            words += f" (round {status['round']} of {status['rounds']})"
+            number, last = status["round"], status["rounds"]
+            words += f" (round {number} of {last})"
+            if state == "training" and number < last:  # it does both before it says more
+                words += ", then choosing new clips"
         return status | {"state": state, "words": words}
 
     def _why_none(self) -> str:
@@ -294,6 +308,8 @@ class View:
         labels, budget = self.feedback.counts().answered, self.folder.experiment().labels
         if labels >= budget:
             return f"All {budget} labels are given. The policy trains on; nothing is left to do."
+        if trainer["state"] == "stopped":
+            return f"No new pairs at the moment: {trainer['words']}."
         return f"No new pairs at the moment. The trainer is {trainer['words']}."
 
 

@@ -129,7 +129,7 @@ export class Outbox {
 				this.delay = 500;
 			} catch (error) {
 				const final = FINAL.includes(error.status);
-				if (error instanceof Refusal) this.onRefused(error, final);
+				if (error instanceof Refusal) this.onRefused(error, final, item.path);
 				if (!final) return;
 			}
 			this.#remove(item);

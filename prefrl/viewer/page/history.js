@@ -38,7 +38,7 @@ export class History {
 			.catch(() => ({ people: [] }));
 		const chosen = this.people.value;
 		this.people.replaceChildren(...[["", "everybody"],
-			...people.map(({ person, labels }) => [person, `${visible(person)} (${labels})`])].map(option));
+			...people.map(({ person, labels }) => [person, `${visible(person)} (${labels || "imported"})`])].map(option));
 		this.people.value = people.some(({ person }) => person === chosen) ? chosen : "";
 		if (session.view === "history") this.#fresh();
 	}
@@ -61,7 +61,7 @@ export class History {
 	#differing() {
 		const { value, words } = this.report;
 		const all = (value?.disagreeing ?? [])
-			.filter(({ round, teacher }) => round >= 0 && [teacher, ""].includes(this.people.value));
+			.filter(({ teacher }) => [teacher, ""].includes(this.people.value));
 		this.past.fill(all.slice(0, MOST).map((entry) => {
 			const answer = answerOf(entry);
 			return [answer, inWords(answer.kind, answer.value), foreseen(entry), aboutAnswer(answer)];

@@ -1,16 +1,78 @@
 // From keys to actions. What a key does is listed once, for the page and for the help.
 
+import { button, keep, remember } from "./dom.js";
+
 const ACTIONS = {
-	ArrowLeft: "left", ArrowRight: "right", ArrowDown: "equal", s: "skip", u: "undo", Backspace: "undo",
-	" ": "play", ",": "back", ".": "on", "[": "slower", "]": "faster", f: "full", r: "reset", g: "ghost",
-	"?": "keys", h: "history", i: "inspect", d: "difference", l: "link", e: "rewrite", "=": "together", Enter: "store",
+	Backspace: "undo", " ": "play", ",": "back", ".": "on", "[": "slower", "]": "faster", f: "full", r: "reset",
+	g: "ghost", "?": "keys", h: "history", i: "inspect", d: "difference", l: "link", e: "rewrite", "=": "together", Enter: "store",
 	Escape: "close",
 };
 
-/** The keys for the help: [keys, what they do]. */
-export const HELP = [
-	["← 1", "left is better"], ["→ 2", "right is better"], ["Shift+← Shift+→", "significantly better"],
-	["↓", "about equal"], ["S", "can't tell: teaches nothing"], ["U ⌫ Ctrl+Z", "undo, brings the last one back"],
+const FIRST = { left: "ArrowLeft", right: "ArrowRight", equal: "ArrowDown", skip: "s", undo: "u" };
+const SYMBOLS = { ArrowLeft: "←", ArrowRight: "→", ArrowDown: "↓", ArrowUp: "↑" };
+const USABLE = /^(\P{Nd}|Arrow\w+|Home|End|Page\w+|Insert|Delete)$/u; // digits rank and rate
+
+const plainKey = (key) => (key.length === 1 ? key.toLowerCase() : key);
+const symbol = (key) => SYMBOLS[key] ?? (key.length === 1 ? key.toUpperCase() : key);
+
+/** The keys of the answers, which a person may change; every change is followed by a "change". */
+class Answers extends EventTarget {
+	constructor() {
+		super();
+		this.#load();
+		addEventListener("storage", () => this.#load()); // another page of this browser
+	}
+
+	#load() {
+		const chosen = { ...FIRST, ...remember("keys") };
+		const keys = Object.values(chosen);
+		const sound = keys.every((key) => typeof key === "string" && USABLE.test(key) && !ACTIONS[key]);
+		const distinct = keys.length === Object.keys(FIRST).length && new Set(keys).size === keys.length;
+		this.keys = sound && distinct ? chosen : FIRST;
+		this.dispatchEvent(new Event("change"));
+	}
+
+	/** Returns what a key says, if anything. */
+	of(key) {
+		return Object.keys(FIRST).find((name) => this.keys[name] === key);
+	}
+
+	/** Returns the key of an answer as it is written on its button. */
+	symbol(name) {
+		return symbol(this.keys[name]);
+	}
+
+	/** Gives an answer another key; returns why it cannot have that one, or nothing. */
+	change(name, pressed) {
+		const key = plainKey(pressed);
+		const taken = this.of(key) ?? ACTIONS[key];
+		if (!USABLE.test(key)) return "That key is needed for something else; choose another one.";
+		if (taken && this.keys[name] !== key) return `${symbol(key)} already means “${taken}”; choose another key.`;
+		this.#set({ ...this.keys, [name]: key });
+		return "";
+	}
+
+	reset() {
+		this.#set(FIRST);
+	}
+
+	#set(keys) {
+		this.keys = keys;
+		keep("keys", keys === FIRST ? null : keys);
+		this.dispatchEvent(new Event("change"));
+	}
+}
+
+export const answers = new Answers();
+
+/** Builds the button of an answer; its key is on it, whichever that is. */
+export function answerButton(name, label, onClick, properties) {
+	const node = button(label, onClick, { ...properties, key: answers.symbol(name) });
+	answers.addEventListener("change", () => (node.querySelector("kbd").textContent = answers.symbol(name)));
+	return node;
+}
+
+const OTHERS = [
 	["1 … 9", "next in a ranking; the best; a rating"], ["=", "the next number shares the last place"],
 	["Enter", "store the ranking or the ratings"], ["Space", "play or pause"], [", .", "one frame back or on"],
 	["[ ]", "slower or faster, 0.1 to 4 times"], ["0", "from the start"], ["F", "full screen"],
@@ -18,6 +80,14 @@ export const HELP = [
 	["D", "texts: mark the words that differ"], ["L", "texts: scroll both together"],
 	["E", "texts: write a better one"], ["H", "history"], ["I", "inspect the learned reward"], ["?", "these keys"],
 ];
+
+/** Returns the keys for the help: [keys, what they do]. */
+export function help() {
+	const [left, right, equal, skip, undo] = Object.keys(FIRST).map((name) => answers.symbol(name));
+	return [[`${left} 1`, "left is better"], [`${right} 2`, "right is better"],
+		[`Shift+${left} Shift+${right}`, "significantly better"], [equal, "about equal"],
+		[skip, "can't tell: teaches nothing"], [`${undo} ⌫ Ctrl+Z`, "undo, brings the last one back"], ...OTHERS];
+}
 
 const REPEATING = ["back", "on"]; // holding these moves on frame by frame; all others act once
 
@@ -34,7 +104,7 @@ export function actionOf(event) {
 	if (/^\d$/.test(digit)) {
 		return repeat ? null : { name: "digit", digit: Number(digit), strong: digit !== key };
 	}
-	const name = ACTIONS[key.length === 1 ? key.toLowerCase() : key];
+	const name = answers.of(plainKey(key)) ?? ACTIONS[plainKey(key)];
 	if (!name || (repeat && !REPEATING.includes(name))) return null;
 	const own = ["play", "store"].includes(name) && target.closest?.("button, summary");
 	return own ? null : { name, strong: event.shiftKey }; // Space and Enter press a focused button

@@ -5,7 +5,7 @@ import { Clock } from "./clock.js";
 import { button, find, keep, randomId, remember, say } from "./dom.js";
 import { History } from "./history.js";
 import { Inspect } from "./inspect.js";
-import { actionOf } from "./keys.js";
+import { actionOf, answerButton } from "./keys.js";
 import { Practice } from "./practice.js";
 import { Queue } from "./queue.js";
 import { Report } from "./report.js";
@@ -69,7 +69,7 @@ function listen({ session, transport, views, inspect, writing, practice }) {
 		if (!action) return;
 		const reading = event.target.closest?.(".page-of-text"); // there arrows scroll, and Space everywhere
 		const text = session.entry?.clips[0].form === "text";
-		if (text && !views.open && (action.name === "play" || (reading && action.name === "equal"))) return;
+		if (text && !views.open && (action.name === "play" || (reading && event.key === "ArrowDown"))) return;
 		if (act(action)) event.preventDefault();
 	});
 	for (const name of ["history", "inspect", "keys"]) find(`open-${name}`).addEventListener("click", openers[name]);
@@ -89,7 +89,8 @@ function extras({ session, transport, writing, run }) {
 		transport.extra.append(small("Rewrite", () => writing.rewrite(session.entry), "E"),
 			small("Demonstrate", () => writing.demonstrate()));
 	}
-	transport.extra.append(strengths, small("Undo", () => session.judge.act("undo") || session.undo(), "U"));
+	transport.extra.append(strengths, answerButton("undo", "Undo", () => session.judge.act("undo") || session.undo(),
+		{ className: "small" }));
 }
 
 function assemble(run) {
@@ -100,14 +101,17 @@ function assemble(run) {
 	speakOf(run.id);
 	const outbox = new Outbox(run.id, {
 		onChange: () => parts.status?.figures(),
-		onRefused: (error, dropped) =>
-			say(dropped ? `Not stored: ${error.message}` : `${error.message} The answer is kept and tried again.`),
+		onRefused: (error, dropped, path) => {
+			if (path === "/api/damaged") return; // the pair is no longer this page's
+			say(dropped ? `Not stored: ${error.message}` : `${error.message} The answer is kept and tried again.`);
+		},
 	});
 	const stage = new Stage(find("stage"), new Clock({ playing: !still }));
 	const session = new Session({ run, stage, outbox, identity });
 	const queue = new Queue({
 		identity, current: () => session.tickets, onReady: () => session.wake(),
-		onDamaged: () => {
+		onDamaged: (ticket) => {
+			if (ticket) outbox.add("/api/damaged", { ...identity(), ticket });
 			say("A clip was damaged and its pair was skipped.");
 			parts.status.figures();
 		},

@@ -1,7 +1,7 @@
 // Two clips: left, right, about equal, can't tell; and by how much, if wanted.
 
 import { button, element, keep, remember } from "./dom.js";
-import { flash } from "./keys.js";
+import { answerButton, flash } from "./keys.js";
 
 const STRENGTHS = ["significantly", "better", "slightly", "negligibly"];
 const SWIPE = 70; // pixels that a finger moves over the answers, towards the better side
@@ -27,10 +27,10 @@ export class PairJudge {
 		this.answer = answer;
 		const choose = (action) => () => this.act(action);
 		this.buttons = {
-			left: button("Left better", choose("left"), { key: "←", className: "answer left" }),
-			equal: button("About equal", choose("equal"), { key: "↓", className: "answer" }),
-			skip: button("Can't tell", choose("skip"), { key: "S", className: "answer" }),
-			right: button("Right better", choose("right"), { key: "→", className: "answer right" }),
+			left: answerButton("left", "Left better", choose("left"), { className: "answer left" }),
+			equal: answerButton("equal", "About equal", choose("equal"), { className: "answer" }),
+			skip: answerButton("skip", "Can't tell", choose("skip"), { className: "answer" }),
+			right: answerButton("right", "Right better", choose("right"), { className: "answer right" }),
 		};
 		this.scale = element("div", { className: "strengths", hidden: !remember("strengths", false) });
 		for (const side of ["left", "right"]) {

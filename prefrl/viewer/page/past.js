@@ -27,7 +27,7 @@ export class Past {
 		this.list.replaceChildren();
 	}
 
-	/** Adds a card; an answer without its query has a ticket to ask for it. */
+	/** Adds a card; an answer without its query is asked for by its ticket. */
 	add(answer, title, ...lines) {
 		this.list.append(this.#item(answer, title, lines));
 	}
@@ -57,7 +57,7 @@ export class Past {
 	}
 
 	async #queryOf({ answer }) {
-		answer.query ??= answer.ticket && (await get(`/api/query/${answer.ticket}`)).query;
+		answer.query ??= (await get(`/api/query/${answer.ticket}`)).query;
 		return answer.query;
 	}
 
@@ -65,9 +65,7 @@ export class Past {
 		if (!isIntersecting) return;
 		this.seen.unobserve(target);
 		try {
-			const query = await this.#queryOf(target.card);
-			if (query) await this.#picture(target, query, target.card.answer);
-			else target.append(element("span", { className: "still" }, "Imported; cannot be shown here."));
+			await this.#picture(target, await this.#queryOf(target.card), target.card.answer);
 		} catch {
 			target.append(element("span", { className: "still" }, "These clips cannot be shown."));
 		}

@@ -1,19 +1,22 @@
 // Keeps the next pairs ready: leased, fetched and decoded before they are needed.
 
 import { connection, post, Refusal } from "./api.js";
-import { loadQuery } from "./clips.js";
+import { Damaged, loadQuery } from "./clips.js";
 
 const AHEAD = 3;
 const MOST = 30; // tickets that one request may hold; many undone ones are waiting their turn
 const HEARTBEAT = 30000;
 const AGAIN = 1500;
+const BLIND = 5; // damaged queries after which, with none that could be shown, it must be the browser
 
-/** The queries that come next; `onReady` hears when one is ready, or none will be. */
+/** The queries that come next; `onReady` hears when one is ready, or none will be, `onDamaged` of
+ * those that cannot be shown: which, if only this page knows. */
 export class Queue {
 	/** `current` lists the tickets on screen and in the outbox. */
 	constructor({ identity, current, onReady, onDamaged }) {
 		Object.assign(this, { identity, current, onReady, onDamaged });
 		Object.assign(this, { slots: [], words: "", filling: null, damaged: 0, loaded: new Map() });
+		Object.assign(this, { shown: 0, unshown: 0 });
 		setInterval(() => this.#beat(), HEARTBEAT);
 		setInterval(() => this.slots.length < AHEAD && this.fill(), AGAIN);
 		document.addEventListener("visibilitychange", () => this.#beat());
@@ -25,10 +28,18 @@ export class Queue {
 	}
 
 	fill() {
-		if (document.hidden) return null;
+		if (document.hidden || this.#blind()) return null;
 		this.filling ??= this.#ask(Math.max(0, AHEAD - this.slots.length))
 			.finally(() => (this.filling = null));
 		return this.filling;
+	}
+
+	/** Whether this browser shows none of the clips; then it must not skip all that there are. */
+	#blind() {
+		if (this.shown || this.unshown < BLIND) return false;
+		this.words = "This browser cannot show the clips. Open the page in another one.";
+		this.onReady();
+		return true;
 	}
 
 	#beat() {
@@ -58,15 +69,18 @@ export class Queue {
 	async #fetch(slot) {
 		try {
 			slot.entry = await this.ready(slot.query);
+			this.shown += 1;
 			this.onReady();
-		} catch {
-			if (connection.gone) {
+		} catch (error) {
+			const damaged = error instanceof Damaged;
+			if (!damaged && (connection.gone || !error.final)) {
 				setTimeout(() => this.slots.includes(slot) && this.#fetch(slot), AGAIN);
 				return;
 			}
 			this.slots = this.slots.filter((other) => other !== slot);
 			this.damaged += 1;
-			this.onDamaged();
+			this.unshown += damaged;
+			this.onDamaged(damaged ? slot.query.ticket : "");
 			this.fill();
 		}
 	}

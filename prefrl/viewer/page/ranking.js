@@ -1,7 +1,7 @@
 // Three to nine clips: an order, by digits, by dragging or by arrow keys; or only the best of them.
 
 import { button, element, say } from "./dom.js";
-import { flash } from "./keys.js";
+import { answerButton, flash } from "./keys.js";
 
 /** The controls for a ranking, or for the choice of the best. */
 export class RankingJudge {
@@ -9,14 +9,13 @@ export class RankingJudge {
 		this.answer = answer;
 		this.order = []; // groups of clip numbers, best first
 		this.joins = false; // whether the next digit is equal to the one before
-		const wide = (label, act, key) => button(label, act, { key, className: "answer" });
+		const className = "answer";
 		this.strip = element("ol", { className: "order", aria: { label: "Order, best first" } });
 		this.pool = element("div", { className: "pool", aria: { label: "Not yet placed" } });
-		this.clear = wide("Start over", () => this.#set([]));
-		this.equal = wide("All about equal", () => this.act("equal"), "↓");
-		this.skip = wide("Can't tell", () => this.act("skip"), "S");
-		this.store = wide("Store", () => this.act("store"), "⏎");
-		this.store.classList.add("primary");
+		this.clear = button("Start over", () => this.#set([]), { className });
+		this.equal = answerButton("equal", "All about equal", () => this.act("equal"), { className });
+		this.skip = answerButton("skip", "Can't tell", () => this.act("skip"), { className });
+		this.store = button("Store", () => this.act("store"), { key: "⏎", className: "answer primary" });
 		this.hint = element("p", { className: "hint" });
 		this.root = element("div", {}, this.hint, element("div", { className: "places" }, this.strip, this.pool),
 			element("div", { className: "answers" }, this.clear, this.equal, this.skip, this.store));

@@ -1,7 +1,7 @@
 // A rating for each clip on a scale.
 
 import { button, element } from "./dom.js";
-import { flash } from "./keys.js";
+import { answerButton, flash } from "./keys.js";
 
 /** The controls for ratings: digits rate one clip after the other, Enter stores. */
 export class RatingsJudge {
@@ -9,7 +9,7 @@ export class RatingsJudge {
 		this.answer = answer;
 		this.rows = element("div", { className: "ratings" });
 		this.store = button("Store", () => this.act("store"), { key: "⏎", className: "answer primary" });
-		this.skip = button("Can't tell", () => this.act("skip"), { key: "S", className: "answer" });
+		this.skip = answerButton("skip", "Can't tell", () => this.act("skip"), { className: "answer" });
 		this.root = element("div", {}, this.rows,
 			element("div", { className: "answers" }, this.skip, this.store));
 	}

@@ -31,7 +31,7 @@ export class Reels {
 	show(traces) {
 		const there = new Map([...this.list.children].map((item) => [item.reel.key, item]));
 		const focused = document.activeElement;
-		this.list.replaceChildren(...traces.filter(ticketOf).map((trace) => {
+		this.list.replaceChildren(...traces.map((trace) => {
 			const key = JSON.stringify(trace);
 			return there.get(key) ?? this.#item(trace, key);
 		}));

@@ -48,8 +48,8 @@ export class Report extends EventTarget {
 export const answerOf = ({ round, index, teacher, kind, value, answered_at, seconds }) =>
 	({ ticket: ticketOf({ round, index }), person: teacher, kind, value, answered_at, seconds });
 
-/** Returns the ticket of a query; imported ones, of rounds below 0, have none. */
-export const ticketOf = ({ round, index }) => (round < 0 ? "" : `${round}-${index}`);
+/** Returns the ticket of a query; imported ones are of rounds below 0. */
+export const ticketOf = ({ round, index }) => `${round}-${index}`;
 
 /** Writes a probability; what is nearly sure is not called sure. */
 function chance(probability) {

@@ -104,14 +104,16 @@ export class Session {
 			this.onPractised();
 			return true;
 		}
-		const uuid = this.outbox.add("/api/answer", { ...this.identity(), ticket: entry.query.ticket, kind,
+		const identity = this.identity();
+		const uuid = this.outbox.add("/api/answer", { ...identity, ticket: entry.query.ticket, kind,
 			value, shown_at: this.shownTime, answered_at: Date.now() / 1000, replays: this.stage.clock.replays });
 		if (this.mode === "review") {
 			say(`Noted: ${words}.`);
 			this.onReviewed();
 			return true;
 		}
-		this.recent.push({ entry, uuid, was: { kind, value } });
+		const { ticket } = entry.query;
+		this.recent.push({ entry, was: { kind, value }, meant: { ...identity, ticket, answer: uuid } });
 		if (this.recent.length > 40) this.recent.shift();
 		this.entry = null;
 		this.next();
@@ -119,7 +121,7 @@ export class Session {
 		return true;
 	}
 
-	/** Takes the last answer back and shows its query again. */
+	/** Takes the last answer of this page back, or the person's newest, and shows its query again. */
 	async undo() {
 		if (this.busy || this.mode !== "labelling") return;
 		this.busy = true;
@@ -135,17 +137,20 @@ export class Session {
 	}
 
 	async #undoThere() {
-		const { query, was } = await post("/api/undo", { ...this.identity(), uuid: randomId() });
-		if (!query) return say("There is nothing left to undo.");
-		this.recent = this.recent.filter(({ entry }) => entry.query.ticket !== query.ticket);
-		return this.#bringBack(await this.queue.ready(query), was);
+		const last = this.recent.at(-1);
+		const meant = last?.meant ?? this.identity();
+		const { query, was, words } = await post("/api/undo", { ...meant, uuid: randomId() });
+		this.recent = this.recent.filter((other) => other !== last);
+		if (!query) return say(words);
+		const entry = await this.queue.ready(query).catch(() => null);
+		return entry ? this.#bringBack(entry, was) : say("Undone; its clips cannot be shown just now.");
 	}
 
 	/** While the server is gone: the answer leaves the outbox, or its undoing joins it. */
 	#undoHere() {
 		const last = this.recent.pop();
 		if (!last) return say(GONE);
-		if (!this.outbox.withdraw(last.uuid)) this.outbox.add("/api/undo", this.identity());
+		if (!this.outbox.withdraw(last.meant.answer)) this.outbox.add("/api/undo", last.meant);
 		return this.#bringBack(last.entry, last.was);
 	}
 

@@ -1,7 +1,8 @@
 // The first-run card, the instructions and the keys.
 
 import { button, element, find, keep, visible } from "./dom.js";
-import { HELP } from "./keys.js";
+import { answers, help } from "./keys.js";
+import { ownKeys } from "./rebind.js";
 
 function task(run) {
 	return [element("p", { className: "task", dir: "auto" }, visible(run.question)),
@@ -33,8 +34,8 @@ export function openWelcome(run, onPractice) {
 		element("p", {}, "You will see two side by side. Say which is better; it is learned while you go on."),
 		...task(run),
 		element("ul", { className: "first-keys" },
-			...[["←", "left better"], ["→", "right better"], ["↓", "about equal"], ["S", "can't tell"], ["U", "undo"]]
-				.map(([key, words]) => element("li", {}, element("kbd", {}, key), ` ${words}`))),
+			...Object.entries({ left: "left better", right: "right better", equal: "about equal", skip: "can't tell",
+				undo: "undo" }).map(([name, words]) => element("li", {}, element("kbd", {}, answers.symbol(name)), ` ${words}`))),
 		element("p", { className: "aside" }, "Trust your first impression. If both are bad, say which is less bad; "
 			+ "“can't tell” teaches nothing."),
 		row(dialog, "Start labelling", onPractice));
@@ -43,12 +44,14 @@ export function openWelcome(run, onPractice) {
 /** Opens the instructions and the keys. */
 export function openHelp(run, onPractice) {
 	const dialog = find("help");
-	const rows = HELP.map(([keys, words]) =>
-		element("div", {}, element("dt", {}, ...keys.split(" ").map((key) => element("kbd", {}, key))),
-			element("dd", {}, words)));
+	const keys = element("dl", { className: "keys" });
+	const write = () => keys.replaceChildren(...help().map(([names, words]) =>
+		element("div", {}, element("dt", {}, ...names.split(" ").map((name) => element("kbd", {}, name))),
+			element("dd", {}, words))));
+	write();
 	open(dialog,
 		element("h2", { id: "help-title" }, "The question, and the keys"), ...task(run),
-		element("dl", { className: "keys" }, ...rows),
+		keys, ownKeys(dialog, write),
 		element("p", { className: "aside" }, "Drag a clip to turn all of them, with Shift to move, wheel or pinch to zoom. "
 			+ "Tiles and dots on the floor show how far it came."),
 		row(dialog, "Close", onPractice));

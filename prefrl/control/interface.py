@@ -1,0 +1,95 @@
+"""What the agent sees of its environments, however they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+from prefrl.types import Picture, Segment
+
+
+@dataclass(frozen=True)
+class Step:
+    """What every environment answered to one action."""
+
+    observations: np.ndarray
+    """[env, feature]; those of a new episode where one ended."""
+    env_rewards: np.ndarray
+    """[env]"""
+    ended: np.ndarray
+    """[env], bool."""
+    last_observations: dict[int, np.ndarray] = field(default_factory=dict)
+    """By environment, the last observation of the episode that ended."""
+    reports: dict[int, dict[str, float]] = field(default_factory=dict)
+    """By environment, the numbers reported at the end of the episode."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an environment says of itself."""
+
+    observation_space: Box
+    action_space: Box | Discrete
+    horizon: int
+    """Most steps of an episode; all of them have as many unless training cuts them (`brief`)."""
+    dt: float
+    """Seconds of a step."""
+    question: str
+    clip_steps: int
+
+
+class Environments(Protocol):
+    """Environments that show no end, only a time limit, and are reset as soon as it is reached."""
+
+    count: int
+    description: Description
+
+    def reset(self) -> np.ndarray:
+        """Start an episode everywhere and return the observations `[env, feature]`."""
+        ...
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Advance every environment by one step."""
+        ...
+
+    def extras(self) -> dict[str, np.ndarray]:
+        """Return what redraws the present moment, `[env, …]` each."""
+        ...
+
+    def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
+        """Return what segments looked like, by id, where their extras alone cannot redraw them.
+
+        Only steps made since `forget` was last called can be shown.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Let go of what `pictures` needs of the steps so far."""
+        ...
+
+    def model(self) -> Any:
+        """Return the MuJoCo model that `extras()["qpos"]` belongs to."""
+        ...
+
+    def get_state(self) -> dict[str, Any]:
+        """Return all that the next step depends on."""
+        ...
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `get_state` returned."""
+        ...
+
+
+def describe(
+    name: str, space: Any, actions: Any, metadata: dict, horizon: int, dt: float | None,
+    clip_seconds: float | None,
+) -> Description:  # fmt: skip
+    """Describe an environment, with defaults for what its metadata leaves out."""
+    seconds = float(dt or 1 / (metadata.get("render_fps") or 30))
+    clip = clip_seconds or metadata.get("clip_seconds", min(1.5, horizon * seconds / 2))
+    question = metadata.get("question", f"Which clip is better at {name}?")
+    return Description(space, actions, horizon, seconds, question, round(clip / seconds))

@@ -1,0 +1,172 @@
+"""A line of feedback as JSON: read with care, and written; what its clips hold, to the bit."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from prefrl.errors import UserError
+from prefrl.types import Segment
+
+TEXT = "text"
+KINDS = {str: "a text", list: "a list", dict: "an object", int: "a whole number", float: "a number"}
+
+
+def read_lines(lines: Iterable[str], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the lines that are not empty, from 1.
+
+    Raises:
+        UserError: one is no JSON object of texts and finite numbers.
+    """
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        with in_line(name, number):
+            try:
+                row = json.loads(line, parse_constant=_refuse)
+                # Half a surrogate pair is no text, and 1e999 no number.
+                json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"it is not JSON ({error}): {short(line.strip())}") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"it is {short(row)}; expected an object")
+        yield number, row
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is none of its numbers; expected finite ones")
+
+
+@contextmanager
+def in_line(name: str, number: int) -> Iterator[None]:
+    """Say in which line it was."""
+    try:
+        yield
+    except (ValueError, UserError) as error:
+        raise UserError(f"{name}, line {number}: {error}; nothing is imported") from None
+
+
+def field(row: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
+    """Return what a row says under a name, or the default, if there is one.
+
+    Raises:
+        ValueError: it is of another kind, or not there.
+    """
+    value = row.get(name, default)
+    if kind is float and isinstance(value, int | float) and abs(value) <= sys.float_info.max:
+        return float(value)
+    if not isinstance(value, kind) or kind is float:
+        given = f"{name!r} is {short(value)}" if name in row else f"there is no {name!r}"
+        raise ValueError(f"{given}; expected {KINDS[kind]}")
+    return value
+
+
+def short(value: Any) -> str:
+    """Return how a value is shown in a sentence."""
+    words = repr(value)
+    return words if len(words) <= 60 else f"{words[:60]}…"
+
+
+def segment_as_json(segment: Segment) -> dict[str, Any]:
+    """Return a clip as plain JSON values, from which `read_segment` makes the same again."""
+    return {
+        "id": segment.id,
+        "task": segment.task,
+        "source": segment.source,
+        "observations": _array_as_json(segment.observations),
+        "actions": _array_as_json(segment.actions),
+        "extras": {name: _array_as_json(extra) for name, extra in segment.extras.items()},
+        "dtypes": {
+            "observations": _dtype(segment.observations),
+            "actions": _dtype(segment.actions),
+            "extras": {name: _dtype(extra) for name, extra in segment.extras.items()},
+        },
+    }
+
+
+def read_segment(row: Any, default: str, renamed: str = "") -> Segment:
+    """Return the clip that a row describes.
+
+    Args:
+        row: what `segment_as_json` gave; only observations and actions must be there.
+        default: its id, if the row names none.
+        renamed: its id, whatever the row says.
+
+    Raises:
+        ValueError: it describes none.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"a clip is {short(row)}; expected an object")
+    dtypes, extras = field(row, "dtypes", dict, {}), field(row, "extras", dict, {})
+    inner = field(dtypes, "extras", dict, {})
+    segment = Segment(
+        renamed or field(row, "id", str, default),
+        _array(row, "observations", dtypes),
+        _array(row, "actions", dtypes),
+        {name: _array(extras, name, inner) for name in extras},
+        field(row, "task", str, ""),
+        field(row, "source", str, ""),
+    )
+    lengths = {name: len(array) for name, array in _arrays(segment).items()}
+    if len(set(lengths.values())) > 1 or not len(segment):
+        raise ValueError(f"the clip {segment.id!r} has {lengths} steps; expected as many of all")
+    return segment
+
+
+def contents(segment: Segment) -> bytes:
+    """Return all that makes a clip, but for its id."""
+    arrays = [(name, str(a.dtype), a.shape) for name, a in _arrays(segment).items()]
+    head = repr([segment.task, segment.source, arrays]).encode()
+    return head + b"".join(a.tobytes() for a in _arrays(segment).values())
+
+
+def _arrays(segment: Segment) -> dict[str, np.ndarray]:
+    arrays = {"observations": segment.observations, "actions": segment.actions}
+    return arrays | {f"extras/{name}": array for name, array in sorted(segment.extras.items())}
+
+
+def _dtype(array: np.ndarray) -> str:
+    return TEXT if array.dtype.kind == "U" else array.dtype.str
+
+
+def _array_as_json(array: np.ndarray) -> Any:
+    """Return nested lists; JSON knows neither NaN nor infinity, so they become null."""
+    if array.dtype.kind not in "biufU":
+        raise UserError(f"an array of type {array.dtype} cannot be written as JSON")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        finite, array = np.isfinite(array), array.astype(object)
+        array[~finite] = None
+    return array.tolist()
+
+
+def _array(row: dict[str, Any], name: str, dtypes: dict[str, Any]) -> np.ndarray:
+    """Return the array of nested lists; of the type given, else of what they hold."""
+    nested, dtype = field(row, name, list), dtypes.get(name)
+    array = np.array(nested, dtype=object)
+    found = set(map(type, array.flat))
+    if found == {str} and dtype in (None, TEXT):
+        return array.astype(str)
+    if not found or not found <= {bool, int, float, type(None)}:
+        raise ValueError(
+            f"{name!r} is {short(nested)}; expected lists of numbers or of texts, all alike and "
+            "equally long"
+        )
+    if dtype is None:
+        dtype = "<f8" if found & {float, type(None)} else "|b1" if found == {bool} else "<i8"
+    try:
+        wanted = np.dtype(dtype)
+        exact = found <= {"b": {bool}, "i": {int}, "u": {int}}.get(wanted.kind, found)
+        if wanted.kind not in "biuf" or not exact:
+            raise ValueError
+        array[array == None] = np.nan  # noqa: E711
+        with np.errstate(over="raise"):
+            return array.astype(wanted)
+    except (TypeError, ValueError, ArithmeticError):
+        raise ValueError(
+            f"{name!r} is {short(nested)}; expected numbers of type {dtype!r}"
+        ) from None

@@ -1,0 +1,100 @@
+"""Clips in the feedback store: their arrays to the bit, their pictures, their true rewards.
+
+Each function reads or writes through the store's connection.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from sqlite3 import Connection
+
+import numpy as np
+
+from prefrl.errors import UserError
+from prefrl.types import Picture, Segment
+
+
+def write_segment(
+    connection: Connection, segment: Segment, rewards: np.ndarray | None, picture: Picture | None
+) -> None:
+    """Write a clip and what is known of it, unless there is one of its id.
+
+    Raises:
+        UserError: it holds neither numbers nor text.
+    """
+    fresh = connection.execute(
+        "INSERT OR IGNORE INTO segment VALUES (?, ?, ?)",
+        (segment.id, segment.task, segment.source),
+    ).rowcount
+    if not fresh:
+        return
+    arrays = {"observations": segment.observations, "actions": segment.actions}
+    arrays |= {f"extras/{name}": extra for name, extra in segment.extras.items()}
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biufcmMU":
+            raise UserError(
+                f"{name} of the clip {segment.id!r} are of type {array.dtype}, which the store "
+                "cannot keep; expected numbers or text"
+            )
+        row = (segment.id, name, *_encode(array))
+        connection.execute("INSERT INTO array VALUES (?, ?, ?, ?, ?)", row)
+    if rewards is not None:
+        data = np.asarray(rewards, np.float64).tobytes()
+        connection.execute("INSERT INTO true_reward VALUES (?, ?)", (segment.id, data))
+    if picture is not None:
+        row = (segment.id, *dataclasses.astuple(picture))
+        connection.execute("INSERT INTO picture VALUES (?, ?, ?, ?, ?, ?)", row)
+
+
+def read_segment(connection: Connection, name: str) -> Segment:
+    """Return the clip of an id."""
+    task, source = connection.execute(
+        "SELECT task, source FROM segment WHERE id = ?", (name,)
+    ).fetchone()
+    rows = connection.execute(
+        "SELECT name, dtype, shape, data FROM array WHERE segment = ?", (name,)
+    ).fetchall()
+    arrays = {row[0]: _decode(*row[1:]) for row in rows}
+    observations, actions = arrays.pop("observations"), arrays.pop("actions")
+    extras = {key.removeprefix("extras/"): array for key, array in arrays.items()}
+    return Segment(name, observations, actions, extras, task, source)
+
+
+def read_picture(connection: Connection, name: str) -> Picture | None:
+    """Return what a clip looked like, None where it is redrawn from its extras."""
+    row = connection.execute(
+        "SELECT width, height, columns, every, data FROM picture WHERE segment = ?", (name,)
+    ).fetchone()
+    return None if row is None else Picture(*row)
+
+
+def read_true_rewards(connection: Connection, name: str) -> np.ndarray | None:
+    """Return the true rewards `[step]` of a clip, None if they are not known."""
+    row = connection.execute(
+        "SELECT rewards FROM true_reward WHERE segment = ?", (name,)
+    ).fetchone()
+    return None if row is None else np.frombuffer(row[0], np.float64)
+
+
+def average_return(connection: Connection, round_index: int) -> float:
+    """Return the mean absolute true return of the clips that a round asked about."""
+    rows = connection.execute(
+        "SELECT t.rewards FROM true_reward t WHERE t.segment IN (SELECT value FROM query, "
+        "json_each(query.segments) WHERE query.round = ?)",
+        (round_index,),
+    ).fetchall()
+    return float(np.mean([abs(np.frombuffer(row[0], np.float64).sum()) for row in rows]))
+
+
+def _encode(array: np.ndarray) -> tuple[str, str, bytes]:
+    shape = json.dumps(array.shape)
+    if array.dtype.kind == "U":
+        return "json", shape, json.dumps(array.ravel().tolist(), ensure_ascii=False).encode()
+    return array.dtype.str, shape, np.ascontiguousarray(array).tobytes()
+
+
+def _decode(dtype: str, shape: str, data: bytes) -> np.ndarray:
+    if dtype == "json":
+        return np.array(json.loads(data), str).reshape(json.loads(shape))
+    return np.frombuffer(data, np.dtype(dtype)).reshape(json.loads(shape))

@@ -1,0 +1,9 @@
+"""Preference learning for language models: agents, rewards and environments that speak `str`.
+
+A language environment is a plain `gymnasium.Env` whose observations and actions are `str`, one turn
+a step; `FreeText` is a space for both. `prefrl.text.check.check_environment` tries one out.
+"""
+
+from prefrl.envs.spaces import FreeText  # pyright: ignore[reportMissingImports]
+
+__all__ = ["FreeText"]

@@ -1,0 +1,300 @@
+"""The text agent: a language model, sampled in its environment and trained by PPO.
+
+Rewards come from a reward model at the end of a reply; the KL divergence from the frozen reference
+is taken off token by token (Ziegler et al. 2019, arXiv 1909.08593).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefrl.config import TextConfig
+from prefrl.reward import RewardModel
+from prefrl.text.environments import play, task_seed
+from prefrl.text.models import LanguageModel, context_length
+from prefrl.text.networks import Networks, Tokens, right_padded
+from prefrl.text.ppo import (
+    Batch,
+    advantages_gae,
+    advantages_rloo,
+    kl_estimate,
+    update,
+    whiten,
+)
+from prefrl.text.sampling import sample
+from prefrl.text.template import Template
+from prefrl.text.trace import Episode
+from prefrl.types import Picture, Segment, Trajectory
+
+ADAM_EPSILON = 1e-5  # as PPO implementations have it (Huang et al. 2022)
+KL_ERROR_CLIP = 0.2  # of an adaptive coefficient's relative error (Ziegler et al. 2019)
+
+
+@dataclass(frozen=True)
+class Paid:
+    """Episodes with the rewards of their tokens, before the update."""
+
+    batch: Batch
+    kl: Tensor
+    """[episode], estimated nats."""
+    entropy: float
+    """Nats per token."""
+
+
+class TextAgent:
+    """A language-model policy and its optimiser; prefrl's `Agent` for text."""
+
+    def __init__(
+        self, environments: Sequence[gymnasium.Env], language_model: LanguageModel,
+        config: TextConfig, seed: int, autocast: Callable[[], AbstractContextManager],
+    ):  # fmt: skip
+        """Build the networks around a model, which is the reference from now on.
+
+        Args:
+            environments: copies of one environment, played side by side.
+            language_model: the policy; trained in place.
+            config: the knobs.
+            seed: of the tasks, the sampling and the order of minibatches.
+            autocast: the context in which passes are made.
+        """
+        self.environments, self.config, self.seed = environments, config, seed
+        self.model = language_model.model
+        self.context = context_length(language_model)
+        self.template = Template(language_model.tokenizer, config.chat)
+        ppo = config.ppo
+        own = ppo.critic == "own" and ppo.advantage == "gae"
+        self.networks = Networks(self.model, ppo.freeze_layers, own, seed, autocast)
+        trained = list(self.networks.trained().values())
+        self.optimizer = torch.optim.Adam(trained, ppo.learning_rate, eps=ADAM_EPSILON)
+        self.sampling = torch.Generator(self.model.device).manual_seed(seed)
+        self.shuffling = torch.Generator().manual_seed(seed)
+        self.kl_coef = ppo.kl_coef
+        self.round = self.tasks = self.played = 0
+        self.sample: list[Trajectory] = []
+        self.sample_scores = np.zeros(0)
+
+    def explore(self, steps: int) -> list[Trajectory]:
+        """Run the policy as it is for about `steps` turns."""
+        trajectories: list[Trajectory] = []
+        while sum(map(len, trajectories)) < steps:
+            trajectories += self._trajectories(self._play())
+        self.round += 1
+        return trajectories
+
+    def train(
+        self, reward_model: RewardModel, steps: int
+    ) -> tuple[list[Trajectory], dict[str, float]]:
+        """Train for about `steps` turns on the rewards that the model predicts."""
+        changed = self._rescale_critic(reward_model)
+        trajectories: list[Trajectory] = []
+        reports: list[dict[str, float]] = []
+        while sum(map(len, trajectories)) < steps:
+            episodes = self._play()
+            self.sample = self._trajectories(episodes)
+            trajectories += self.sample
+            scores = reward_model.rewards(self.sample)
+            self.sample_scores = np.array([score.sum() for score in scores])
+            paid = self._pay(episodes, scores)
+            if changed:
+                paid = self._warm_up(episodes, scores, paid)
+                changed = False
+            updated = update(
+                self.networks, paid.batch, self.config.ppo, self.optimizer, self.shuffling,
+                self.config.temperature,
+            )  # fmt: skip
+            kl = float(paid.kl.mean())
+            reports.append(updated | _report(episodes, self.sample_scores, kl, paid.entropy))
+            self._adapt(kl, len(episodes))
+        self.round += 1
+        names = dict.fromkeys(name for report in reports for name in report)
+        means = {n: float(np.mean([r[n] for r in reports if n in r])) for n in names}
+        return trajectories, means | {"kl_coef": self.kl_coef}
+
+    def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
+        """Return nothing: text is shown as text."""
+        return {}
+
+    def reply(self, sequences: Sequence[Sequence[int]]) -> list[Any]:
+        """Sample a reply to each sequence of ids."""
+        config = self.config
+        longest = max(map(len, sequences))
+        most = min(config.max_new_tokens, self.context - longest)
+        with self.networks.autocast():
+            return sample(
+                self.model, sequences, most, self.template.end_id, self.sampling, config.temperature
+            )
+
+    def _play(self) -> list[Episode]:
+        """Play the next tasks, each so often that its completions can be compared."""
+        ppo = self.config.ppo
+        count = max(1, ppo.episodes // ppo.completions_per_task)
+        tasks = range(self.tasks, self.tasks + count)
+        self.tasks += count
+        seeds = [task_seed(self.seed, task) for task in tasks]
+        repeated = [seed for seed in seeds for _ in range(ppo.completions_per_task)]
+        return play(self.environments, self.template, self.reply, repeated, self.context)
+
+    def _trajectories(self, episodes: Sequence[Episode]) -> list[Trajectory]:
+        first, source = self.played, f"round {self.round}"
+        self.played += len(episodes)
+        return [episode.trajectory(source, first + n) for n, episode in enumerate(episodes)]
+
+    @torch.no_grad()
+    def _pay(self, episodes: Sequence[Episode], scores: Sequence[np.ndarray]) -> Paid:
+        """Compute what the update needs: log-probabilities by the trainer's own pass, rewards."""
+        ppo, networks = self.config.ppo, self.networks
+        tokens = right_padded([episode.ids for episode in episodes], self.model.device)
+        places, sampled = _places(episodes, self.model.device)
+        columns = []
+        for rows in torch.arange(len(episodes)).split(ppo.batch_size):  # as in the update
+            part, where = Tokens(tokens.ids[rows], tokens.mask[rows]), places[rows]
+            below = networks.below(part)
+            hidden = networks.policy(part, below)
+            temperature = self.config.temperature
+            said, entropy = networks.log_probabilities(hidden, part, where, temperature)
+            reference = networks.reference_log_probabilities(part, below, where, temperature)
+            values = networks.values(part, below, hidden, where)
+            columns.append((said, entropy, reference, values))
+        said, entropy, reference, values = map(torch.cat, zip(*columns, strict=True))
+        kl = torch.where(sampled, kl_estimate(said, reference, ppo.kl_estimator), 0.0)
+        rewards = self._rewards(episodes, scores, kl)
+        if ppo.whiten_rewards:
+            rewards = whiten(rewards, sampled, shift=False)
+        if ppo.advantage == "rloo":
+            advantages = advantages_rloo(rewards, sampled, ppo.completions_per_task)
+            returns = values
+        else:
+            advantages, returns = advantages_gae(
+                rewards, values, sampled, ppo.gamma, ppo.gae_lambda
+            )
+        batch = Batch(
+            tokens, places, sampled, said, reference, values, whiten(advantages, sampled), returns
+        )
+        return Paid(batch, kl.sum(1), float(entropy[sampled].mean()))
+
+    def _rewards(
+        self, episodes: Sequence[Episode], scores: Sequence[np.ndarray], kl: Tensor
+    ) -> Tensor:
+        """Return the reward of each sampled token `[episode, action]`.
+
+        A turn's score comes exactly with the last token of its reply.
+        """
+        rewards = -self.kl_coef * kl
+        for row, (episode, score) in enumerate(zip(episodes, scores, strict=True)):
+            lengths = np.subtract(episode.ends, episode.starts)
+            for column, turn_score in zip(np.cumsum(lengths) - 1, score, strict=True):
+                rewards[row, column] += float(turn_score)
+            if not episode.finished[-1]:
+                rewards[row, int(lengths.sum()) - 1] -= self.config.ppo.missing_end_penalty
+        return rewards
+
+    def _warm_up(
+        self, episodes: Sequence[Episode], scores: Sequence[np.ndarray], paid: Paid
+    ) -> Paid:
+        """Let the critic alone learn the reward that has changed; then look again."""
+        ppo = self.config.ppo
+        if ppo.advantage == "rloo" or not ppo.value_warmup_epochs:
+            return paid
+        alone = dataclasses.replace(ppo, n_epochs=ppo.value_warmup_epochs, clip_range_vf=math.inf)
+        update(
+            self.networks, paid.batch, alone, self.optimizer, self.shuffling,
+            self.config.temperature, critic_alone=True,
+        )  # fmt: skip
+        return self._pay(episodes, scores)
+
+    def _rescale_critic(self, reward_model: RewardModel) -> bool:
+        """Move the critic to the scale of a reward that was refitted; return whether it was.
+
+        With new score ≈ a · old + b on the last episodes, V becomes a V + b.
+        """
+        if not self.sample:
+            return True
+        new = np.array([score.sum() for score in reward_model.rewards(self.sample)])
+        old = self.sample_scores
+        if np.array_equal(new, old):
+            return False
+        slope = max(float(np.cov(new, old)[0, 1] / (old.var(ddof=1) + 1e-8)), 0.0)
+        offset = float(new.mean() - slope * old.mean())
+        head = self.networks.value
+        with torch.no_grad():
+            head.weight.mul_(slope)
+            head.bias.copy_(head.bias * slope + offset)
+        return True
+
+    def _adapt(self, kl: float, episodes: int) -> None:
+        """Move the coefficient towards the target divergence (Ziegler et al. 2019, section 2.2)."""
+        ppo = self.config.ppo
+        if ppo.kl_target is not None:
+            error = min(max(kl / ppo.kl_target - 1, -KL_ERROR_CLIP), KL_ERROR_CLIP)
+            self.kl_coef *= 1 + error * episodes / ppo.kl_horizon
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything the next round depends on but the reference, which never changes."""
+        return {
+            "networks": {n: p.detach().clone() for n, p in self.networks.trained().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "sampling": self.sampling.get_state(),
+            "shuffling": self.shuffling.get_state(),
+            "kl_coef": self.kl_coef,
+            "round": self.round,
+            "tasks": self.tasks,
+            "played": self.played,
+            "sample": [[t.observations, t.actions, t.env_rewards, t.extras] for t in self.sample],
+            "sample_scores": self.sample_scores,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned, to the bit."""
+        trained = self.networks.trained()
+        if trained.keys() != state["networks"].keys():
+            raise ValueError("it holds other parameters than the model has")
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(state["networks"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.sampling.set_state(state["sampling"])
+        self.shuffling.set_state(state["shuffling"])
+        self.kl_coef, self.round = state["kl_coef"], state["round"]
+        self.tasks, self.played = state["tasks"], state["played"]
+        self.sample = [Trajectory(*arrays) for arrays in state["sample"]]
+        self.sample_scores = state["sample_scores"]
+
+
+def _places(episodes: Sequence[Episode], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Return the index of each sampled token and which there are, `[episode, action]` each."""
+    places = [np.flatnonzero(episode.sampled) for episode in episodes]
+    longest = max(map(len, places))
+    index = torch.ones(len(episodes), longest, dtype=torch.long)
+    sampled = torch.zeros(len(episodes), longest, dtype=torch.bool)
+    for row, columns in enumerate(places):
+        index[row, : len(columns)] = torch.as_tensor(columns)
+        sampled[row, : len(columns)] = True
+    return index.to(device), sampled.to(device)
+
+
+def _report(
+    episodes: Sequence[Episode], scores: np.ndarray, kl: float, entropy: float
+) -> dict[str, float]:
+    """Return what is told of sampled episodes."""
+    reports = [episode.report for episode in episodes]
+    shared = [n for n in reports[0] if all(n in report for report in reports)]
+    return {
+        "true_return": float(np.mean([sum(episode.env_rewards) for episode in episodes])),
+        **{name: float(np.mean([report[name] for report in reports])) for name in shared},
+        "predicted_return": float(scores.mean()),
+        "kl": kl,
+        "entropy": entropy,
+        "tokens": float(np.mean([sum(episode.sampled) for episode in episodes])),
+        "turns": float(np.mean([len(episode) for episode in episodes])),
+        "finished": float(np.mean([episode.finished[-1] for episode in episodes])),
+    }

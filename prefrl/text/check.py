@@ -1,0 +1,231 @@
+"""Whether an environment of somebody's own is a language environment that prefrl can use.
+
+from prefrl.text.check import check_environment
+
+print(check_environment("your_package:Guess-v0"))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from prefrl.errors import UserError
+
+ORDINARY = "It is 5,\nI think."
+REPLIES = (ORDINARY, "b", "2", "a longer reply. Of two sentences!", "7", "no", "c", "4")
+LONG = "word " * 2000  # 10,000 characters
+SEEDS = 8
+DEMONSTRATIONS = 3
+
+Heard = tuple[Any, ...]
+"""What an environment gave: an observation, then reward, terminated and truncated of a step."""
+
+
+def check_environment(environment: gymnasium.Env | str, turns: int = 100) -> list[str]:
+    """Try out an environment and return notes: what may be meant so, but often is not.
+
+    Args:
+        environment: an environment, or the id of one; "package:Id-v0" imports the package first.
+        turns: within how many an episode must end, whatever is replied.
+
+    Raises:
+        UserError: it breaks the contract; the message says how, and what to do.
+    """
+    if isinstance(environment, str):
+        built = _build(environment)
+        try:
+            return check_environment(built, turns)
+        finally:
+            built.close()
+    trial = _Trial(environment, turns)
+    trial.check_spaces()
+    trial.check_seeds()
+    trial.check_odd_replies()
+    trial.check_splits()
+    trial.check_demonstrations()
+    return trial.notes()
+
+
+def _build(name: str) -> gymnasium.Env:
+    try:
+        # Gymnasium's own checker would speak first, and of arrays.
+        return gymnasium.make(name, disable_env_checker=True)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise UserError(f"cannot make the environment {name!r}: {error}") from error
+
+
+class _Trial:
+    """One environment under trial."""
+
+    def __init__(self, environment: gymnasium.Env, turns: int):
+        self.environment, self.turns = environment, turns
+        spec = environment.spec
+        self.name = spec.id if spec else type(environment.unwrapped).__name__
+        self.replies: Sequence[str] = REPLIES
+
+    def check_spaces(self) -> None:
+        for which in ("observation", "action"):
+            space = self._space(which)
+            sample = self._call(f"{which}_space.sample()", space.sample)
+            if not isinstance(sample, str):
+                raise self._wrong(
+                    f"its {which} space {space} holds samples {_kind(sample)}, not str; use "
+                    "prefrl.text.FreeText()"
+                )
+        actions = self._space("action")
+        if ORDINARY not in actions:
+            raise self._wrong(
+                f"its action space {actions} refuses {ORDINARY!r}, but a language model writes any "
+                "characters; use prefrl.text.FreeText()"
+            )
+        self.replies = [reply for reply in REPLIES if reply in actions]
+
+    def check_seeds(self) -> None:
+        """Play a task twice, with another one in between, then without a seed."""
+        first = self.play(0)
+        self.play(1)
+        again = self.play(0)
+        if first[0] != again[0]:
+            raise self._wrong(
+                f"reset(seed=0) began with {_short(first[0][0])} and later with "
+                f"{_short(again[0][0])}; the same seed must give the same task, so draw it from "
+                "self.np_random after super().reset(seed=seed)"
+            )
+        if first != again:
+            turn = next(n for n in range(len(first)) if first[n : n + 1] != again[n : n + 1])
+            raise self._wrong(
+                f"after reset(seed=0) the same replies were answered otherwise the second time, in "
+                f"turn {turn}: {_at(first, turn)}, then {_at(again, turn)}; let all chance come "
+                "from self.np_random and set every attribute anew in reset"
+            )
+        self.play(None)
+
+    def check_odd_replies(self) -> None:
+        """Reply with nothing, then with very much, as a model does sooner or later."""
+        for reply in ("", LONG):
+            self.play(0, [reply])
+
+    def check_splits(self) -> None:
+        self.play(0, options={"split": "test"})
+
+    def check_demonstrations(self) -> None:
+        demonstrations = getattr(self.environment.unwrapped, "demonstrations", None)
+        if demonstrations is None:
+            return
+        call = f"demonstrations({DEMONSTRATIONS}, seed=0)"
+        some, again = (self._call(call, demonstrations, DEMONSTRATIONS, seed=0) for _ in range(2))
+        if not isinstance(some, list) or len(some) != DEMONSTRATIONS:
+            raise self._wrong(f"{call} gave {_short(some)}; expected a list of {DEMONSTRATIONS}")
+        for turns in some:
+            self._check_demonstration(turns)
+        if some != again:
+            raise self._wrong(f"{call} gave others the second time; draw them from the seed")
+
+    def _check_demonstration(self, turns: Any) -> None:
+        whole = isinstance(turns, list) and turns
+        if not whole or not all(isinstance(turn, tuple) and len(turn) == 2 for turn in turns):
+            raise self._wrong(
+                f"a demonstration is {_short(turns)}; expected a list of turns, each the pair "
+                "(observation, reply), at least one"
+            )
+        for turn in turns:
+            for which, text in zip(("observation", "action"), turn, strict=True):
+                self._check_text(which, text, "a demonstration holds")
+
+    def notes(self) -> list[str]:
+        if all(self.play(0) == self.play(seed) for seed in range(1, SEEDS)):
+            return [
+                f"{self.name}: the seeds 0 to {SEEDS - 1} all gave the same task. If there are "
+                "more, reset(seed) must choose one by the seed"
+            ]
+        return []
+
+    def play(
+        self, seed: int | None, replies: Sequence[str] = (), options: dict | None = None
+    ) -> list[Heard]:
+        """Play an episode with the same replies again and again; return what was heard."""
+        replies = replies or self.replies
+        heard: list[Heard] = [(self._reset(seed, options),)]
+        for turn in range(self.turns):
+            heard.append(self._step(replies[turn % len(replies)], turn + 1))
+            if heard[-1][2] or heard[-1][3]:
+                return heard
+        raise self._wrong(
+            f"an episode was not over after {self.turns} turns of replies such as "
+            f"{_short(replies[0])}; terminate it, register it with max_episode_steps, or tell "
+            "check_environment(…, turns=…) how many it may take"
+        )
+
+    def _reset(self, seed: int | None, options: dict | None) -> str:
+        arguments: dict[str, Any] = {} if seed is None else {"seed": seed}
+        if options is not None:
+            arguments["options"] = options
+        call = f"reset({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
+        result = self._call(call, self.environment.reset, **arguments)
+        if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
+            raise self._wrong(f"{call} gave {_short(result)}; expected (observation, info)")
+        self._check_text("observation", result[0], f"{call} gave")
+        return result[0]
+
+    def _step(self, reply: str, turn: int) -> Heard:
+        call = f"step({_short(reply)}) in turn {turn}"
+        result = self._call(call, self.environment.step, reply)
+        if not isinstance(result, tuple) or len(result) != 5:
+            raise self._wrong(
+                f"{call} gave {_short(result)}; expected the five (observation, reward, "
+                "terminated, truncated, info)"
+            )
+        observation, reward, terminated, truncated, info = result
+        self._check_text("observation", observation, f"{call} gave")
+        number = isinstance(reward, Real) and not isinstance(reward, bool)
+        if not number or not math.isfinite(reward):
+            raise self._wrong(f"{call} gave the reward {_short(reward)}; expected a finite float")
+        for name, flag in (("terminated", terminated), ("truncated", truncated)):
+            if not isinstance(flag, bool | np.bool_):
+                raise self._wrong(f"{call} gave {name} = {_short(flag)}; expected a bool")
+        if not isinstance(info, dict):
+            raise self._wrong(f"{call} gave the info {_short(info)}; expected a dict")
+        return observation, float(reward), bool(terminated), bool(truncated)
+
+    def _check_text(self, which: str, text: Any, who: str) -> None:
+        if not isinstance(text, str):
+            raise self._wrong(f"{who} the {which} {_short(text)}, {_kind(text)}; expected str")
+        if text not in self._space(which):
+            raise self._wrong(
+                f"{who} the {which} {_short(text)}, which its {which} space {self._space(which)} "
+                "does not contain; use prefrl.text.FreeText()"
+            )
+
+    def _space(self, which: str) -> gymnasium.Space:
+        space = getattr(self.environment, f"{which}_space", None)
+        if not isinstance(space, gymnasium.Space):
+            raise self._wrong(f"it has no {which}_space; set it to prefrl.text.FreeText()")
+        return space
+
+    def _call(self, call: str, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        try:
+            return method(*args, **options)
+        except Exception as error:  # whatever somebody's environment raises
+            raise self._wrong(f"{call} raised {type(error).__name__}: {error}") from error
+
+    def _wrong(self, problem: str) -> UserError:
+        return UserError(f"{self.name}: {problem}")
+
+
+def _kind(value: Any) -> str:
+    return f"of type {type(value).__name__}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:50]}… ({len(text)} characters)"
+
+
+def _at(heard: Sequence[Heard], turn: int) -> str:
+    return str(heard[turn]) if turn < len(heard) else "nothing, the episode was over"

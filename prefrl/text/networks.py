@@ -1,0 +1,204 @@
+"""Policy, frozen reference and critic, over lower layers that they may share.
+
+With `freeze_layers` = k the embedding and the lowest k layers are frozen, so they are the same in
+all three for ever: one copy in memory, one pass for all (trlX's "hydra"). The upper layers of the
+policy and the critic are trained, those of the reference are not.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from prefrl.errors import UserError
+
+
+class Tokens(NamedTuple):
+    """Sequences of one batch, padded on the right."""
+
+    ids: Tensor
+    """[sequence, token], 0 where padded."""
+    mask: Tensor
+    """[sequence, token], 1 where there is a token."""
+
+
+def right_padded(sequences: Sequence[Sequence[int]], device: torch.device | str) -> Tokens:
+    """Return sequences of ids as a batch."""
+    longest = max(map(len, sequences))
+    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+    mask = torch.zeros(len(sequences), longest, dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(sequence)
+        mask[row, : len(sequence)] = 1
+    return Tokens(ids.to(device), mask.to(device))
+
+
+class Scalar(nn.Module):
+    """A head that reads one number off each hidden state."""
+
+    def __init__(self, width: int, generator: torch.Generator, deviation: float | None = None):
+        """Draw the weights; by default with deviation 1 / √(width + 1) (Stiennon et al. 2020)."""
+        super().__init__()
+        deviation = 1 / math.sqrt(width + 1) if deviation is None else deviation
+        self.weight = nn.Parameter(torch.randn(width, generator=generator) * deviation)
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return `[…]` of hidden states `[…, width]`, in float32."""
+        return hidden.float() @ self.weight + self.bias
+
+
+def split(model: PreTrainedModel, layers: int) -> tuple[nn.Module | None, nn.Module]:
+    """Split the decoder of a causal language model into its lower layers and the rest.
+
+    The parts hold the model's own parameters. The upper part takes `input_ids` if there is no lower
+    one, else what the lower gives as `inputs_embeds`; both return hidden states.
+
+    Args:
+        model: a causal language model.
+        layers: of the lower part, beside the embedding; 0 for no lower part.
+
+    Raises:
+        UserError: it has not so many, or is not built like a Llama.
+    """
+    decoder: Any = model.base_model
+    if layers == 0:
+        return None, decoder
+    if not all(hasattr(decoder, name) for name in ("embed_tokens", "layers", "norm")):
+        raise UserError(
+            f"{type(model).__name__} is not built of embed_tokens, layers and norm, so its lower "
+            "layers cannot be shared; leave out --text.ppo.freeze-layers"
+        )
+    if not 0 < layers < len(decoder.layers):
+        raise UserError(
+            f"--text.ppo.freeze-layers is {layers}; the model has {len(decoder.layers)} layers, of "
+            "which at least one must be trained"
+        )
+    lower, upper = _shallow(decoder), _shallow(decoder)
+    lower.layers, lower.norm = nn.ModuleList(decoder.layers[:layers]), nn.Identity()
+    upper.layers, upper.embed_tokens = nn.ModuleList(decoder.layers[layers:]), None
+    return lower, upper
+
+
+def _shallow(module: Any) -> Any:
+    """Return a copy of a module that holds the same parts."""
+    clone = copy.copy(module)
+    clone._modules = dict(module._modules)
+    return clone
+
+
+class Networks(nn.Module):
+    """What PPO on a language model needs: log-probabilities, those of the reference, values."""
+
+    def __init__(
+        self, model: PreTrainedModel, freeze_layers: int, own_critic: bool, seed: int,
+        autocast: Callable[[], AbstractContextManager],
+    ):  # fmt: skip
+        """Build reference and critic from the policy as it stands.
+
+        Args:
+            model: the policy, a causal language model; it is trained in place.
+            freeze_layers: lower layers that stay as they are and are shared.
+            own_critic: give the critic upper layers of its own, else a head on the policy's.
+            seed: of the critic's head.
+            autocast: the context in which passes are made.
+        """
+        super().__init__()
+        self.model, self.autocast = model, autocast
+        if freeze_layers:
+            decoder: Any = model.base_model
+            decoder.embed_tokens.requires_grad_(False)
+            decoder.layers[:freeze_layers].requires_grad_(False)
+        lower, self.upper = split(model, freeze_layers)
+        self.lower = lower
+        self.head: Any = model.get_output_embeddings()
+        self.reference = copy.deepcopy(self.upper).requires_grad_(False)
+        # Tied to a frozen embedding the head is frozen, too, and one will do.
+        tied = all(not parameter.requires_grad for parameter in self.head.parameters())
+        self.reference_head = self.head if tied else copy.deepcopy(self.head).requires_grad_(False)
+        self.critic = copy.deepcopy(self.upper) if own_critic else None
+        width = model.config.get_text_config().hidden_size
+        self.value = Scalar(width, torch.Generator().manual_seed(seed), deviation=0.0)
+        self.value.to(model.device)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Return what is trained, by name; parameters that two parts share come once."""
+        return {n: p for n, p in self.named_parameters() if p.requires_grad}
+
+    def below(self, tokens: Tokens) -> Tensor | None:
+        """Run the shared lower layers, if there are any: `[sequence, token, width]`."""
+        if self.lower is None:
+            return None
+        with torch.no_grad(), self.autocast():
+            return hidden_states(self.lower, tokens, None)
+
+    def policy(self, tokens: Tokens, below: Tensor | None) -> Tensor:
+        """Return the policy's last hidden states `[sequence, token, width]`."""
+        with self.autocast():
+            return hidden_states(self.upper, tokens, below)
+
+    def log_probabilities(
+        self, hidden: Tensor, tokens: Tokens, places: Tensor, temperature: float,
+        reference: bool = False,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Return log-probabilities of tokens, and the entropies of what they were drawn from.
+
+        Args:
+            hidden: last hidden states `[sequence, token, width]`.
+            tokens: the batch.
+            places: which tokens, `[sequence, action]`, indices from 1.
+            temperature: of the sampling.
+            reference: use the reference's head.
+
+        Returns:
+            Two of `[sequence, action]`, in nats.
+        """
+        head = self.reference_head if reference else self.head
+        rows = torch.arange(len(places), device=places.device)[:, None]
+        with self.autocast():
+            logits = head(hidden[rows, places - 1])
+        every = torch.log_softmax(logits.float() / temperature, dim=-1)
+        chosen = every.gather(-1, tokens.ids.gather(1, places)[..., None]).squeeze(-1)
+        return chosen, -(every.exp() * every).sum(-1)
+
+    @torch.no_grad()
+    def reference_log_probabilities(
+        self, tokens: Tokens, below: Tensor | None, places: Tensor, temperature: float
+    ) -> Tensor:
+        """Return the frozen reference's log-probabilities `[sequence, action]`, in nats."""
+        with self.autocast():
+            hidden = hidden_states(self.reference, tokens, below)
+        return self.log_probabilities(hidden, tokens, places, temperature, reference=True)[0]
+
+    def values(
+        self, tokens: Tokens, below: Tensor | None, hidden: Tensor, places: Tensor
+    ) -> Tensor:
+        """Return what the critic expects before each token at `places`, `[sequence, action]`.
+
+        Args:
+            tokens: the batch.
+            below: what the lower layers gave.
+            hidden: the policy's last hidden states, which a critic without layers reads.
+            places: as for `log_probabilities`.
+        """
+        if self.critic is not None:
+            with self.autocast():
+                hidden = hidden_states(self.critic, tokens, below)
+        rows = torch.arange(len(places), device=places.device)[:, None]
+        return self.value(hidden[rows, places - 1])
+
+
+def hidden_states(decoder: Any, tokens: Tokens, below: Tensor | None) -> Tensor:
+    """Run (part of) a decoder: `[sequence, token, width]`."""
+    positions = (tokens.mask.cumsum(1) - 1).clamp(min=0)
+    given = {"input_ids": tokens.ids} if below is None else {"inputs_embeds": below}
+    return decoder(
+        **given, attention_mask=tokens.mask, position_ids=positions, use_cache=False
+    ).last_hidden_state

@@ -1,0 +1,191 @@
+"""The reward model for text: causal language models that read a score off a completion.
+
+Each member begins as the policy did and gets a scalar head (Ziegler et al. 2019, Stiennon et al.
+2020). Scores are read where a reply ends, by position: neither padding nor the id that pads
+matters.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prefrl.config import TextRewardConfig
+from prefrl.text.models import LanguageModel
+from prefrl.text.networks import Scalar, hidden_states, right_padded, split
+from prefrl.text.template import Template
+from prefrl.text.trace import turns_of
+from prefrl.types import Segment, Trajectory
+
+CHUNK = 64  # completions that are scored at a time
+CALIBRATION_EPISODES = 256
+
+
+class Encoded(NamedTuple):
+    """Segments as token ids."""
+
+    sequences: list[list[int]]
+    ends: list[list[int]]
+    """Of each sequence, its length after each reply."""
+
+
+class TextReward(nn.Module):
+    """Predicts the score of completions; a `RewardModel`.
+
+    The return of a segment is the score at the end of its last reply; with `per_turn` the sum of
+    those at the end of each.
+    """
+
+    def __init__(
+        self, language_model: LanguageModel, config: TextRewardConfig, seed: int, chat: bool,
+        autocast: Callable[[], AbstractContextManager],
+    ):  # fmt: skip
+        """Build the ensemble.
+
+        Args:
+            language_model: what each member begins as; it is copied.
+            config: size of the ensemble and what of it is fitted.
+            seed: of the heads.
+            chat: speak through the chat template, as the policy does.
+            autocast: the context in which passes are made.
+        """
+        super().__init__()
+        self.config, self.members, self.autocast = config, config.members, autocast
+        self.template = Template(language_model.tokenizer, chat)
+        model = copy.deepcopy(language_model.model)
+        self.device = model.device
+        lower, upper = split(model, config.freeze_layers)
+        self.lower = lower.requires_grad_(False) if lower is not None else None
+        self.decoders = nn.ModuleList(copy.deepcopy(upper) for _ in range(config.members))
+        width = model.config.get_text_config().hidden_size
+        generator = torch.Generator().manual_seed(seed)
+        self.heads = nn.ModuleList(Scalar(width, generator) for _ in range(config.members))
+        self.heads.to(self.device)
+        self.mean, self.std = np.zeros((config.members, 1)), np.ones((config.members, 1))
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Return what is fitted."""
+        return (p for p in super().parameters(recurse) if p.requires_grad)
+
+    def encode(self, segments: Sequence[Segment | Trajectory]) -> Encoded:
+        """Return the ids that were sampled; what a person wrote is turned into ids here."""
+        sequences, ends = [], []
+        for segment in segments:
+            ids: list[int] = []
+            stops = []
+            for given, reply in turns_of(segment) or self._written(segment):
+                ids += [*given, *reply]
+                stops.append(len(ids))
+            sequences.append(ids)
+            ends.append(stops)
+        return Encoded(sequences, ends)
+
+    def _written(self, segment: Segment | Trajectory) -> list[tuple[list[int], list[int]]]:
+        template, turns = self.template, []
+        for said, reply in zip(segment.observations, segment.actions, strict=True):
+            given = template.next(str(said), True) if turns else template.first(str(said))
+            turns.append((given, template.reply_ids(str(reply))))
+        return turns
+
+    def normalise_inputs(self, encoded: Encoded) -> None:
+        """Do nothing: a language model knows its inputs."""
+
+    def returns(
+        self, encoded: Encoded, rows: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Predict the uncalibrated returns `[member, row]`; a completion is encoded once."""
+        unique, place = torch.unique(rows, return_inverse=True)
+        order = unique.tolist()
+        count = len(order) if torch.is_grad_enabled() else CHUNK
+        parts = [
+            self._scores(
+                [encoded.sequences[row] for row in order[begin : begin + count]],
+                [encoded.ends[row] for row in order[begin : begin + count]],
+            )
+            for begin in range(0, len(order), count)
+        ]
+        totals = [torch.stack([scores.sum(1) for scores in part], dim=1) for part in parts]
+        return torch.cat(totals, dim=1).cpu()[:, place]
+
+    def _scores(self, sequences: list[list[int]], ends: list[list[int]]) -> list[Tensor]:
+        """Return the reward of each reply of each sequence, `[member, turn]` each."""
+        tokens = right_padded(sequences, self.device)
+        below = None
+        if self.lower is not None:
+            with torch.no_grad(), self.autocast():
+                below = hidden_states(self.lower, tokens, None)
+        rows = torch.tensor([row for row, stops in enumerate(ends) for _ in stops])
+        places = torch.tensor([stop - 1 for stops in ends for stop in stops])
+        scores = []
+        for decoder, head in zip(self.decoders, self.heads, strict=True):
+            with self.autocast():
+                hidden = hidden_states(decoder, tokens, below)
+            scores.append(head(hidden[rows.to(self.device), places.to(self.device)]))
+        turns = torch.stack(scores).split([len(stops) for stops in ends], dim=1)
+        if self.config.per_turn:
+            return list(turns)
+        return [nn.functional.pad(scores[:, -1:], (scores.shape[1] - 1, 0)) for scores in turns]
+
+    def rewards(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
+        """Predict calibrated rewards, `[turn]` for each trajectory, float32.
+
+        What centres the returns comes off the last turn: off each, it would reward many turns or
+        few.
+        """
+        rewards = []
+        for scores in self._raw(trajectories):
+            scaled = scores / self.std
+            scaled[:, -1:] -= self.mean / self.std
+            rewards.append(scaled.mean(0).astype(np.float32))
+        return rewards
+
+    def sample(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """Return some whole episodes, evenly spaced."""
+        stride = max(1, len(trajectories) // CALIBRATION_EPISODES)
+        return list(trajectories[::stride])
+
+    def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
+        """Give each member's returns mean 0 and deviation 1 on these episodes.
+
+        So a KL coefficient keeps its meaning whatever the scale of a fit.
+        """
+        returns = np.stack([scores.sum(1) for scores in self._raw(trajectories)], axis=1)
+        self.mean = returns.mean(1, keepdims=True)
+        self.std = np.maximum(returns.std(1, keepdims=True), 1e-4)
+
+    @torch.no_grad()
+    def _raw(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
+        """Return uncalibrated rewards `[member, turn]` of each trajectory."""
+        encoded = self.encode(trajectories)
+        scores: list[Tensor] = []
+        for begin in range(0, len(trajectories), CHUNK):
+            span = slice(begin, begin + CHUNK)
+            scores += self._scores(encoded.sequences[span], encoded.ends[span])
+        return [score.cpu().double().numpy() for score in scores]
+
+    def distance(self, left: Segment, right: Segment) -> float:
+        """Return how different two segments read: the share of their words not in common."""
+        one, other = (" ".join(map(str, s.actions)).split() for s in (left, right))
+        return 1 - difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return all that the predictions depend on but what is frozen."""
+        fitted = {n: p.detach().clone() for n, p in self.named_parameters() if p.requires_grad}
+        return {"fitted": fitted, "mean": self.mean, "std": self.std}
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        """Continue from what `state_dict` returned."""
+        fitted = {n: p for n, p in self.named_parameters() if p.requires_grad}
+        if fitted.keys() != state_dict["fitted"].keys():
+            raise ValueError("it holds other parameters than the reward model has")
+        with torch.no_grad():
+            for name, parameter in fitted.items():
+                parameter.copy_(state_dict["fitted"][name])
+        self.mean, self.std = state_dict["mean"], state_dict["std"]

@@ -1,0 +1,95 @@
+"""Sampling from a causal language model, many sequences at once, with a key-value cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+WORTH_DROPPING = 0.5  # the share of finished rows at which a batch is made smaller
+
+
+class Reply(NamedTuple):
+    """What was sampled for one sequence."""
+
+    ids: list[int]
+    """With the end of sequence, if that was sampled."""
+    finished: bool
+
+
+def left_padded(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return ids and attention mask `[sequence, longest]`; what is masked holds 0."""
+    longest = max(map(len, sequences))
+    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+    mask = torch.zeros(len(sequences), longest, dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids[row, longest - len(sequence) :] = torch.tensor(sequence)
+        mask[row, longest - len(sequence) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    sequences: Sequence[Sequence[int]],
+    most: int,
+    end: int,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+) -> list[Reply]:
+    """Continue each sequence until the end of sequence is sampled, by `most` tokens at most.
+
+    The whole distribution is sampled from: a truncated one (top-k, top-p) is not what
+    log-probabilities are computed of, and the KL divergence from the reference turns negative.
+
+    Args:
+        model: a causal language model of transformers.
+        sequences: token ids to go on from, none of them empty.
+        most: tokens of a reply.
+        end: id of the end of sequence.
+        generator: draws the tokens; on the model's device.
+        temperature: logits are divided by it; 0 takes the most probable token.
+    """
+    device = model.device
+    ids, mask = left_padded(sequences, device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    cache = DynamicCache(config=model.config)
+    rows = torch.arange(len(sequences), device=device)  # the sequences in the batch
+    going = torch.ones(len(sequences), dtype=torch.bool, device=device)
+    replies = torch.full((len(sequences), most), -1, dtype=torch.long, device=device)
+    for place in range(most):
+        output = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
+            use_cache=True, logits_to_keep=1,
+        )  # fmt: skip
+        chosen = _draw(output.logits[:, -1].float(), generator, temperature)
+        replies[rows, place] = chosen  # what follows an end is thrown away below
+        going &= chosen != end
+        left = int(going.sum())
+        if left == 0 or place + 1 == most:
+            break
+        ids, positions = chosen[:, None], positions[:, -1:] + 1
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        if left <= WORTH_DROPPING * len(rows):
+            kept = going.nonzero()[:, 0]
+            cache.batch_select_indices(kept)
+            rows, ids, positions, mask = rows[kept], ids[kept], positions[kept], mask[kept]
+            going = going[kept]
+    return [_reply(row, end) for row in replies.tolist()]
+
+
+def _draw(logits: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
+    if temperature == 0:
+        return logits.argmax(1)
+    probabilities = torch.softmax(logits / temperature, dim=1)
+    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+
+
+def _reply(row: list[int], end: int) -> Reply:
+    finished = end in row
+    if finished:
+        return Reply(row[: row.index(end) + 1], True)
+    return Reply([token for token in row if token >= 0], False)

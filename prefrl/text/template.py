@@ -1,0 +1,199 @@
+"""How observations become token ids. Ids are only ever appended, and sampled ones stay as they are.
+
+To render and tokenize the whole conversation at each turn is the usual way, and a silent bug: the
+same text often has other ids than those that were sampled, and their probabilities are then wrong.
+So what a chat template puts around an observation is found once, and each turn adds to what there
+is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jinja2
+from transformers import PreTrainedTokenizerBase
+
+from prefrl.errors import UserError
+
+# Words that stand for messages, to be found again in what a chat template makes of them.
+SENTINELS = ("1stmessage", "2ndmessage", "3rdmessage", "4thmessage", "5thmessage")
+# Some templates write today's date, but a run must not depend on its day.
+FIXED_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro +%}"
+
+
+class Scaffold(NamedTuple):
+    """The texts that a chat template puts around messages.
+
+    Attributes:
+        opening: before the first observation.
+        prompt: between an observation and the reply.
+        lead: white space that every reply begins with.
+        closing: between a reply and the next observation.
+    """
+
+    opening: str = ""
+    prompt: str = ""
+    lead: str = ""
+    closing: str = ""
+
+
+class Template:
+    """The ids that stand between sampled replies.
+
+    Plain, observations and replies follow each other with nothing between them, after the
+    tokenizer's bos token if it writes one. A reply's eos stays in place before the next
+    observation; a reply that the token limit cut off runs on into it.
+
+    As a chat, observations are the user's messages and replies the assistant's. The text of a
+    special token in an observation then becomes that token, as with chat templates everywhere.
+
+    Attributes:
+        end_id: the token that ends a reply, where sampling stops: the tokenizer's eos token, or
+            another one if that is what the chat template ends replies with.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, chat: bool) -> None:
+        """Find out what the chat template does, if there is to be a chat.
+
+        Raises:
+            UserError: there is no chat template, or adding a message changes what came before.
+        """
+        self.tokenizer = tokenizer
+        self.chat = chat
+        self._scaffold = _scaffold(tokenizer) if chat else Scaffold()
+        self._start = [] if chat else _bos(tokenizer)
+        closing = self._encode(self._scaffold.closing)
+        self.end_id = _end(tokenizer, closing)
+        self._closing_ends = self.end_id in closing
+        hidden: list[Any] = [self.end_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+        self._not_shown = frozenset(hidden)
+
+    def first(self, observation: str) -> list[int]:
+        """Return the ids before the first reply; at least one, as nothing cannot be continued."""
+        opening, prompt = self._scaffold.opening, self._scaffold.prompt
+        return [*self._start, *self._encode(opening + observation + prompt)] or [self.end_id]
+
+    def next(self, observation: str, finished: bool) -> list[int]:
+        """Return the ids between a reply and the next one.
+
+        Args:
+            observation: what the environment said to the reply.
+            finished: whether the reply's ids end with `end_id` already, not at the token limit.
+        """
+        ids = self._encode(self._scaffold.closing + observation + self._scaffold.prompt)
+        if finished and self._closing_ends:
+            return ids[ids.index(self.end_id) + 1 :]
+        return ids
+
+    def reply_ids(self, text: str) -> list[int]:
+        """Return the ids of a reply that somebody wrote, with its end."""
+        return [*self._encode(self._scaffold.lead + text), self.end_id]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of a reply's ids, without end and padding.
+
+        Other special tokens are shown: what is judged is what was sampled.
+        """
+        shown = [token for token in ids if token not in self._not_shown]
+        text = str(self.tokenizer.decode(shown, clean_up_tokenization_spaces=False))
+        return text.removeprefix(self._scaffold.lead)
+
+    def _encode(self, text: str) -> list[int]:
+        # A chat template's special tokens must be read as such, even by a tokenizer that otherwise
+        # takes them for text.
+        special: dict[str, Any] = {"split_special_tokens": False} if self.chat else {}
+        return self.tokenizer(text, add_special_tokens=False, **special)["input_ids"]  # type: ignore
+
+
+def _bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    bos = tokenizer.bos_token_id
+    return [bos] if bos is not None and bos in tokenizer("")["input_ids"] else []  # type: ignore
+
+
+def _end(tokenizer: PreTrainedTokenizerBase, closing: list[int]) -> int:
+    """Return the token that ends a reply, given the ids that a chat template puts after one.
+
+    Several models' templates end a turn with another token than the tokenizer calls eos.
+    """
+    eos: Any = tokenizer.eos_token_id
+    control = {eos, *tokenizer.added_tokens_decoder}
+    return next((token for token in closing if token in control), eos)
+
+
+def _scaffold(tokenizer: PreTrainedTokenizerBase) -> Scaffold:
+    """Read the scaffold off short conversations, and check that longer ones are made of it."""
+    if tokenizer.chat_template is None:
+        raise UserError(
+            "The tokenizer has no chat template. Give a model that was trained to chat, set "
+            "tokenizer.chat_template, or do without chat."
+        )
+    question, answer, follow_up = SENTINELS[:3]
+    once, answered = _render(tokenizer, 1), _render(tokenizer, 2)
+    twice, thrice = _render(tokenizer, 3), _render(tokenizer, 5)
+    _check_extends(twice, answered)
+    _check_extends(twice, once)
+    opening, found_question, prompt = once.partition(question)
+    lead, found_answer, rest = twice.removeprefix(once).partition(answer)
+    closing, found_follow_up, _ = rest.partition(follow_up)
+    if not (found_question and found_answer and found_follow_up):
+        raise UserError(
+            "The chat template does not show every message as it is: of the three messages "
+            f"{SENTINELS[:3]} it makes {twice!r}. Give another template, or do without chat."
+        )
+    if lead.strip():
+        raise UserError(
+            f"The chat template writes {lead!r} before an earlier reply, but not before the one to "
+            "come, so the model would see what it never said. Give another template, or do "
+            "without chat."
+        )
+    scaffold = Scaffold(opening, prompt, lead, closing)
+    _check_extends(thrice, _appended(scaffold))
+    _check_extends(_appended(scaffold), thrice)
+    return scaffold
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: int) -> str:
+    """Render the first sentinels, with the beginning of a reply if it is the assistant's turn."""
+    roles = ("user", "assistant", "user", "assistant", "user")
+    chat = [
+        {"role": role, "content": text}
+        for role, text in zip(roles[:messages], SENTINELS, strict=False)
+    ]
+    try:
+        rendered = tokenizer.apply_chat_template(
+            chat,
+            chat_template=FIXED_DATE + tokenizer.get_chat_template(),
+            tokenize=False,
+            add_generation_prompt=messages % 2 == 1,
+        )
+    except (jinja2.TemplateError, TypeError) as error:
+        raise UserError(
+            f"The chat template cannot render a user's and an assistant's messages: {error}. "
+            "Give another template, or do without chat."
+        ) from error
+    return str(rendered)
+
+
+def _appended(scaffold: Scaffold) -> str:
+    """Put five messages together as `Template` does, turn by turn."""
+    opening, prompt, lead, closing = scaffold
+    first, *others = SENTINELS
+    text = opening + first + prompt
+    for reply, observation in zip(others[::2], others[1::2], strict=True):
+        text += lead + reply + closing + observation + prompt
+    return text
+
+
+def _check_extends(longer: str, shorter: str) -> None:
+    """Refuse a template that renders more messages not by appending to fewer."""
+    if longer.startswith(shorter):
+        return
+    same = next(i for i in range(len(shorter)) if longer[i : i + 1] != shorter[i])
+    begin = max(0, same - 20)
+    raise UserError(
+        "The chat template does not only append when a message is added: where there was "
+        f"{shorter[begin : same + 30]!r} it then writes {longer[begin : same + 30]!r}. A reply "
+        "would be trained after another text than it was sampled after. Give a template that keeps "
+        "earlier messages as they are, or do without chat."
+    )

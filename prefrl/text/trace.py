@@ -1,0 +1,99 @@
+"""Episodes of a language environment as token ids that are only ever appended to.
+
+What the policy sampled is what it is trained on: text is decoded for the environment to read, and
+never turned into tokens again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from prefrl.types import Segment, Trajectory
+
+NO_TOKEN = -1  # fills the rows of an array of ids
+
+
+@dataclass
+class Episode:
+    """One episode under way: token ids, which of them the policy sampled, and what was said."""
+
+    seed: int
+    """The environment was reset with it."""
+    ids: list[int] = field(default_factory=list)
+    sampled: list[bool] = field(default_factory=list)
+    """Whether the policy sampled an id; the others are the environment's words."""
+    ends: list[int] = field(default_factory=list)
+    """Length of `ids` after each reply."""
+    starts: list[int] = field(default_factory=list)
+    """Length of `ids` before each reply."""
+    finished: list[bool] = field(default_factory=list)
+    """Whether each reply ended with the end of sequence, not with the limit of tokens."""
+    observations: list[str] = field(default_factory=list)
+    actions: list[str] = field(default_factory=list)
+    env_rewards: list[float] = field(default_factory=list)
+    report: dict[str, float] = field(default_factory=dict)
+    """Numbers that the environment gave with the last step."""
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def hear(self, observation: str, ids: Sequence[int]) -> None:
+        """Append what the environment says."""
+        self.observations.append(observation)
+        self.ids += ids
+        self.sampled += [False] * len(ids)
+
+    def say(self, action: str, ids: Sequence[int], finished: bool) -> None:
+        """Append a reply of the policy."""
+        self.starts.append(len(self.ids))
+        self.actions.append(action)
+        self.ids += ids
+        self.sampled += [True] * len(ids)
+        self.ends.append(len(self.ids))
+        self.finished.append(finished)
+
+    def trajectory(self, source: str, number: int) -> Trajectory:
+        """Return the episode as a trajectory, one turn a step.
+
+        Its extras hold the ids, padded with -1: `given_ids` `[turn, …]` come before each reply,
+        `reply_ids` `[turn, …]` are the reply; `finished` `[turn]`.
+        """
+        turns = len(self)
+        before = [0, *self.ends[:-1]]
+        given = [self.ids[a:b] for a, b in zip(before, self.starts, strict=True)]
+        reply = [self.ids[a:b] for a, b in zip(self.starts, self.ends, strict=True)]
+        return Trajectory(
+            np.array(self.observations[:turns], str),
+            np.array(self.actions, str),
+            np.array(self.env_rewards, float),
+            {
+                "given_ids": _rows(given),
+                "reply_ids": _rows(reply),
+                "finished": np.array(self.finished, bool),
+            },
+            task=f"seed {self.seed}",
+            source=source,
+            episode=number,
+        )
+
+
+def turns_of(segment: Segment | Trajectory) -> list[tuple[list[int], list[int]]] | None:
+    """Return the ids before each reply and of each reply, None if nobody sampled them."""
+    if "reply_ids" not in segment.extras:
+        return None
+    return [
+        (given[given != NO_TOKEN].tolist(), reply[reply != NO_TOKEN].tolist())
+        for given, reply in zip(
+            segment.extras["given_ids"], segment.extras["reply_ids"], strict=True
+        )
+    ]
+
+
+def _rows(lists: Sequence[Sequence[int]]) -> np.ndarray:
+    rows = np.full((len(lists), max(map(len, lists))), NO_TOKEN, np.int32)
+    for row, ids in zip(rows, lists, strict=True):
+        row[: len(ids)] = ids
+    return rows
