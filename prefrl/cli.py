@@ -357,25 +357,17 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 def _run(session: "Session") -> None:
     """Run the rounds to come, showing each; Ctrl-C leaves the run ready to be resumed."""
-    from prefrl.control.checks import is_deterministic, picture_trouble
     from prefrl.display import Display
     from prefrl.experiment import rounds
 
     config, path = session.config, session.folder.path
     print(f"run folder: {path}", flush=True)
-    if not is_deterministic(session.agent.environments.environments):
-        print(
-            f"note: {session.experiment.env} is not deterministic: a resumed run goes on, but not "
-            "exactly as it would have",
-            flush=True,
-        )
-    asked = session.teacher is None and config.labels
-    if asked and (trouble := picture_trouble(session.agent.environments.environments)):
-        print(f"note: the page plots what is observed, without pictures: {trouble}", flush=True)
+    for note in session.notes:
+        print(f"note: {note}", flush=True)
     for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C does: the viewer is to end, too
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _interrupt)
-    people = config if asked else None
+    people = config if session.teacher is None and config.labels else None
     display = Display(config.rounds, config.steps, config.labels, session.state.round, people)
     saved = session.state.round - 1
     try:

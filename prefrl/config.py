@@ -7,8 +7,11 @@ preferences.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from prefrl.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -279,6 +282,14 @@ class LoopConfig:
     question: str
     query: QueryConfig
     fit: FitConfig
+
+
+def check_positive(numbers: dict[str, float | None], prefix: str = "") -> None:
+    """Raise `UserError` unless all of these options, by name, are finite and above 0."""
+    for name, value in numbers.items():
+        if value is not None and not 0 < value < math.inf:
+            kind = "finite number" if isinstance(value, float) else "whole number"
+            raise UserError(f"--{prefix}{name} is {value}; expected a {kind} above 0")
 
 
 def from_json(kind: type, fields: dict[str, Any]) -> Any:

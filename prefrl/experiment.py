@@ -7,34 +7,28 @@ train(Experiment(env="prefrl/HalfCheetah-v0", labels=700), "runs/cheetah")
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
-import math
 import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from gymnasium.spaces import Discrete
 from torch import nn
 
+from prefrl import gym
 from prefrl.checkpoint import from_bytes, to_bytes
-from prefrl.clips.scene import save_model
-from prefrl.config import Experiment, LoopConfig
-from prefrl.control.agent import PPOAgent
-from prefrl.control.environments import make_environments
-from prefrl.control.interface import Description, Environments
-from prefrl.control.policy import Policy
-from prefrl.control.reward import RewardEnsemble, TrueReward
+from prefrl.config import Experiment, LoopConfig, check_positive
 from prefrl.errors import UserError
 from prefrl.exchange import copy_answers
 from prefrl.feedback import FeedbackStore
-from prefrl.loop import LoopState, Round, Teacher, answers_needed, preference_loop
+from prefrl.loop import Agent, LoopState, Round, Teacher, answers_needed, preference_loop
+from prefrl.parts import Parts
 from prefrl.reward import RewardModel
 from prefrl.run import RunFolder
 from prefrl.spaces import check_segment
@@ -50,13 +44,15 @@ class Session:
 
     folder: RunFolder
     experiment: Experiment
-    agent: PPOAgent
+    agent: Agent
     reward_model: RewardModel
     teacher: Teacher | None
     """None where people answer, in another process."""
     feedback: FeedbackStore
     config: LoopConfig
     state: LoopState
+    notes: list[str]
+    """What to say before the first round."""
 
 
 def train(
@@ -108,16 +104,17 @@ def start(
         name = getattr(teacher, "__qualname__", type(teacher).__qualname__)
         experiment = dataclasses.replace(experiment, teacher=f"{teacher.__module__}:{name}")
     check(experiment, labels_needed=answers_from is None)
-    parts = _build(experiment, teacher, network)
+    judge = _teacher(experiment, teacher)
+    parts = _build(experiment, network)
     if answers_from is None:
-        session = _session(RunFolder.begin(path, versions()), experiment, *parts)
+        session = _session(RunFolder.begin(path, versions()), experiment, parts, judge)
     elif experiment.reward == "true":
         raise UserError("the true reward needs no answers; leave out --from or --reward true")
     else:
         old = RunFolder.open(answers_from)
         with closing(FeedbackStore(old.feedback)) as answers:
-            _check_answers(answers, parts[-1], old.path)
-            session = _session(RunFolder.begin(path, versions()), experiment, *parts)
+            _check_answers(answers, parts, old.path)
+            session = _session(RunFolder.begin(path, versions()), experiment, parts, judge)
             copy_answers(answers, session.feedback, old.path.resolve().name)
     session.folder.save_experiment(experiment)  # last: a kill before it leaves no run
     return session
@@ -139,7 +136,8 @@ def resume(
     if more_labels or more_steps:
         next_round = state["loop"]["round"] if state else 0
         experiment = _extended(folder, experiment, next_round, more_labels, more_steps)
-    session = _session(folder, experiment, *_build(experiment, teacher, network))
+    parts = _build(experiment, network, folder)
+    session = _session(folder, experiment, parts, _teacher(experiment, teacher))
     _load(session, state)
     if more_labels or more_steps:
         folder.extend(session.state.round, experiment)
@@ -182,15 +180,15 @@ def replay(path: Path | str, into: Path | str, network: Network | None = None) -
         raise UserError(f"{source.path} has not finished a round yet; there is nothing to replay")
     folder: RunFolder | None = None
     for until, experiment in [*source.earlier(), (recorded, source.experiment())]:
-        parts = _build(dataclasses.replace(experiment, teacher="human"), None, network)
+        parts = _build(experiment, network, source)
         if folder is None:
             folder = RunFolder.begin(into, versions())
             with closing(FeedbackStore(source.feedback)) as feedback:
                 feedback.copy(folder.feedback)
-            session = _session(folder, experiment, *parts)
+            session = _session(folder, experiment, parts, None)
             folder.save_experiment(experiment)  # last: a kill before it leaves no run
         else:
-            session = _session(folder, experiment, *parts)
+            session = _session(folder, experiment, parts, None)
             _load(session, _checkpoint(folder))
             folder.extend(session.state.round, experiment)
         for now in rounds(session) if session.state.round < until else ():
@@ -209,46 +207,37 @@ def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-def load_policy(path: Path | str) -> Policy:
+def load_policy(path: Path | str) -> Any:
     """Return a run's policy: `policy.predict(observation)`.
 
     Observations are those of training: for an environment that is not prefrl's own, with a last
-    feature that is 1 once the episode has ended (`FixedHorizon`).
+    feature that is 1 once the episode has ended (`FixedHorizon`). Of a language model
+    `policy.predict(text)` is a reply.
     """
     folder = RunFolder.open(path)
     experiment, state = folder.experiment(), _finished_checkpoint(folder)
-    return Policy(_environments(experiment, 1).description, experiment.ppo, state["agent"])
+    with _fitting(folder):
+        return _side(experiment.env).load_policy(experiment, state["agent"], folder)
 
 
-def load_reward(path: Path | str, network: Network | None = None) -> RewardEnsemble:
+def load_reward(path: Path | str, network: Network | None = None) -> Any:
     """Return a run's reward model: `model.rewards([trajectory])`, or call it on features."""
     folder = RunFolder.open(path)
     experiment, state = folder.experiment(), _finished_checkpoint(folder)
     if experiment.reward == "true":
         raise UserError(f"{path} was trained on the true reward; it has no learned one")
-    model = _reward_model(experiment, _environments(experiment, 1).description, network)
+    model = _side(experiment.env).load_reward(experiment, network, folder)
     with _fitting(folder):
         model.load_state_dict(state["reward_model"])
-    assert isinstance(model, RewardEnsemble)
     return model
-
-
-def fresh_environments(experiment: Experiment, count: int, seed: int) -> Environments:
-    """Build environments for evaluation, seeded apart from those of training."""
-    return make_environments(
-        experiment.env, count, 1_000_003 + seed, experiment.horizon, experiment.threads
-    )
 
 
 def check(experiment: Experiment, labels_needed: bool = True) -> None:
     """Raise `UserError` unless the numbers make sense together."""
-    ppo, query, fit = experiment.ppo, experiment.query, experiment.fit
+    query, fit = experiment.query, experiment.fit
     positive = {
         "steps": experiment.steps, "rounds": experiment.rounds, "horizon": experiment.horizon,
         "num-envs": experiment.num_envs, "threads": experiment.threads,
-        "ppo.n-steps": ppo.n_steps, "ppo.batch-size": ppo.batch_size, "ppo.n-epochs": ppo.n_epochs,
-        "network.members": experiment.network.members,
-        "network.steps-per-clip": experiment.network.steps_per_clip,
         "fit.batch-size": fit.batch_size, "fit.epochs": fit.epochs,
         "fit.first-epochs": fit.first_epochs, "query.pool": query.pool,
         "query.explore-steps": query.explore_steps, "query.decay-steps": query.decay_steps,
@@ -256,20 +245,11 @@ def check(experiment: Experiment, labels_needed: bool = True) -> None:
     }  # fmt: skip
     if experiment.reward == "learned" and (labels_needed or experiment.labels):
         positive["labels"] = experiment.labels
-    for name, value in positive.items():
-        if value is not None and not 0 < value < math.inf:
-            kind = "finite number" if isinstance(value, float) else "whole number"
-            raise UserError(f"--{name} is {value}; expected a {kind} above 0")
-    if ppo.sde_sample_freq < 0:
+    check_positive(positive)
+    if not 0 < query.first_share <= 1:
         raise UserError(
-            f"--ppo.sde-sample-freq is {ppo.sde_sample_freq}; expected a number of steps, or 0"
-        )
-    if not 0 <= ppo.gamma < 1:
-        raise UserError(f"--ppo.gamma is {ppo.gamma}; expected from 0 to less than 1")
-    if not 0 < experiment.query.first_share <= 1:
-        raise UserError(
-            f"--query.first-share is {experiment.query.first_share}; expected more than 0, at most "
-            "1: the first fit needs labels"
+            f"--query.first-share is {query.first_share}; expected more than 0, at most 1: the "
+            "first fit needs labels"
         )
     least = {"preference": 2, "ratings": 2}.get(query.kind, 3)
     most = 2 if query.kind == "preference" else 9
@@ -284,20 +264,13 @@ def check(experiment: Experiment, labels_needed: bool = True) -> None:
         )
     if not 0 <= experiment.mistake <= 1:
         raise UserError(f"--mistake is {experiment.mistake}; expected a chance from 0 to 1")
-    smallest = experiment.ppo.n_steps * experiment.num_envs
-    if experiment.steps < experiment.rounds * smallest:
-        most = experiment.steps // smallest
-        raise UserError(
-            f"{experiment.steps} steps in {experiment.rounds} rounds leave a round less than one "
-            f"rollout of {experiment.num_envs} environments x {experiment.ppo.n_steps} steps; "
-            + (f"lower --rounds to at most {most}" if most else "raise --steps or lower --num-envs")
-        )
+    _side(experiment.env).check(experiment)
 
 
 def versions() -> dict[str, Any]:
     """Return what the bits of a run depend on besides its configuration."""
-    names = ["prefrl", "gymnasium", "mujoco", "numpy", "stable-baselines3", "torch"]
-    return {name: version(name) for name in names} | {
+    names = ["prefrl", "gymnasium", "mujoco", "numpy", "stable-baselines3", "torch", "transformers"]
+    return {name: found for name in names if (found := _version(name))} | {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "torch_threads": torch.get_num_threads(),
@@ -305,129 +278,80 @@ def versions() -> dict[str, Any]:
     }
 
 
-Parts = tuple[PPOAgent, RewardModel, Teacher | None, Description]
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
-def _build(experiment: Experiment, teacher: Preference | None, network: Network | None) -> Parts:
-    # Small networks gain nothing from a second thread and lose much of the speed to it on a busy
-    # machine; the second core takes the critic and half the physics.
-    torch.set_num_threads(1)
-    environments = _environments(experiment, experiment.num_envs)
-    description = environments.description
-    if not 0 < description.clip_steps <= description.horizon:
-        seconds = experiment.query.clip_seconds or description.clip_steps * description.dt
-        raise UserError(
-            f"a clip of {seconds:.3g} s lasts {description.clip_steps} steps of {description.dt:g} "
-            f"s, but an episode of {experiment.env} has {description.horizon}; choose "
-            f"--query.clip-seconds between {description.dt:g} and "
-            f"{description.horizon * description.dt:g}"
-        )
-    if experiment.ppo.sde_sample_freq and isinstance(description.action_space, Discrete):
-        raise UserError(
-            f"{experiment.env} has discrete actions, which --ppo.sde-sample-freq cannot explore; "
-            "leave it at 0"
-        )
-    if experiment.reward == "learned":
-        _check_rounds_hold_clips(experiment, description)
-    total = experiment.steps + experiment.query.explore_steps
-    agent = PPOAgent(environments, experiment.ppo, experiment.seed, total)
-    judge: Teacher | None
-    if teacher is not None:
-        judge = FunctionTeacher(teacher)
-    elif experiment.teacher == "oracle":
-        mistake = experiment.mistake or experiment.oracle.mistake
-        judge = Oracle(dataclasses.replace(experiment.oracle, mistake=mistake), experiment.seed)
-    elif experiment.teacher == "human":
-        judge = None
-    else:
-        judge = load_teacher(experiment.teacher)
-    return agent, _reward_model(experiment, description, network), judge, description
+def _side(env: str) -> Any:
+    """Return the module that builds for an environment: of numbers, or of text.
 
-
-def _check_rounds_hold_clips(experiment: Experiment, description: Description) -> None:
-    """Raise `UserError` unless every round is sure to hold a stretch as long as a clip.
-
-    A round is cut where episodes end, at worst once and in the middle: every episode, even one that
-    ends at once, lasts at least as long as a clip.
+    Raises:
+        UserError: there is no such environment, or what its side needs is not installed.
     """
-    clip_steps = description.clip_steps
-    n_steps = experiment.ppo.n_steps
-    rollouts = experiment.steps // experiment.rounds // (n_steps * experiment.num_envs)
-    stretch = min((rollouts * n_steps + 1) // 2, description.horizon)
-    if clip_steps > stretch:
+    if not gym.speaks(gym.resolve(env)):
+        return importlib.import_module("prefrl.control.build")
+    try:
+        return importlib.import_module("prefrl.text.build")
+    except ModuleNotFoundError as error:
         raise UserError(
-            f"a clip lasts {clip_steps} steps, but a round of {rollouts * n_steps} steps in each "
-            f"of {experiment.num_envs} environments is only sure to hold a stretch of {stretch} "
-            "within one episode; lower --rounds or --num-envs, or raise --steps"
-        )
+            f"{env} speaks text, for which {error.name} is needed: pip install 'prefrl[text]'"
+        ) from None
 
 
-def _check_answers(answers: FeedbackStore, description: Description, path: Path) -> None:
+def _build(
+    experiment: Experiment, network: Network | None, folder: RunFolder | None = None
+) -> Parts:
+    return _side(experiment.env).build(experiment, network, folder)
+
+
+def _teacher(experiment: Experiment, teacher: Preference | None) -> Teacher | None:
+    """Return whoever answers in this process."""
+    if teacher is not None:
+        return FunctionTeacher(teacher)
+    if experiment.teacher == "oracle":
+        mistake = experiment.mistake or experiment.oracle.mistake
+        return Oracle(dataclasses.replace(experiment.oracle, mistake=mistake), experiment.seed)
+    return None if experiment.teacher == "human" else load_teacher(experiment.teacher)
+
+
+def _check_answers(answers: FeedbackStore, parts: Parts, path: Path) -> None:
     """Raise `UserError` unless a reward for this environment can be learned from them."""
     comparisons = answers.comparisons()
     if not comparisons:
         raise UserError(f"{path} holds no answer that says anything about a clip")
-    spaces = _spaces(description)
     for segment in {s.id: s for c in comparisons for s in (c.left, c.right)}.values():
         try:
-            check_segment(segment, spaces)
+            check_segment(segment, parts.environment)
         except UserError as error:
             raise UserError(
                 f"{path}: {error}; answers serve an environment of the same spaces alone"
             ) from None
 
 
-def _spaces(description: Description) -> dict[str, Any]:
-    """Return what is observed and done, as `check_segment` reads it."""
-    space = description.action_space
-    actions = {"n": int(space.n)} if isinstance(space, Discrete) else {"shape": list(space.shape)}
-    return {
-        "observations": {"shape": list(description.observation_space.shape)},
-        "actions": actions,
-    }
-
-
 def _session(
-    folder: RunFolder, experiment: Experiment, agent: PPOAgent, reward_model: RewardModel,
-    teacher: Teacher | None, description: Description,
-) -> Session:  # fmt: skip
+    folder: RunFolder, experiment: Experiment, parts: Parts, teacher: Teacher | None
+) -> Session:
     config = LoopConfig(
         seed=experiment.seed,
         rounds=experiment.rounds,
         steps=experiment.steps,
         labels=experiment.labels if experiment.reward == "learned" else 0,
-        clip_steps=description.clip_steps,
-        question=experiment.question or description.question,
+        clip_steps=parts.clip_steps,
+        question=experiment.question or parts.question,
         query=experiment.query,
         fit=experiment.fit,
     )
     feedback = FeedbackStore(folder.feedback)
-    folder.save_environment(
-        {"dt": description.dt, "question": config.question} | _spaces(description)
+    folder.save_environment(parts.environment | {"question": config.question})
+    parts.save(folder)
+    state = LoopState(parts.reward_model, config)
+    notes = parts.notes(teacher is None and config.labels > 0)
+    return Session(
+        folder, experiment, parts.agent, parts.reward_model, teacher, feedback, config, state, notes
     )
-    environments = agent.environments.environments
-    if "qpos" in environments.extras():
-        save_model(environments.model(), folder.model)
-    state = LoopState(reward_model, config)
-    return Session(folder, experiment, agent, reward_model, teacher, feedback, config, state)
-
-
-def _reward_model(
-    experiment: Experiment, description: Description, network: Network | None
-) -> RewardEnsemble | TrueReward:
-    if experiment.reward == "true":
-        return TrueReward()
-    size = int(np.prod(description.observation_space.shape))
-    return RewardEnsemble(
-        size, description.action_space, experiment.network, experiment.seed, network
-    )
-
-
-def _environments(experiment: Experiment, count: int) -> Environments:
-    return make_environments(
-        experiment.env, count, experiment.seed, experiment.horizon, experiment.threads,
-        experiment.query.clip_seconds, brief=True,
-    )  # fmt: skip
 
 
 def _extended(
@@ -442,7 +366,7 @@ def _extended(
             f"{folder.path} has finished its {experiment.steps} steps; add some with --steps +N, "
             "so that the new labels can be learned from"
         )
-    smallest = experiment.ppo.n_steps * experiment.num_envs * (2 if labels else 1)
+    smallest = _side(experiment.env).smallest_round(experiment) * (2 if labels else 1)
     if 0 < steps < smallest:
         raise UserError(f"--steps is +{steps}, which is too few to learn from; add {smallest}")
     more_rounds = max(round(steps * experiment.rounds / experiment.steps), 2 if labels else 1)

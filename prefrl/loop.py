@@ -21,7 +21,6 @@ from prefrl.reward import FitState, RewardModel, fit
 from prefrl.selection import ACQUISITIONS, Distance, choose, cut, drop_alike, propose
 from prefrl.types import Comparison, Picture, Query, QueryId, Segment, Trajectory
 
-CALIBRATION_STEPS = 8192
 WAIT_SECONDS = 1.0
 
 # While people answer: the first fit needs so many answers, so many queries more than the next round
@@ -92,7 +91,7 @@ class LoopState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything as arrays and plain values."""
-        sample = [[t.observations, t.actions, t.env_rewards] for t in self.sample]
+        sample = [[t.observations, t.actions, t.env_rewards, t.extras] for t in self.sample]
         return {
             "round": self.round,
             "steps": self.steps,
@@ -166,7 +165,7 @@ def preference_loop(
             feedback.ask(index, queries, true_rewards, through, pictures)
         clock.lap("choose")
         state.round = index + 1
-        state.sample = _subsample(trajectories, CALIBRATION_STEPS)
+        state.sample = reward_model.sample(trajectories)
         head = _head(state, feedback, through)
         metrics = head | metrics | head  # what an environment reports must not hide these
         yield Round(index, "done", feedback.counts(), metrics, clock.seconds)
@@ -313,15 +312,6 @@ def _wait(
             return
         yield Round(index, "waiting", counts)
         time.sleep(WAIT_SECONDS)
-
-
-def _subsample(trajectories: Sequence[Trajectory], steps: int) -> list[Trajectory]:
-    """Keep about `steps` steps, evenly spaced, without what redraws them."""
-    stride = max(1, sum(map(len, trajectories)) // steps)
-    return [
-        Trajectory(t.observations[::stride], t.actions[::stride], t.env_rewards[::stride])
-        for t in trajectories
-    ]
 
 
 class _Clock:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import difflib
 from typing import NamedTuple
 
-from prefrl.config import Experiment, PPOConfig, QueryConfig
+from prefrl.config import (
+    Experiment,
+    FitConfig,
+    PPOConfig,
+    QueryConfig,
+    TextConfig,
+    TextPPOConfig,
+    TextRewardConfig,
+)
 from prefrl.errors import UserError
 
 
@@ -53,6 +61,29 @@ PRESETS = {
     "hopper": Preset(
         "Hopper learns to hop from 700 answers",
         Experiment(env="prefrl/Hopper-v0", labels=700, steps=2_000_000, ppo=CHEETAH_PPO),
+    ),
+    "random-walks": Preset(
+        "a small language model learns short ways through a graph from 1,000 answers",
+        Experiment(
+            env="prefrl/RandomWalks-v0",
+            labels=1000,
+            steps=12_288,
+            rounds=24,
+            fit=FitConfig(learning_rate=3e-4, l2=0.0, first_epochs=20, epochs=4),
+            query=QueryConfig(explore_steps=1024, decay_steps=12_288),
+            text=TextConfig(
+                max_new_tokens=12,
+                demonstrations=1000,
+                ppo=TextPPOConfig(
+                    learning_rate=3e-4,
+                    episodes=128,
+                    completions_per_task=8,
+                    batch_size=32,
+                    kl_coef=0.02,
+                ),
+                reward=TextRewardConfig(members=3),
+            ),
+        ),
     ),
 }
 

@@ -12,11 +12,12 @@ import numpy as np
 from prefrl.clips.draw import draw
 from prefrl.clips.film import even_fps, film_strip, frame_steps, write_picture, write_video
 from prefrl.config import Experiment
+from prefrl.control.build import fresh_environments
 from prefrl.control.environments import SeparateEnvironments
 from prefrl.control.interface import Environments
 from prefrl.control.policy import Policy, evaluate, play
 from prefrl.errors import UserError
-from prefrl.experiment import fresh_environments, load_policy
+from prefrl.experiment import load_policy
 from prefrl.feedback import FeedbackStore
 from prefrl.run import RunFolder, writing
 

@@ -8,7 +8,7 @@ segment holds.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,6 +49,10 @@ class RewardModel(Protocol):
 
     def rewards(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
         """Predict calibrated rewards, `[step]` for each trajectory: the members' mean."""
+        ...
+
+    def sample(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """Return what of a round's trajectories is worth keeping to calibrate on."""
         ...
 
     def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
@@ -177,6 +181,17 @@ class _Data:
         self.margin = torch.tensor([c.margin for c in comparisons])
         self.weight = torch.tensor([c.weight for c in comparisons])
         self.bags = bag_weights(seed, [c.query for c in comparisons], reward_model.members)
+        rows: dict[QueryId, list[int]] = {}
+        for row, comparison in enumerate(comparisons):
+            rows.setdefault(comparison.query, []).append(row)
+        self.queries = list(map(torch.tensor, rows.values()))
+        """The comparisons of each query: they stay together, so a segment is seen once a pass."""
+
+    def minibatches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Yield rows of comparisons in random order, about `size` at a time."""
+        count = max(1, round(size * len(self.queries) / len(self.left)))
+        for chosen in torch.randperm(len(self.queries), generator=generator).split(count):
+            yield torch.cat([self.queries[query] for query in chosen.tolist()])
 
 
 def _epoch(
@@ -184,8 +199,7 @@ def _epoch(
 ) -> dict[str, float]:
     """Make one pass; the losses are those met on the way, so they cost nothing extra."""
     totals = torch.zeros(8, reward_model.members)
-    order = torch.randperm(len(data.left), generator=state.generator)
-    for rows in order.split(config.batch_size):
+    for rows in data.minibatches(config.batch_size, state.generator):
         sides = torch.cat([data.left[rows], data.right[rows]])
         left, right = reward_model.returns(data.encoded, sides, state.generator).chunk(2, dim=1)
         preference = data.preference[rows]
@@ -197,9 +211,11 @@ def _epoch(
         # Each member's loss is a mean over its own bag, and they are summed: the learning rate of
         # a member must not depend on how many others there are.
         loss = ((losses * bags).sum(1) / bags.sum(1).clamp(min=1e-8)).sum()
-        penalty = sum(parameter.square().sum() for parameter in reward_model.parameters())
+        if state.l2:
+            weights = reward_model.parameters()
+            loss = loss + state.l2 * sum(parameter.square().sum() for parameter in weights)
         state.optimizer.zero_grad()
-        (loss + state.l2 * penalty).backward()
+        loss.backward()
         state.optimizer.step()
         totals += _tally(losses.detach(), left, right, preference, bags)
     return _score(totals)
@@ -232,7 +248,7 @@ def _score(totals: Tensor) -> dict[str, float]:
 
 def _adapt_l2(l2: float, score: dict[str, float], config: FitConfig) -> float:
     """Raise the penalty when out-of-bag loss runs away from training loss, else lower it."""
-    if score["out_of_bag_count"] < config.enough_out_of_bag:
+    if l2 == 0 or score["out_of_bag_count"] < config.enough_out_of_bag:
         return l2
     ratio = score["out_of_bag_loss"] / max(score["train_loss"], 1e-8)
     if ratio > config.l2_high:

@@ -8,6 +8,7 @@
     timings.jsonl       a line a round: seconds of each part
     environment.json    seconds of a step, the question, what is observed and done
     model.mjb           the MuJoCo model that clips are drawn with
+    reference/          the language model that the run began with
     status.json         what the trainer is doing, for whoever answers
     viewer.json         the viewer's key, port and hosts, so that a restarted one is found again
     checkpoints/        round-0007.pt: the agent, the reward model and the loop after round 7
@@ -44,6 +45,7 @@ class RunFolder:
         self.feedback = self.path / "feedback.sqlite"
         self.tensorboard = self.path / "tb"
         self.model = self.path / "model.mjb"
+        self.reference = self.path / "reference"
 
     @classmethod
     def create(

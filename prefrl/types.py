@@ -70,6 +70,15 @@ class Trajectory:
         return len(self.observations)
 
 
+def thinned(trajectories: Sequence[Trajectory], steps: int = 8192) -> list[Trajectory]:
+    """Keep about so many steps, evenly spaced, without extras."""
+    stride = max(1, sum(map(len, trajectories)) // steps)
+    return [
+        Trajectory(t.observations[::stride], t.actions[::stride], t.env_rewards[::stride])
+        for t in trajectories
+    ]
+
+
 @dataclass(frozen=True, eq=False)
 class Segment:
     """A slice of a trajectory that can be shown. It holds no reward."""

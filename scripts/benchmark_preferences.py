@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from prefrl.control.build import fresh_environments
 from prefrl.control.policy import RandomPolicy, evaluate
-from prefrl.experiment import fresh_environments, versions
+from prefrl.experiment import versions
 from prefrl.run import RunFolder
 
 

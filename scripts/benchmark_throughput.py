@@ -113,7 +113,8 @@ def physics(arguments: Arguments) -> dict[str, Any]:
 
 def our_run(arguments: Arguments, reward: str) -> dict[str, Any]:
     """Run the preset as the command line does, checkpoints and all."""
-    from prefrl.experiment import fresh_environments, load_policy, rounds, start
+    from prefrl.control.build import fresh_environments
+    from prefrl.experiment import load_policy, rounds, start
 
     experiment = replace(
         preset("half-cheetah").experiment,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from prefrl.feedback import FeedbackStore
-from prefrl.types import Answer, Picture, Query, QueryId, Segment, Trajectory
+from prefrl.types import Answer, Picture, Query, QueryId, Segment, Trajectory, thinned
 
 
 class Killed(BaseException):
@@ -176,6 +176,9 @@ class LinearReward:
         else:
             self.stale = True
         return self.weights @ encoded[rows].T
+
+    def sample(self, trajectories):
+        return thinned(trajectories)
 
     def calibrate(self, trajectories):
         assert trajectories, "calibration needs data"

@@ -8,7 +8,6 @@ from toy_environments import HORIZON
 
 from prefrl import pictures
 from prefrl.control import environments as module
-from prefrl.control.building import resolve
 from prefrl.control.checks import is_deterministic, picture_trouble
 from prefrl.control.environments import (
     BatchedEnvironments,
@@ -17,6 +16,7 @@ from prefrl.control.environments import (
 )
 from prefrl.control.fixed_horizon import FixedHorizon
 from prefrl.errors import UserError
+from prefrl.gym import resolve
 from prefrl.types import Segment
 
 CHEETAH = "prefrl/HalfCheetah-v0"

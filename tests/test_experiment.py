@@ -22,12 +22,12 @@ from prefrl.checkpoint import from_bytes
 from prefrl.cli import main
 from prefrl.config import FitConfig, OracleConfig, PPOConfig, QueryConfig
 from prefrl.control.agent import PPOAgent
+from prefrl.control.build import fresh_environments
 from prefrl.control.environments import make_environments
 from prefrl.control.policy import Policy, play
 from prefrl.errors import UserError
 from prefrl.experiment import (
     differences,
-    fresh_environments,
     load_policy,
     load_reward,
     replay,

@@ -26,12 +26,12 @@ from strategies import few, many
 from prefrl import loop
 from prefrl.checkpoint import from_bytes, to_bytes
 from prefrl.config import FitConfig, LoopConfig, QueryConfig
-from prefrl.control.reward import TrueReward
 from prefrl.errors import UserError
 from prefrl.feedback import FeedbackStore
 from prefrl.loop import LoopState, answers_needed, labels_due, preference_loop, select
 from prefrl.selection import ACQUISITIONS
-from prefrl.types import Answer, Query, QueryId
+from prefrl.truth import TrueReward
+from prefrl.types import Answer, Query, QueryId, thinned
 
 QUESTION = "Which one is better?"
 CONFIG = LoopConfig(
@@ -894,9 +894,9 @@ def answered(store):
 
 def test_the_sample_that_calibrates_is_kept_small():
     long = [make_trajectory(50_000), make_trajectory(40_000)]
-    sample = loop._subsample(long, 8192)
+    sample = thinned(long, 8192)
     assert 8192 <= sum(map(len, sample)) <= 2 * 8192
     assert np.unique(np.diff(sample[1].observations[:, 0])).tolist() == [10.0]
     assert all(not trajectory.extras for trajectory in sample)
     short = [make_trajectory(30)]
-    assert len(loop._subsample(short, 8192)[0]) == 30
+    assert len(thinned(short, 8192)[0]) == 30

@@ -21,10 +21,11 @@ from toy_environments import HORIZON, prefer_larger, tiny
 import prefrl
 from prefrl.checkpoint import from_bytes
 from prefrl.config import FitConfig, LoopConfig, OracleConfig, PPOConfig, QueryConfig, RewardConfig
+from prefrl.control.build import fresh_environments
 from prefrl.control.environments import make_environments
 from prefrl.control.policy import RandomPolicy, evaluate
 from prefrl.control.reward import RewardEnsemble, StackedMLP
-from prefrl.experiment import fresh_environments, resume, rounds, start, train
+from prefrl.experiment import resume, rounds, start, train
 from prefrl.feedback import FeedbackStore
 from prefrl.loop import labels_due, select
 from prefrl.preference import decisive, preference_loss, preference_probability
@@ -545,15 +546,15 @@ def test_true_rewards_change_nothing_but_what_is_reported(tmp_path):
 
 TRUE_REWARDS = {"env_rewards", "true_rewards", "average_clip_return"}
 READERS = {
-    "types.py": {"Trajectory.__post_init__"},  # its length
+    "types.py": {"Trajectory.__post_init__", "thinned"},  # its length; a copy
     "control/agent.py": {"Recorder.add", "PPOAgent.state_dict"},
     "control/policy.py": {"play"},
-    "control/reward.py": {"TrueReward.rewards", "TrueReward.calibrate"},
+    "truth.py": {"TrueReward.rewards", "TrueReward.calibrate"},
     "selection.py": {"_slice"},
     "text/agent.py": {"TextAgent.state_dict", "_report"},  # kept, and told as the true return
     "text/trace.py": {"Episode.trajectory"},
     "text/environments.py": {"_turn"},
-    "loop.py": {"LoopState.state_dict", "_subsample"},
+    "loop.py": {"LoopState.state_dict"},
     "teachers.py": {"Oracle.answer"},
     "inspection.py": {"_against_truth"},
 }

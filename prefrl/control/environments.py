@@ -17,11 +17,12 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from prefrl.control.building import build, installed, resolve
+from prefrl.control.building import build
 from prefrl.control.fixed_horizon import FixedHorizon
 from prefrl.control.interface import Environments, Step, describe
 from prefrl.control.replay import by_episode, film, replay, steps_per_picture
 from prefrl.errors import UserError
+from prefrl.gym import installed, resolve
 from prefrl.pictures import sheet
 from prefrl.types import Picture, Segment
 

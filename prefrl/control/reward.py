@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
 from prefrl.config import RewardConfig
-from prefrl.types import Segment, Trajectory
+from prefrl.types import Segment, Trajectory, thinned
 
 FEATURE_CLIP = 10.0
 SMALLEST_STD = 1e-2
@@ -171,6 +171,10 @@ class RewardEnsemble(nn.Module):
         mean = ((raw - self.reward_mean) / self.reward_std).mean(0).numpy()
         return np.split(mean, np.cumsum([len(t) for t in trajectories])[:-1])
 
+    def sample(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """Return some of the steps, without what redraws them."""
+        return thinned(trajectories)
+
     def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
         """Give each member mean 0 and deviation 1 on this data."""
         raw = self._raw_rewards(trajectories)
@@ -183,52 +187,3 @@ class RewardEnsemble(nn.Module):
         actions = np.concatenate([t.actions for t in trajectories])
         chunks = self.features(observations, actions).split(CHUNK)
         return torch.cat([self(chunk) for chunk in chunks], dim=1)
-
-
-class TrueReward:
-    """The environment's own reward in the place of a learned one: the reference of every ratio.
-
-    It is calibrated like a learned reward, so the same agent sees numbers of the same size.
-    """
-
-    members = 1
-
-    def __init__(self) -> None:
-        self.mean, self.std = 0.0, 1.0
-
-    def normalise_inputs(self, encoded: Any) -> None:
-        """Refuse: segments hold no reward."""
-        raise NotImplementedError("the true reward is never fitted")
-
-    def encode(self, segments: Sequence[Segment]) -> Any:
-        """Refuse: segments hold no reward."""
-        raise NotImplementedError("the true reward is never fitted")
-
-    def distance(self, left: Segment, right: Segment) -> float:
-        """Refuse: nobody is asked about anything."""
-        raise NotImplementedError("the true reward needs no answers")
-
-    def returns(self, encoded: Any, rows: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Refuse: segments hold no reward."""
-        raise NotImplementedError("the true reward is never fitted")
-
-    def rewards(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
-        """Return the environment's rewards, calibrated."""
-        return [((t.env_rewards - self.mean) / self.std).astype(np.float32) for t in trajectories]
-
-    def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
-        """Give the rewards mean 0 and deviation 1 on this data."""
-        rewards = np.concatenate([t.env_rewards for t in trajectories])
-        self.mean, self.std = float(rewards.mean()), max(float(rewards.std()), 1e-4)
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Return nothing: there is nothing to fit."""
-        return []
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the calibration."""
-        return {"mean": self.mean, "std": self.std}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue with a saved calibration."""
-        self.mean, self.std = state["mean"], state["std"]

@@ -21,8 +21,9 @@ from torch import Tensor
 from prefrl.config import TextConfig
 from prefrl.reward import RewardModel
 from prefrl.text.environments import play, task_seed
-from prefrl.text.models import LanguageModel, context_length
+from prefrl.text.models import LanguageModel
 from prefrl.text.networks import Networks, Tokens, right_padded
+from prefrl.text.policy import TextPolicy
 from prefrl.text.ppo import (
     Batch,
     advantages_gae,
@@ -31,8 +32,6 @@ from prefrl.text.ppo import (
     update,
     whiten,
 )
-from prefrl.text.sampling import sample
-from prefrl.text.template import Template
 from prefrl.text.trace import Episode
 from prefrl.types import Picture, Segment, Trajectory
 
@@ -69,14 +68,12 @@ class TextAgent:
         """
         self.environments, self.config, self.seed = environments, config, seed
         self.model = language_model.model
-        self.context = context_length(language_model)
-        self.template = Template(language_model.tokenizer, config.chat)
+        self.policy = TextPolicy(language_model, config, autocast, seed)
         ppo = config.ppo
         own = ppo.critic == "own" and ppo.advantage == "gae"
         self.networks = Networks(self.model, ppo.freeze_layers, own, seed, autocast)
         trained = list(self.networks.trained().values())
         self.optimizer = torch.optim.Adam(trained, ppo.learning_rate, eps=ADAM_EPSILON)
-        self.sampling = torch.Generator(self.model.device).manual_seed(seed)
         self.shuffling = torch.Generator().manual_seed(seed)
         self.kl_coef = ppo.kl_coef
         self.round = self.tasks = self.played = 0
@@ -124,16 +121,6 @@ class TextAgent:
         """Return nothing: text is shown as text."""
         return {}
 
-    def reply(self, sequences: Sequence[Sequence[int]]) -> list[Any]:
-        """Sample a reply to each sequence of ids."""
-        config = self.config
-        longest = max(map(len, sequences))
-        most = min(config.max_new_tokens, self.context - longest)
-        with self.networks.autocast():
-            return sample(
-                self.model, sequences, most, self.template.end_id, self.sampling, config.temperature
-            )
-
     def _play(self) -> list[Episode]:
         """Play the next tasks, each so often that its completions can be compared."""
         ppo = self.config.ppo
@@ -142,7 +129,7 @@ class TextAgent:
         self.tasks += count
         seeds = [task_seed(self.seed, task) for task in tasks]
         repeated = [seed for seed in seeds for _ in range(ppo.completions_per_task)]
-        return play(self.environments, self.template, self.reply, repeated, self.context)
+        return play(self.environments, self.policy, repeated)
 
     def _trajectories(self, episodes: Sequence[Episode]) -> list[Trajectory]:
         first, source = self.played, f"round {self.round}"
@@ -243,7 +230,7 @@ class TextAgent:
         return {
             "networks": {n: p.detach().clone() for n, p in self.networks.trained().items()},
             "optimizer": self.optimizer.state_dict(),
-            "sampling": self.sampling.get_state(),
+            "sampling": self.policy.generator.get_state(),
             "shuffling": self.shuffling.get_state(),
             "kl_coef": self.kl_coef,
             "round": self.round,
@@ -262,7 +249,7 @@ class TextAgent:
             for name, parameter in trained.items():
                 parameter.copy_(state["networks"][name])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.sampling.set_state(state["sampling"])
+        self.policy.generator.set_state(state["sampling"])
         self.shuffling.set_state(state["shuffling"])
         self.kl_coef, self.round = state["kl_coef"], state["round"]
         self.tasks, self.played = state["tasks"], state["played"]

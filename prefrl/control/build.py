@@ -1,0 +1,180 @@
+"""From an experiment to the parts of a run in a world of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Discrete
+from torch import nn
+
+from prefrl.clips.scene import save_model
+from prefrl.config import Experiment, check_positive
+from prefrl.control.agent import PPOAgent
+from prefrl.control.checks import is_deterministic, picture_trouble
+from prefrl.control.environments import make_environments
+from prefrl.control.interface import Description, Environments
+from prefrl.control.policy import Policy
+from prefrl.control.reward import RewardEnsemble
+from prefrl.errors import UserError
+from prefrl.parts import Parts
+from prefrl.reward import RewardModel
+from prefrl.run import RunFolder
+from prefrl.truth import TrueReward
+
+Network = Callable[[int], nn.Module]
+"""Builds one member's reward network for a number of features."""
+
+
+def check(experiment: Experiment) -> None:
+    """Raise `UserError` unless the numbers make sense together."""
+    ppo, network = experiment.ppo, experiment.network
+    check_positive(
+        {
+            "ppo.n-steps": ppo.n_steps, "ppo.batch-size": ppo.batch_size,
+            "ppo.n-epochs": ppo.n_epochs, "network.members": network.members,
+            "network.steps-per-clip": network.steps_per_clip,
+        }
+    )  # fmt: skip
+    if not 0 <= ppo.gamma < 1:
+        raise UserError(f"--ppo.gamma is {ppo.gamma}; expected from 0 to less than 1")
+    if ppo.sde_sample_freq < 0:
+        raise UserError(
+            f"--ppo.sde-sample-freq is {ppo.sde_sample_freq}; expected a number of steps, or 0"
+        )
+    smallest = smallest_round(experiment)
+    if experiment.steps < experiment.rounds * smallest:
+        most = experiment.steps // smallest
+        raise UserError(
+            f"{experiment.steps} steps in {experiment.rounds} rounds leave a round less than one "
+            f"rollout of {experiment.num_envs} environments x {ppo.n_steps} steps; "
+            + (f"lower --rounds to at most {most}" if most else "raise --steps or lower --num-envs")
+        )
+
+
+def smallest_round(experiment: Experiment) -> int:
+    """Return the steps of one rollout."""
+    return experiment.ppo.n_steps * experiment.num_envs
+
+
+def build(
+    experiment: Experiment, network: Network | None = None, folder: RunFolder | None = None
+) -> Parts:
+    """Build environments, agent and reward model; a folder holds nothing that they need.
+
+    Raises:
+        UserError: the environment is not one for these numbers.
+    """
+    # Small networks gain nothing from a second thread and lose much of the speed to it on a busy
+    # machine; the second core takes the critic and half the physics.
+    torch.set_num_threads(1)
+    environments = build_environments(experiment, experiment.num_envs)
+    description = environments.description
+    if experiment.ppo.sde_sample_freq and isinstance(description.action_space, Discrete):
+        raise UserError(
+            f"{experiment.env} has discrete actions, which --ppo.sde-sample-freq cannot explore; "
+            "leave it at 0"
+        )
+    _check_clips(experiment, description)
+    total = experiment.steps + experiment.query.explore_steps
+
+    def save(folder: RunFolder) -> None:
+        if "qpos" in environments.extras():
+            save_model(environments.model(), folder.model)
+
+    return Parts(
+        PPOAgent(environments, experiment.ppo, experiment.seed, total),
+        build_reward(experiment, description, network),
+        description.clip_steps,
+        description.question,
+        {"dt": description.dt} | _spaces(description),
+        save,
+        lambda people: _notes(experiment.env, environments, people),
+    )
+
+
+def build_environments(experiment: Experiment, count: int) -> Environments:
+    """Build the environments of training."""
+    return make_environments(
+        experiment.env, count, experiment.seed, experiment.horizon, experiment.threads,
+        experiment.query.clip_seconds, brief=True,
+    )  # fmt: skip
+
+
+def fresh_environments(experiment: Experiment, count: int, seed: int) -> Environments:
+    """Build environments for evaluation, seeded apart from those of training."""
+    return make_environments(
+        experiment.env, count, 1_000_003 + seed, experiment.horizon, experiment.threads
+    )
+
+
+def build_reward(
+    experiment: Experiment, description: Description, network: Network | None = None
+) -> RewardModel:
+    """Build the reward model."""
+    if experiment.reward == "true":
+        return TrueReward()
+    size = int(np.prod(description.observation_space.shape))
+    return RewardEnsemble(
+        size, description.action_space, experiment.network, experiment.seed, network
+    )
+
+
+def load_policy(experiment: Experiment, agent_state: dict[str, Any], folder: RunFolder) -> Policy:
+    """Return the policy of an agent's state dict."""
+    return Policy(build_environments(experiment, 1).description, experiment.ppo, agent_state)
+
+
+def load_reward(experiment: Experiment, network: Network | None, folder: RunFolder) -> RewardModel:
+    """Return the untrained reward model of an experiment, to be given a state."""
+    return build_reward(experiment, build_environments(experiment, 1).description, network)
+
+
+def _spaces(description: Description) -> dict[str, Any]:
+    """Return what is observed and done, as `prefrl.spaces` reads it."""
+    space = description.action_space
+    actions = {"n": int(space.n)} if isinstance(space, Discrete) else {"shape": list(space.shape)}
+    return {
+        "observations": {"shape": list(description.observation_space.shape)},
+        "actions": actions,
+    }
+
+
+def _notes(name: str, environments: Environments, people: bool) -> list[str]:
+    notes = []
+    if not is_deterministic(environments):
+        notes.append(
+            f"{name} is not deterministic: a resumed run goes on, but not exactly as it would have"
+        )
+    if people and (trouble := picture_trouble(environments)):
+        notes.append(f"the page plots what is observed, without pictures: {trouble}")
+    return notes
+
+
+def _check_clips(experiment: Experiment, description: Description) -> None:
+    """Raise `UserError` unless a clip fits into an episode, and every round is sure to hold one.
+
+    A round is cut where episodes end, at worst once and in the middle: every episode, even one that
+    ends at once, lasts at least as long as a clip.
+    """
+    clip_steps, horizon, dt = description.clip_steps, description.horizon, description.dt
+    if not 0 < clip_steps <= horizon:
+        seconds = experiment.query.clip_seconds or clip_steps * dt
+        raise UserError(
+            f"a clip of {seconds:.3g} s lasts {clip_steps} steps of {dt:g} s, but an episode of "
+            f"{experiment.env} has {horizon}; choose --query.clip-seconds between {dt:g} and "
+            f"{horizon * dt:g}"
+        )
+    if experiment.reward == "true":
+        return
+    n_steps = experiment.ppo.n_steps
+    rollouts = experiment.steps // experiment.rounds // smallest_round(experiment)
+    stretch = min((rollouts * n_steps + 1) // 2, horizon)
+    if clip_steps > stretch:
+        raise UserError(
+            f"a clip lasts {clip_steps} steps, but a round of {rollouts * n_steps} steps in each "
+            f"of {experiment.num_envs} environments is only sure to hold a stretch of {stretch} "
+            "within one episode; lower --rounds or --num-envs, or raise --steps"
+        )

@@ -1,0 +1,68 @@
+"""From a Gymnasium id to what it names, or to a sentence why there is none."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import gymnasium
+
+from prefrl.errors import UserError
+
+
+def resolve(name: str) -> str:
+    """Import what the id needs and return it as Gymnasium knows it.
+
+    Raises:
+        UserError: the id or its package is unknown; the message lists near names.
+    """
+    package, _, bare = name.rpartition(":")
+    if bare.startswith("prefrl/"):
+        package = "prefrl.envs"
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, and `load_teacher`
+    try:
+        if package:
+            importlib.import_module(package)
+        return gymnasium.spec(bare).id
+    except ModuleNotFoundError as error:
+        raise UserError(f"cannot import {error.name!r}, which environment {name!r} names") from None
+    except gymnasium.error.Error:
+        known = [*gymnasium.registry]
+        near = difflib.get_close_matches(bare, known, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "`prefrl list` shows those at hand."
+        raise UserError(
+            f"there is no environment {name!r}; {hint} An environment of your own is named "
+            "with the package that registers it: your_package:Your-v0"
+        ) from None
+    finally:
+        sys.path.pop(0)
+
+
+@contextmanager
+def installed(name: str) -> Iterator[None]:
+    """Turn what is said of a missing package into a sentence."""
+    try:
+        yield
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        raise UserError(f"{name} needs a package that is not installed: {error}") from None
+
+
+def speaks(name: str) -> bool:
+    """Return whether an environment observes and acts in text.
+
+    Args:
+        name: as `resolve` returned it.
+    """
+    if gymnasium.spec(name).vector_entry_point is not None:
+        return False
+    with installed(name):
+        environment = gymnasium.make(name, disable_env_checker=True)
+    try:
+        spaces = (environment.observation_space, environment.action_space)
+        return all(isinstance(space.sample(), str) for space in spaces)
+    finally:
+        environment.close()

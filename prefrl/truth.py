@@ -1,0 +1,83 @@
+"""The true reward as a reward model: what every learned one is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prefrl.types import Segment, Trajectory, thinned
+
+
+class TrueReward:
+    """The environment's own reward in the place of a learned one: the reference of every ratio.
+
+    It is calibrated like a learned reward, so the same agent sees numbers of the same size.
+    """
+
+    members = 1
+
+    def __init__(self, whole_episodes: bool = False):
+        """Build it.
+
+        Args:
+            whole_episodes: calibrate the returns of episodes, which may differ in length, instead
+                of the rewards of steps.
+        """
+        self.whole_episodes = whole_episodes
+        self.mean, self.std = 0.0, 1.0
+
+    def normalise_inputs(self, encoded: Any) -> None:
+        """Refuse: segments hold no reward."""
+        raise NotImplementedError("the true reward is never fitted")
+
+    def encode(self, segments: Sequence[Segment]) -> Any:
+        """Refuse: segments hold no reward."""
+        raise NotImplementedError("the true reward is never fitted")
+
+    def distance(self, left: Segment, right: Segment) -> float:
+        """Refuse: nobody is asked about anything."""
+        raise NotImplementedError("the true reward needs no answers")
+
+    def returns(self, encoded: Any, rows: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Refuse: segments hold no reward."""
+        raise NotImplementedError("the true reward is never fitted")
+
+    def rewards(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
+        """Return the environment's rewards, calibrated."""
+        if not self.whole_episodes:
+            return [
+                ((t.env_rewards - self.mean) / self.std).astype(np.float32) for t in trajectories
+            ]
+        rewards = [(t.env_rewards / self.std).astype(np.float32) for t in trajectories]
+        for steps in rewards:  # off each step, it would reward many of them or few
+            steps[-1] -= self.mean / self.std
+        return rewards
+
+    def sample(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """Return what is calibrated on."""
+        return list(trajectories) if self.whole_episodes else thinned(trajectories)
+
+    def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
+        """Give the rewards (or the returns) mean 0 and deviation 1 on this data."""
+        episodes = [t.env_rewards for t in trajectories]
+        if self.whole_episodes:
+            rewards = np.array([steps.sum() for steps in episodes])
+        else:
+            rewards = np.concatenate(episodes)
+        self.mean, self.std = float(rewards.mean()), max(float(rewards.std()), 1e-4)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return nothing: there is nothing to fit."""
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the calibration."""
+        return {"mean": self.mean, "std": self.std}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue with a saved calibration."""
+        self.mean, self.std = state["mean"], state["std"]
