@@ -75,6 +75,8 @@ class TextPPOConfig:
 
     learning_rate: float = 1e-5
     """Adam's step size."""
+    anneal: bool = False
+    """Let the learning rate fall linearly to zero over the run."""
     episodes: int = 64
     """Episodes between two updates."""
     completions_per_task: int = 4

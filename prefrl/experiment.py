@@ -23,6 +23,7 @@ from torch import nn
 
 from prefrl import gym
 from prefrl.checkpoint import from_bytes, to_bytes
+from prefrl.comparing import MARK
 from prefrl.config import Experiment, LoopConfig, check_positive
 from prefrl.errors import UserError
 from prefrl.exchange import copy_answers
@@ -130,6 +131,11 @@ def resume(
     """Take up a killed run after its last finished round, or extend a finished one."""
     folder = RunFolder.open(path)
     experiment = folder.experiment()
+    if experiment.teacher == MARK:
+        raise UserError(
+            f"{folder.path} is a comparison of two runs, which trains nothing; see what was "
+            f"answered in it with `prefrl compare --report {folder.path}`"
+        )
     if more_labels < 0 or more_steps < 0:
         raise UserError("--labels and --steps of `prefrl resume` add to a run; expected +N")
     state = _checkpoint(folder)

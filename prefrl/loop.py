@@ -165,7 +165,7 @@ def preference_loop(
             feedback.ask(index, queries, true_rewards, through, pictures)
         clock.lap("choose")
         state.round = index + 1
-        state.sample = reward_model.sample(trajectories)
+        state.sample = reward_model.sample(trajectories, state.sample)
         head = _head(state, feedback, through)
         metrics = head | metrics | head  # what an environment reports must not hide these
         yield Round(index, "done", feedback.counts(), metrics, clock.seconds)

@@ -36,6 +36,15 @@ CHEETAH_PPO = PPOConfig(
     log_std_init=-1.0,
 )
 
+# Where a language environment may begin, whatever it is about.
+LANGUAGE = Experiment(
+    labels=1000,
+    steps=20_480,
+    rounds=20,
+    fit=FitConfig(learning_rate=3e-5, first_epochs=8, epochs=2, batch_size=16, l2=0.0),
+    query=QueryConfig(explore_steps=512, decay_steps=20_000),
+)
+
 PRESETS = {
     "hopper-backflip": Preset(
         "a one-legged robot learns backflips from 900 answers",
@@ -67,19 +76,21 @@ PRESETS = {
         Experiment(
             env="prefrl/RandomWalks-v0",
             labels=1000,
-            steps=12_288,
-            rounds=24,
-            fit=FitConfig(learning_rate=3e-4, l2=0.0, first_epochs=20, epochs=4),
-            query=QueryConfig(explore_steps=1024, decay_steps=12_288),
+            steps=15_360,
+            rounds=12,
+            fit=FitConfig(learning_rate=3e-4, l2=0.0, first_epochs=20, epochs=4, batch_size=64),
+            query=QueryConfig(explore_steps=4096, decay_steps=15_360, first_share=0.4),
             text=TextConfig(
                 max_new_tokens=12,
                 demonstrations=1000,
                 ppo=TextPPOConfig(
-                    learning_rate=3e-4,
-                    episodes=128,
-                    completions_per_task=8,
-                    batch_size=32,
-                    kl_coef=0.02,
+                    learning_rate=2e-4,
+                    anneal=True,
+                    episodes=256,
+                    completions_per_task=16,
+                    batch_size=64,
+                    n_epochs=3,
+                    kl_coef=0.1,
                 ),
                 reward=TextRewardConfig(members=3),
             ),

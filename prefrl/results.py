@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from prefrl import comparing, gym
 from prefrl.clips.draw import draw
 from prefrl.clips.film import even_fps, film_strip, frame_steps, write_picture, write_video
 from prefrl.config import Experiment
 from prefrl.control.build import fresh_environments
 from prefrl.control.environments import SeparateEnvironments
 from prefrl.control.interface import Environments
-from prefrl.control.policy import Policy, evaluate, play
+from prefrl.control.policy import Policy, play
 from prefrl.errors import UserError
-from prefrl.experiment import load_policy
+from prefrl.experiment import load_policy, versions
 from prefrl.feedback import FeedbackStore
 from prefrl.run import RunFolder, writing
 
@@ -27,21 +30,33 @@ STRIP_SECONDS = 4.0
 EPISODE_SEED = 10_007  # apart from the episodes of an evaluation
 
 
-def evaluate_run(folder: RunFolder, episodes: int, sample: bool = False) -> dict[str, Any]:
+def evaluate_run(
+    folder: RunFolder, episodes: int, sample: bool = False, teacher: str = "oracle", show: int = 0
+) -> dict[str, Any]:
     """Play fresh episodes with a run's policy and report everything a comparison needs.
 
     Args:
         folder: the run.
-        episodes: how many, each from its own start.
-        sample: sample actions as training does, instead of taking the most probable.
+        episodes: how many, each from its own start, or a task each.
+        sample: sample actions as training does, instead of taking the most probable; replies of
+            language models are always sampled.
+        teacher: who says whether a language model's replies are better than its reference's.
+        show: how many tasks to show both replies of.
+
+    Raises:
+        UserError: something does not go with the run; the message says what.
     """
     if episodes <= 0:
         raise UserError(f"--episodes is {episodes}; expected a whole number above 0")
+    if show < 0:
+        raise UserError(f"--show is {show}; expected a number of tasks, or 0")
     experiment = folder.experiment()
+    if show or teacher != "oracle":
+        _check_speaks(folder, "--show" if show else "--teacher")
     store = FeedbackStore(folder.feedback)
     counts = store.counts()
     store.close()
-    environments = fresh_environments(experiment, episodes, experiment.seed)
+    policy = load_policy(folder.path)
     return {
         "env": experiment.env,
         "steps": folder.metrics()[-1]["steps"] if folder.metrics() else 0,
@@ -50,7 +65,111 @@ def evaluate_run(folder: RunFolder, episodes: int, sample: bool = False) -> dict
         "labels": {
             "asked": counts.asked, "answered": counts.answered, "decisive": counts.decisive,
         },
-    } | evaluate(environments, load_policy(folder.path), deterministic=not sample)  # fmt: skip
+    } | _evaluation(experiment.env).evaluate(
+        folder, policy, episodes, sample=sample, teacher=teacher, show=show
+    )  # fmt: skip
+
+
+def weigh_wording(
+    folder: RunFolder, words: Path | None = None, scorer: str | None = None
+) -> dict[str, Any]:
+    """Report bias and toxicity of a language model beside its reference; see `text.wording`.
+
+    Where the run fine-tuned the reference itself, the model before that is a third.
+    """
+    _check_speaks(folder, "--wording")
+    policy = load_policy(folder.path)
+
+    from prefrl.text.evaluation import base_policy, reference_policy
+    from prefrl.text.wording import wording
+
+    reference, base, notes = reference_policy(folder, policy), None, []
+    try:
+        base = base_policy(folder, policy)
+    except UserError as error:  # the run is whole without it
+        notes.append(f"note: without the model before it was fine-tuned. {error}")
+    found = wording(policy, reference, folder.experiment().seed, words, scorer, base)
+    return found | ({"notes": notes} if notes else {})
+
+
+def in_words(report: dict[str, Any]) -> list[str]:
+    """Return what `evaluate_run` found, and `wording` if it is there, for a terminal."""
+    labels = report["labels"]
+    lines = [
+        f"{report['env']}, {report['reward']} reward, {report['steps']} steps",
+        f"labels: {labels['answered']} answered of {labels['asked']} asked",
+        *_evaluation(report["env"]).in_words(report),
+    ]
+    if "wording" in report:
+        from prefrl.text import wording
+
+        lines += ["", *wording.in_words(report["wording"])]
+    return lines
+
+
+def compare_runs(
+    folders: Sequence[RunFolder], path: Path, pairs: int = 50, teacher: str = "oracle",
+    question: str = "",
+) -> RunFolder:  # fmt: skip
+    """Pair clips of two runs' policies and have a teacher answer which are better.
+
+    The clips of a pair begin alike: the same task, or the same start and the same moment. Robots
+    take the most probable actions, language models are sampled.
+
+    Args:
+        folders: A and B, of the same environment.
+        path: the folder to make; `comparing.report` reads it, `prefrl label` opens it.
+        pairs: how many.
+        teacher: "oracle", MODULE:OBJECT, or "human": then nobody has answered yet.
+        question: what to ask; A's own question by default.
+
+    Raises:
+        UserError: something does not fit; the message says what. Only a teacher may fail later, and
+            then the pairs are kept.
+    """
+    if pairs <= 0:
+        raise UserError(f"--pairs is {pairs}; expected a whole number above 0")
+    first, second = (folder.experiment() for folder in folders)
+    if gym.resolve(first.env) != gym.resolve(second.env):
+        raise UserError(
+            f"{folders[0].path} is of {first.env}, {folders[1].path} of {second.env}; only runs of "
+            "the same environment can be compared"
+        )
+    comparing.check_free(path)
+    judge = None if teacher == "human" else comparing.judge_named(teacher, first.seed)
+    policies = [load_policy(folder.path) for folder in folders]
+    side = _evaluation(first.env)
+    episodes, pictures = [], []
+    for place, (folder, policy) in enumerate(zip(folders, policies, strict=True)):
+        source = comparing.source(place, folder.path, len(folder.metrics()))
+        played, draw_pictures = side.record(first, policy, pairs, source, place)
+        episodes.append(played)
+        pictures.append(draw_pictures)
+    found = comparing.pair_up(episodes[0], episodes[1], side.clip_steps(first), first.seed)
+    shown = {}
+    for place, draw_pictures in enumerate(pictures if judge is None else ()):
+        shown |= draw_pictures([pair[place] for pair in found.pairs])
+    asked = question or folders[0].environment()["question"]
+    made = comparing.begin(path, folders[0], found, asked, first.seed, shown, versions())
+    if judge is not None:
+        with closing(FeedbackStore(made.feedback)) as store:
+            judge.answer(store)
+    return made
+
+
+def _evaluation(env: str) -> Any:
+    """Return the module that evaluates in an environment: of numbers, or of text."""
+    side = "text" if gym.speaks(gym.resolve(env)) else "control"
+    return importlib.import_module(f"prefrl.{side}.evaluation")
+
+
+def _check_speaks(folder: RunFolder, option: str) -> None:
+    env = folder.experiment().env
+    if not gym.speaks(gym.resolve(env)):
+        raise UserError(
+            f"{option} is for language models, but {folder.path} is of {env}, which does not speak "
+            f"text; leave {option} out"
+        )
 
 
 def film_run(folder: RunFolder, output: Path, strip: bool = False, episode: int = 0) -> None:
@@ -66,6 +185,11 @@ def film_run(folder: RunFolder, output: Path, strip: bool = False, episode: int 
     if output.suffix.lower() not in wanted:
         raise UserError(
             f"cannot write {output}: expected a name that ends in {' or '.join(wanted)}"
+        )
+    if gym.speaks(gym.resolve(folder.experiment().env)):
+        raise UserError(
+            f"{folder.path} is of a language model, of which there is nothing to draw; "
+            f"`prefrl evaluate {folder.path} --show 3` shows what it replies"
         )
     environments = fresh_environments(folder.experiment(), 1, EPISODE_SEED + episode)
     fps = even_fps(environments.description.dt, FRAMES_PER_SECOND)

@@ -51,8 +51,10 @@ class RewardModel(Protocol):
         """Predict calibrated rewards, `[step]` for each trajectory: the members' mean."""
         ...
 
-    def sample(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        """Return what of a round's trajectories is worth keeping to calibrate on."""
+    def sample(
+        self, trajectories: Sequence[Trajectory], before: list[Trajectory]
+    ) -> list[Trajectory]:
+        """Return what to calibrate on, of a round's trajectories and what was kept before it."""
         ...
 
     def calibrate(self, trajectories: Sequence[Trajectory]) -> None:

@@ -1,4 +1,4 @@
-"""The run folder: the only module that knows file names.
+"""The run folder, and what is made without a run: the only module that knows file names.
 
     config.json         the experiment, every field of it
     earlier.json        what the experiment was before it was extended, and until which round
@@ -15,6 +15,13 @@
     tb/                 TensorBoard events, when it is installed
 
 Files are written whole, then renamed, so a kill leaves the old one or the new one.
+
+A reward model that was fitted without a run (`FittedFolder`):
+
+    fitted.json         how it was built
+    metrics.jsonl       a line a pass over the answers
+    weights.pt          its weights
+    reference/          the language model that it began as
 """
 
 from __future__ import annotations
@@ -23,8 +30,9 @@ import dataclasses
 import json
 import os
 import secrets
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -266,6 +274,77 @@ class RunFolder:
 
     def _write(self, name: str, data: bytes) -> None:
         write_whole(self.path / name, data)
+
+
+class FittedFolder:
+    """The files of a reward model that was fitted without a run."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.reference = self.path / "reference"
+
+    def save(
+        self, how: dict[str, Any], weights: bytes, metrics: Sequence[dict[str, float]]
+    ) -> None:
+        """Write all but the reference."""
+        lines = "".join(json.dumps(line) + "\n" for line in metrics)
+        write_whole(self.path / "metrics.jsonl", lines.encode())
+        write_whole(self.path / "weights.pt", weights)
+        said = json.dumps({"format": FORMAT} | how, indent=2) + "\n"
+        write_whole(self.path / "fitted.json", said.encode())
+
+    def load(self) -> tuple[dict[str, Any], bytes]:
+        """Read how it was built, and the weights.
+
+        Raises:
+            UserError: there is none, it is damaged, or another version wrote it.
+        """
+        path = self.path / "fitted.json"
+        if not path.is_file():
+            raise UserError(
+                f"{self.path} holds no reward model (no fitted.json); they are made by `prefrl fit`"
+            )
+        try:
+            how = json.loads(path.read_text(encoding="utf-8"))
+            version = how.pop("format")
+            weights = (self.path / "weights.pt").read_bytes()
+        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self.path} is damaged: {error}; fit it again") from None
+        if version != FORMAT:
+            raise UserError(
+                f"{self.path} was written by another version of prefrl (its format is {version}, "
+                f"this one reads {FORMAT}); use the version that made it"
+            )
+        return how, weights
+
+
+@contextmanager
+def new_folder(path: Path | str) -> Iterator[Path]:
+    """Give an empty folder that gets its name once it is whole; what fails leaves none.
+
+    Raises:
+        UserError: there is one of that name, or it cannot be made.
+    """
+    path = Path(path)
+    if path.exists():
+        raise UserError(f"{path} exists already; give another name, or delete it")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(
+            f"{partial} exists already: it is being written, or what wrote it was killed; in that "
+            "case delete it"
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot make {partial}: {error.strerror}") from None
+    try:
+        yield partial
+        partial.rename(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; make room") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -36,6 +36,8 @@ def cut(
 ) -> tuple[list[Segment], dict[str, np.ndarray]]:
     """Cut `count` segments of `length` steps, every possible start being equally likely.
 
+    Of whole trajectories, tasks are drawn, and all that there is of them is taken.
+
     Args:
         trajectories: pieces of episodes; a segment never leaves one.
         length: steps of a segment; None takes whole trajectories.
@@ -61,8 +63,12 @@ def cut(
             "(fewer --rounds, more --query.explore-steps)"
         )
     if length is None:
-        chosen = generator.permutation(len(trajectories))[:count]
-        picks = [(int(index), 0) for index in chosen]
+        shuffled = generator.permutation(len(trajectories)).tolist()
+        first: dict[str, int] = {}  # all of a task before the next: only they can be compared
+        for place, index in enumerate(shuffled):
+            first.setdefault(trajectories[index].task, place)
+        chosen = sorted(shuffled, key=lambda index: first[trajectories[index].task])[:count]
+        picks = [(index, 0) for index in chosen]
     else:
         total = int(starts.sum())
         flat = generator.choice(total, size=min(count, total), replace=False)

@@ -57,9 +57,13 @@ class TrueReward:
             steps[-1] -= self.mean / self.std
         return rewards
 
-    def sample(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        """Return what is calibrated on."""
-        return list(trajectories) if self.whole_episodes else thinned(trajectories)
+    def sample(
+        self, trajectories: Sequence[Trajectory], before: list[Trajectory]
+    ) -> list[Trajectory]:
+        """Return what is calibrated on; whole episodes of the first policy, for good."""
+        if self.whole_episodes:
+            return before or list(trajectories)
+        return thinned(trajectories)
 
     def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
         """Give the rewards (or the returns) mean 0 and deviation 1 on this data."""

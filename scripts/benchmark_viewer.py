@@ -243,7 +243,7 @@ def person(arguments: Arguments) -> dict[str, Any]:
         "seconds": time.perf_counter() - began,
         "clean_flips": flips,
         "true_return": {name: report["true_return"]["mean"] for name, report in reports.items()},
-        "ratio_clean_flips": flips["page"] / flips["oracle"],
+        "ratio_clean_flips": flips["page"] / flips["oracle"] if flips["oracle"] else None,
         "evaluations": reports,
     }
 

@@ -177,7 +177,7 @@ class LinearReward:
             self.stale = True
         return self.weights @ encoded[rows].T
 
-    def sample(self, trajectories):
+    def sample(self, trajectories, before):
         return thinned(trajectories)
 
     def calibrate(self, trajectories):

@@ -15,9 +15,9 @@ import pytest
 import toy_environments  # noqa: F401
 from test_experiment import TAUGHT, TRAIN, command
 
-import prefrl.cli
 import prefrl.experiment
 from prefrl.cli import COMMANDS, main
+from prefrl.commands import training
 from prefrl.display import Display
 from prefrl.feedback import Counts, FeedbackStore
 from prefrl.loop import Round
@@ -124,7 +124,7 @@ def test_every_option_of_train_is_explained(capsys, monkeypatch):
 def test_a_preset_is_a_default_that_options_change(monkeypatch, capsys, tmp_path):
     chosen = []
     monkeypatch.setattr(prefrl.experiment, "start", lambda *given, **_: chosen.append(given))
-    monkeypatch.setattr(prefrl.cli, "_run", lambda session: None)
+    monkeypatch.setattr(training, "_run", lambda session: None)
     monkeypatch.chdir(tmp_path)
     words = "train half-cheetah --labels 9 --ppo.gamma 0.5 --ppo.hidden 5 6 --query.pool 3"
     main(words.split())
@@ -261,6 +261,16 @@ def test_in_a_pipe_every_round_is_a_plain_line(tmp_path, capsys):
     assert len(lines) == 7
 
 
+def test_after_a_run_of_text_only_what_works_is_recommended(tmp_path, capsys):
+    path = tmp_path / "run"
+    words = "train --env prefrl/RandomWalks-v0 --text.model tiny --reward true --rounds 1"
+    words += " --steps 8 --query.explore-steps 8 --text.max-new-tokens 2 --text.ppo.episodes 4"
+    words += f" --text.ppo.completions-per-task 2 --text.ppo.batch-size 4 --run {path}"
+    main(words.split())
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"done; look at it with `prefrl evaluate {path} --show 3`"
+
+
 def test_on_a_terminal_one_line_lives(tmp_path):
     ours, theirs = pty.openpty()
     options = command([*TAUGHT, "--run", tmp_path / "run"], TERM="xterm-256color", COLUMNS="120")
@@ -355,7 +365,7 @@ def test_people_are_told_at_once_if_there_will_be_no_pictures(
     env, teacher, note, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr("prefrl.experiment.rounds", lambda session: iter(()))
-    monkeypatch.setattr("prefrl.cli._viewer", nullcontext)
+    monkeypatch.setattr(training, "_viewer", nullcontext)
     words = [*TRAIN, "--teacher", teacher, "--run", str(tmp_path / "run")]
     words[2] = f"toy_environments:toy/{env}-v0"
     main(words)

@@ -16,6 +16,7 @@ OURS = "prefrl"
 # What of prefrl a module may import, wherever in the file; a name stands for all that is below it.
 ARROWS = {
     "": [],
+    "cli": ["commands", "errors"],
     "errors": [],
     "config": ["errors"],
     "checkpoint": [],
@@ -34,6 +35,18 @@ ARROWS = {
     "selection": ["errors", "preference", "reward", "types"],
     "loop": ["config", "errors", "feedback", "reward", "selection", "types"],
     "teachers": ["config", "errors", "feedback", "types"],
+    "intervals": [],
+    "comparing": [
+        "config",
+        "errors",
+        "feedback",
+        "intervals",
+        "loop",
+        "run",
+        "selection",
+        "teachers",
+        "types",
+    ],
     "clips": ["clips", "errors", "types"],
     "gym": ["errors"],
     "parts": ["loop", "reward", "run"],
@@ -50,18 +63,45 @@ ARROWS = {
         "truth",
     ],
     "control.building": ["errors", "gym"],
+    "control.evaluation": ["config", "control", "run", "types"],
     "control.interface": ["types"],
     "control.replay": ["pictures", "types"],
     "viewer": ["clips", "errors", "exchange", "feedback", "pictures", "run", "types", "viewer"],
     "text": ["config", "envs.spaces", "errors", "reward", "text", "types"],
     "text.build": ["config", "errors", "gym", "parts", "reward", "run", "text", "truth"],
     "text.check": ["errors"],
+    "text.sft": ["config", "errors", "feedback", "gym", "lines", "text", "types"],
+    "text.tuning": ["config", "errors", "text"],
+    "text.answers": ["errors", "exchange", "feedback", "lines", "run", "text", "types"],
+    "text.fitting": [
+        "checkpoint",
+        "config",
+        "errors",
+        "gym",
+        "preference",
+        "reward",
+        "run",
+        "text",
+        "types",
+    ],
+    "text.evaluation": [
+        "comparing",
+        "config",
+        "errors",
+        "gym",
+        "intervals",
+        "run",
+        "text",
+        "types",
+    ],
+    "text.wording": ["errors", "intervals", "text"],
     "envs": ["envs"],
 }
 # What else a module may import as it is loaded, beside the standard library.
 PACKAGES = {
     "": [],
     "cli": [],
+    "commands": [],
     "errors": [],
     "config": [],
     "presets": [],
@@ -75,6 +115,8 @@ PACKAGES = {
     "spaces": ["numpy"],
     "exchange": ["numpy"],
     "teachers": ["numpy"],
+    "intervals": ["numpy"],
+    "comparing": ["numpy"],
     "loop": ["numpy"],
     "preference": ["torch"],
     "checkpoint": ["numpy", "torch"],
@@ -90,7 +132,7 @@ PACKAGES = {
     "viewer": ["mujoco", "numpy", "starlette", "uvicorn"],
 }
 TORCH_FREE = ["", "errors", "config", "types", "presets", "run", "feedback", "exchange", "teachers",
-              "clips", "viewer", "envs", "text.check", "cli"]  # fmt: skip
+              "clips", "viewer", "envs", "text.check", "cli", "commands"]  # fmt: skip
 
 
 def sources():
@@ -165,7 +207,9 @@ def test_the_source_is_found():
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_module_imports_only_what_the_arrows_allow(name):
     ours, _ = split(imports(name))
-    assert name == "cli" or "cli" not in ours, "only a shell starts the command line"
+    assert "cli" not in ours, "only a shell starts the command line"
+    if name != "cli" and not below(name, ["commands"]):
+        assert not any(below(module, ["commands"]) for module in ours), "commands are for people"
     allowed = rules_for(name, ARROWS)
     if allowed is not None:
         wrong = {module for module in ours if not below(module, allowed)}
@@ -205,7 +249,7 @@ def test_the_command_line_alone_sees_our_environments():
     """Everything else reaches them by id; only their spaces may be imported."""
     for name in SOURCES:
         seen = {module for module in split(imports(name))[0] if below(module, ["envs"])}
-        if name != "cli" and not below(name, ["envs"]):
+        if not below(name, ["commands", "envs"]):
             assert seen <= {"envs.spaces"}, f"prefrl.{name} imports {seen}"
 
 
@@ -226,7 +270,7 @@ def test_only_the_oracle_reads_the_table_of_true_rewards():
 def test_a_learned_reward_never_reads_the_environments():
     """`TrueReward` alone may; whoever fits, predicts or updates may not."""
     blind = ["reward", "preference", "teachers", "control.reward", "control.ppo"]
-    blind += ["text.reward", "text.ppo", "text.networks"]
+    blind += ["text.reward", "text.ppo", "text.networks", "text.fitting", "text.answers"]
     assert all("env_rewards" not in attributes(TREES[name]) for name in blind)
 
 

@@ -11,10 +11,11 @@ from prefrl.experiment import train
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_python_example_runs(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = EXAMPLES[0]
     assert "steps=300_000" in code
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -23,6 +24,15 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
     assert action.shape == (1,)
     assert (tmp_path / "runs/upright/metrics.jsonl").exists()
     assert names["reward"].members == 3
+
+
+def test_the_language_example_runs(tmp_path, monkeypatch, capsys):
+    code = EXAMPLES[1]
+    assert "labels=100," in code and "steps=20_480," in code
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("labels=100,", "labels=8, rounds=2,").replace("20_480", "128"), {})
+    assert (tmp_path / "runs/guess/metrics.jsonl").exists()
+    assert capsys.readouterr().out
 
 
 def test_every_command_is_in_readme():

@@ -296,3 +296,14 @@ def test_who_is_asked_by_looks_gets_the_queries_due_and_never_a_dull_one_for_a_t
     offered = propose(cut(trajectories, 3, 8 * count, generator)[0], 4 * count, generator)
     middle = np.median([apart(*pair) for pair in offered])
     assert all(apart(*query.segments) >= middle for query in queries)
+
+
+def test_whole_trajectories_are_cut_task_by_task():
+    """Else there would be nothing to compare: a few of many tasks' completions seldom meet."""
+    trajectories = [make_trajectory(1, task=f"seed {n // 4}", episode=n) for n in range(400)]
+    segments, _ = cut(trajectories, None, 20, np.random.default_rng(0))
+    by_task = Counter(segment.task for segment in segments)
+    assert sorted(by_task.values()) == [4] * 5
+    others, _ = cut(trajectories, None, 20, np.random.default_rng(1))
+    assert {s.task for s in others} != by_task.keys(), "which tasks is drawn"
+    assert len(propose(segments, 30, np.random.default_rng(0))) == 30

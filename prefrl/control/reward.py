@@ -171,7 +171,9 @@ class RewardEnsemble(nn.Module):
         mean = ((raw - self.reward_mean) / self.reward_std).mean(0).numpy()
         return np.split(mean, np.cumsum([len(t) for t in trajectories])[:-1])
 
-    def sample(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    def sample(
+        self, trajectories: Sequence[Trajectory], before: list[Trajectory]
+    ) -> list[Trajectory]:
         """Return some of the steps, without what redraws them."""
         return thinned(trajectories)
 

@@ -22,7 +22,7 @@ from prefrl.config import TextConfig
 from prefrl.reward import RewardModel
 from prefrl.text.environments import play, task_seed
 from prefrl.text.models import LanguageModel
-from prefrl.text.networks import Networks, Tokens, right_padded
+from prefrl.text.networks import Networks, Tokens, enough_memory, right_padded, sampled_places
 from prefrl.text.policy import TextPolicy
 from prefrl.text.ppo import (
     Batch,
@@ -36,6 +36,8 @@ from prefrl.text.trace import Episode
 from prefrl.types import Picture, Segment, Trajectory
 
 ADAM_EPSILON = 1e-5  # as PPO implementations have it (Huang et al. 2022)
+MEMORY = "text.ppo.batch-size", "text.ppo.episodes", "text.max-new-tokens"  # take the most
+TASKS_TRIED = 8
 KL_ERROR_CLIP = 0.2  # of an adaptive coefficient's relative error (Ziegler et al. 2019)
 
 
@@ -56,6 +58,7 @@ class TextAgent:
     def __init__(
         self, environments: Sequence[gymnasium.Env], language_model: LanguageModel,
         config: TextConfig, seed: int, autocast: Callable[[], AbstractContextManager],
+        total_steps: int = 0,
     ):  # fmt: skip
         """Build the networks around a model, which is the reference from now on.
 
@@ -65,6 +68,7 @@ class TextAgent:
             config: the knobs.
             seed: of the tasks, the sampling and the order of minibatches.
             autocast: the context in which passes are made.
+            total_steps: turns of the whole training, over which a learning rate may fall.
         """
         self.environments, self.config, self.seed = environments, config, seed
         self.model = language_model.model
@@ -76,10 +80,12 @@ class TextAgent:
         self.optimizer = torch.optim.Adam(trained, ppo.learning_rate, eps=ADAM_EPSILON)
         self.shuffling = torch.Generator().manual_seed(seed)
         self.kl_coef = ppo.kl_coef
-        self.round = self.tasks = self.played = 0
+        self.total_steps = total_steps
+        self.round = self.tasks = self.played = self.steps = 0
         self.sample: list[Trajectory] = []
         self.sample_scores = np.zeros(0)
 
+    @enough_memory(*MEMORY)
     def explore(self, steps: int) -> list[Trajectory]:
         """Run the policy as it is for about `steps` turns."""
         trajectories: list[Trajectory] = []
@@ -88,14 +94,18 @@ class TextAgent:
         self.round += 1
         return trajectories
 
+    @enough_memory(*MEMORY)
     def train(
         self, reward_model: RewardModel, steps: int
     ) -> tuple[list[Trajectory], dict[str, float]]:
-        """Train for about `steps` turns on the rewards that the model predicts."""
+        """Train for about `steps` turns on the rewards that the model predicts.
+
+        It is one update at least, even where episodes of many turns have used the steps up before.
+        """
         changed = self._rescale_critic(reward_model)
         trajectories: list[Trajectory] = []
         reports: list[dict[str, float]] = []
-        while sum(map(len, trajectories)) < steps:
+        while not trajectories or sum(map(len, trajectories)) < steps:
             episodes = self._play()
             self.sample = self._trajectories(episodes)
             trajectories += self.sample
@@ -105,17 +115,32 @@ class TextAgent:
             if changed:
                 paid = self._warm_up(episodes, scores, paid)
                 changed = False
+            self._anneal()
+            self.steps += sum(map(len, self.sample))
             updated = update(
                 self.networks, paid.batch, self.config.ppo, self.optimizer, self.shuffling,
                 self.config.temperature,
             )  # fmt: skip
             kl = float(paid.kl.mean())
-            reports.append(updated | _report(episodes, self.sample_scores, kl, paid.entropy))
+            ours = updated | _report(episodes, self.sample_scores, kl, paid.entropy)
+            reports.append(ours | _numbers(episodes) | ours)  # the environment's hide none
             self._adapt(kl, len(episodes))
         self.round += 1
         names = dict.fromkeys(name for report in reports for name in report)
         means = {n: float(np.mean([r[n] for r in reports if n in r])) for n in names}
         return trajectories, means | {"kl_coef": self.kl_coef}
+
+    def entropy(self) -> float:
+        """Return how much the policy varies its replies to the first tasks, nats per token.
+
+        Nothing depends on having asked.
+        """
+        environments = self.environments[:TASKS_TRIED]
+        generator, before = self.policy.generator, self.policy.generator.get_state()
+        seeds = [task_seed(self.seed, task) for task in range(len(environments))]
+        episodes = play(environments, self.policy, seeds)
+        generator.set_state(before)
+        return self._pay(episodes, [np.zeros(len(episode)) for episode in episodes]).entropy
 
     def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
         """Return nothing: text is shown as text."""
@@ -141,7 +166,8 @@ class TextAgent:
         """Compute what the update needs: log-probabilities by the trainer's own pass, rewards."""
         ppo, networks = self.config.ppo, self.networks
         tokens = right_padded([episode.ids for episode in episodes], self.model.device)
-        places, sampled = _places(episodes, self.model.device)
+        which = [episode.sampled for episode in episodes]
+        places, sampled = sampled_places(which, self.model.device)
         columns = []
         for rows in torch.arange(len(episodes)).split(ppo.batch_size):  # as in the update
             part, where = Tokens(tokens.ids[rows], tokens.mask[rows]), places[rows]
@@ -164,9 +190,8 @@ class TextAgent:
             advantages, returns = advantages_gae(
                 rewards, values, sampled, ppo.gamma, ppo.gae_lambda
             )
-        batch = Batch(
-            tokens, places, sampled, said, reference, values, whiten(advantages, sampled), returns
-        )
+            advantages = whiten(advantages, sampled)
+        batch = Batch(tokens, places, sampled, said, reference, values, advantages, returns)
         return Paid(batch, kl.sum(1), float(entropy[sampled].mean()))
 
     def _rewards(
@@ -218,6 +243,14 @@ class TextAgent:
             head.bias.copy_(head.bias * slope + offset)
         return True
 
+    def _anneal(self) -> None:
+        """Let the learning rate fall linearly to zero over the run, if it is to."""
+        ppo = self.config.ppo
+        if ppo.anneal and self.total_steps:
+            left = max(0.0, 1 - self.steps / self.total_steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = ppo.learning_rate * left
+
     def _adapt(self, kl: float, episodes: int) -> None:
         """Move the coefficient towards the target divergence (Ziegler et al. 2019, section 2.2)."""
         ppo = self.config.ppo
@@ -236,6 +269,7 @@ class TextAgent:
             "round": self.round,
             "tasks": self.tasks,
             "played": self.played,
+            "steps": self.steps,
             "sample": [[t.observations, t.actions, t.env_rewards, t.extras] for t in self.sample],
             "sample_scores": self.sample_scores,
         }
@@ -252,32 +286,17 @@ class TextAgent:
         self.policy.generator.set_state(state["sampling"])
         self.shuffling.set_state(state["shuffling"])
         self.kl_coef, self.round = state["kl_coef"], state["round"]
-        self.tasks, self.played = state["tasks"], state["played"]
+        self.tasks, self.played, self.steps = state["tasks"], state["played"], state["steps"]
         self.sample = [Trajectory(*arrays) for arrays in state["sample"]]
         self.sample_scores = state["sample_scores"]
-
-
-def _places(episodes: Sequence[Episode], device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Return the index of each sampled token and which there are, `[episode, action]` each."""
-    places = [np.flatnonzero(episode.sampled) for episode in episodes]
-    longest = max(map(len, places))
-    index = torch.ones(len(episodes), longest, dtype=torch.long)
-    sampled = torch.zeros(len(episodes), longest, dtype=torch.bool)
-    for row, columns in enumerate(places):
-        index[row, : len(columns)] = torch.as_tensor(columns)
-        sampled[row, : len(columns)] = True
-    return index.to(device), sampled.to(device)
 
 
 def _report(
     episodes: Sequence[Episode], scores: np.ndarray, kl: float, entropy: float
 ) -> dict[str, float]:
     """Return what is told of sampled episodes."""
-    reports = [episode.report for episode in episodes]
-    shared = [n for n in reports[0] if all(n in report for report in reports)]
     return {
         "true_return": float(np.mean([sum(episode.env_rewards) for episode in episodes])),
-        **{name: float(np.mean([report[name] for report in reports])) for name in shared},
         "predicted_return": float(scores.mean()),
         "kl": kl,
         "entropy": entropy,
@@ -285,3 +304,10 @@ def _report(
         "turns": float(np.mean([len(episode) for episode in episodes])),
         "finished": float(np.mean([episode.finished[-1] for episode in episodes])),
     }
+
+
+def _numbers(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Return the means of the numbers that the environment gives with every episode."""
+    reports = [episode.report for episode in episodes]
+    shared = [n for n in reports[0] if all(n in report for report in reports)]
+    return {name: float(np.mean([report[name] for report in reports])) for name in shared}

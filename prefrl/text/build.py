@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any
 
 import gymnasium
-import torch
 
-from prefrl.config import Experiment, TextConfig, check_positive
+from prefrl.config import Experiment, check_positive
 from prefrl.errors import UserError
 from prefrl.gym import installed, resolve
 from prefrl.parts import Parts
 from prefrl.reward import RewardModel
 from prefrl.run import RunFolder
+from prefrl.text import placing
 from prefrl.text.agent import TextAgent
 from prefrl.text.models import LanguageModel, load_language_model, save_language_model
 from prefrl.text.policy import TextPolicy
@@ -24,9 +21,7 @@ from prefrl.text.sft import tune
 from prefrl.truth import TrueReward
 
 TURN_SECONDS = 1.0  # what a page of clips calls a step; a turn has no length in time
-LARGE = 10_000_000  # parameters from which a second thread pays
-
-Autocast = Callable[[], AbstractContextManager]
+LOW_ENTROPY = 0.1  # nats per token; there is next to nothing to prefer among such replies
 
 
 def check(experiment: Experiment) -> None:
@@ -52,6 +47,11 @@ def check(experiment: Experiment) -> None:
         raise UserError(
             f"--text.ppo.episodes is {ppo.episodes}; expected a multiple of the "
             f"{ppo.completions_per_task} completions of each task"
+        )
+    if ppo.episodes < 2:
+        raise UserError(
+            "--text.ppo.episodes is 1; advantages and a refitted reward are scaled by how episodes "
+            "differ, so an update needs at least 2"
         )
     if ppo.advantage == "rloo" and ppo.completions_per_task < 2:
         raise UserError(
@@ -96,8 +96,7 @@ def build(experiment: Experiment, network: None = None, folder: RunFolder | None
         )
         environments = [first, *others]
     language_model = _reference(experiment, first, folder)
-    device = language_model.model.device
-    autocast = _autocast(text, device)
+    autocast = placing.autocast(text, language_model.model.device)
     reward_model: RewardModel = TrueReward(whole_episodes=True)
     if experiment.reward == "learned":
         reward_model = TextReward(language_model, text.reward, experiment.seed, text.chat, autocast)
@@ -106,16 +105,24 @@ def build(experiment: Experiment, network: None = None, folder: RunFolder | None
         if not run.reference.exists():
             save_language_model(language_model, run.reference)
 
-    size = _size(language_model) / 1e6
-    note = f"{text.model}: {size:.1f} million parameters on {device}, {_dtype(text, device)}"
+    notes = [placing.in_words(text.model, language_model.model, text)]
+    agent = TextAgent(
+        environments, language_model, text, experiment.seed, autocast, experiment.steps
+    )
+    entropy = agent.entropy()
+    if entropy < LOW_ENTROPY:
+        notes.append(
+            f"the model hardly varies its replies ({entropy:.3f} nats a token), so there is little "
+            "to compare and to learn; raise --text.temperature, or fine-tune it less"
+        )
     return Parts(
-        TextAgent(environments, language_model, text, experiment.seed, autocast),
+        agent,
         reward_model,
         None,
         first.unwrapped.metadata.get("question", "Which reply is better?"),
         {"dt": TURN_SECONDS, "observations": {"text": True}, "actions": {"text": True}},
         save,
-        lambda people: [note],
+        lambda people: notes,
     )
 
 
@@ -131,20 +138,20 @@ def load_policy(
         if name.startswith("model.")
     }
     language_model.model.load_state_dict(trained, strict=False)
-    return TextPolicy(language_model, text, _autocast(text, language_model.model.device))
+    return TextPolicy(language_model, text, placing.autocast(text, language_model.model.device))
 
 
 def load_reference(experiment: Experiment, folder: RunFolder) -> LanguageModel:
     """Return the language model that a run began with."""
     return load_language_model(
-        str(folder.reference), experiment.seed, _device(experiment.text.device)
+        str(folder.reference), experiment.seed, placing.device_named(experiment.text.device)
     )
 
 
 def load_reward(experiment: Experiment, network: None, folder: RunFolder) -> TextReward:
     """Return the unfitted reward model of an experiment, to be given a state."""
     text, language_model = experiment.text, load_reference(experiment, folder)
-    autocast = _autocast(text, language_model.model.device)
+    autocast = placing.autocast(text, language_model.model.device)
     return TextReward(language_model, text.reward, experiment.seed, text.chat, autocast)
 
 
@@ -153,12 +160,11 @@ def _reference(
 ) -> LanguageModel:
     """Load the model that a run begins with, fine-tuned on demonstrations if that is asked for."""
     text = experiment.text
-    device = _device(text.device)
+    device = placing.device_named(text.device)
     made = folder is not None and folder.reference.exists()
     model = str(folder.reference) if folder is not None and made else text.model
     language_model = load_language_model(model, experiment.seed, device)
-    # Small networks lose to a second thread on a busy machine.
-    torch.set_num_threads(experiment.threads if _size(language_model) > LARGE else 1)
+    placing.use_threads(language_model.model, experiment.threads)
     if text.demonstrations and not made:
         demonstrate: Any = getattr(environment.unwrapped, "demonstrations", None)
         if demonstrate is None:
@@ -170,37 +176,7 @@ def _reference(
             language_model, demonstrate(text.demonstrations, experiment.seed),
             epochs=text.sft_epochs, learning_rate=text.sft_learning_rate,
             batch_size=text.sft_batch_size, seed=experiment.seed, chat=text.chat,
-            autocast=_autocast(text, language_model.model.device),
+            autocast=placing.autocast(text, language_model.model.device),
         ):  # fmt: skip
             pass
     return language_model
-
-
-def _size(language_model: LanguageModel) -> int:
-    return sum(parameter.numel() for parameter in language_model.model.parameters())
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"--text.device is {name}, which cannot be used here ({reason}); leave it at auto"
-        ) from None
-    return name
-
-
-def _dtype(text: TextConfig, device: torch.device) -> str:
-    if text.dtype == "auto":
-        return "bfloat16" if device.type == "cuda" else "float32"
-    return text.dtype
-
-
-def _autocast(text: TextConfig, device: torch.device) -> Autocast:
-    """Return the context in which passes are made; weights stay float32."""
-    if _dtype(text, device) == "float32":
-        return nullcontext
-    return partial(torch.autocast, device.type, dtype=torch.bfloat16)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -40,6 +41,25 @@ def right_padded(sequences: Sequence[Sequence[int]], device: torch.device | str)
     return Tokens(ids.to(device), mask.to(device))
 
 
+def sampled_places(
+    sampled: Sequence[Sequence[bool]], device: torch.device | str
+) -> tuple[Tensor, Tensor]:
+    """Return the index of each sampled token and which there are, `[sequence, action]` each.
+
+    Args:
+        sampled: of each sequence, which of its ids were sampled.
+        device: of what is returned.
+    """
+    places = [np.flatnonzero(which) for which in sampled]
+    longest = max(map(len, places))
+    index = torch.ones(len(places), longest, dtype=torch.long)
+    there = torch.zeros(len(places), longest, dtype=torch.bool)
+    for row, columns in enumerate(places):
+        index[row, : len(columns)] = torch.as_tensor(columns)
+        there[row, : len(columns)] = True
+    return index.to(device), there.to(device)
+
+
 class Scalar(nn.Module):
     """A head that reads one number off each hidden state."""
 
@@ -55,7 +75,9 @@ class Scalar(nn.Module):
         return hidden.float() @ self.weight + self.bias
 
 
-def split(model: PreTrainedModel, layers: int) -> tuple[nn.Module | None, nn.Module]:
+def split(
+    model: PreTrainedModel, layers: int, option: str = "text.ppo.freeze-layers"
+) -> tuple[nn.Module | None, nn.Module]:
     """Split the decoder of a causal language model into its lower layers and the rest.
 
     The parts hold the model's own parameters. The upper part takes `input_ids` if there is no lower
@@ -64,6 +86,7 @@ def split(model: PreTrainedModel, layers: int) -> tuple[nn.Module | None, nn.Mod
     Args:
         model: a causal language model.
         layers: of the lower part, beside the embedding; 0 for no lower part.
+        option: of the command line, which said so.
 
     Raises:
         UserError: it has not so many, or is not built like a Llama.
@@ -74,17 +97,35 @@ def split(model: PreTrainedModel, layers: int) -> tuple[nn.Module | None, nn.Mod
     if not all(hasattr(decoder, name) for name in ("embed_tokens", "layers", "norm")):
         raise UserError(
             f"{type(model).__name__} is not built of embed_tokens, layers and norm, so its lower "
-            "layers cannot be shared; leave out --text.ppo.freeze-layers"
+            f"layers cannot be shared; leave out --{option}"
         )
     if not 0 < layers < len(decoder.layers):
         raise UserError(
-            f"--text.ppo.freeze-layers is {layers}; the model has {len(decoder.layers)} layers, of "
-            "which at least one must be trained"
+            f"--{option} is {layers}; the model has {len(decoder.layers)} layers, of which at "
+            "least one must be trained"
         )
     lower, upper = _shallow(decoder), _shallow(decoder)
     lower.layers, lower.norm = nn.ModuleList(decoder.layers[:layers]), nn.Identity()
     upper.layers, upper.embed_tokens = nn.ModuleList(decoder.layers[layers:]), None
+    if getattr(decoder.config, "layer_types", None):  # the n-th says how the n-th layer looks back
+        upper.config = copy.copy(decoder.config)
+        upper.config.layer_types = decoder.config.layer_types[layers:]
     return lower, upper
+
+
+@contextmanager
+def enough_memory(*options: str) -> Iterator[None]:
+    """Say which options to lower if a GPU has not the memory for what is done inside."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(". GPU")[0].rstrip(".")
+        *others, last = (f"--{option}" for option in options)
+        lower = f"{', '.join(others)} or {last}"
+        raise UserError(
+            f"the GPU has too little memory ({reason}); lower {lower} in a new run, or free some "
+            "of it and resume this one, which is kept up to its last round"
+        ) from None
 
 
 def _shallow(module: Any) -> Any:
@@ -112,12 +153,8 @@ class Networks(nn.Module):
         """
         super().__init__()
         self.model, self.autocast = model, autocast
-        if freeze_layers:
-            decoder: Any = model.base_model
-            decoder.embed_tokens.requires_grad_(False)
-            decoder.layers[:freeze_layers].requires_grad_(False)
         lower, self.upper = split(model, freeze_layers)
-        self.lower = lower
+        self.lower = lower.requires_grad_(False) if lower is not None else None
         self.head: Any = model.get_output_embeddings()
         self.reference = copy.deepcopy(self.upper).requires_grad_(False)
         # Tied to a frozen embedding the head is frozen, too, and one will do.
@@ -127,6 +164,21 @@ class Networks(nn.Module):
         width = model.config.get_text_config().hidden_size
         self.value = Scalar(width, torch.Generator().manual_seed(seed), deviation=0.0)
         self.value.to(model.device)
+        self._check_logits()
+
+    def _check_logits(self) -> None:
+        """Raise `UserError` if the model makes its logits otherwise than is done here."""
+        tokens = right_padded([range(8)], self.model.device)
+        with torch.no_grad():
+            expected = self.model(tokens.ids, use_cache=False).logits
+            below = None if self.lower is None else hidden_states(self.lower, tokens, None)
+            found = self.head(hidden_states(self.upper, tokens, below))
+        if not torch.allclose(found, expected, rtol=0, atol=1e-3 * float(expected.std())):
+            raise UserError(
+                f"{type(self.model).__name__} does more to its logits than to multiply by its "
+                "output embedding (it scales or caps them), which prefrl does not; give a model "
+                "that is built like Llama, Qwen or GPT-2"
+            )
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return what is trained, by name; parameters that two parts share come once."""
@@ -161,12 +213,8 @@ class Networks(nn.Module):
             Two of `[sequence, action]`, in nats.
         """
         head = self.reference_head if reference else self.head
-        rows = torch.arange(len(places), device=places.device)[:, None]
         with self.autocast():
-            logits = head(hidden[rows, places - 1])
-        every = torch.log_softmax(logits.float() / temperature, dim=-1)
-        chosen = every.gather(-1, tokens.ids.gather(1, places)[..., None]).squeeze(-1)
-        return chosen, -(every.exp() * every).sum(-1)
+            return token_log_probabilities(head, hidden, tokens, places, temperature)
 
     @torch.no_grad()
     def reference_log_probabilities(
@@ -202,3 +250,13 @@ def hidden_states(decoder: Any, tokens: Tokens, below: Tensor | None) -> Tensor:
     return decoder(
         **given, attention_mask=tokens.mask, position_ids=positions, use_cache=False
     ).last_hidden_state
+
+
+def token_log_probabilities(
+    head: Any, hidden: Tensor, tokens: Tokens, places: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities and entropies, as `Networks.log_probabilities` does, by any head."""
+    rows = torch.arange(len(places), device=places.device)[:, None]
+    every = torch.log_softmax(head(hidden[rows, places - 1]).float() / temperature, dim=-1)
+    chosen = every.gather(-1, tokens.ids.gather(1, places)[..., None]).squeeze(-1)
+    return chosen, -(every.exp() * every).sum(-1)

@@ -52,9 +52,10 @@ class TextPolicy:
                 "shorten it"
             )
         config = self.config
+        room = [min(config.max_new_tokens, self.context - len(ids)) for ids in sequences]
         with self.autocast():
             return sample(
-                self.model, sequences, min(config.max_new_tokens, self.context - longest),
+                self.model, sequences, room,
                 self.template.end_id, self.generator,
                 0.0 if deterministic else config.temperature,
             )  # fmt: skip

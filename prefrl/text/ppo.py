@@ -98,6 +98,18 @@ def policy_loss(
     return -_mean(torch.minimum(ratio * advantages, clipped * advantages), sampled)
 
 
+def sequence_loss(
+    new: Tensor, old: Tensor, advantages: Tensor, sampled: Tensor, clip_range: float
+) -> Tensor:
+    """Return the clipped loss of whole episodes as single actions, a mean over episodes.
+
+    The ratio is that of all an episode's tokens together; its advantage is the same for each.
+    """
+    together = torch.where(sampled, new - old, 0.0).sum(1, keepdim=True)
+    every = torch.ones_like(together, dtype=torch.bool)
+    return policy_loss(together, torch.zeros_like(together), advantages[:, :1], every, clip_range)
+
+
 def value_loss(
     new: Tensor, old: Tensor, returns: Tensor, sampled: Tensor, clip_range: float
 ) -> Tensor:
@@ -139,7 +151,8 @@ def update(
             new, entropies = networks.log_probabilities(
                 hidden, part.tokens, part.places, temperature
             )
-            actor = policy_loss(
+            loss_of = sequence_loss if config.advantage == "rloo" else policy_loss
+            actor = loss_of(
                 new, part.log_probabilities, part.advantages, part.sampled, config.clip_range
             )
             entropy = _mean(entropies, part.sampled)

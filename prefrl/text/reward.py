@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from prefrl.config import TextRewardConfig
 from prefrl.text.models import LanguageModel
-from prefrl.text.networks import Scalar, hidden_states, right_padded, split
+from prefrl.text.networks import Scalar, enough_memory, hidden_states, right_padded, split
 from prefrl.text.template import Template
 from prefrl.text.trace import turns_of
 from prefrl.types import Segment, Trajectory
@@ -61,7 +61,7 @@ class TextReward(nn.Module):
         self.template = Template(language_model.tokenizer, chat)
         model = copy.deepcopy(language_model.model)
         self.device = model.device
-        lower, upper = split(model, config.freeze_layers)
+        lower, upper = split(model, config.freeze_layers, "text.reward.freeze-layers")
         self.lower = lower.requires_grad_(False) if lower is not None else None
         self.decoders = nn.ModuleList(copy.deepcopy(upper) for _ in range(config.members))
         width = model.config.get_text_config().hidden_size
@@ -114,6 +114,7 @@ class TextReward(nn.Module):
         totals = [torch.stack([scores.sum(1) for scores in part], dim=1) for part in parts]
         return torch.cat(totals, dim=1).cpu()[:, place]
 
+    @enough_memory("fit.batch-size", "text.reward.members", "text.max-new-tokens")
     def _scores(self, sequences: list[list[int]], ends: list[list[int]]) -> list[Tensor]:
         """Return the reward of each reply of each sequence, `[member, turn]` each."""
         tokens = right_padded(sequences, self.device)
@@ -146,17 +147,33 @@ class TextReward(nn.Module):
             rewards.append(scaled.mean(0).astype(np.float32))
         return rewards
 
-    def sample(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        """Return some whole episodes, evenly spaced."""
+    def sample(
+        self, trajectories: Sequence[Trajectory], before: list[Trajectory]
+    ) -> list[Trajectory]:
+        """Return some whole episodes of the first policy, which is the reference, for good.
+
+        Of a policy that has learned, completions differ little: calibrated on those, noise would
+        grow to the size of a reward, and the penalty on divergence would fade beside it.
+        """
+        if before:
+            return before
         stride = max(1, len(trajectories) // CALIBRATION_EPISODES)
         return list(trajectories[::stride])
 
     def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
         """Give each member's returns mean 0 and deviation 1 on these episodes.
 
-        So a KL coefficient keeps its meaning whatever the scale of a fit.
+        So a KL coefficient keeps its meaning whatever the scale of a fit (Ziegler et al. 2019,
+        section 2.2).
+
+        Raises:
+            FloatingPointError: the fit has led to no finite number.
         """
         returns = np.stack([scores.sum(1) for scores in self._raw(trajectories)], axis=1)
+        if not np.isfinite(returns).all():
+            raise FloatingPointError(
+                "the fitted reward is not a finite number; lower --fit.learning-rate."
+            )
         self.mean = returns.mean(1, keepdims=True)
         self.std = np.maximum(returns.std(1, keepdims=True), 1e-4)
 

@@ -35,7 +35,7 @@ def left_padded(sequences: Sequence[Sequence[int]], device: torch.device) -> tup
 def sample(
     model: PreTrainedModel,
     sequences: Sequence[Sequence[int]],
-    most: int,
+    most: int | Sequence[int],
     end: int,
     generator: torch.Generator,
     temperature: float = 1.0,
@@ -48,7 +48,7 @@ def sample(
     Args:
         model: a causal language model of transformers.
         sequences: token ids to go on from, none of them empty.
-        most: tokens of a reply.
+        most: tokens of a reply, of each or of all.
         end: id of the end of sequence.
         generator: draws the tokens; on the model's device.
         temperature: logits are divided by it; 0 takes the most probable token.
@@ -59,26 +59,29 @@ def sample(
     cache = DynamicCache(config=model.config)
     rows = torch.arange(len(sequences), device=device)  # the sequences in the batch
     going = torch.ones(len(sequences), dtype=torch.bool, device=device)
-    replies = torch.full((len(sequences), most), -1, dtype=torch.long, device=device)
-    for place in range(most):
+    limits = [most] * len(sequences) if isinstance(most, int) else list(most)
+    limit, longest = torch.tensor(limits, device=device), max(limits)
+    replies = torch.full((len(sequences), longest), -1, dtype=torch.long, device=device)
+    for place in range(longest):
         output = model(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
             use_cache=True, logits_to_keep=1,
         )  # fmt: skip
         chosen = _draw(output.logits[:, -1].float(), generator, temperature)
         replies[rows, place] = chosen  # what follows an end is thrown away below
-        going &= chosen != end
+        going &= (chosen != end) & (place + 1 < limit[rows])
         left = int(going.sum())
-        if left == 0 or place + 1 == most:
+        if left == 0:
             break
-        ids, positions = chosen[:, None], positions[:, -1:] + 1
+        # Only rows under way move on, so none leaves the positions that the model knows.
+        ids, positions = chosen[:, None], positions[:, -1:] + going[:, None]
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         if left <= WORTH_DROPPING * len(rows):
             kept = going.nonzero()[:, 0]
             cache.batch_select_indices(kept)
             rows, ids, positions, mask = rows[kept], ids[kept], positions[kept], mask[kept]
             going = going[kept]
-    return [_reply(row, end) for row in replies.tolist()]
+    return [_reply(row[:count], end) for row, count in zip(replies.tolist(), limits, strict=True)]
 
 
 def _draw(logits: Tensor, generator: torch.Generator, temperature: float) -> Tensor:

@@ -1,32 +1,69 @@
-"""Supervised fine-tuning: a language model learns to reply as in demonstrations."""
+"""Supervised fine-tuning: a language model learns to reply as in demonstrations.
+
+Demonstrations come from an environment, from a file, or from what people wrote in a run.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
 
+import gymnasium
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from prefrl.config import check_positive
 from prefrl.errors import UserError
+from prefrl.feedback import FeedbackStore
+from prefrl.gym import installed, resolve
+from prefrl.lines import field, in_line, read_lines, short
 from prefrl.text.models import LanguageModel, context_length
 from prefrl.text.networks import right_padded
+from prefrl.text.placing import Autocast
 from prefrl.text.template import Template
+from prefrl.types import to_comparisons
 
 Demonstration = Sequence[tuple[str, str]]
 """Turns: what was said, and the reply to it."""
 
 WARM_UP = 0.1  # the share of the steps in which the learning rate rises
+ROWS = '{"prompt", "response"}, {"turns": [[said, reply], …]} or {"prompt", "chosen", "rejected"}'
+
+
+class Step(NamedTuple):
+    """One minibatch of fine-tuning."""
+
+    number: int
+    """From 1."""
+    steps: int
+    """How many there will be."""
+    epoch: int
+    """From 1."""
+    ends_epoch: bool
+    loss: float
+    """Nats a token of the replies, before the step."""
+    tokens: int
+    """Of the minibatch, what was said included."""
+
+
+class Encoded(NamedTuple):
+    """A demonstration as tokens."""
+
+    ids: list[int]
+    learned: list[bool]
+    """Which of them are a reply's, its end included."""
 
 
 def tune(
     language_model: LanguageModel, demonstrations: Sequence[Demonstration], *, epochs: int,
     learning_rate: float, batch_size: int, seed: int, chat: bool = False,
-    autocast: Callable[[], AbstractContextManager] = nullcontext,
-) -> Iterator[float]:  # fmt: skip
-    """Train a model, in place, to give the demonstrated replies; yield the loss of each minibatch.
+    autocast: Autocast = nullcontext,
+) -> Iterator[Step]:  # fmt: skip
+    """Train a model, in place, to give the demonstrated replies; yield each minibatch.
 
     The loss is the mean cross-entropy of the replies' tokens, their ends included, in nats; what
     was said to the model is not learned. Adam; the learning rate rises over a tenth of the steps,
@@ -46,20 +83,19 @@ def tune(
         UserError: there are none, or one is longer than the model's context.
         FloatingPointError: the loss is not a finite number.
     """
-    if not demonstrations:
-        raise UserError("there are no demonstrations to learn from")
     model = language_model.model
-    template = Template(language_model.tokenizer, chat)
-    sequences = [_sequence(template, turns) for turns in demonstrations]
-    _check(sequences, context_length(language_model))
+    encoded = encode(language_model, demonstrations, chat)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.0)
-    steps = epochs * math.ceil(len(sequences) / batch_size)
+    batches = math.ceil(len(encoded) / batch_size)
+    steps = epochs * batches
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(sequences), generator=generator).split(batch_size):
+    for epoch in range(epochs):
+        order = torch.randperm(len(encoded), generator=generator)
+        for place, rows in enumerate(order.split(batch_size), start=1):
+            chosen = [encoded[row] for row in rows.tolist()]
             with autocast():
-                loss = _loss(model, [sequences[row] for row in rows.tolist()])
+                loss = _loss(model, chosen)
             if not torch.isfinite(loss):
                 raise FloatingPointError(
                     "the loss of fine-tuning is not a finite number; lower its learning rate."
@@ -69,11 +105,50 @@ def tune(
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            yield float(loss.detach())
+            tokens = sum(len(demonstration.ids) for demonstration in chosen)
+            number = epoch * batches + place
+            yield Step(number, steps, epoch + 1, place == batches, float(loss.detach()), tokens)
 
 
-def _sequence(template: Template, turns: Demonstration) -> tuple[list[int], list[bool]]:
-    """Return ids, and which of them are to be learned."""
+@torch.no_grad()
+def mean_loss(
+    language_model: LanguageModel, demonstrations: Sequence[Demonstration], batch_size: int,
+    chat: bool = False, autocast: Autocast = nullcontext,
+) -> float:  # fmt: skip
+    """Return the mean cross-entropy of the replies' tokens, in nats; NaN if there are none."""
+    if not demonstrations:
+        return math.nan
+    encoded, total, count = encode(language_model, demonstrations, chat), 0.0, 0
+    for begin in range(0, len(encoded), batch_size):
+        some = encoded[begin : begin + batch_size]
+        with autocast():
+            total += float(_loss(language_model.model, some, "sum"))
+        count += sum(sum(demonstration.learned) for demonstration in some)
+    return total / count
+
+
+def encode(
+    language_model: LanguageModel, demonstrations: Sequence[Demonstration], chat: bool = False
+) -> list[Encoded]:
+    """Turn demonstrations into tokens.
+
+    Raises:
+        UserError: there are none, or one is longer than the model's context.
+    """
+    if not demonstrations:
+        raise UserError("there are no demonstrations to learn from")
+    template, context = Template(language_model.tokenizer, chat), context_length(language_model)
+    encoded = [_encoded(template, turns) for turns in demonstrations]
+    for number, (ids, _) in enumerate(encoded, start=1):
+        if len(ids) > context:
+            raise UserError(
+                f"demonstration {number} has {len(ids)} tokens, but the model looks back on "
+                f"{context}; shorten it or take another model"
+            )
+    return encoded
+
+
+def _encoded(template: Template, turns: Demonstration) -> Encoded:
     ids: list[int] = []
     learned: list[bool] = []
     for said, reply in turns:
@@ -81,28 +156,136 @@ def _sequence(template: Template, turns: Demonstration) -> tuple[list[int], list
         answer = template.reply_ids(reply)
         ids += [*given, *answer]
         learned += [False] * len(given) + [True] * len(answer)
-    return ids, learned
+    return Encoded(ids, learned)
 
 
-def _check(sequences: Sequence[tuple[list[int], list[bool]]], context: int) -> None:
-    longest = max(len(ids) for ids, _ in sequences)
-    if longest > context:
-        raise UserError(
-            f"a demonstration has {longest} tokens, but the model looks back on {context}; shorten "
-            "it or take another model"
-        )
-
-
-def _loss(model, sequences: Sequence[tuple[list[int], list[bool]]]) -> Tensor:
-    tokens = right_padded([ids for ids, _ in sequences], model.device)
+def _loss(model: Any, demonstrations: Sequence[Encoded], reduction: str = "mean") -> Tensor:
+    tokens = right_padded([ids for ids, _ in demonstrations], model.device)
     learned = torch.zeros(tokens.ids.shape, dtype=torch.bool)
-    for row, (_, which) in enumerate(sequences):
+    for row, (_, which) in enumerate(demonstrations):
         learned[row, : len(which)] = torch.tensor(which)
     learned = learned[:, 1:].to(model.device)
     logits = model(input_ids=tokens.ids, attention_mask=tokens.mask, use_cache=False).logits
-    return cross_entropy(logits[:, :-1][learned].float(), tokens.ids[:, 1:][learned])
+    return cross_entropy(
+        logits[:, :-1][learned].float(), tokens.ids[:, 1:][learned], reduction=reduction
+    )
 
 
 def _rate(step: int, steps: int) -> float:
     rising = max(1, round(WARM_UP * steps))
     return min((step + 1) / rising, (steps - step) / max(1, steps - rising))
+
+
+def hold_out(
+    demonstrations: Sequence[Demonstration], seed: int
+) -> tuple[list[Demonstration], list[Demonstration]]:
+    """Split demonstrations into nine tenths to learn from and a tenth (rounded down) held out."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(demonstrations), generator=generator).tolist()
+    aside = set(order[: len(order) // 10])
+    split: tuple[list[Demonstration], list[Demonstration]] = ([], [])
+    for place, demonstration in enumerate(demonstrations):
+        split[place in aside].append(demonstration)
+    return split
+
+
+def from_environment(name: str, count: int, seed: int) -> list[Demonstration]:
+    """Return demonstrations that an environment gives: `demonstrations(count, seed)`.
+
+    Raises:
+        UserError: there is no such environment, or it gives none.
+    """
+    check_positive({"demonstrations": count})
+    with installed(resolve(name)):
+        environment = gymnasium.make(resolve(name), disable_env_checker=True)
+        demonstrate: Any = getattr(environment.unwrapped, "demonstrations", None)
+        if demonstrate is None:
+            raise UserError(
+                f"{name} has no demonstrations; give it a method demonstrations(count, seed) that "
+                "returns lists of turns (said, reply), or fine-tune on a file with --file"
+            )
+        given = demonstrate(count, seed)
+    try:
+        return [_turns(turns) for turns in given]
+    except ValueError as error:
+        raise UserError(f"{name}: of its demonstrations, {error}") from None
+
+
+def from_file(path: Path) -> list[Demonstration]:
+    """Read demonstrations from JSON lines, of each the forms in `ROWS`.
+
+    Raises:
+        UserError: the file cannot be read, is empty, or has a line that is none of them.
+    """
+    found = []
+    with text_file(path) as lines:
+        for number, row in read_lines(lines, path.name):
+            with in_line(path.name, number):
+                found.append(_demonstration(row))
+    if not found:
+        raise UserError(f"{path} is empty; expected a line for each demonstration: {ROWS}")
+    return found
+
+
+def from_run(store: FeedbackStore) -> list[Demonstration]:
+    """Return what people wrote in a run: replies to prompts, and better versions of clips.
+
+    Of a clip that was rewritten the earlier turns are learned, too; they are the policy's own.
+
+    Raises:
+        UserError: nobody wrote anything.
+    """
+    found: list[Demonstration] = [
+        [(prompt, said)] for prompt, said in store.demonstrations() if said
+    ]
+    for answer in store.answers():
+        for segment in to_comparisons(store.query(answer.query), answer).demonstrations:
+            turns = zip(segment.observations.tolist(), segment.actions.tolist(), strict=True)
+            found.append([(str(said), str(reply)) for said, reply in turns])
+    if not found:
+        raise UserError(
+            f"nobody has written a reply or a better version of one yet ({store.path}); "
+            "`prefrl label RUN` opens the page for it"
+        )
+    return found
+
+
+@contextmanager
+def text_file(path: Path) -> Iterator[TextIO]:
+    """Open a file of JSON lines; say what is wrong with it in a sentence."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            yield lines
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path}: it is not text in UTF-8 ({error})") from None
+    except UserError as error:  # what reads lines speaks of `prefrl import`
+        sentence = str(error).removesuffix("; nothing is imported")
+        empty = "is empty; expected JSON lines"
+        raise UserError(sentence.replace("holds nothing to import", empty)) from None
+
+
+def _demonstration(row: dict[str, Any]) -> Demonstration:
+    """Return the demonstration in a row, or raise `ValueError`."""
+    if "turns" in row:
+        return _turns(field(row, "turns", list))
+    key = "response" if "response" in row else "chosen"
+    if key not in row:
+        raise ValueError(f"there are {sorted(row)}; expected {ROWS}")
+    return _turns([[field(row, "prompt", str), field(row, key, str)]])
+
+
+def _turns(turns: Any) -> Demonstration:
+    """Return turns as a demonstration, or raise `ValueError`."""
+    pairs = isinstance(turns, list | tuple) and [tuple(turn) for turn in turns if _is_turn(turn)]
+    if not pairs or len(pairs) != len(turns):
+        raise ValueError(f"{short(turns)} are no turns; expected [[said, reply], …], all texts")
+    if any(not reply for _, reply in pairs):
+        raise ValueError(f"{short(turns)} has an empty reply; expected what is to be learned")
+    return pairs
+
+
+def _is_turn(turn: Any) -> bool:
+    pair = isinstance(turn, list | tuple) and len(turn) == 2
+    return pair and all(isinstance(text, str) for text in turn)

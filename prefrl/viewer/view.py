@@ -42,6 +42,7 @@ TRAINER = {
     "done": "beginning the next round",
     "finished": "finished: the policy is trained",
     "stopped": "the trainer is not running; `prefrl resume` continues it",
+    "comparison": "a comparison of two runs, without a trainer",
     "": "starting",
 }
 
@@ -305,6 +306,9 @@ class View:
         trainer = self._trainer()
         if trainer["state"] == "finished":
             return "That was the last pair: the run has finished."
+        if trainer["state"] == "comparison":
+            report = f"prefrl compare --report {self.folder.path}"
+            return f"That was the last pair: `{report}` says which run is better."
         labels, budget = self.feedback.counts().answered, self.folder.experiment().labels
         if labels >= budget:
             return f"All {budget} labels are given. The policy trains on; nothing is left to do."

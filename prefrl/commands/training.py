@@ -1,0 +1,214 @@
+"""Runs: begin one, go on with it, answer its queries, run it again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from prefrl.commands.console import complain, parse
+from prefrl.config import Experiment
+from prefrl.errors import UserError
+
+if TYPE_CHECKING:
+    from prefrl.experiment import Session
+    from prefrl.run import RunFolder
+
+UNLIKE = 1
+FAREWELL_SECONDS = 2.0  # for pages to learn that the run has finished
+
+
+def train(words: list[str]) -> None:
+    """PRESET | --env ID: learn a reward from preferences and train a policy on it."""
+    import tyro
+
+    from prefrl.presets import LANGUAGE, preset
+
+    name = words.pop(0) if words and not words[0].startswith("-") else None
+    default = preset(name).experiment if name else LANGUAGE if _speaks(words) else Experiment()
+
+    @dataclass(frozen=True)
+    class Train:
+        experiment: Annotated[Experiment, tyro.conf.arg(name="")] = default
+        run: Path | None = None
+        """Run folder to make; runs/NAME-DATE-TIME by default."""
+        answers_from: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+        """A run whose answers are learned from, too; then --labels may be 0."""
+
+    chosen = parse(Train, words, f"prefrl train {name or '[PRESET]'}")
+    experiment = chosen.experiment
+    if not experiment.env:
+        raise UserError(
+            "nothing to train on; name a preset (`prefrl list` shows them) or give --env ID"
+        )
+    stem = name or experiment.env.split("/")[-1].split(":")[-1]
+    path = chosen.run or Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+    from prefrl.experiment import start
+
+    _run(start(experiment, path, answers_from=chosen.answers_from))
+
+
+def resume(words: list[str]) -> None:
+    """RUN: continue a run that was stopped, or extend one that has finished."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Resume:
+        run: tyro.conf.Positional[Path]
+        """The run folder."""
+        labels: int = 0
+        """Labels to add to the budget."""
+        steps: int = 0
+        """Steps to add."""
+
+    chosen = parse(Resume, words, "prefrl resume")
+
+    from prefrl.experiment import resume as resume_run
+
+    session = resume_run(chosen.run, chosen.labels, chosen.steps)
+    if session.state.round > session.config.rounds:
+        raise UserError(
+            f"{chosen.run} has finished its {session.config.steps} steps; add some with --steps +N"
+        )
+    _run(session)
+
+
+def label(words: list[str]) -> None:
+    """RUN: open the page on which people answer, while the run trains or not."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Label:
+        run: tyro.conf.Positional[Path]
+        """The run folder."""
+        name: str = ""
+        """Who answers; the page asks otherwise."""
+        port: int | None = None
+        """Port to listen on, at this machine alone; the first free one from 8765 by default."""
+        allow_host: tuple[str, ...] = ()
+        """Further host names under which a proxy of yours may ask for the page."""
+
+    chosen = parse(Label, words, "prefrl label")
+
+    from prefrl.run import RunFolder
+    from prefrl.viewer.server import serve
+
+    def announce(address: str) -> None:
+        print(f"answer at {address}", flush=True)
+        if "SSH_CONNECTION" in os.environ:
+            port = address.split(":")[2].partition("/")[0]
+            print(f"from elsewhere: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE", flush=True)
+
+    serve(RunFolder.open(chosen.run), chosen.name, chosen.port, chosen.allow_host, announce)
+
+
+def replay(words: list[str]) -> None:
+    """RUN: run it again from its configuration, seed and answers, and compare every number."""
+    import tyro
+
+    @dataclass(frozen=True)
+    class Replay:
+        recorded: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+        """The run folder."""
+        run: Path | None = None
+        """Run folder to make; RUN-replay by default."""
+
+    chosen = parse(Replay, words, "prefrl replay")
+
+    from prefrl.display import Display
+    from prefrl.experiment import differences
+    from prefrl.experiment import replay as rounds_again
+    from prefrl.run import RunFolder
+
+    source = RunFolder.open(chosen.recorded)
+    path = chosen.recorded.resolve()
+    into = chosen.run or path.with_name(f"{path.name}-replay")
+    experiment, lines = source.experiment(), source.metrics()
+    print(f"run folder: {into}", flush=True)
+    wrong = ""
+    with Display(experiment.rounds, experiment.steps, experiment.labels, 0) as display:
+        for now in rounds_again(source.path, into):
+            display.show(now)
+            found = differences(lines[now.index], now.metrics) if now.state == "done" else []
+            if found:
+                wrong = f"round {now.index} differs: {found[0]}"
+                break
+    for change in differences(source.versions(), RunFolder.open(into).versions()):
+        print(f"note: {change}")
+    if wrong:
+        complain(wrong)
+        sys.exit(UNLIKE)
+    print(f"identical: {len(lines)} rounds")
+
+
+def _run(session: "Session") -> None:
+    """Run the rounds to come, showing each; Ctrl-C leaves the run ready to be resumed."""
+    from prefrl.display import Display
+    from prefrl.experiment import rounds
+
+    config, path = session.config, session.folder.path
+    print(f"run folder: {path}", flush=True)
+    for note in session.notes:
+        print(f"note: {note}", flush=True)
+    for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C does: the viewer is to end, too
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
+    people = config if session.teacher is None and config.labels else None
+    display = Display(config.rounds, config.steps, config.labels, session.state.round, people)
+    saved = session.state.round - 1
+    try:
+        with _viewer(session), display:
+            for done in rounds(session):
+                saved = done.index if done.state == "done" else saved
+                display.show(done)
+    except KeyboardInterrupt:
+        state = f"round {saved} is saved" if saved >= 0 else "no round was finished yet"
+        raise UserError(
+            f"stopped; {state} and no answer is lost. Continue with `prefrl resume {path}`"
+        ) from None
+    except FloatingPointError as error:
+        raise UserError(f"{error} The run is kept up to its last round in {path}") from None
+    print(f"done; look at it with {_ways_to_look(session.folder)}", flush=True)
+
+
+def _ways_to_look(folder: "RunFolder") -> str:
+    if folder.environment()["observations"].get("text"):
+        return f"`prefrl evaluate {folder.path} --show 3`"
+    return f"`prefrl video {folder.path}`, `prefrl evaluate {folder.path}`"
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _viewer(session: "Session") -> Iterator[None]:
+    """Show the page, where people answer, from a process of its own while the run goes on."""
+    if session.teacher is not None or not session.config.labels:
+        yield
+        return
+    command = [sys.executable, "-m", "prefrl.cli", "label", str(session.folder.path)]
+    # In a session of its own, so that Ctrl-C stops the trainer first.
+    viewer = subprocess.Popen(command, start_new_session=True)
+    try:
+        yield
+        time.sleep(FAREWELL_SECONDS)
+    finally:
+        viewer.terminate()
+        viewer.wait()
+
+
+def _speaks(words: list[str]) -> bool:
+    """Return whether `--env` names a language environment, which other numbers suit."""
+    from prefrl import gym
+
+    places = [place for place, word in enumerate(words[:-1]) if word == "--env"]
+    given = [word.removeprefix("--env=") for word in words if word.startswith("--env=")]
+    names = [words[place + 1] for place in places] + given
+    return bool(names) and gym.speaks(gym.resolve(names[-1]))

@@ -1,0 +1,135 @@
+"""How sure a mean or a win rate is: intervals that hold in 95 of 100 repetitions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+CRITICAL = 1.959964  # 97.5 % of a normal distribution lie below it
+RESAMPLES = 2000
+RIDGE = 1e-2  # keeps coefficients finite where one side won everything
+NEWTON_STEPS, LONGEST_STEP = 100, 2.0
+
+
+def estimate(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
+    """Return the `mean` of some values and its `interval`, a bootstrap over them.
+
+    Args:
+        values: `[task]`, independent of each other; at least one.
+    """
+    numbers = np.asarray(values, float)
+    means = numbers[_draws(len(numbers))].mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return {"mean": float(numbers.mean()), "interval": [float(low), float(high)]}
+
+
+def share(successes: float, count: int) -> dict[str, Any]:
+    """Return successes / count as `mean`, and Wilson's score `interval`.
+
+    Unlike a bootstrap it is not empty where all or none succeeded.
+    """
+    mean, square = successes / count, CRITICAL**2
+    centre = (mean + square / (2 * count)) / (1 + square / count)
+    half = CRITICAL * math.sqrt(mean * (1 - mean) / count + square / (4 * count**2))
+    half /= 1 + square / count
+    return {"mean": mean, "interval": [max(0.0, centre - half), min(1.0, centre + half)]}
+
+
+def win_rate(wins: Sequence[float]) -> dict[str, Any]:
+    """Return the `mean` of wins from 0 to 1, a tie being one half, and its `interval`.
+
+    A bootstrap, since Wilson's takes a tie for a win or a loss; but his where all wins are alike.
+    """
+    if min(wins) == max(wins):  # resampling them would show no doubt
+        return share(sum(wins), len(wins))
+    return estimate(wins)
+
+
+def length_controlled(wins: Sequence[float], differences: Sequence[float]) -> dict[str, Any]:
+    """Return the win rate that would be expected if both sides' replies were equally long.
+
+    A logistic regression of the win on an intercept and tanh(difference / its deviation), as
+    AlpacaEval 2 has it (Dubois et al. 2024, arXiv 2404.04475, equation 1, for one task set); the
+    win rate is the intercept's probability.
+
+    Args:
+        wins: `[task]`, 0 to 1.
+        differences: `[task]`, by how much the reply is longer than the one it was compared with.
+
+    Returns:
+        `mean`, its bootstrap `interval` over tasks, and `length`: logits won by a reply that is
+        much longer.
+    """
+    won, difference = np.asarray(wins, float), np.asarray(differences, float)
+    deviation = difference.std()
+    longer = np.tanh(difference / deviation) if deviation > 0 else np.zeros_like(difference)
+    design = np.stack([np.ones_like(longer), longer], axis=1)
+    once = _logistic(design, won, np.ones((1, len(won))))[0]
+    rates = _probability(_logistic(design, won, _counts(len(won)))[:, 0])
+    low, high = np.percentile(rates, [2.5, 97.5])
+    if won.min() == won.max():
+        low, high = share(won.sum(), len(won))["interval"]
+    mean = float(_probability(once[0]))
+    return {
+        "mean": mean, "interval": [min(float(low), mean), max(float(high), mean)],
+        "length": float(once[1]),
+    }  # fmt: skip
+
+
+def _logistic(design: np.ndarray, wins: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the coefficients `[draw, feature]` of ridge logistic regressions, by Newton's method.
+
+    Args:
+        design: `[task, feature]`.
+        wins: `[task]`.
+        weights: `[draw, task]`, how often each draw holds a task.
+    """
+    features = design.shape[1]
+    products = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
+    found = np.zeros((len(weights), features))
+    for _ in range(NEWTON_STEPS):
+        expected = _probability(found @ design.T)
+        slopes = (weights * (wins - expected)) @ design - RIDGE * found
+        curvature = weights * expected * (1 - expected)
+        hessians = (curvature @ products).reshape(-1, features, features)
+        hessians += RIDGE * np.eye(features)
+        steps = np.linalg.solve(hessians, slopes[..., None])[..., 0]
+        found += np.clip(steps, -LONGEST_STEP, LONGEST_STEP)
+        if np.abs(steps).max() < 1e-9:
+            break
+    return found
+
+
+def _probability(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(logits, -500, 500)))
+
+
+def _draws(count: int) -> np.ndarray:
+    """Return which of `count` tasks are drawn, `[draw, task]`; always the same."""
+    return np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
+
+
+def _counts(count: int) -> np.ndarray:
+    counts = np.zeros((RESAMPLES, count))
+    np.add.at(counts, (np.arange(RESAMPLES)[:, None], _draws(count)), 1)
+    return counts
+
+
+def in_words(found: dict[str, Any] | None, style: str = ".2f", unit: str = "") -> str:
+    """Return a mean and its interval, "0.31 (0.2 to 0.4)"; a percent sign is a style, too."""
+    if found is None:
+        return "nothing to go by"
+    mean, low, high = (format(value, style) for value in (found["mean"], *found["interval"]))
+    return f"{mean}{unit} ({low} to {high})"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as lines in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

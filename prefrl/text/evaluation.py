@@ -1,0 +1,301 @@
+"""What a language-model policy achieves beside the model that it began as.
+
+Both reply to the same tasks, which training has not seen where the environment holds some out.
+Replies are always sampled, as in training: what is measured is a distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from prefrl.comparing import SIDES, judge_named, judged, pair_up
+from prefrl.config import Experiment
+from prefrl.errors import UserError
+from prefrl.gym import installed, resolve
+from prefrl.intervals import aligned, estimate, length_controlled, win_rate
+from prefrl.intervals import in_words as interval
+from prefrl.run import RunFolder
+from prefrl.text import placing
+from prefrl.text.build import load_reference
+from prefrl.text.environments import play, task_seed
+from prefrl.text.models import load_language_model
+from prefrl.text.networks import (
+    hidden_states,
+    right_padded,
+    sampled_places,
+    token_log_probabilities,
+)
+from prefrl.text.policy import TextPolicy
+from prefrl.text.trace import Episode
+from prefrl.types import Picture, Segment, Trajectory
+
+FRESH = 1_000_003  # evaluation's seeds lie apart from those of training
+AT_A_TIME = 64  # episodes
+ROWS = 16  # of a pass
+NEAR_DETERMINISTIC = 0.05  # nats a token
+
+
+def evaluate(
+    folder: RunFolder, policy: TextPolicy, episodes: int, teacher: str = "oracle", show: int = 0,
+    **_: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Let policy and reference reply to the same tasks and compare them.
+
+    Args:
+        folder: the run.
+        policy: its policy.
+        episodes: how many tasks.
+        teacher: says whose replies are better: "oracle" goes by the true return.
+        show: how many tasks to show both replies of.
+        _: what is asked of robots alone.
+
+    Returns:
+        JSON values: `episodes`, `held_out`, `teacher`; of `policy` and `reference` each the
+        `true_return`, `tokens` of a reply, `entropy` of a token in nats, the share `finished` and
+        the environment's numbers (`info`); `gain` in true return; `kl`, nats of divergence from the
+        reference in an episode; `win_rate` against it, a tie being one half, and
+        `length_controlled`; `ties`, `skips`; `notes`; `completions` if they are to be shown. A
+        number with an `interval` is a mean over tasks.
+
+    Raises:
+        UserError: there is no such teacher, or none that can be asked here.
+    """
+    experiment = folder.experiment()
+    if teacher == "human":
+        raise UserError(
+            "nobody can be asked while a run is evaluated; let people compare two runs with "
+            "`prefrl compare RUN_A RUN_B --teacher human`"
+        )
+    judge = judge_named(teacher, experiment.seed)
+    reference = reference_policy(folder, policy)
+    environments = fresh_environments(experiment, episodes)
+    ours = _play(environments, policy, experiment, episodes, sampling=0)
+    theirs = _play(environments, reference, experiment, episodes, sampling=1)
+    said, entropy = measure(policy, ours)
+    referred = measure(reference, ours)[0]
+    reference_entropy = measure(reference, theirs)[1]
+    pairs = pair_up(
+        [episode.trajectory(SIDES[0], n) for n, episode in enumerate(ours)],
+        [episode.trajectory(SIDES[1], n) for n, episode in enumerate(theirs)],
+        None, experiment.seed,
+    )  # fmt: skip
+    wins = judged(pairs, judge, folder.environment()["question"], experiment.seed)
+    report: dict[str, Any] = {
+        "episodes": episodes,
+        "held_out": holds_out(environments[0], experiment.seed),
+        "teacher": teacher,
+        "policy": _summary(ours, entropy),
+        "reference": _summary(theirs, reference_entropy),
+        "gain": estimate(_returns(ours) - _returns(theirs)),
+        "kl": estimate([(a - b).sum() for a, b in zip(said, referred, strict=True)]),
+    } | _won(wins, _tokens(ours) - _tokens(theirs))
+    report["notes"] = _notes(report)
+    if show:
+        report["completions"] = [
+            {"prompt": a.observations[0], "reference": _told(b), "policy": _told(a)}
+            for a, b in zip(ours[:show], theirs[:show], strict=True)
+        ]
+    return report
+
+
+def reference_policy(folder: RunFolder, policy: TextPolicy) -> TextPolicy:
+    """Return the model that a run began with, spoken to and sampled as its policy is."""
+    language_model = load_reference(folder.experiment(), folder)
+    return TextPolicy(language_model, policy.config, policy.autocast)
+
+
+def base_policy(folder: RunFolder, policy: TextPolicy) -> TextPolicy | None:
+    """Return the model that a run fine-tuned into its reference, None if it began as it is.
+
+    Raises:
+        UserError: that model is not here any more.
+    """
+    experiment, text = folder.experiment(), policy.config
+    if not text.demonstrations:
+        return None
+    device = placing.device_named(text.device)
+    language_model = load_language_model(text.model, experiment.seed, device)
+    return TextPolicy(language_model, text, policy.autocast)
+
+
+def fresh_environments(experiment: Experiment, episodes: int) -> list[gymnasium.Env]:
+    """Build copies of the environment, as many as are played side by side."""
+    name = resolve(experiment.env)
+    with installed(name):
+        return [
+            gymnasium.make(name, disable_env_checker=True) for _ in range(min(episodes, AT_A_TIME))
+        ]
+
+
+def _play(
+    environments: Sequence[gymnasium.Env], policy: TextPolicy, experiment: Experiment,
+    episodes: int, sampling: int,
+) -> list[Episode]:  # fmt: skip
+    """Play tasks that are held out; `sampling` tells apart policies that are asked the same."""
+    seeds = [task_seed(FRESH + experiment.seed, task) for task in range(episodes)]
+    placing.use_threads(policy.model, experiment.threads)  # as in training
+    policy.generator.manual_seed(task_seed(2 * FRESH + experiment.seed, sampling))
+    with installed(experiment.env):
+        return play(environments, policy, seeds, split="test")
+
+
+def holds_out(environment: gymnasium.Env, seed: int, tries: int = 8) -> bool:
+    """Return whether an environment's held-out tasks begin otherwise than those of training."""
+    seeds = [task_seed(FRESH + seed, task) for task in range(tries)]
+    heard = [
+        [environment.reset(seed=s, options={"split": split})[0] for s in seeds]
+        for split in ("train", "test")
+    ]
+    return heard[0] != heard[1]
+
+
+@torch.no_grad()
+def measure(
+    policy: TextPolicy, episodes: Sequence[Episode]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return the log-probabilities that a policy gives to what was sampled, and its entropies.
+
+    Both are of a pass over the whole episodes, in nats: `[token]` for each episode.
+    """
+    model = policy.model
+    said, entropies = [], []
+    for begin in range(0, len(episodes), ROWS):
+        some = episodes[begin : begin + ROWS]
+        tokens = right_padded([episode.ids for episode in some], model.device)
+        places, there = sampled_places([episode.sampled for episode in some], model.device)
+        with policy.autocast():
+            hidden = hidden_states(model.base_model, tokens, None)
+            columns = token_log_probabilities(
+                model.get_output_embeddings(), hidden, tokens, places, policy.config.temperature
+            )
+        for found, column in zip((said, entropies), columns, strict=True):
+            found += [
+                row[where].double().cpu().numpy()
+                for row, where in zip(column, there, strict=True)
+            ]  # fmt: skip
+    return said, entropies
+
+
+def _summary(episodes: Sequence[Episode], entropies: Sequence[np.ndarray]) -> dict[str, Any]:
+    returns, reports = _returns(episodes), [episode.report for episode in episodes]
+    shared = [name for name in reports[0] if all(name in report for report in reports)]
+    return {
+        "true_return": estimate(returns) | {"std": float(returns.std())},
+        "tokens": estimate(_tokens(episodes)),
+        "entropy": float(np.concatenate(entropies).mean()),
+        "finished": float(np.mean([end for episode in episodes for end in episode.finished])),
+        "info": {name: float(np.mean([report[name] for report in reports])) for name in shared},
+    }
+
+
+def _returns(episodes: Sequence[Episode]) -> np.ndarray:
+    return np.array([sum(episode.env_rewards) for episode in episodes])
+
+
+def _tokens(episodes: Sequence[Episode]) -> np.ndarray:
+    """Return the mean tokens of a reply in each episode."""
+    return np.array([sum(episode.sampled) / len(episode) for episode in episodes])
+
+
+def _won(wins: Sequence[float | None], differences: np.ndarray) -> dict[str, Any]:
+    """Return the win rates of the policy, given how much longer its replies are."""
+    told = [(win, more) for win, more in zip(wins, differences, strict=True) if win is not None]
+    counts = {
+        "ties": sum(win == 0.5 for win, _ in told),
+        "skips": len(wins) - len(told),
+    }
+    if not told:
+        return {"win_rate": None, "length_controlled": None} | counts
+    won, longer = zip(*told, strict=True)
+    return {
+        "win_rate": win_rate(won),
+        "length_controlled": length_controlled(won, longer),
+    } | counts
+
+
+def _notes(report: dict[str, Any]) -> list[str]:
+    notes, entropy = [], report["reference"]["entropy"]
+    if entropy < NEAR_DETERMINISTIC:
+        notes.append(
+            f"the reference is nearly deterministic ({entropy:.3f} nats a token): it always says "
+            "the same, so a divergence from it means little and PPO finds nothing to prefer; begin "
+            "with a model that was fine-tuned for less long, or raise --text.temperature"
+        )
+    if not report["held_out"]:
+        notes.append("the environment holds no tasks out; these are like those of training")
+    return notes
+
+
+def _told(episode: Episode) -> dict[str, Any]:
+    """Return what was said in an episode, the environment's words between replies in quotes."""
+    turns = [episode.actions[0]]
+    for heard, reply in zip(episode.observations[1:], episode.actions[1:], strict=False):
+        turns += [f"> {heard}", reply]
+    return {"text": "\n".join(turns), "true_return": float(sum(episode.env_rewards))}
+
+
+def in_words(report: dict[str, Any]) -> list[str]:
+    """Return what `evaluate` found in lines for a terminal."""
+    sides = [report["reference"], report["policy"]]
+    returns = [side["true_return"] for side in sides]
+    rows = [
+        ("", "reference", "policy"),
+        ("true return", *(interval(found, ".3f") for found in returns)),
+        ("  deviation", *(f"{found['std']:.3f}" for found in returns)),
+        ("  gained", "", interval(report["gain"], ".3f")),
+        ("tokens of a reply", *(interval(side["tokens"], ".1f") for side in sides)),
+        ("entropy of a token", *(f"{side['entropy']:.3f} nats" for side in sides)),
+        ("replies that end", *(f"{side['finished']:.0%}" for side in sides)),
+        *(
+            (name, *(f"{side['info'][name]:.3f}" for side in sides))
+            for name in sides[0]["info"]
+            if name in sides[1]["info"]
+        ),
+        ("KL from the reference", "", interval(report["kl"], ".2f", " nats")),
+        ("wins", "", interval(report["win_rate"], ".0%")),
+        ("  were replies equally long", "", interval(report["length_controlled"], ".0%")),
+    ]
+    lines = [
+        f"{report['episodes']} tasks, replies sampled; means with 95 % intervals over tasks",
+        *aligned(rows),
+        f"who wins is said by {report['teacher']}; a tie is half a win (there are "
+        f"{report['ties']}), {report['skips']} skipped",
+    ]
+    lines += [f"note: {note}" for note in report["notes"]]
+    for shown in report.get("completions", []):
+        lines += ["", f"prompt: {shown['prompt']}"]
+        for side in ("reference", "policy"):
+            lines += [f"{side} ({shown[side]['true_return']:.3f}):"]
+            lines += [f"    {line}" for line in shown[side]["text"].split("\n")]
+    return lines
+
+
+def record(
+    experiment: Experiment, policy: TextPolicy, episodes: int, source: str, sampling: int
+) -> tuple[list[Trajectory], Callable[[Sequence[Segment]], dict[str, Picture]]]:
+    """Reply to tasks that are held out.
+
+    Args:
+        experiment: which environment; its tasks follow from its seed.
+        policy: replies.
+        episodes: how many.
+        source: of the trajectories.
+        sampling: tells apart policies that are asked the same.
+
+    Returns:
+        A whole episode each, and what gives the pictures of clips, of which there are none.
+    """
+    environments = fresh_environments(experiment, episodes)
+    played = _play(environments, policy, experiment, episodes, sampling)
+    found = [episode.trajectory(source, place) for place, episode in enumerate(played)]
+    return found, lambda segments: {}
+
+
+def clip_steps(experiment: Experiment) -> None:
+    """Return None: a clip of text is a whole episode."""
+    return None

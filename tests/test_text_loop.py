@@ -1,0 +1,488 @@
+"""Whole runs of a language model: the loop that drives a robot, killed, resumed and replayed."""
+
+import itertools
+import math
+import re
+import signal
+import socket
+import subprocess
+from contextlib import closing
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+import toy_environments
+from test_experiment import (
+    KILL_BETWEEN_METRICS_AND_CHECKPOINT,
+    answers,
+    assert_replayed,
+    assert_same_run,
+    command,
+)
+from toy_texts import TINY_TEXT_FLAGS, save_small_model, tiny_text
+
+from prefrl.cli import main
+from prefrl.config import FitConfig, LoopConfig, OracleConfig, QueryConfig
+from prefrl.control import build as control
+from prefrl.errors import UserError
+from prefrl.experiment import load_policy, load_reward, resume, rounds, start, train
+from prefrl.feedback import FeedbackStore
+from prefrl.loop import LoopState, preference_loop
+from prefrl.run import RunFolder
+from prefrl.teachers import Oracle
+from prefrl.text import build as text
+from prefrl.text.environments import play
+from prefrl.text.models import (
+    LanguageModel,
+    byte_tokenizer,
+    load_language_model,
+    save_language_model,
+    tiny_language_model,
+)
+from prefrl.text.reward import TextReward
+from prefrl.text.sampling import sample
+from prefrl.text.trace import turns_of
+
+FORGETFUL = """\
+{% for message in messages %}{% if message['role'] == 'user' or loop.last %}\
+{{ message['role'] + ': ' + message['content'] + '\\n' }}{% endif %}{% endfor %}\
+{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_small_model(tmp_path_factory.mktemp("models") / "small")
+
+
+def words(model, *more, env="toy_texts:texts/Letters-v0"):
+    return ["train", "--env", env, *TINY_TEXT_FLAGS.split(), "--text.model", str(model), *more]
+
+
+def finish(session):
+    return [now for now in rounds(session) if now.state == "done"]
+
+
+# --- one loop ---------------------------------------------------------------------------------
+
+
+def parts_of_a_robot(model):
+    brief = QueryConfig(explore_steps=256, clip_seconds=0.3)
+    return control.build(toy_environments.tiny(env="prefrl/HalfCheetah-v0", query=brief))
+
+
+def parts_of_a_writer(model):
+    return text.build(tiny_text(model))
+
+
+@pytest.mark.parametrize("build", [parts_of_a_robot, parts_of_a_writer])
+def test_the_same_call_runs_a_robot_and_a_language_model(build, model, tmp_path):
+    """Only the agent, the reward model and the length of a clip differ; these come with a task."""
+    parts = build(model)
+    config = LoopConfig(
+        seed=0, rounds=3, steps=384, labels=12, clip_steps=parts.clip_steps,
+        question=parts.question, query=QueryConfig(explore_steps=64, first_share=0.5),
+        fit=FitConfig(first_epochs=3, epochs=2),
+    )  # fmt: skip
+    store = FeedbackStore(tmp_path / "feedback.sqlite")
+    state = LoopState(parts.reward_model, config)
+    teacher = Oracle(OracleConfig(), 0)
+    told = list(preference_loop(parts.agent, parts.reward_model, teacher, store, config, state))
+    lines = [now.metrics for now in told if now.state == "done"]
+    assert [line["answered"] for line in lines] == [0, 6, 9, 12]
+    assert lines[-1]["steps"] == pytest.approx(384, abs=64)
+    for line in lines[1:]:
+        assert math.isfinite(line["train_loss"]) and line["epochs"] > 0
+    assert store.counts()[:2] == (12, 12)
+    for comparison in store.comparisons():
+        left, right = comparison.left, comparison.right
+        assert left.task == right.task and left.id != right.id
+        truth = [store.true_rewards(s.id).sum() for s in (left, right)]
+        assert comparison.preference == 0.5 + 0.5 * np.sign(truth[0] - truth[1])
+    store.close()
+
+
+# --- killed, resumed, replayed ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def never_killed(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "never-killed"
+    main(words(model, "--teacher", "toy_texts:prefer_plainer", "--run", str(path)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("moment", "code"),
+    [
+        ({"TOY_KILL_AT_ANSWER": "3"}, None),  # round 0 is on record, but has no checkpoint yet
+        ({"TOY_KILL_AT_ANSWER": "10"}, None),
+        ({"TOY_KILL_AT_TURN": str(8 + 8 + 16 + 11)}, None),  # in the midst of sampling
+        ({}, KILL_BETWEEN_METRICS_AND_CHECKPOINT),
+    ],
+    ids=["first answers", "answers", "sampling", "between files"],
+)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    moment, code, model, never_killed, tmp_path
+):
+    path = tmp_path / "killed"
+    code = ("-m", "prefrl.cli") if code is None else ("-c", code)
+    taught = words(model, "--teacher", "toy_texts:prefer_plainer", "--run", path)
+    done = subprocess.run(
+        **command(taught, code, **moment), capture_output=True, timeout=120, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    given = answers(path)
+    assert 0 < len(given) < 16
+    main(["resume", str(path)])
+    assert answers(path)[: len(given)] == given
+    assert_same_run(path, never_killed)
+
+
+def test_a_run_does_not_depend_on_its_models_folder_any_more(model, never_killed, tmp_path):
+    """What a run began with is kept in it: a folder may change meanwhile."""
+    mine = save_small_model(tmp_path / "mine")
+    path = tmp_path / "run"
+    session = start(tiny_text(mine), path)
+    for now in rounds(session):
+        if (now.index, now.state) == (1, "done"):
+            break
+    straight = train(tiny_text(mine), tmp_path / "straight").metrics()
+    for file in mine.iterdir():
+        file.unlink()
+    finish(resume(path))
+    assert RunFolder(path).metrics() == straight
+    assert isinstance(load_policy(path).predict("rain: "), str)
+
+
+def test_a_run_is_replayed_from_its_ledger_and_nobody_is_asked(never_killed, tmp_path):
+    assert_replayed(never_killed, tmp_path / "again")
+    assert answers(tmp_path / "again") == answers(never_killed)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reward": "true", "labels": 0},
+        {"env": "texts/Talk-v0"},
+        {"ppo": {"advantage": "rloo", "freeze_layers": 1}, "reward_model": {"freeze_layers": 1}},
+    ],
+    ids=["true reward", "many turns", "frozen layers"],
+)
+def test_a_run_that_was_extended_is_replayed(changes, model, tmp_path):
+    path = tmp_path / "run"
+    experiment = tiny_text(model, **changes)
+    for now in rounds(start(experiment, path)):
+        if (now.index, now.state) == (2, "training"):
+            break
+    labels = 4 if experiment.labels else 0
+    finish(resume(path, more_labels=labels, more_steps=32))
+    lines = RunFolder(path).metrics()
+    assert lines[-1]["answered"] == experiment.labels + labels
+    assert lines[-1]["steps"] >= 64 + 32
+    assert_replayed(path, tmp_path / "again")
+
+
+def test_a_loaded_reward_and_policy_are_those_of_the_run(model, tmp_path):
+    session = start(tiny_text(model, reward_model={"freeze_layers": 1}), tmp_path / "run")
+    finish(session)
+    trajectories = session.agent.sample
+    loaded = load_reward(tmp_path / "run")
+    for mine, theirs in zip(
+        loaded.rewards(trajectories), session.reward_model.rewards(trajectories), strict=True
+    ):
+        assert np.array_equal(mine, theirs)
+    policy = load_policy(tmp_path / "run")
+    trained = session.agent.policy
+    greedy = [p.predict("music: ", deterministic=True) for p in (policy, trained)]
+    assert greedy[0] == greedy[1]
+    weights = zip(policy.model.parameters(), session.agent.model.parameters(), strict=True)
+    assert all(torch.equal(*pair) for pair in weights)
+
+
+def test_another_runs_answers_are_learned_from(never_killed, model, tmp_path):
+    session = start(tiny_text(model, labels=0, seed=5), tmp_path / "run", answers_from=never_killed)
+    lines = [now.metrics for now in finish(session)]
+    assert [line["answered"] for line in lines] == [0] * 5
+    assert all(line["train_accuracy"] > 0.5 for line in lines[1:])
+    assert_replayed(tmp_path / "run", tmp_path / "again")
+    with pytest.raises(UserError, match="observations text, but"):
+        start(toy_environments.tiny(), tmp_path / "robot", answers_from=never_killed)
+
+
+CHAT = """\
+{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' + message['content'] }}\
+{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant ' }}\
+{% endif %}"""
+
+
+def test_a_chat_model_talks_through_its_template_and_its_run_is_replayed(tmp_path):
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+    tokenizer.eos_token, tokenizer.chat_template = "<|im_end|>", CHAT
+    language_model = tiny_language_model(0, width=16, heads=2)
+    language_model.model.resize_token_embeddings(len(tokenizer))
+    folder = tmp_path / "model"
+    save_language_model(LanguageModel(language_model.model, tokenizer), folder)
+    experiment = tiny_text(folder, env="texts/Talk-v0", text={"chat": True})
+    train(experiment, tmp_path / "run")
+    with closing(FeedbackStore(tmp_path / "run" / "feedback.sqlite")) as store:
+        comparison = store.comparisons()[-1]
+    segment = comparison.left
+    finished = [False, *segment.extras["finished"].tolist()]
+    for turn, (given, _) in enumerate(turns_of(segment)):
+        rendered = f"<|im_start|>user {segment.observations[turn]}<|im_end|><|im_start|>assistant "
+        if turn and not finished[turn]:
+            rendered = f"<|im_end|>{rendered}"
+        assert given == tokenizer(rendered, split_special_tokens=False)["input_ids"]
+    assert_replayed(tmp_path / "run", tmp_path / "again")
+
+
+# --- the command line -------------------------------------------------------------------------
+
+
+def test_random_walks_runs_from_the_command_line(tmp_path, capsys):
+    path = tmp_path / "run"
+    budget = (
+        "--labels 12 --steps 96 --rounds 3 --text.demonstrations 64 --text.sft-epochs 1 "
+        "--text.ppo.episodes 16 --query.explore-steps 16 --fit.first-epochs 2 --fit.epochs 1 "
+        "--text.reward.members 1"
+    )
+    main(["train", "random-walks", *budget.split(), "--run", str(path)])
+    said = capsys.readouterr().out
+    assert "note: tiny: 0.5 million parameters on cpu, float32" in said and "done;" in said
+    lines = RunFolder(path).metrics()
+    assert [line["round"] for line in lines] == [0, 1, 2, 3]
+    assert lines[-1]["answered"] == 12 and lines[-1]["steps"] == 96
+    assert all(0 <= line["true_return"] <= 1 and line["entropy"] > 0 for line in lines[1:])
+    begun = load_language_model(str(path / "reference")).model.state_dict()
+    fresh = tiny_language_model(0).model.state_dict()
+    assert any(not torch.equal(begun[name], fresh[name]) for name in begun), "it was fine-tuned"
+    main(["replay", str(path)])
+    assert "identical: 4 rounds" in capsys.readouterr().out
+
+
+def test_four_completions_are_ranked_and_learned_from(model, tmp_path):
+    ranking = ["--query.kind", "ranking", "--query.clips", "4", "--query.explore-steps", "32"]
+    main(words(model, *ranking, "--labels", "6", "--run", str(tmp_path / "run")))
+    with closing(FeedbackStore(tmp_path / "run" / "feedback.sqlite")) as store:
+        given, comparisons = store.answers(), store.comparisons()
+        assert {answer.kind for answer in given} == {"ranking"} and len(given) == 6
+        assert len(comparisons) == 6 * 6
+        assert sum(c.weight for c in comparisons) == pytest.approx(3 * 6)
+        for query, group in itertools.groupby(comparisons, lambda c: c.query):
+            assert len({s.id for c in group for s in (c.left, c.right)}) == 4, query
+        assert all(turns_of(c.left) for c in comparisons)
+    assert RunFolder(tmp_path / "run").metrics()[-1]["train_loss"] > 0
+
+
+# --- what goes wrong --------------------------------------------------------------------------
+
+
+def broken_model(folder, damage):
+    tokenizer = byte_tokenizer()
+    damage(tokenizer)
+    tiny_language_model(0, width=16, heads=2).model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def no_eos(tokenizer):
+    tokenizer.eos_token = None
+
+
+def no_pad(tokenizer):
+    tokenizer.pad_token = None
+
+
+def forgetful(tokenizer):
+    tokenizer.chat_template = FORGETFUL
+
+
+@pytest.mark.parametrize(
+    ("more", "damage", "sentence"),
+    [
+        ("--text.model /no/such", None, r"'/no/such' is no folder on this machine"),
+        ("--text.model gpt2", None, r"'gpt2' is no folder .* not downloaded from a hub"),
+        ("", no_eos, r"tokenizer has no eos token, so no reply would ever end"),
+        ("--text.chat", None, r"tokenizer has no chat template"),
+        ("--text.chat", forgetful, r"does not only append .* or do without chat"),
+        ("--env toy_texts:texts/Wordy-v0", None, r"a prompt has 15\d\d tokens, .* 256; shorten it"),
+        ("--text.top-k 50", None, r"--text.top-k 50 --text.top-p 1.0 would cut .* even negative"),
+        ("--text.top-p 0.9", None, r"--text.top-p 0.9 would cut the distribution off"),
+        ("--text.max-new-tokens 0", None, r"--text.max-new-tokens is 0"),
+        ("--text.temperature 0", None, r"--text.temperature is 0"),
+        ("--text.ppo.episodes 1", None, r"--text.ppo.episodes is 1; expected a multiple of the 4"),
+        (
+            "--text.ppo.episodes 1 --text.ppo.completions-per-task 1 --reward true",
+            None,
+            r"--text.ppo.episodes is 1; .* needs at least 2",
+        ),
+        ("--query.kind ranking --query.clips 5", None, r"completions-per-task is 4; raise it"),
+        ("--text.ppo.completions-per-task 1", None, r"shows 2 completions .* is 1; raise it"),
+        ("--steps 20", None, r"20 turns in 4 rounds leave a round less than the 8 episodes"),
+        ("--text.ppo.freeze-layers 2", None, r"--text.ppo.freeze-layers is 2; .* has 2 layers"),
+        ("--text.reward.freeze-layers 2", None, r"--text.reward.freeze-layers is 2; .* 2 layers"),
+        ("--text.demonstrations 9", None, r"has no demonstrations to fine-tune on; leave out"),
+        ("--text.device cuda:77", None, r"--text.device is cuda:77, which cannot be used here"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_a_sentence_and_exit_code_2(more, damage, sentence, model, tmp_path, capsys):
+    if damage:
+        model = broken_model(tmp_path / "model", damage)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        main([*words(model, "--run", str(tmp_path / "run")), *more.split()])
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("prefrl: ") and said.count("\n") == 1, "one sentence, no traceback"
+    assert re.search(sentence, said), said
+    assert not (tmp_path / "run").exists(), "nothing is written before"
+
+
+def test_a_model_without_a_pad_token_pads_with_its_end(tmp_path):
+    folder = train(tiny_text(broken_model(tmp_path / "model", no_pad)), tmp_path / "run")
+    assert folder.metrics()[-1]["answered"] == 16
+
+
+def test_a_loss_that_is_no_number_stops_the_run_which_can_be_resumed(
+    model, never_killed, tmp_path, monkeypatch, capsys
+):
+    path = tmp_path / "run"
+    rewards = TextReward.rewards
+    calls = itertools.count()
+
+    def breaks(self, trajectories):
+        fine = rewards(self, trajectories)
+        return fine if next(calls) < 4 else [np.full_like(steps, math.nan) for steps in fine]
+
+    monkeypatch.setattr(TextReward, "rewards", breaks)
+    with pytest.raises(SystemExit) as left:
+        main(words(model, "--teacher", "toy_texts:prefer_plainer", "--run", str(path)))
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert "not a finite number; lower --text.ppo.learning-rate" in said
+    assert f"kept up to its last round in {path}" in said and said.count("\n") == 1
+    kept = RunFolder(path).metrics()
+    assert 1 < len(kept) < 5
+    monkeypatch.undo()
+    main(["resume", str(path)])
+    assert_same_run(path, never_killed)
+
+
+def test_a_fit_that_leads_nowhere_stops_the_run_and_says_so(model, tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(words(model, "--fit.learning-rate", "1e30", "--run", str(tmp_path / "run")))
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert "the fitted reward is not a finite number; lower --fit.learning-rate. The run" in said
+    assert len(RunFolder(tmp_path / "run").metrics()) == 1
+
+
+def test_numbers_of_an_environment_do_not_hide_those_of_the_run(model, tmp_path):
+    lines = train(tiny_text(model, env="texts/Odd-v0"), tmp_path / "run").metrics()
+    assert [line["round"] for line in lines] == [0, 1, 2, 3, 4]
+    for line in lines[1:]:
+        assert line["own"] == -7
+        names = ("true_return", "kl", "entropy", "policy_loss", "steps")
+        assert not {name for name in names if line[name] == -7}
+
+
+def test_a_gpu_without_memory_ends_the_run_with_what_to_lower(
+    model, never_killed, tmp_path, monkeypatch, capsys
+):
+    path = tmp_path / "run"
+    calls = itertools.count()
+
+    def fills(*given):
+        if next(calls) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0")
+        return sample(*given)
+
+    monkeypatch.setattr("prefrl.text.policy.sample", fills)
+    with pytest.raises(SystemExit) as left:
+        main(words(model, "--teacher", "toy_texts:prefer_plainer", "--run", str(path)))
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert "Tried to allocate 2.00 GiB" in said and said.count("\n") == 1
+    for option in ("--text.ppo.batch-size", "--text.ppo.episodes", "--text.max-new-tokens"):
+        assert option in said
+    monkeypatch.undo()
+    main(["resume", str(path)])
+    assert_same_run(path, never_killed)
+
+
+def test_a_near_deterministic_reference_is_warned_about_and_seen_in_the_metrics(model, tmp_path):
+    cold = tiny_text(model, text={"temperature": 1e-4}, reward="true", labels=0)
+    warm = replace(cold, text=replace(cold.text, temperature=1.0))
+    sessions = [start(experiment, tmp_path / f"{n}") for n, experiment in enumerate((cold, warm))]
+    entropies = [finish(session)[1].metrics["entropy"] for session in sessions]
+    assert entropies[0] < 0.1 < 5 < entropies[1]
+    warned = [[note for note in session.notes if "hardly varies" in note] for session in sessions]
+    assert len(warned[0]) == 1 and warned[1] == []
+    assert re.search(r"0.0\d\d nats a token.*--text.temperature", warned[0][0])
+
+
+def test_no_connection_is_ever_attempted(model, tmp_path, monkeypatch):
+    tried = []
+
+    def refuse(*given, **options):
+        tried.append(given)
+        raise OSError("no network in this test")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    for name in ("getaddrinfo", "create_connection", "gethostbyname"):
+        monkeypatch.setattr(socket, name, refuse)
+    train(tiny_text(model), tmp_path / "run")
+    load_policy(tmp_path / "run")
+    load_reward(tmp_path / "run")
+    for name in ("gpt2", "HuggingFaceTB/SmolLM2-135M"):
+        with pytest.raises(UserError, match="not downloaded from a hub"):
+            start(tiny_text(name), tmp_path / "other")
+    assert tried == []
+
+
+def test_few_labels_of_a_long_exploration_find_their_pairs(model, tmp_path):
+    """Of 32 tasks of four completions each, any two completions are hardly ever of the same."""
+    query = QueryConfig(explore_steps=128, decay_steps=64)
+    lines = train(tiny_text(model, query=query), tmp_path / "run").metrics()
+    assert lines[-1]["answered"] == 16
+
+
+def test_few_turns_of_long_talks_are_enough_for_every_round(model, tmp_path):
+    """An update of talks of up to four turns takes more than the 8 that a round has here."""
+    lines = train(tiny_text(model, env="texts/Talk-v0", steps=32), tmp_path / "run").metrics()
+    assert [line["round"] for line in lines] == [0, 1, 2, 3, 4]
+    assert lines[-1]["answered"] == 16
+    assert all(line["entropy"] > 0 for line in lines[1:])
+
+
+# --- learning ---------------------------------------------------------------------------------
+
+
+def test_a_language_model_learns_what_the_oracle_prefers(tmp_path):
+    """Half of what it writes is ASCII at first; more is preferred, and nobody pays it for that."""
+    experiment = tiny_text(
+        save_small_model(tmp_path / "model", width=32), labels=100, steps=64 * 12, rounds=4,
+        ppo={"episodes": 64, "batch_size": 32, "learning_rate": 2e-2, "n_epochs": 4,
+             "missing_end_penalty": 0.0},
+        reward_model={"members": 1},
+        fit=FitConfig(learning_rate=3e-3, first_epochs=12, epochs=4, l2=0.0),
+        query=QueryConfig(explore_steps=128, decay_steps=1e3, first_share=0.5),
+    )  # fmt: skip
+    folder = train(experiment, tmp_path / "run")
+    assert folder.metrics()[-1]["answered"] == 100
+    learned, untrained = load_policy(folder.path), load_policy(folder.path)
+    begun = load_language_model(str(folder.reference)).model.state_dict()
+    untrained.model.load_state_dict(begun)
+    before, after = (true_returns(policy) for policy in (untrained, learned))
+    spread = math.sqrt((np.var(before) + np.var(after)) / len(before))
+    assert np.mean(after) - np.mean(before) > 4 * spread
+
+
+def true_returns(policy):
+    environments = [gymnasium.make("texts/Letters-v0") for _ in range(100)]
+    return [sum(episode.env_rewards) for episode in play(environments, policy, range(200))]

@@ -1,0 +1,459 @@
+"""The reward model for text: read off where a reply ends, whatever lies around it."""
+
+import math
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import few
+from test_agent import assert_same
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from prefrl.checkpoint import from_bytes, to_bytes
+from prefrl.config import FitConfig, TextRewardConfig
+from prefrl.errors import UserError
+from prefrl.reward import FitState, fit, predict_returns
+from prefrl.text import reward as reward_module
+from prefrl.text.models import byte_tokenizer, prepare, tiny_language_model
+from prefrl.text.reward import TextReward
+from prefrl.text.template import Template
+from prefrl.text.trace import NO_TOKEN, Episode
+from prefrl.types import Answer, Comparison, Query, QueryId, Segment, Trajectory, to_comparisons
+
+END, PAD = 256, 257  # of the byte tokenizer
+PLAIN = Template(byte_tokenizer(), chat=False)
+few_ids = st.lists(st.integers(0, 257), min_size=1, max_size=9)
+
+
+def make_reward(seed=0, layers=2, width=16, model=None, **config):
+    model = model or tiny_language_model(0, layers, width=width, heads=2)
+    return TextReward(model, TextRewardConfig(**config), seed, False, nullcontext)
+
+
+def sampled(name, *turns):
+    """Return a trajectory of (prompt ids, reply ids), as an agent gives it."""
+    episode = Episode(0)
+    for said, reply in turns:
+        episode.hear(PLAIN.decode(said), said)
+        episode.say(PLAIN.decode(reply), reply, reply[-1] == END)
+        episode.env_rewards.append(0.0)
+    return episode.trajectory(name, 0)
+
+
+def segment_of(name, trajectory):
+    t = trajectory
+    return Segment(name, t.observations, t.actions, t.extras, t.task, t.source)
+
+
+def segment(name, *turns):
+    return segment_of(name, sampled(name, *turns))
+
+
+def written(name, *turns):
+    """Return a segment of (prompt, reply), as a person or a file gives it."""
+    said, replies = zip(*turns, strict=True)
+    return Segment(name, np.array(said, str), np.array(replies, str))
+
+
+def returns(model, segments, rows=None):
+    rows = torch.arange(len(segments)) if rows is None else torch.tensor(rows)
+    with torch.no_grad():
+        return model.returns(model.encode(segments), rows, None)
+
+
+MIXED = [
+    segment("a", ([97, 98], [99, END])),
+    segment("b", ([97], [98, 99, 100, 101, 102, END])),
+    segment("c", ([97, 98, 99, 100, 101], [END])),
+    segment("d", ([120], [121]), ([122, 123, 124], [125, END]), ([126], [127, 128])),
+]
+
+
+def by_hand(model, part, member=0):
+    """Return the score at the end of each reply, one sequence at a time, without padding."""
+    ids = [token for given, reply in reward_module.turns_of(part) for token in (*given, *reply)]
+    stops = np.cumsum([len(g) + len(r) for g, r in reward_module.turns_of(part)]) - 1
+    with torch.no_grad():
+        hidden = model.decoders[member](input_ids=torch.tensor([ids])).last_hidden_state[0]
+        return [float(model.heads[member](hidden[stop])) for stop in stops]
+
+
+# --- what is read -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per_turn", [False, True])
+def test_a_score_is_read_at_the_last_token_of_a_reply(per_turn):
+    model = make_reward(members=2, per_turn=per_turn)
+    found = returns(model, MIXED)
+    for member in (0, 1):
+        scores = [by_hand(model, part, member) for part in MIXED]
+        expected = [sum(turns) if per_turn else turns[-1] for turns in scores]
+        assert found[member].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@few
+@given(st.lists(st.tuples(few_ids, few_ids), min_size=2, max_size=6), st.randoms())
+def test_what_a_completion_is_batched_with_changes_no_score(turns, random):
+    model = make_reward()
+    segments = [segment(f"{n}", turn) for n, turn in enumerate(turns)]
+    alone = [float(returns(model, [part])) for part in segments]
+    order = random.sample(range(len(turns)), len(turns))
+    together = returns(model, [segments[n] for n in order])[0].tolist()
+    assert together == pytest.approx([alone[n] for n in order], abs=1e-5)
+
+
+@pytest.mark.parametrize("filler", [0, END, PAD])
+def test_what_pads_on_either_side_changes_no_score(filler, monkeypatch):
+    """Reading is by position, so the pad token may be the end of sequence, or any other."""
+    model = make_reward(members=2)
+    expected = returns(model, MIXED)
+    right_padded = reward_module.right_padded
+
+    def filled(sequences, device):
+        ids, mask = right_padded(sequences, device)
+        more = torch.full((len(ids), 3), filler)
+        ids = torch.cat([torch.where(mask.bool(), ids, filler), more], dim=1)
+        return type(right_padded([[1]], device))(ids, torch.cat([mask, 0 * more], dim=1))
+
+    monkeypatch.setattr(reward_module, "right_padded", filled)
+    assert returns(model, MIXED).tolist() == [pytest.approx(r, abs=1e-5) for r in expected.tolist()]
+
+
+def test_ids_are_padded_on_disk_and_that_changes_no_score():
+    """Rows of an array of ids are as long as the longest of their episode."""
+    model = make_reward(per_turn=True)
+    part = MIXED[3]
+    assert (part.extras["given_ids"] == NO_TOKEN).any()
+    wider = {
+        name: np.pad(part.extras[name], [(0, 0), (0, 4)], constant_values=NO_TOKEN)
+        for name in ("given_ids", "reply_ids")
+    }
+    again = Segment("wider", part.observations, part.actions, wider)
+    assert torch.equal(returns(model, [part]), returns(model, [again]))
+
+
+def test_a_tokenizer_that_pads_with_its_end_is_no_matter():
+    tokenizer = byte_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    model = tiny_language_model(0, width=16, heads=2).model
+    shared = make_reward(model=prepare(model, tokenizer))
+    plain = make_reward()
+    assert torch.equal(returns(shared, MIXED), returns(plain, MIXED))
+    twice = segment("ends twice", ([97, END], [98, END, 99, END]))
+    assert float(returns(shared, [twice])) == pytest.approx(by_hand(shared, twice)[0], abs=1e-6)
+
+
+def test_a_completion_is_encoded_once_however_often_it_is_compared(monkeypatch):
+    model = make_reward(members=2)
+    seen = []
+    hidden_states = reward_module.hidden_states
+
+    def watched(decoder, tokens, below):
+        seen.append(len(tokens.ids))
+        return hidden_states(decoder, tokens, below)
+
+    monkeypatch.setattr(reward_module, "hidden_states", watched)
+    rows = torch.tensor([0, 0, 0, 1, 2, 3, 1, 0, 2])
+    found = model.returns(model.encode(MIXED), rows, torch.Generator())
+    assert seen == [4, 4], "each of the four once, by each member"
+    assert torch.equal(found[:, 0], found[:, 7]) and torch.equal(found[:, 3], found[:, 6])
+    assert found.detach()[0].tolist() == pytest.approx(returns(model, MIXED)[0][rows].tolist())
+
+
+def test_a_ranking_of_four_is_one_pass_over_four_completions(monkeypatch):
+    """C(4, 2) = 6 comparisons of a query stay in one minibatch."""
+    model = make_reward()
+    seen = []
+    scores = TextReward._scores
+    monkeypatch.setattr(
+        TextReward, "_scores", lambda *given: seen.append(len(given[1])) or scores(*given)
+    )
+    queries = [
+        Query(
+            QueryId(0, n),
+            tuple(segment(f"{n}/{k}", ([97 + n], [98 + k, END])) for k in range(4)),
+            "ranking",
+        )
+        for n in range(3)
+    ]
+    comparisons = [
+        comparison
+        for query in queries
+        for comparison in to_comparisons(
+            query, Answer(query.id, "ranking", {"order": [[2], [0], [3], [1]]})
+        ).comparisons
+    ]
+    assert len(comparisons) == 18
+    config = FitConfig(first_epochs=2, batch_size=6, stop_accuracy=2.0)
+    fit(model, comparisons, config, FitState(model, config, 0))
+    assert seen == [4] * 6
+
+
+# --- calibration ------------------------------------------------------------------------------
+
+
+def many_trajectories(count=40):
+    generator = np.random.default_rng(0)
+    trajectories = []
+    for number in range(count):
+        turns = [
+            (
+                generator.integers(97, 123, 3).tolist(),
+                [*generator.integers(97, 123, 4).tolist(), END],
+            )
+            for _ in range(1 + number % 3)
+        ]
+        trajectories.append(sampled(f"{number}", *turns))
+    return trajectories
+
+
+@pytest.mark.parametrize("per_turn", [False, True])
+def test_calibrated_returns_have_mean_0_and_deviation_1(per_turn):
+    model = make_reward(members=1, per_turn=per_turn)
+    trajectories = many_trajectories()
+    model.calibrate(trajectories)
+    rewards = model.rewards(trajectories)
+    assert [len(steps) for steps in rewards] == [len(t) for t in trajectories]
+    totals = np.array([steps.sum() for steps in rewards])
+    assert totals.mean() == pytest.approx(0, abs=1e-5)
+    assert totals.std() == pytest.approx(1, abs=1e-4)
+    if not per_turn:
+        assert all((steps[:-1] == 0).all() for steps in rewards)
+    else:
+        assert any((steps[:-1] != 0).any() for steps in rewards)
+
+
+def test_each_member_is_calibrated_by_itself():
+    model = make_reward(members=3)
+    with torch.no_grad():
+        model.heads[1].weight.mul_(1000)
+        model.heads[2].bias.add_(50)
+    trajectories = many_trajectories()
+    model.calibrate(trajectories)
+    raw = np.stack([scores.sum(1) for scores in model._raw(trajectories)], axis=1)
+    each = (raw - model.mean) / model.std
+    assert each.mean(1) == pytest.approx([0] * 3, abs=1e-4)
+    assert each.std(1) == pytest.approx([1] * 3, abs=1e-4)
+    totals = [steps.sum() for steps in model.rewards(trajectories)]
+    assert totals == pytest.approx(each.mean(0), abs=1e-4)
+
+
+def test_calibration_changes_no_comparison():
+    model = make_reward(members=2)
+    before = returns(model, MIXED)
+    model.calibrate(many_trajectories())
+    assert torch.equal(returns(model, MIXED), before)
+
+
+def test_scores_that_are_all_the_same_are_no_division_by_nothing():
+    model = make_reward()
+    one = many_trajectories(1) * 5
+    model.calibrate(one)
+    assert [steps.sum() for steps in model.rewards(one)] == pytest.approx([0] * 5, abs=1e-3)
+
+
+# --- parameters and state ---------------------------------------------------------------------
+
+
+def test_gradients_reach_every_member_and_all_that_is_fitted():
+    for freeze_layers in (0, 1):
+        model = make_reward(members=3, freeze_layers=freeze_layers)
+        model.returns(
+            model.encode(MIXED), torch.arange(4), torch.Generator()
+        ).square().sum().backward()
+        names = {id(p): name for name, p in model.named_parameters()}
+        for parameter in model.parameters():
+            assert parameter.grad is not None, names[id(parameter)]
+            assert parameter.grad.abs().sum() > 0, names[id(parameter)]
+
+
+def test_a_members_loss_moves_no_other_member():
+    model = make_reward(members=2)
+    model.returns(model.encode(MIXED), torch.arange(4), torch.Generator())[0].sum().backward()
+    other = [*model.decoders[1].parameters(), *model.heads[1].parameters()]
+    assert not any(p.grad.any() for p in other)
+    assert all(p.grad.any() for p in model.decoders[0].parameters())
+
+
+def test_frozen_layers_are_shared_and_stay_through_a_fit():
+    language_model = tiny_language_model(0, 3, width=16, heads=2)
+    model = make_reward(model=language_model, members=2, freeze_layers=2)
+    whole = make_reward(model=language_model, members=2)
+    count = sum(p.numel() for p in model.parameters())
+    assert count < sum(p.numel() for p in whole.parameters()) / 2
+    assert torch.allclose(returns(model, MIXED), returns(whole, MIXED), atol=1e-5)
+    lower = {n: p.detach().clone() for n, p in model.lower.named_parameters()}
+    before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    assert any("embed_tokens" in name for name in lower)
+    comparisons = [Comparison(MIXED[0], MIXED[1], 1.0, query=QueryId(0, n)) for n in range(9)]
+    config = FitConfig(first_epochs=2)
+    fit(model, comparisons, config, FitState(model, config, 0))
+    assert all(torch.equal(p, lower[n]) for n, p in model.lower.named_parameters())
+    same = {n for n, p in model.named_parameters() if n in before and torch.equal(p, before[n])}
+    assert same == {"heads.0.bias", "heads.1.bias"}, "a comparison says nothing of an offset"
+    state = model.state_dict()["fitted"]
+    assert not any(name.startswith("lower") for name in state)
+
+
+def test_fitting_leaves_the_policy_alone():
+    language_model = tiny_language_model(0, width=16, heads=2)
+    before = [p.detach().clone() for p in language_model.model.parameters()]
+    model = make_reward(model=language_model, members=2)
+    comparisons = [Comparison(MIXED[0], MIXED[1], 1.0, query=QueryId(0, n)) for n in range(9)]
+    fit(model, comparisons, FitConfig(), FitState(model, FitConfig(), 0))
+    assert all(map(torch.equal, before, language_model.model.parameters()))
+
+
+def test_more_layers_frozen_than_there_are_is_an_error_in_a_sentence():
+    with pytest.raises(UserError, match=r"--text.reward.freeze-layers is 7; the model has 2"):
+        make_reward(freeze_layers=7)
+    gpt2 = GPT2LMHeadModel(
+        GPT2Config(vocab_size=258, n_positions=32, n_embd=16, n_layer=2, n_head=2)
+    )
+    with pytest.raises(UserError, match=r"GPT2LMHeadModel .* leave out --text.reward.freeze-lay"):
+        make_reward(model=prepare(gpt2, byte_tokenizer()), freeze_layers=1)
+    assert returns(make_reward(model=prepare(gpt2, byte_tokenizer())), MIXED).shape == (1, 4)
+
+
+@pytest.mark.parametrize("freeze_layers", [0, 1])
+def test_a_state_survives_the_disk_to_the_bit(freeze_layers):
+    model = make_reward(members=2, freeze_layers=freeze_layers)
+    config = FitConfig(first_epochs=2, epochs=2)
+    state = FitState(model, config, 0)
+    comparisons = [Comparison(MIXED[0], MIXED[1], 1.0, query=QueryId(0, n)) for n in range(9)]
+    fit(model, comparisons, config, state)
+    model.calibrate(many_trajectories())
+    saved = to_bytes([model.state_dict(), state.state_dict()])
+    other = make_reward(seed=9, members=2, freeze_layers=freeze_layers)
+    assert not torch.equal(returns(other, MIXED), returns(model, MIXED))
+    other_state = FitState(other, config, 0)
+    for part, loaded in zip((other, other_state), from_bytes(saved), strict=True):
+        part.load_state_dict(loaded)
+    assert torch.equal(returns(other, MIXED), returns(model, MIXED))
+    pay = [m.rewards(many_trajectories(5)) for m in (model, other)]
+    assert all(map(np.array_equal, *pay))
+    for m, s in ((model, state), (other, other_state)):
+        fit(m, comparisons, config, s)
+    assert_same(*(from_bytes(to_bytes(m.state_dict())) for m in (model, other)))
+
+
+def test_the_state_of_another_ensemble_is_refused():
+    with pytest.raises(ValueError, match="other parameters"):
+        make_reward(members=1).load_state_dict(make_reward(members=2).state_dict())
+
+
+def test_heads_begin_small_and_differ():
+    model = make_reward(members=3, width=2048, layers=1)
+    for head in model.heads:
+        assert float(head.weight.detach().std()) == pytest.approx(1 / math.sqrt(2049), rel=0.06)
+        assert head.bias.tolist() == [0]
+    assert not torch.equal(model.heads[0].weight, model.heads[1].weight)
+    again = make_reward(members=3, width=2048, layers=1)
+    assert torch.equal(again.heads[2].weight, model.heads[2].weight)
+
+
+# --- what people write ------------------------------------------------------------------------
+
+
+@few
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), min_size=2, max_size=6)
+)
+def test_what_a_person_wrote_is_read_like_what_was_sampled(texts):
+    """A byte tokenizer has but one way to write a text, so both have the same ids."""
+    texts = [text.rstrip("\0") for text in texts[: len(texts) // 2 * 2]]
+    pairs = list(zip(texts[::2], texts[1::2], strict=True))
+    episode = Episode(0)
+    for said, reply in pairs:
+        ids = PLAIN.next(said, True) if episode.ids else PLAIN.first(said)
+        episode.hear(said, ids)
+        episode.say(reply, PLAIN.reply_ids(reply), True)
+        episode.env_rewards.append(0.0)
+    one, other = segment_of("sampled", episode.trajectory("", 0)), written("written", *pairs)
+    for per_turn in (False, True):
+        model = make_reward(per_turn=per_turn)
+        assert model.encode([one]) == model.encode([other])
+        assert torch.equal(returns(model, [one]), returns(model, [other]))
+
+
+def test_a_rewrite_wins_over_what_was_sampled():
+    original = segment("original", ([97, 98], [99, 100, END]))
+    query = Query(QueryId(0, 0), (original, segment("other", ([97, 98], [120, END]))))
+    lesson = to_comparisons(query, Answer(query.id, "rewrite", {"segment": 0, "text": "better"}))
+    [comparison] = lesson.comparisons
+    model = make_reward(members=2)
+    comparisons = [
+        Comparison(comparison.left, comparison.right, 1.0, query=QueryId(0, n)) for n in range(20)
+    ]
+    config = FitConfig(learning_rate=1e-2, first_epochs=20)
+    fit(model, comparisons, config, FitState(model, config, 0))
+    left, right = predict_returns(model, [comparison.left, comparison.right]).T
+    assert (left > right + 0.5).all()
+
+
+def test_how_different_two_completions_read_is_a_share_of_their_words():
+    model = make_reward()
+    one = written("1", ("x", "the cat sat"))
+    assert model.distance(one, one) == 0
+    assert model.distance(one, written("2", ("x", "a dog ran"))) == 1
+    assert model.distance(one, written("3", ("x", "the cat ran"))) == pytest.approx(1 / 3)
+    assert model.distance(written("4", ("x", "")), written("5", ("x", ""))) == 0
+
+
+# --- fitting ----------------------------------------------------------------------------------
+
+
+def test_a_fit_finds_what_the_answers_prefer():
+    """More letters a than b; judged on completions that it has not seen."""
+    generator = np.random.default_rng(0)
+
+    def drawn(name):
+        reply = [*generator.choice([97, 98], 6).tolist(), END]
+        return segment(name, ([120], reply)), reply.count(97)
+
+    def pairs(count, first):
+        made = []
+        while len(made) < count:
+            (left, a), (right, b) = drawn(f"{first}{len(made)}l"), drawn(f"{first}{len(made)}r")
+            if a != b:
+                made.append(Comparison(left, right, float(a > b), query=QueryId(0, len(made))))
+        return made
+
+    model = make_reward(members=2, width=32)
+    config = FitConfig(learning_rate=3e-3, first_epochs=15, l2=0.0)
+    fit(model, pairs(200, "train"), config, FitState(model, config, 0))
+    unseen = pairs(200, "test")
+    left, right = (predict_returns(model, [getattr(c, side) for c in unseen]).mean(0)
+                   for side in ("left", "right"))  # fmt: skip
+    wanted = torch.tensor([c.preference for c in unseen]) > 0.5
+    assert float(((left > right) == wanted).float().mean()) > 0.85
+
+
+def test_a_gpu_without_memory_says_what_to_lower(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB. GPU 0 has")
+
+    model = make_reward()
+    monkeypatch.setattr(reward_module, "hidden_states", full)
+    with pytest.raises(UserError, match=r"lower --fit.batch-size, --text.reward.members or --text"):
+        model.returns(model.encode(MIXED), torch.arange(4), torch.Generator())
+    with pytest.raises(UserError, match=r"Tried to allocate 1 GiB\); lower --fit.batch-size"):
+        model.calibrate(many_trajectories(2))
+
+
+def test_trajectories_are_kept_whole_for_calibration():
+    model = make_reward()
+    trajectories = many_trajectories(40) * 20
+    kept = model.sample(trajectories, [])
+    assert 256 <= len(kept) <= 512 and all(isinstance(t, Trajectory) for t in kept)
+    assert model.sample(trajectories[:7], []) == trajectories[:7]
+
+
+def test_a_reward_is_calibrated_on_the_first_policy_for_good():
+    """Else its scale would follow the policy, and a KL coefficient would lose its meaning."""
+    model = make_reward()
+    first = model.sample(many_trajectories(3), [])
+    assert model.sample(many_trajectories(5), first) is first
