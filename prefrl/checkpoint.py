@@ -29,7 +29,7 @@ def from_bytes(data: bytes) -> Any:
         ValueError: the bytes are cut short, or something else.
     """
     try:
-        packed = torch.load(io.BytesIO(data), weights_only=True)
+        packed = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler trips over
         raise ValueError("it is cut short or no checkpoint at all") from error
     return _unpack(packed)
@@ -40,6 +40,8 @@ def _pack(value: Any) -> Any:
         if value.dtype.kind == "U":
             return {STRINGS: value.ravel().tolist(), "shape": list(value.shape)}
         return {ARRAY: torch.from_numpy(np.array(value))}
+    if isinstance(value, torch.Tensor):
+        return value.cpu()  # what a GPU wrote is read where there is none
     if isinstance(value, dict):
         return {key: _pack(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

@@ -294,6 +294,56 @@ def check_positive(numbers: dict[str, float | None], prefix: str = "") -> None:
             raise UserError(f"--{prefix}{name} is {value}; expected a {kind} above 0")
 
 
+def check_not_negative(numbers: dict[str, float], prefix: str = "") -> None:
+    """Raise `UserError` if one of these options, by name, is below 0 or not a number."""
+    for name, value in numbers.items():
+        if not value >= 0:
+            raise UserError(f"--{prefix}{name} is {value}; expected 0 or more")
+
+
+CONTROL_ALONE = ("ppo.", "network.", "num-envs", "horizon", "query.clip-seconds")
+TEXT_ALONE = ("text.",)
+TWINS = (("ppo.", "text.ppo."), ("network.", "text.reward."))
+
+
+def check_side(experiment: Experiment, speaks: bool) -> None:
+    """Raise `UserError` if an option is set that is for the other kind of environment alone.
+
+    Args:
+        experiment: what is to be run.
+        speaks: whether its environment speaks text.
+    """
+    given, usual = options(experiment), options(Experiment())
+    other = CONTROL_ALONE if speaks else TEXT_ALONE
+    for name, value in given.items():
+        if name.startswith(other) and value != usual[name]:
+            twin = _twin(name, speaks)
+            raise UserError(
+                f"--{name} is {value}, but {experiment.env} "
+                + ("speaks" if speaks else "does not speak")
+                + " text, where it plays no part; "
+                + (f"use --{twin}" if twin in given else "leave it out")
+            )
+
+
+def _twin(name: str, speaks: bool) -> str:
+    """Return what an option might be called for the other kind of environment."""
+    for control, text in TWINS:
+        here, there = (control, text) if speaks else (text, control)
+        if name.startswith(here):
+            return there + name.removeprefix(here)
+    return ""
+
+
+def options(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the value of each option of a configuration, by name."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        name, value = prefix + field.name.replace("_", "-"), getattr(config, field.name)
+        found |= options(value, f"{name}.") if dataclasses.is_dataclass(value) else {name: value}
+    return found
+
+
 def from_json(kind: type, fields: dict[str, Any]) -> Any:
     """Build a configuration dataclass from its `dataclasses.asdict`.
 

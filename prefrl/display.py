@@ -92,7 +92,7 @@ class Display:
         if "clean_flips" in metrics:
             parts.append(f"clean flips {metrics['clean_flips']:.2f}")
         if rate > 0:
-            left = round((self.steps - steps) / rate)
+            left = max(0, round((self.steps - steps) / rate))
             parts.append(f"{left // 60}:{left % 60:02d} left")
         return ", ".join(parts)
 

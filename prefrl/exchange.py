@@ -135,7 +135,7 @@ def import_demonstrations(
                 segment = reader.text(row, "response", shown)
             other = _other_clip(store, segment)
             kept.add(other.id)
-            query = Query(QueryId(-1, len(queries)), (segment, other))
+            query = Query(QueryId(-1, len(queries)), (replace(segment, task=other.task), other))
             queries.append(query)
             answers.append(Answer(query.id, "preference", {"left": 1.0}, name))
     return _record(store, name, queries, answers, kept)
@@ -245,9 +245,17 @@ def _record(
         raise UserError(f"{name}: {error}; nothing is imported") from None
 
 
+def clips_like(store: FeedbackStore, segment: Segment) -> list[str]:
+    """Return the ids of clips of a segment's task: of text, those that begin with its prompt."""
+    found = store.segments(segment.task)
+    if found or segment.observations.dtype.kind != "U":
+        return found
+    return store.segments_after(str(segment.observations[0]))
+
+
 def _other_clip(store: FeedbackStore, segment: Segment) -> Segment:
     """Return a clip of the same task that is no demonstration, chosen by a hash."""
-    names = [name for name in store.segments(segment.task) if DEMONSTRATION not in name]
+    names = [name for name in clips_like(store, segment) if DEMONSTRATION not in name]
     if not names:
         task = f"of the task {short(segment.task)} " if segment.task else ""
         raise ValueError(f"the run holds no clip {task}to compare a demonstration with")

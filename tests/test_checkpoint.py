@@ -1,5 +1,6 @@
 """State dicts as bytes and back: the same bits, and nothing that could run code."""
 
+import io
 import pickle
 import random
 
@@ -119,6 +120,14 @@ def test_optimisers_and_modules_continue_where_they_were():
         part.load_state_dict(state)
     step(other, its_optimiser)
     assert torch.equal(module.weight, other.weight) and torch.equal(module.bias, other.bias)
+
+
+def test_what_a_gpu_saved_is_read_without_one(monkeypatch):
+    buffer = io.BytesIO()
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+    torch.save({"weights": torch.arange(3.0)}, buffer)
+    weights = from_bytes(buffer.getvalue())["weights"]
+    assert weights.device.type == "cpu" and weights.tolist() == [0, 1, 2]
 
 
 class Trap:

@@ -116,7 +116,7 @@ def test_every_option_of_train_is_explained(capsys, monkeypatch):
         re.MULTILINE,
     )
     explained = {name: words for name, words in option.findall(re.sub(r"\s*\n {9,}", " ", text))}
-    expected = {"--run", "--from", *leaves(PRESETS["half-cheetah"].experiment)}
+    expected = {"--run", "--from", "--port", *leaves(PRESETS["half-cheetah"].experiment)}
     assert expected - explained.keys() == set()
     assert all(len(words.split()) >= 3 for words in explained.values()), explained
 
@@ -124,7 +124,7 @@ def test_every_option_of_train_is_explained(capsys, monkeypatch):
 def test_a_preset_is_a_default_that_options_change(monkeypatch, capsys, tmp_path):
     chosen = []
     monkeypatch.setattr(prefrl.experiment, "start", lambda *given, **_: chosen.append(given))
-    monkeypatch.setattr(training, "_run", lambda session: None)
+    monkeypatch.setattr(training, "_run", lambda session, port: None)
     monkeypatch.chdir(tmp_path)
     words = "train half-cheetah --labels 9 --ppo.gamma 0.5 --ppo.hidden 5 6 --query.pool 3"
     main(words.split())

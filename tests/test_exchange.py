@@ -389,6 +389,21 @@ def test_demonstrations_of_texts(store):
     assert snapshot(store) == before
 
 
+def test_a_demonstration_meets_a_reply_to_its_prompt_whatever_the_task_is_called(store):
+    """The tasks of a language run are seeds; who writes a demonstration knows the prompt alone."""
+    clips = tuple(
+        Segment(f"clip {n}", np.array(["Hello"]), np.array([said]), task="seed 7")
+        for n, said in enumerate(("Hi", "What?"))
+    )
+    rewards = {clip.id: np.zeros(1) for clip in clips}
+    store.ask(0, [Query(QueryId(0, 0), clips)], rewards, answers_through=0)
+    row = json.dumps({"prompt": "Hello", "response": "How are you?"})
+    assert import_demonstrations(store, [row], "best") == (-1, 1, 1)
+    [lesson] = store.comparisons()
+    assert (lesson.left.actions[0], lesson.left.task) == ("How are you?", "seed 7")
+    assert lesson.right.id in rewards
+
+
 def test_demonstrations_for_a_run_without_clips(store):
     row = {"segment": {"observations": [[1.0, 2.0]], "actions": [[0.5]]}}
     with pytest.raises(UserError, match="line 1: the run holds no clip to compare"):

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -919,10 +920,19 @@ def test_a_person_trains_a_robot_without_opengl_from_one_command(tmp_path, open_
     assert again == (run / "metrics.jsonl").read_bytes()
 
 
+def free_port():
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def test_trainer_and_viewer_die_and_come_back_without_each_other(tmp_path, open_page, viewer_of):
     run = tmp_path / "run"
-    with trainer("train", *TRAIN, "--run", str(run)) as process:
-        page = open_page(address_from(process))
+    port = str(free_port())  # the next free one might be another test's when this page is back
+    with trainer("train", *TRAIN, "--port", port, "--run", str(run)) as process:
+        address = address_from(process)
+        assert f":{port}/" in address
+        page = open_page(address)
         wait_for(page, state="labelling", timeout=60)
         press(page, "ArrowLeft")
         saved(page, 1)

@@ -553,6 +553,7 @@ READERS = {
     "selection.py": {"_slice"},
     "text/agent.py": {"TextAgent.state_dict", "_report"},  # kept, and told as the true return
     "text/trace.py": {"Episode.trajectory"},
+    "text/evaluation.py": {"_returns", "_told"},
     "text/environments.py": {"_turn"},
     "loop.py": {"LoopState.state_dict"},
     "teachers.py": {"Oracle.answer"},

@@ -8,6 +8,7 @@ import pytest
 from prefrl import cli
 from prefrl.config import Experiment, QueryConfig
 from prefrl.experiment import train
+from prefrl.text.check import check_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,12 +28,17 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
 
 
 def test_the_language_example_runs(tmp_path, monkeypatch, capsys):
-    code = EXAMPLES[1]
-    assert "labels=100," in code and "steps=20_480," in code
+    [command] = re.findall(r"    (prefrl train --env guess:.*?)\n    prefrl evaluate", README, re.S)
+    words = command.replace("\\\n", " ").split()[1:]
+    small = {"--labels": "8", "--steps": "256", "--rounds": "2", "--text.demonstrations": "20"}
+    for option, value in small.items():
+        words[words.index(option) + 1] = value
+    (tmp_path / "guess.py").write_text(EXAMPLES[1], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    exec(code.replace("labels=100,", "labels=8, rounds=2,").replace("20_480", "128"), {})
-    assert (tmp_path / "runs/guess/metrics.jsonl").exists()
-    assert capsys.readouterr().out
+    cli.main([*words, "--query.explore-steps", "128"])
+    cli.main(["evaluate", "runs/guess", "--episodes", "4", "--show", "2"])
+    assert "Guess a number from 1 to 9." in capsys.readouterr().out
+    assert check_environment("guess:Guess-v0") == []
 
 
 def test_every_command_is_in_readme():

@@ -90,7 +90,7 @@ def run(tmp_path_factory):
     experiment = Experiment(
         env="prefrl/RandomWalks-v0", labels=24, steps=32, rounds=2, text=text,
         fit=FitConfig(learning_rate=1e-3, first_epochs=3, epochs=1, l2=0.0),
-        query=QueryConfig(explore_steps=64),
+        query=QueryConfig(explore_steps=64, acquisition="uniform"),
     )  # fmt: skip
     return train(experiment, path).path
 
@@ -128,7 +128,8 @@ def test_returns_are_calibrated_on_the_completions(tmp_path):
     raw = np.stack([scores.sum(1) for scores in loaded._raw(given)], axis=1)
     each = (raw - loaded.mean) / loaded.std
     assert each.mean(1) == pytest.approx([0, 0], abs=1e-5)
-    assert each.std(1) == pytest.approx([1, 1], abs=1e-5)
+    assert each.std(1) == pytest.approx(2 * [each.std(1).mean()], abs=1e-5)
+    assert each.mean(0).std() == pytest.approx(1, abs=1e-5)
 
 
 def test_turn_by_turn(tmp_path):
@@ -471,6 +472,32 @@ def test_a_loss_that_is_no_number_leaves_nothing(tmp_path, capsys, monkeypatch):
     said = complaint(["fit", file, "--model", "tiny", "-o", tmp_path / "out"], capsys)
     assert "not a finite number in pass 1; lower --learning-rate, now 0.0003" in said
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
+
+
+def test_a_gpu_that_is_too_small_is_told_what_to_lower(tmp_path, monkeypatch):
+    def full(*given):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB. GPU 0 has")
+
+    file = write(tmp_path / "pairs.jsonl", *pairs(5))
+    for epochs in (1, 2):
+        now = start(file, "tiny", epochs=epochs)
+        going = passes(now)
+        for _ in range(epochs - 1):
+            next(going)
+        with monkeypatch.context() as patched:
+            patched.setattr("prefrl.text.reward.hidden_states", full)
+            with pytest.raises(UserError, match=r"1 GiB\); lower --batch-size or --members$"):
+                list(going)
+
+
+def test_a_fit_that_cannot_be_calibrated_is_a_sentence(tmp_path, monkeypatch):
+    def fails(*given):
+        raise FloatingPointError("the fitted reward is not a finite number")
+
+    now = start(write(tmp_path / "pairs.jsonl", *pairs(5)), "tiny", epochs=1)
+    monkeypatch.setattr(TextReward, "calibrate", fails)
+    with pytest.raises(UserError, match=r"not a finite number; lower --learning-rate, now 0\.0003"):
+        list(passes(now))
 
 
 def test_empty_completions_are_judged_by_their_end(tmp_path):

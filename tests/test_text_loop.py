@@ -24,14 +24,23 @@ from test_experiment import (
 from toy_texts import TINY_TEXT_FLAGS, save_small_model, tiny_text
 
 from prefrl.cli import main
-from prefrl.config import FitConfig, LoopConfig, OracleConfig, QueryConfig
+from prefrl.config import (
+    FitConfig,
+    LoopConfig,
+    OracleConfig,
+    QueryConfig,
+    TextConfig,
+    TextPPOConfig,
+)
 from prefrl.control import build as control
 from prefrl.errors import UserError
 from prefrl.experiment import load_policy, load_reward, resume, rounds, start, train
 from prefrl.feedback import FeedbackStore
 from prefrl.loop import LoopState, preference_loop
+from prefrl.presets import LANGUAGE, PRESETS
 from prefrl.run import RunFolder
 from prefrl.teachers import Oracle
+from prefrl.text import FreeText
 from prefrl.text import build as text
 from prefrl.text.environments import play
 from prefrl.text.models import (
@@ -247,7 +256,7 @@ def test_random_walks_runs_from_the_command_line(tmp_path, capsys):
     budget = (
         "--labels 12 --steps 96 --rounds 3 --text.demonstrations 64 --text.sft-epochs 1 "
         "--text.ppo.episodes 16 --query.explore-steps 16 --fit.first-epochs 2 --fit.epochs 1 "
-        "--text.reward.members 1"
+        "--text.reward.members 1 --query.acquisition uniform"
     )
     main(["train", "random-walks", *budget.split(), "--run", str(path)])
     said = capsys.readouterr().out
@@ -324,10 +333,36 @@ def forgetful(tokenizer):
         ("--steps 20", None, r"20 turns in 4 rounds leave a round less than the 8 episodes"),
         ("--text.ppo.freeze-layers 2", None, r"--text.ppo.freeze-layers is 2; .* has 2 layers"),
         ("--text.reward.freeze-layers 2", None, r"--text.reward.freeze-layers is 2; .* 2 layers"),
-        ("--text.demonstrations 9", None, r"has no demonstrations to fine-tune on; leave out"),
+        (
+            "--text.demonstrations 9",
+            None,
+            r"has no demonstrations; give it a method .* file: `prefrl sft",
+        ),
+        ("--text.sft-batch-size 0", None, r"--text.sft-batch-size is 0"),
+        ("--text.sft-epochs 0", None, r"--text.sft-epochs is 0"),
+        ("--text.ppo.kl-target 0", None, r"--text.ppo.kl-target is 0"),
+        ("--text.ppo.kl-horizon 0", None, r"--text.ppo.kl-horizon is 0"),
+        ("--text.ppo.max-grad-norm -1", None, r"--text.ppo.max-grad-norm is -1"),
+        ("--text.ppo.clip-range -1", None, r"--text.ppo.clip-range is -1.0; expected 0 or more"),
+        ("--text.ppo.clip-range-vf -1", None, r"--text.ppo.clip-range-vf is -1"),
+        ("--text.ppo.kl-coef -1", None, r"--text.ppo.kl-coef is -1"),
+        ("--text.ppo.vf-coef nan", None, r"--text.ppo.vf-coef is nan; expected 0 or more"),
+        ("--text.ppo.ent-coef -1", None, r"--text.ppo.ent-coef is -1"),
+        ("--text.ppo.missing-end-penalty -1", None, r"--text.ppo.missing-end-penalty is -1"),
+        (
+            "--text.reward.members 1 --query.acquisition disagreement",
+            None,
+            r"--text.reward.members is 1; raise it, or use --query.acquisition uniform",
+        ),
+        ("--ppo.learning-rate 1", None, r"--ppo.learning-rate is 1.0, .* use --text.ppo.learning"),
+        ("--network.members 2", None, r"--network.members is 2, .*; use --text.reward.members"),
+        ("--ppo.n-steps 9", None, r"--ppo.n-steps is 9, but .* speaks text, .*; leave it out"),
+        ("--num-envs 9", None, r"--num-envs is 9, but .* speaks text, .*; leave it out"),
+        ("--horizon 9", None, r"--horizon is 9, but .* speaks text"),
+        ("--query.clip-seconds 9", None, r"--query.clip-seconds is 9.0, but .* speaks text"),
         ("--text.device cuda:77", None, r"--text.device is cuda:77, which cannot be used here"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_a_mistake_is_a_sentence_and_exit_code_2(more, damage, sentence, model, tmp_path, capsys):
     if damage:
@@ -414,6 +449,103 @@ def test_a_gpu_without_memory_ends_the_run_with_what_to_lower(
     assert_same_run(path, never_killed)
 
 
+def test_options_of_a_language_model_are_refused_for_a_robot(tmp_path):
+    robot = toy_environments.tiny(env="prefrl/HalfCheetah-v0")
+    for change, sentence in (
+        ({"ppo": TextPPOConfig(kl_coef=1.0)}, r"--text.ppo.kl-coef is 1.0, .*; leave it out"),
+        ({"ppo": TextPPOConfig(gamma=0.5)}, r"--text.ppo.gamma is 0.5, .*; use --ppo.gamma"),
+        ({"model": "x"}, r"--text.model is x, but prefrl/Half.* does not speak text, .* leave it"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            start(replace(robot, text=TextConfig(**change)), tmp_path / "run")
+
+
+def test_a_reward_network_is_refused_for_text(model, tmp_path):
+    with pytest.raises(UserError, match="a reward network of your own is for environments of num"):
+        start(tiny_text(model), tmp_path / "run", network=lambda size: torch.nn.Linear(size, 1))
+    assert not (tmp_path / "run").exists()
+
+
+class Taught(gymnasium.Env):
+    """Gives whatever demonstrations the test says."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012
+    given = ()
+
+    def __init__(self):
+        self.observation_space = self.action_space = FreeText()
+
+    def reset(self, *, seed=None, options=None):
+        return "say: ", {}
+
+    def step(self, action):
+        return "", 0.0, True, False, {}
+
+    def demonstrations(self, count, seed):
+        return list(self.given)
+
+
+gymnasium.register("texts/Taught-v0", Taught, disable_env_checker=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ([["said", "reply"]], "of its demonstrations, .* are no turns; expected"),
+        ([[("said", "")]], "of its demonstrations, .* has an empty reply"),
+    ],
+)
+def test_demonstrations_are_checked_before_a_run(given, sentence, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(Taught, "given", given)
+    experiment = tiny_text(model, env="texts/Taught-v0", text={"demonstrations": 2})
+    with pytest.raises(UserError, match=sentence):
+        start(experiment, tmp_path / "run")
+
+
+def test_a_model_that_gives_no_numbers_is_a_sentence(tmp_path):
+    language_model = tiny_language_model(0, width=16, heads=2)
+    with torch.no_grad():
+        next(language_model.model.parameters()).fill_(math.nan)
+    save_language_model(language_model, tmp_path / "model")
+    with pytest.raises(
+        UserError, match=r"model gives no finite numbers; take another --text.model"
+    ):
+        start(tiny_text(tmp_path / "model"), tmp_path / "run")
+
+
+def test_fine_tuning_before_a_run_that_leads_nowhere_is_a_sentence(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(Taught, "given", [[("say: ", "yes")]] * 200)
+    text = {"demonstrations": 9, "sft_learning_rate": 1e30, "sft_epochs": 1}
+    experiment = tiny_text(model, env="texts/Taught-v0", text=text)
+    with pytest.raises(UserError, match=r"no finite num.*; lower --text.sft-learning-rate, now 1e"):
+        start(experiment, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("where", "option"),
+    [("sft.hidden_states", "--text.sft-batch-size"), ("policy.sample", "--text.max-new-tokens")],
+)
+def test_a_gpu_without_memory_is_a_sentence_before_a_run(
+    where, option, model, tmp_path, monkeypatch
+):
+    def full(*given):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0")
+
+    monkeypatch.setattr(Taught, "given", [[("say: ", "yes")]])
+    monkeypatch.setattr(f"prefrl.text.{where}", full)
+    experiment = tiny_text(model, env="texts/Taught-v0", text={"demonstrations": 1})
+    with pytest.raises(UserError, match=rf"2.00 GiB\); lower .*{option}") as complaint:
+        start(experiment, tmp_path / "run")
+    assert "resume" not in str(complaint.value)
+
+
+def test_language_presets_choose_an_acquisition_that_their_members_can_make():
+    speaking = [p.experiment for p in PRESETS.values() if p.experiment.text != TextConfig()]
+    assert len(speaking) >= 2
+    for experiment in [*speaking, replace(LANGUAGE, env="texts/Letters-v0")]:
+        text.check(experiment)
+
+
 def test_a_near_deterministic_reference_is_warned_about_and_seen_in_the_metrics(model, tmp_path):
     cold = tiny_text(model, text={"temperature": 1e-4}, reward="true", labels=0)
     warm = replace(cold, text=replace(cold.text, temperature=1.0))
@@ -471,7 +603,9 @@ def test_a_language_model_learns_what_the_oracle_prefers(tmp_path):
              "missing_end_penalty": 0.0},
         reward_model={"members": 1},
         fit=FitConfig(learning_rate=3e-3, first_epochs=12, epochs=4, l2=0.0),
-        query=QueryConfig(explore_steps=128, decay_steps=1e3, first_share=0.5),
+        query=QueryConfig(
+            explore_steps=128, decay_steps=1e3, first_share=0.5, acquisition="uniform"
+        ),
     )  # fmt: skip
     folder = train(experiment, tmp_path / "run")
     assert folder.metrics()[-1]["answered"] == 100

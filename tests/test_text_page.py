@@ -24,7 +24,7 @@ from test_page import (  # noqa: F401 (fixtures)
 from toy_texts import TINY_TEXT_FLAGS, save_small_model
 
 from prefrl.feedback import FeedbackStore
-from prefrl.reward import FitState, fit, predict_returns
+from prefrl.reward import FitState, bag_weights, fit, predict_returns
 from prefrl.run import RunFolder
 from prefrl.text.build import load_reward
 
@@ -92,7 +92,7 @@ def rewrite(page, text):
 
 def test_labels_and_rewrites_of_a_person_are_what_the_next_fit_learns(train, open_page):  # noqa: F811
     process, folder = train(
-        "--labels", "9", "--fit.first-epochs", "30", "--text.reward.members", "3"
+        "--labels", "9", "--fit.first-epochs", "20", "--text.reward.members", "3"
     )
     page = open_page(address_from(process))
     wait_for(page, state="labelling", timeout=60)
@@ -126,15 +126,17 @@ def test_labels_and_rewrites_of_a_person_are_what_the_next_fit_learns(train, ope
         for side in ("left", "right")
     )
     assert (better > worse).all()
-    labels = [c for c in comparisons if c not in rewrites]
-    for without in (labels, rewrites, comparisons[1:]):
-        assert refitted(folder, without)[1] != loss
-    turned = [replace(comparisons[0], preference=1 - comparisons[0].preference), *comparisons[1:]]
-    assert refitted(folder, turned)[1] != loss
+    learned = [c for c in comparisons if bag_weights(0, [c.query], 3).any()]
+    assert any(c in rewrites for c in learned) and any(c not in rewrites for c in learned)
+    for one in learned:  # of the others no member's bag holds any
+        assert refitted(folder, [c for c in comparisons if c is not one])[1] != loss
+        turned = replace(one, preference=1 - one.preference)
+        changed = refitted(folder, [turned if c is one else c for c in comparisons])[1] != loss
+        assert changed == (one.preference != 0.5)
 
 
 def test_an_order_of_four_completions_is_what_the_next_fit_learns(train, open_page):  # noqa: F811
-    ranking = "--query.kind ranking --query.clips 4 --labels 3"
+    ranking = "--query.kind ranking --query.clips 4 --labels 3 --text.reward.members 3"
     process, folder = train(*ranking.split())
     page = open_page(address_from(process))
     wait_for(page, state="labelling", timeout=60)
@@ -156,6 +158,9 @@ def test_an_order_of_four_completions_is_what_the_next_fit_learns(train, open_pa
     assert len(comparisons) == 3 * 6
     _, loss = refitted(folder, comparisons)
     assert loss == folder.metrics()[1]["train_loss"]
-    assert refitted(folder, comparisons[6:])[1] != loss
-    turned = [replace(c, preference=1 - c.preference) for c in comparisons[:6]]
-    assert refitted(folder, [*turned, *comparisons[6:]])[1] != loss
+    for turned in range(3):  # each is in the bag of some member
+        others = [
+            replace(c, preference=1 - c.preference) if c.query.index == turned else c
+            for c in comparisons
+        ]
+        assert refitted(folder, others)[1] != loss

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prefrl.config import TextPPOConfig
-from prefrl.text.networks import Networks, Scalar, right_padded
+from prefrl.text import sampling
+from prefrl.text.networks import Networks, Scalar, right_padded, token_log_probabilities
 from prefrl.text.ppo import (
     Batch,
     advantages_gae,
@@ -149,12 +151,9 @@ def a_batch(parts):
         hidden = parts.policy(tokens, below)
         said, _ = parts.log_probabilities(hidden, tokens, places, 1.0)
         values = parts.values(tokens, below, hidden, places)
-    reference = parts.reference_log_probabilities(tokens, below, places, 1.0)
     rewards = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
     advantages, returns = advantages_gae(rewards * sampled, values, sampled, 1.0, 0.95)
-    return Batch(
-        tokens, places, sampled, said, reference, values, whiten(advantages, sampled), returns
-    )
+    return Batch(tokens, places, sampled, said, values, whiten(advantages, sampled), returns)
 
 
 def test_the_critic_alone_learns_while_the_policy_stays():
@@ -183,6 +182,59 @@ def test_a_loss_that_is_not_a_number_stops_before_it_does_harm():
     with pytest.raises(FloatingPointError, match="learning-rate"):
         update(parts, batch, TextPPOConfig(), optimizer, torch.Generator(), 1.0)
     assert all(map(torch.equal, before, parts.parameters()))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_head_is_not_rounded_where_the_layers_are(rows):
+    """In bfloat16 a log-probability is off by hundredths of a nat."""
+    model = tiny(vocabulary=300)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20)
+    rounded = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
+    parts = Networks(model, 0, False, 0, rounded)
+    tokens = right_padded(SEQUENCES[:rows], "cpu")
+    places = torch.ones(rows, 1, dtype=torch.long)
+    with torch.no_grad():
+        hidden = parts.policy(tokens, None)
+        said, _ = parts.log_probabilities(hidden, tokens, places, 1.0)
+        exact = torch.log_softmax(model.lm_head(hidden[:, 0].float()), dim=-1)
+        with rounded():
+            outside = token_log_probabilities(model.lm_head, hidden, tokens, places, 1.0)[0]
+    expected = exact.gather(1, tokens.ids[:, 1:2])
+    torch.testing.assert_close(said, expected)
+    torch.testing.assert_close(outside, expected)
+
+
+def test_samples_are_drawn_from_logits_that_are_not_rounded(monkeypatch):
+    model, drawn = tiny(vocabulary=300), []
+    draw = sampling._draw
+    monkeypatch.setattr(
+        sampling, "_draw", lambda scores, *given: drawn.append(scores) or draw(scores, *given)
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        sample(model, SEQUENCES, 3, ENDLESS, torch.Generator().manual_seed(0))
+    assert len(drawn) == 3
+    for scores in drawn:
+        assert scores.dtype == torch.float32
+        assert not torch.equal(scores, scores.bfloat16().float())
+
+
+def test_a_model_that_gives_no_numbers_is_not_sampled_from():
+    model = tiny()
+    with torch.no_grad():
+        model.model.norm.weight.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="no finite numbers any more; lower its learning"):
+        sample(model, SEQUENCES, 3, ENDLESS, torch.Generator())
+
+
+def test_leave_one_out_trains_no_critic():
+    parts = networks(own_critic=False)
+    batch = a_batch(parts)
+    optimizer = torch.optim.Adam(parts.trained().values(), 1e-2)
+    config = TextPPOConfig(advantage="rloo", batch_size=3)
+    report = update(parts, batch, config, optimizer, torch.Generator(), 1.0)
+    assert "value_loss" not in report and report["policy_loss"] != 0
+    assert not parts.value.weight.any() and not parts.value.bias.any()
 
 
 def test_gae_by_hand():

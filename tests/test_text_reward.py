@@ -1,7 +1,8 @@
 """The reward model for text: read off where a reply ends, whatever lies around it."""
 
+import json
 import math
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 
 import numpy as np
 import pytest
@@ -10,17 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import few
 from test_agent import assert_same
+from toy_texts import save_small_model, tiny_text
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from prefrl.checkpoint import from_bytes, to_bytes
+from prefrl.cli import main
 from prefrl.config import FitConfig, TextRewardConfig
 from prefrl.errors import UserError
+from prefrl.exchange import export_answers
+from prefrl.experiment import load_policy, resume, rounds, start, train
+from prefrl.feedback import FeedbackStore
 from prefrl.reward import FitState, fit, predict_returns
 from prefrl.text import reward as reward_module
-from prefrl.text.models import byte_tokenizer, prepare, tiny_language_model
+from prefrl.text.models import (
+    byte_tokenizer,
+    prepare,
+    save_language_model,
+    tiny_language_model,
+)
 from prefrl.text.reward import TextReward
 from prefrl.text.template import Template
-from prefrl.text.trace import NO_TOKEN, Episode
+from prefrl.text.trace import NO_TOKEN, Episode, turns_of
 from prefrl.types import Answer, Comparison, Query, QueryId, Segment, Trajectory, to_comparisons
 
 END, PAD = 256, 257  # of the byte tokenizer
@@ -35,7 +46,7 @@ def make_reward(seed=0, layers=2, width=16, model=None, **config):
 
 def sampled(name, *turns):
     """Return a trajectory of (prompt ids, reply ids), as an agent gives it."""
-    episode = Episode(0)
+    episode = Episode(0, PLAIN.mark)
     for said, reply in turns:
         episode.hear(PLAIN.decode(said), said)
         episode.say(PLAIN.decode(reply), reply, reply[-1] == END)
@@ -131,7 +142,7 @@ def test_ids_are_padded_on_disk_and_that_changes_no_score():
         name: np.pad(part.extras[name], [(0, 0), (0, 4)], constant_values=NO_TOKEN)
         for name in ("given_ids", "reply_ids")
     }
-    again = Segment("wider", part.observations, part.actions, wider)
+    again = Segment("wider", part.observations, part.actions, part.extras | wider)
     assert torch.equal(returns(model, [part]), returns(model, [again]))
 
 
@@ -226,7 +237,7 @@ def test_calibrated_returns_have_mean_0_and_deviation_1(per_turn):
         assert any((steps[:-1] != 0).any() for steps in rewards)
 
 
-def test_each_member_is_calibrated_by_itself():
+def test_members_count_alike_in_a_mean_of_deviation_1():
     model = make_reward(members=3)
     with torch.no_grad():
         model.heads[1].weight.mul_(1000)
@@ -236,9 +247,20 @@ def test_each_member_is_calibrated_by_itself():
     raw = np.stack([scores.sum(1) for scores in model._raw(trajectories)], axis=1)
     each = (raw - model.mean) / model.std
     assert each.mean(1) == pytest.approx([0] * 3, abs=1e-4)
-    assert each.std(1) == pytest.approx([1] * 3, abs=1e-4)
+    assert each.std(1) == pytest.approx([each.std(1)[0]] * 3, abs=1e-4)
     totals = [steps.sum() for steps in model.rewards(trajectories)]
     assert totals == pytest.approx(each.mean(0), abs=1e-4)
+    assert np.std(totals) == pytest.approx(1, abs=1e-4), "what a policy is paid with"
+
+
+def test_members_that_contradict_each_other_are_not_blown_up():
+    model = make_reward(members=2)
+    model.decoders[1].load_state_dict(model.decoders[0].state_dict())
+    with torch.no_grad():
+        model.heads[1].weight.copy_(-model.heads[0].weight)
+    trajectories = many_trajectories()
+    model.calibrate(trajectories)
+    assert np.std([steps.sum() for steps in model.rewards(trajectories)]) < 1e-3
 
 
 def test_calibration_changes_no_comparison():
@@ -366,7 +388,7 @@ def test_what_a_person_wrote_is_read_like_what_was_sampled(texts):
     """A byte tokenizer has but one way to write a text, so both have the same ids."""
     texts = [text.rstrip("\0") for text in texts[: len(texts) // 2 * 2]]
     pairs = list(zip(texts[::2], texts[1::2], strict=True))
-    episode = Episode(0)
+    episode = Episode(0, PLAIN.mark)
     for said, reply in pairs:
         ids = PLAIN.next(said, True) if episode.ids else PLAIN.first(said)
         episode.hear(said, ids)
@@ -377,6 +399,48 @@ def test_what_a_person_wrote_is_read_like_what_was_sampled(texts):
         model = make_reward(per_turn=per_turn)
         assert model.encode([one]) == model.encode([other])
         assert torch.equal(returns(model, [one]), returns(model, [other]))
+
+
+@pytest.mark.parametrize("mark", [PLAIN.mark + 1, None])
+def test_ids_of_another_tokenizer_are_not_read(mark):
+    """They would be other words, or beyond the vocabulary."""
+    model = make_reward(per_turn=True)
+    part = segment("foreign", ([97, 98], [99, END]), ([100], [101, END]))
+    ids = {name: part.extras[name] + 1000 for name in ("given_ids", "reply_ids")}
+    marks = {} if mark is None else {"mark": np.full(2, mark)}
+    foreign = Segment("foreign", part.observations, part.actions, ids | marks)
+    again = written("written", ("ab", "c"), ("d", "e"))
+    assert model.encode([foreign]) == model.encode([again])
+    assert torch.equal(returns(model, [foreign]), returns(model, [again]))
+
+
+@pytest.mark.parametrize("freeze_layers", [0, 1])
+def test_of_too_long_a_completion_the_newest_tokens_are_read(freeze_layers):
+    short = tiny_language_model(0, 2, width=16, heads=2, context=16)
+    model = make_reward(model=short, per_turn=True, freeze_layers=freeze_layers)
+    long = written("long", ("prompt " * 9, "the end"), ("so", "good"))
+    ids = model.encode([long]).sequences[0][-16:]
+    assert float(returns(model, [long])) == pytest.approx(cut_scores(model, ids, [9, 16]), abs=1e-5)
+    far = written("far", ("prompt", "reply"), ("a longer observation " * 2, "good"))
+    ids = model.encode([far]).sequences[0][-16:]
+    assert float(returns(model, [far])) == pytest.approx(cut_scores(model, ids, [16]), abs=1e-5)
+
+
+def test_a_learned_position_beyond_the_last_is_never_asked_for():
+    gpt2 = GPT2LMHeadModel(
+        GPT2Config(vocab_size=258, n_positions=32, n_embd=16, n_layer=2, n_head=2)
+    )
+    model = make_reward(model=prepare(gpt2, byte_tokenizer()), members=2)
+    long = Trajectory(np.array(["word " * 30]), np.array(["reply"]), np.zeros(1))
+    model.calibrate([long, *many_trajectories(3)])
+    [paid] = model.rewards([long])
+    assert paid.shape == (1,) and np.isfinite(paid).all()
+
+
+def cut_scores(model, ids, stops):
+    """Return the sum of the first member's scores after so many of these ids."""
+    with torch.no_grad():
+        return sum(float(model._scores([ids[:stop]], [[stop]])[0].sum()) for stop in stops)
 
 
 def test_a_rewrite_wins_over_what_was_sampled():
@@ -457,3 +521,55 @@ def test_a_reward_is_calibrated_on_the_first_policy_for_good():
     model = make_reward()
     first = model.sample(many_trajectories(3), [])
     assert model.sample(many_trajectories(5), first) is first
+
+
+# --- in a run ---------------------------------------------------------------------------------
+
+
+def wordy_model(folder):
+    """Write a model whose tokenizer has 200 tokens more, which sound in most of its replies."""
+    language_model = tiny_language_model(0, width=16, heads=2)
+    language_model.tokenizer.add_tokens([f"<{n}>" for n in range(200)])
+    language_model.model.resize_token_embeddings(458, mean_resizing=False)
+    save_language_model(language_model, folder)
+    return folder
+
+
+def test_answers_of_a_run_of_another_tokenizer_are_learned_from_as_text(tmp_path):
+    old = train(tiny_text(wordy_model(tmp_path / "wordy")), tmp_path / "old")
+    with closing(FeedbackStore(old.feedback)) as store:
+        clips = [store.segment(name) for name in store.segments()]
+        assert max(clip.extras["reply_ids"].max() for clip in clips) > PAD
+        exported = "\n".join(map(json.dumps, export_answers(store)))
+    (tmp_path / "answers.jsonl").write_text(exported)
+    small = tiny_text(save_small_model(tmp_path / "small"), labels=0)
+    session = start(small, tmp_path / "new", answers_from=old.path)
+    assert [now.metrics for now in rounds(session) if now.state == "done"]
+
+    path = tmp_path / "importing"
+    train(tiny_text(tmp_path / "small"), path)
+    main(["import", str(path), str(tmp_path / "answers.jsonl")])
+    session = resume(path, more_steps=32)
+    assert [now.metrics for now in rounds(session) if now.state == "done"]
+
+
+def test_answers_of_the_same_tokenizer_keep_the_ids_that_were_sampled(tmp_path):
+    model = save_small_model(tmp_path / "small")
+    old = train(tiny_text(model), tmp_path / "old")
+    session = start(tiny_text(model, labels=0, seed=5), tmp_path / "new", answers_from=old.path)
+    store, reward_model = session.feedback, session.reward_model
+    for clip in (store.segment(name) for name in store.segments()):
+        given_reply = [*turns_of(clip)[0][0], *turns_of(clip)[0][1]]
+        assert reward_model.encode([clip]).sequences == [given_reply]
+
+
+def test_a_run_of_another_device_is_not_taken_up(tmp_path):
+    model = save_small_model(tmp_path / "small")
+    folder = train(tiny_text(model), tmp_path / "run")
+    state = from_bytes(folder.checkpoint())
+    state["agent"] |= {"device": "cuda", "sampling": torch.zeros(16, dtype=torch.uint8)}
+    folder.save_checkpoint(4, to_bytes(state))
+    with pytest.raises(UserError, match="begun on cuda and cannot go on on cpu") as caught:
+        resume(folder.path, more_steps=32)
+    assert "config.json" not in str(caught.value)
+    assert load_policy(folder.path).predict("rain: ") is not None

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from contextlib import nullcontext
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from prefrl.errors import UserError
 from prefrl.feedback import FeedbackStore
 from prefrl.text import sft
 from prefrl.text.models import load_language_model, tiny_language_model
+from prefrl.text.networks import right_padded
 from prefrl.text.policy import TextPolicy
 from prefrl.text.tuning import prepare_tuning
 from prefrl.types import Answer, Query, QueryId, Segment
@@ -301,6 +303,32 @@ def test_a_loss_that_is_no_number_leaves_nothing(tmp_path, capsys, monkeypatch):
     said = complaint([*words, "-o", tmp_path / "out"], capsys)
     assert "not a finite number; lower its learning rate. It is 0.001; nothing is written" in said
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_no_numbers_after_the_last_step_are_not_written():
+    """The loss is looked at before a step, so that of the last one shows in what is held out."""
+    tuning = prepare_tuning("tiny", 10 * DEMONSTRATIONS)
+    for _ in tuning.steps():
+        pass
+    with torch.no_grad():
+        next(tuning.placed.language_model.model.parameters()).fill_(math.nan)
+    with pytest.raises(UserError, match=r"no finite numbers; lower its learning rate. It is 0.001"):
+        tuning.held_out_loss()
+
+
+def test_fine_tuning_rounds_no_logits():
+    model = tiny_language_model(0)
+    with torch.no_grad():
+        model.model.get_output_embeddings().weight.mul_(20)
+    rounded = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
+    tokens = right_padded([[97, 98, 99, 100, 256]], "cpu")
+    with torch.no_grad(), rounded():
+        hidden = model.model.base_model(tokens.ids, attention_mask=tokens.mask).last_hidden_state
+    with torch.no_grad():
+        scores = torch.log_softmax(model.model.lm_head(hidden[0, :4].float()), 1)
+    expected = -float(scores.gather(1, tokens.ids[0, 1:, None]).mean())
+    found = sft.mean_loss(model, [[("a", "bcd")]], 1, autocast=rounded)
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_gpu_that_is_too_small_is_told_what_to_lower(monkeypatch):

@@ -1,7 +1,10 @@
+from itertools import groupby
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
 
 from prefrl.errors import UserError
 from prefrl.text.models import byte_tokenizer
@@ -223,11 +226,43 @@ def test_a_typed_reply_is_read_as_it_was_typed(text):
 
 @given(st.lists(st.integers(0, 257)))
 def test_any_sampled_ids_are_decoded(ids):
-    kept = bytes(token for token in ids if token < 256)
-    assert PLAIN.decode(ids) == kept.decode(errors="replace")
+    shown = ids[:-1] if ids[-1:] == [EOS] else ids
+    runs = groupby(shown, key=lambda token: token if token >= EOS else 0)
+    texts = [
+        {EOS: "<|eos|>", EOS + 1: "<|pad|>"}[kind] * len(run) if kind
+        else bytes(run).decode(errors="replace")
+        for kind, run in ((kind, list(run)) for kind, run in runs)
+    ]  # fmt: skip
+    assert PLAIN.decode(ids) == "".join(texts)
 
 
 def test_special_tokens_in_a_reply_are_seen():
     template = CHATS["smollm2"]
     start = template.tokenizer.convert_tokens_to_ids("<|im_start|>")
-    assert template.decode([*b"a", start, *b"b", IM_END, 257]) == "a<|im_start|>b"
+    assert template.decode([*b"a", start, *b"b", IM_END]) == "a<|im_start|>b"
+    assert template.decode([*b"a", EOS, *b"b", IM_END]) == "a<|eos|>b"
+
+
+def test_only_the_end_is_not_seen():
+    """What a policy is paid for is in front of whoever judges it."""
+    assert PLAIN.decode([97, 257, 98, EOS]) == "a<|pad|>b"
+    assert PLAIN.decode([97, 257]) == "a<|pad|>"
+    assert PLAIN.decode([97, EOS]) == "a"
+
+
+# Marks
+
+
+def test_templates_of_the_same_ids_have_the_same_mark(tmp_path):
+    for made, chat in ((tokenizer(SMOLLM2, ["<|im_start|>"]), True), (byte_tokenizer(), False)):
+        made.save_pretrained(tmp_path)
+        loaded = AutoTokenizer.from_pretrained(tmp_path)
+        assert Template(loaded, chat).mark == Template(made, chat).mark < 2**53
+
+
+def test_another_vocabulary_end_or_chat_is_another_mark():
+    ended = byte_tokenizer()
+    ended.eos_token = "<|pad|>"
+    others = [template.mark for template in CHATS.values()]
+    others += [Template(tokenizer(), chat=False).mark, Template(ended, chat=False).mark]
+    assert len({PLAIN.mark, *others}) == 7

@@ -39,6 +39,8 @@ def train(words: list[str]) -> None:
         """Run folder to make; runs/NAME-DATE-TIME by default."""
         answers_from: Annotated[Path | None, tyro.conf.arg(name="from")] = None
         """A run whose answers are learned from, too; then --labels may be 0."""
+        port: int | None = None
+        """Port of the page on which people answer; the first free one from 8765 by default."""
 
     chosen = parse(Train, words, f"prefrl train {name or '[PRESET]'}")
     experiment = chosen.experiment
@@ -51,7 +53,7 @@ def train(words: list[str]) -> None:
 
     from prefrl.experiment import start
 
-    _run(start(experiment, path, answers_from=chosen.answers_from))
+    _run(start(experiment, path, answers_from=chosen.answers_from), chosen.port)
 
 
 def resume(words: list[str]) -> None:
@@ -66,6 +68,8 @@ def resume(words: list[str]) -> None:
         """Labels to add to the budget."""
         steps: int = 0
         """Steps to add."""
+        port: int | None = None
+        """Port of the page on which people answer; the one it had before by default."""
 
     chosen = parse(Resume, words, "prefrl resume")
 
@@ -76,7 +80,7 @@ def resume(words: list[str]) -> None:
         raise UserError(
             f"{chosen.run} has finished its {session.config.steps} steps; add some with --steps +N"
         )
-    _run(session)
+    _run(session, chosen.port)
 
 
 def label(words: list[str]) -> None:
@@ -147,7 +151,7 @@ def replay(words: list[str]) -> None:
     print(f"identical: {len(lines)} rounds")
 
 
-def _run(session: "Session") -> None:
+def _run(session: "Session", port: int | None = None) -> None:
     """Run the rounds to come, showing each; Ctrl-C leaves the run ready to be resumed."""
     from prefrl.display import Display
     from prefrl.experiment import rounds
@@ -163,7 +167,7 @@ def _run(session: "Session") -> None:
     display = Display(config.rounds, config.steps, config.labels, session.state.round, people)
     saved = session.state.round - 1
     try:
-        with _viewer(session), display:
+        with _viewer(session, port), display:
             for done in rounds(session):
                 saved = done.index if done.state == "done" else saved
                 display.show(done)
@@ -188,12 +192,13 @@ def _interrupt(*_: object) -> None:
 
 
 @contextmanager
-def _viewer(session: "Session") -> Iterator[None]:
+def _viewer(session: "Session", port: int | None) -> Iterator[None]:
     """Show the page, where people answer, from a process of its own while the run goes on."""
     if session.teacher is not None or not session.config.labels:
         yield
         return
     command = [sys.executable, "-m", "prefrl.cli", "label", str(session.folder.path)]
+    command += [] if port is None else ["--port", str(port)]
     # In a session of its own, so that Ctrl-C stops the trainer first.
     viewer = subprocess.Popen(command, start_new_session=True)
     try:

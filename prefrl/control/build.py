@@ -11,7 +11,7 @@ from gymnasium.spaces import Discrete
 from torch import nn
 
 from prefrl.clips.scene import save_model
-from prefrl.config import Experiment, check_positive
+from prefrl.config import Experiment, check_positive, check_side
 from prefrl.control.agent import PPOAgent
 from prefrl.control.checks import is_deterministic, picture_trouble
 from prefrl.control.environments import make_environments
@@ -30,6 +30,7 @@ Network = Callable[[int], nn.Module]
 
 def check(experiment: Experiment) -> None:
     """Raise `UserError` unless the numbers make sense together."""
+    check_side(experiment, speaks=False)
     ppo, network = experiment.ppo, experiment.network
     check_positive(
         {

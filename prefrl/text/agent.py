@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -23,6 +23,7 @@ from prefrl.reward import RewardModel
 from prefrl.text.environments import play, task_seed
 from prefrl.text.models import LanguageModel
 from prefrl.text.networks import Networks, Tokens, enough_memory, right_padded, sampled_places
+from prefrl.text.placing import check_same_device
 from prefrl.text.policy import TextPolicy
 from prefrl.text.ppo import (
     Batch,
@@ -39,6 +40,22 @@ ADAM_EPSILON = 1e-5  # as PPO implementations have it (Huang et al. 2022)
 MEMORY = "text.ppo.batch-size", "text.ppo.episodes", "text.max-new-tokens"  # take the most
 TASKS_TRIED = 8
 KL_ERROR_CLIP = 0.2  # of an adaptive coefficient's relative error (Ziegler et al. 2019)
+
+
+class Said(NamedTuple):
+    """What the networks say of episodes, `[episode, action]` each."""
+
+    tokens: Tokens
+    places: Tensor
+    sampled: Tensor
+    log_probabilities: Tensor
+    entropies: Tensor
+    reference: Tensor
+    values: Tensor
+
+    def entropy(self) -> float:
+        """Return the mean, in nats per token."""
+        return float(self.entropies[self.sampled].mean())
 
 
 @dataclass(frozen=True)
@@ -140,7 +157,7 @@ class TextAgent:
         seeds = [task_seed(self.seed, task) for task in range(len(environments))]
         episodes = play(environments, self.policy, seeds)
         generator.set_state(before)
-        return self._pay(episodes, [np.zeros(len(episode)) for episode in episodes]).entropy
+        return self._said(episodes).entropy()
 
     def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
         """Return nothing: text is shown as text."""
@@ -162,24 +179,30 @@ class TextAgent:
         return [episode.trajectory(source, first + n) for n, episode in enumerate(episodes)]
 
     @torch.no_grad()
-    def _pay(self, episodes: Sequence[Episode], scores: Sequence[np.ndarray]) -> Paid:
-        """Compute what the update needs: log-probabilities by the trainer's own pass, rewards."""
-        ppo, networks = self.config.ppo, self.networks
+    def _said(self, episodes: Sequence[Episode]) -> Said:
+        """Let the networks look at episodes, by the trainer's own pass."""
+        networks, temperature = self.networks, self.config.temperature
         tokens = right_padded([episode.ids for episode in episodes], self.model.device)
         which = [episode.sampled for episode in episodes]
         places, sampled = sampled_places(which, self.model.device)
         columns = []
-        for rows in torch.arange(len(episodes)).split(ppo.batch_size):  # as in the update
+        for rows in torch.arange(len(episodes)).split(self.config.ppo.batch_size):  # as in updates
             part, where = Tokens(tokens.ids[rows], tokens.mask[rows]), places[rows]
             below = networks.below(part)
             hidden = networks.policy(part, below)
-            temperature = self.config.temperature
-            said, entropy = networks.log_probabilities(hidden, part, where, temperature)
+            said, entropies = networks.log_probabilities(hidden, part, where, temperature)
             reference = networks.reference_log_probabilities(part, below, where, temperature)
             values = networks.values(part, below, hidden, where)
-            columns.append((said, entropy, reference, values))
-        said, entropy, reference, values = map(torch.cat, zip(*columns, strict=True))
-        kl = torch.where(sampled, kl_estimate(said, reference, ppo.kl_estimator), 0.0)
+            columns.append((said, entropies, reference, values))
+        return Said(tokens, places, sampled, *map(torch.cat, zip(*columns, strict=True)))
+
+    @torch.no_grad()
+    def _pay(self, episodes: Sequence[Episode], scores: Sequence[np.ndarray]) -> Paid:
+        """Compute what the update needs: log-probabilities, rewards, advantages."""
+        ppo, said = self.config.ppo, self._said(episodes)
+        sampled, values = said.sampled, said.values
+        divergence = kl_estimate(said.log_probabilities, said.reference, ppo.kl_estimator)
+        kl = torch.where(sampled, divergence, 0.0)
         rewards = self._rewards(episodes, scores, kl)
         if ppo.whiten_rewards:
             rewards = whiten(rewards, sampled, shift=False)
@@ -191,8 +214,10 @@ class TextAgent:
                 rewards, values, sampled, ppo.gamma, ppo.gae_lambda
             )
             advantages = whiten(advantages, sampled)
-        batch = Batch(tokens, places, sampled, said, reference, values, advantages, returns)
-        return Paid(batch, kl.sum(1), float(entropy[sampled].mean()))
+        batch = Batch(
+            said.tokens, said.places, sampled, said.log_probabilities, values, advantages, returns
+        )
+        return Paid(batch, kl.sum(1), said.entropy())
 
     def _rewards(
         self, episodes: Sequence[Episode], scores: Sequence[np.ndarray], kl: Tensor
@@ -261,6 +286,7 @@ class TextAgent:
     def state_dict(self) -> dict[str, Any]:
         """Return everything the next round depends on but the reference, which never changes."""
         return {
+            "device": self.model.device.type,
             "networks": {n: p.detach().clone() for n, p in self.networks.trained().items()},
             "optimizer": self.optimizer.state_dict(),
             "sampling": self.policy.generator.get_state(),
@@ -276,6 +302,8 @@ class TextAgent:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned, to the bit."""
+        here = self.model.device.type
+        check_same_device(state.get("device", here), here)
         trained = self.networks.trained()
         if trained.keys() != state["networks"].keys():
             raise ValueError("it holds other parameters than the model has")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
 
-from prefrl.config import Experiment, check_positive
+from prefrl.config import Experiment, TextConfig, check_not_negative, check_positive, check_side
 from prefrl.errors import UserError
 from prefrl.gym import installed, resolve
 from prefrl.parts import Parts
@@ -15,9 +17,10 @@ from prefrl.run import RunFolder
 from prefrl.text import placing
 from prefrl.text.agent import TextAgent
 from prefrl.text.models import LanguageModel, load_language_model, save_language_model
+from prefrl.text.networks import enough_memory
 from prefrl.text.policy import TextPolicy
 from prefrl.text.reward import TextReward
-from prefrl.text.sft import tune
+from prefrl.text.sft import from_environment, tune
 from prefrl.truth import TrueReward
 
 TURN_SECONDS = 1.0  # what a page of clips calls a step; a turn has no length in time
@@ -26,16 +29,9 @@ LOW_ENTROPY = 0.1  # nats per token; there is next to nothing to prefer among su
 
 def check(experiment: Experiment) -> None:
     """Raise `UserError` unless the numbers make sense together."""
+    check_side(experiment, speaks=True)
+    _check_numbers(experiment.text)
     text, ppo = experiment.text, experiment.text.ppo
-    check_positive(
-        {
-            "max-new-tokens": text.max_new_tokens, "temperature": text.temperature,
-            "ppo.learning-rate": ppo.learning_rate, "ppo.episodes": ppo.episodes,
-            "ppo.completions-per-task": ppo.completions_per_task, "ppo.batch-size": ppo.batch_size,
-            "ppo.n-epochs": ppo.n_epochs, "reward.members": text.reward.members,
-        },
-        prefix="text.",
-    )  # fmt: skip
     if text.top_k or text.top_p != 1:
         raise UserError(
             f"--text.top-k {text.top_k} --text.top-p {text.top_p} would cut the distribution off "
@@ -63,12 +59,47 @@ def check(experiment: Experiment) -> None:
             f"a query shows {experiment.query.clips} completions of one task, but "
             f"--text.ppo.completions-per-task is {ppo.completions_per_task}; raise it"
         )
+    alone = text.reward.members == 1 and experiment.query.acquisition == "disagreement"
+    if experiment.reward == "learned" and alone:
+        raise UserError(
+            "--query.acquisition disagreement asks about what the members of the reward model "
+            "disagree on, but --text.reward.members is 1; raise it, or use --query.acquisition "
+            "uniform"
+        )
     smallest = smallest_round(experiment)
     if experiment.steps < experiment.rounds * smallest:
         raise UserError(
             f"{experiment.steps} turns in {experiment.rounds} rounds leave a round less than the "
             f"{smallest} episodes of one update; lower --rounds or raise --steps"
         )
+
+
+def _check_numbers(text: TextConfig) -> None:
+    """Raise `UserError` unless each number is one that can be used."""
+    ppo = text.ppo
+    check_positive(
+        {
+            "max-new-tokens": text.max_new_tokens, "temperature": text.temperature,
+            "sft-epochs": text.sft_epochs, "sft-learning-rate": text.sft_learning_rate,
+            "sft-batch-size": text.sft_batch_size,
+            "ppo.learning-rate": ppo.learning_rate, "ppo.episodes": ppo.episodes,
+            "ppo.completions-per-task": ppo.completions_per_task, "ppo.batch-size": ppo.batch_size,
+            "ppo.n-epochs": ppo.n_epochs, "ppo.max-grad-norm": ppo.max_grad_norm,
+            "ppo.kl-target": ppo.kl_target, "ppo.kl-horizon": ppo.kl_horizon,
+            "reward.members": text.reward.members,
+        },
+        prefix="text.",
+    )  # fmt: skip
+    check_not_negative(
+        {
+            "demonstrations": text.demonstrations, "ppo.clip-range": ppo.clip_range,
+            "ppo.clip-range-vf": ppo.clip_range_vf, "ppo.vf-coef": ppo.vf_coef,
+            "ppo.ent-coef": ppo.ent_coef, "ppo.kl-coef": ppo.kl_coef,
+            "ppo.missing-end-penalty": ppo.missing_end_penalty,
+            "ppo.value-warmup-epochs": ppo.value_warmup_epochs,
+        },
+        prefix="text.",
+    )  # fmt: skip
 
 
 def smallest_round(experiment: Experiment) -> int:
@@ -87,6 +118,7 @@ def build(experiment: Experiment, network: None = None, folder: RunFolder | None
     Raises:
         UserError: model and environment do not go with these numbers.
     """
+    _check_no_network(network)
     text = experiment.text
     name = resolve(experiment.env)
     with installed(name):
@@ -95,26 +127,24 @@ def build(experiment: Experiment, network: None = None, folder: RunFolder | None
             gymnasium.make(name, disable_env_checker=True) for _ in range(text.ppo.episodes - 1)
         )
         environments = [first, *others]
-    language_model = _reference(experiment, first, folder)
+    language_model = _reference(experiment, folder)
     autocast = placing.autocast(text, language_model.model.device)
-    reward_model: RewardModel = TrueReward(whole_episodes=True)
-    if experiment.reward == "learned":
-        reward_model = TextReward(language_model, text.reward, experiment.seed, text.chat, autocast)
 
     def save(run: RunFolder) -> None:
         if not run.reference.exists():
             save_language_model(language_model, run.reference)
 
     notes = [placing.in_words(text.model, language_model.model, text)]
-    agent = TextAgent(
-        environments, language_model, text, experiment.seed, autocast, experiment.steps
-    )
-    entropy = agent.entropy()
-    if entropy < LOW_ENTROPY:
-        notes.append(
-            f"the model hardly varies its replies ({entropy:.3f} nats a token), so there is little "
-            "to compare and to learn; raise --text.temperature, or fine-tune it less"
+    reward_model: RewardModel = TrueReward(whole_episodes=True)
+    with _explained(text, "text.ppo.batch-size", "text.max-new-tokens", "text.reward.members"):
+        if experiment.reward == "learned":
+            reward_model = TextReward(
+                language_model, text.reward, experiment.seed, text.chat, autocast
+            )
+        agent = TextAgent(
+            environments, language_model, text, experiment.seed, autocast, experiment.steps
         )
+        notes += variety("the model", agent.entropy())
     return Parts(
         agent,
         reward_model,
@@ -124,6 +154,17 @@ def build(experiment: Experiment, network: None = None, folder: RunFolder | None
         save,
         lambda people: notes,
     )
+
+
+def variety(who: str, entropy: float) -> list[str]:
+    """Return a warning if a model, with so many nats per token, always says the same."""
+    if entropy >= LOW_ENTROPY:
+        return []
+    return [
+        f"{who} is nearly deterministic: it hardly varies its replies ({entropy:.3f} nats a "
+        "token), so there is little to compare and to learn, and a divergence from it means "
+        "little; raise --text.temperature, or begin with a model fine-tuned for less long"
+    ]
 
 
 def load_policy(
@@ -150,14 +191,21 @@ def load_reference(experiment: Experiment, folder: RunFolder) -> LanguageModel:
 
 def load_reward(experiment: Experiment, network: None, folder: RunFolder) -> TextReward:
     """Return the unfitted reward model of an experiment, to be given a state."""
+    _check_no_network(network)
     text, language_model = experiment.text, load_reference(experiment, folder)
     autocast = placing.autocast(text, language_model.model.device)
     return TextReward(language_model, text.reward, experiment.seed, text.chat, autocast)
 
 
-def _reference(
-    experiment: Experiment, environment: gymnasium.Env, folder: RunFolder | None
-) -> LanguageModel:
+def _check_no_network(network: Any) -> None:
+    if network is not None:
+        raise UserError(
+            "a reward network of your own is for environments of numbers; a reward model for text "
+            "is a language model, see TextRewardConfig"
+        )
+
+
+def _reference(experiment: Experiment, folder: RunFolder | None) -> LanguageModel:
     """Load the model that a run begins with, fine-tuned on demonstrations if that is asked for."""
     text = experiment.text
     device = placing.device_named(text.device)
@@ -166,17 +214,30 @@ def _reference(
     language_model = load_language_model(model, experiment.seed, device)
     placing.use_threads(language_model.model, experiment.threads)
     if text.demonstrations and not made:
-        demonstrate: Any = getattr(environment.unwrapped, "demonstrations", None)
-        if demonstrate is None:
-            raise UserError(
-                f"{experiment.env} has no demonstrations to fine-tune on; leave out "
-                "--text.demonstrations, or fine-tune on a file with `prefrl sft`"
-            )
-        for _ in tune(
-            language_model, demonstrate(text.demonstrations, experiment.seed),
-            epochs=text.sft_epochs, learning_rate=text.sft_learning_rate,
-            batch_size=text.sft_batch_size, seed=experiment.seed, chat=text.chat,
-            autocast=placing.autocast(text, language_model.model.device),
-        ):  # fmt: skip
-            pass
+        found = from_environment(experiment.env, text.demonstrations, experiment.seed)
+        with _explained(text, "text.sft-batch-size"):
+            for _ in tune(
+                language_model, found, epochs=text.sft_epochs,
+                learning_rate=text.sft_learning_rate, batch_size=text.sft_batch_size,
+                seed=experiment.seed, chat=text.chat,
+                autocast=placing.autocast(text, language_model.model.device),
+            ):  # fmt: skip
+                pass
     return language_model
+
+
+@contextmanager
+def _explained(text: TextConfig, *memory: str) -> Iterator[None]:
+    """Say in a sentence what to lower, before there is a run: of memory, or of a learning rate."""
+    try:
+        with enough_memory(*memory, resumable=False):
+            yield
+    except FloatingPointError:
+        raise UserError(
+            f"the language model {text.model} gives no finite numbers; "
+            + (
+                f"lower --text.sft-learning-rate, now {text.sft_learning_rate}"
+                if text.demonstrations
+                else "take another --text.model"
+            )
+        ) from None

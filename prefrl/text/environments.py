@@ -40,7 +40,8 @@ def _play(
     environments: Sequence[gymnasium.Env], policy: TextPolicy, seeds: Sequence[int],
     split: str, deterministic: bool,
 ) -> list[Episode]:  # fmt: skip
-    episodes, going = [Episode(seed) for seed in seeds], list(range(len(seeds)))
+    mark, going = policy.template.mark, list(range(len(seeds)))
+    episodes = [Episode(seed, mark) for seed in seeds]
     for episode, environment in zip(episodes, environments, strict=True):
         observation, _ = environment.reset(seed=episode.seed, options={"split": split})
         episode.hear(observation, policy.template.first(observation))

@@ -21,7 +21,7 @@ from prefrl.intervals import aligned, estimate, length_controlled, win_rate
 from prefrl.intervals import in_words as interval
 from prefrl.run import RunFolder
 from prefrl.text import placing
-from prefrl.text.build import load_reference
+from prefrl.text.build import load_reference, variety
 from prefrl.text.environments import play, task_seed
 from prefrl.text.models import load_language_model
 from prefrl.text.networks import (
@@ -37,7 +37,6 @@ from prefrl.types import Picture, Segment, Trajectory
 FRESH = 1_000_003  # evaluation's seeds lie apart from those of training
 AT_A_TIME = 64  # episodes
 ROWS = 16  # of a pass
-NEAR_DETERMINISTIC = 0.05  # nats a token
 
 
 def evaluate(
@@ -219,13 +218,7 @@ def _won(wins: Sequence[float | None], differences: np.ndarray) -> dict[str, Any
 
 
 def _notes(report: dict[str, Any]) -> list[str]:
-    notes, entropy = [], report["reference"]["entropy"]
-    if entropy < NEAR_DETERMINISTIC:
-        notes.append(
-            f"the reference is nearly deterministic ({entropy:.3f} nats a token): it always says "
-            "the same, so a divergence from it means little and PPO finds nothing to prefer; begin "
-            "with a model that was fine-tuned for less long, or raise --text.temperature"
-        )
+    notes = variety("the reference", report["reference"]["entropy"])
     if not report["held_out"]:
         notes.append("the environment holds no tasks out; these are like those of training")
     return notes

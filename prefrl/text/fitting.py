@@ -31,13 +31,16 @@ from prefrl.text import build
 from prefrl.text.answers import hold_out, read_answers, run_of_text
 from prefrl.text.environments import play, task_seed
 from prefrl.text.models import LanguageModel, context_length, save_language_model
+from prefrl.text.networks import enough_memory
 from prefrl.text.reward import CALIBRATION_EPISODES, TextReward
-from prefrl.text.tuning import Dtype, by_our_names, enough_memory, place
+from prefrl.text.tuning import Dtype, by_our_names, place
 from prefrl.types import Comparison, Segment, Trajectory
 
 # What suits a network of random weights, and one that already knows a language.
 SMALL_FIT = FitConfig(learning_rate=3e-4, first_epochs=20, l2=0.0)
 LARGE_FIT = FitConfig(learning_rate=3e-5, first_epochs=4, l2=0.0)
+
+MEMORY = "batch-size", "members"  # what takes the most, as options of `prefrl fit`
 
 
 @dataclass
@@ -137,13 +140,13 @@ def passes(fitting: Fitting) -> Iterator[dict[str, float]]:
     `held_out_accuracy`: of the members' mean.
 
     Raises:
-        UserError: the loss is not a finite number.
+        UserError: the loss is not a finite number, or memory is short.
     """
     config = fitting.config
     # A fit of one pass after another is the fit of them all, as long as the penalty stays.
     once = dataclasses.replace(config, first_epochs=1, epochs=1, enough_out_of_bag=sys.maxsize)
     for epoch in range(1, config.first_epochs + 1):
-        with enough_memory():
+        with enough_memory(*MEMORY, resumable=False):
             scores = fit(fitting.reward_model, fitting.training, once, fitting.state)
             scores |= _judged(fitting.reward_model, fitting.held_out, config)
         if not all(map(math.isfinite, scores.values())):
@@ -154,7 +157,14 @@ def passes(fitting: Fitting) -> Iterator[dict[str, float]]:
         yield scores | {"epochs": epoch}
         if scores["train_accuracy"] >= config.stop_accuracy:
             break
-    fitting.reward_model.calibrate(fitting.samples)
+    try:
+        with enough_memory(*MEMORY, resumable=False):
+            fitting.reward_model.calibrate(fitting.samples)
+    except FloatingPointError:
+        raise UserError(
+            "the fitted reward is not a finite number; lower --learning-rate, now "
+            f"{config.learning_rate}"
+        ) from None
 
 
 def save(fitting: Fitting, folder: Path | str, lines: Sequence[dict[str, float]]) -> None:

@@ -113,19 +113,37 @@ def split(
     return lower, upper
 
 
+class TooLittleMemory(UserError):
+    """A GPU has not the memory for what was to be done."""
+
+    def __init__(self, reason: str, advice: str):
+        super().__init__(f"the GPU has too little memory ({reason}); {advice}")
+        self.reason = reason
+
+
 @contextmanager
-def enough_memory(*options: str) -> Iterator[None]:
-    """Say which options to lower if a GPU has not the memory for what is done inside."""
+def enough_memory(*options: str, resumable: bool = True) -> Iterator[None]:
+    """Say which options to lower if a GPU has not the memory for what is done inside.
+
+    Where one is inside another, the outer one says it: it knows what is being done.
+
+    Args:
+        options: of the command line, without dashes.
+        resumable: whether there is a run by now, which can be resumed.
+    """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        reason = str(error).partition(". GPU")[0].rstrip(".")
+    except (torch.OutOfMemoryError, TooLittleMemory) as error:
+        inner = isinstance(error, TooLittleMemory)
+        reason = error.reason if inner else str(error).partition(". GPU")[0].rstrip(".")
         *others, last = (f"--{option}" for option in options)
-        lower = f"{', '.join(others)} or {last}"
-        raise UserError(
-            f"the GPU has too little memory ({reason}); lower {lower} in a new run, or free some "
-            "of it and resume this one, which is kept up to its last round"
-        ) from None
+        advice = f"lower {', '.join(others)} or {last}" if others else f"lower {last}"
+        if resumable:
+            advice += (
+                " in a new run, or free some of it and resume this one, which is kept up to its "
+                "last round"
+            )
+        raise TooLittleMemory(reason, advice) from None
 
 
 def _shallow(module: Any) -> Any:
@@ -164,21 +182,7 @@ class Networks(nn.Module):
         width = model.config.get_text_config().hidden_size
         self.value = Scalar(width, torch.Generator().manual_seed(seed), deviation=0.0)
         self.value.to(model.device)
-        self._check_logits()
-
-    def _check_logits(self) -> None:
-        """Raise `UserError` if the model makes its logits otherwise than is done here."""
-        tokens = right_padded([range(8)], self.model.device)
-        with torch.no_grad():
-            expected = self.model(tokens.ids, use_cache=False).logits
-            below = None if self.lower is None else hidden_states(self.lower, tokens, None)
-            found = self.head(hidden_states(self.upper, tokens, below))
-        if not torch.allclose(found, expected, rtol=0, atol=1e-3 * float(expected.std())):
-            raise UserError(
-                f"{type(self.model).__name__} does more to its logits than to multiply by its "
-                "output embedding (it scales or caps them), which prefrl does not; give a model "
-                "that is built like Llama, Qwen or GPT-2"
-            )
+        check_logits(model, self.lower, self.upper)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return what is trained, by name; parameters that two parts share come once."""
@@ -213,8 +217,7 @@ class Networks(nn.Module):
             Two of `[sequence, action]`, in nats.
         """
         head = self.reference_head if reference else self.head
-        with self.autocast():
-            return token_log_probabilities(head, hidden, tokens, places, temperature)
+        return token_log_probabilities(head, hidden, tokens, places, temperature)
 
     @torch.no_grad()
     def reference_log_probabilities(
@@ -252,11 +255,50 @@ def hidden_states(decoder: Any, tokens: Tokens, below: Tensor | None) -> Tensor:
     ).last_hidden_state
 
 
+def check_logits(model: Any, lower: Any = None, upper: Any = None) -> None:
+    """Compare the logits that are computed here with those of a model itself.
+
+    Args:
+        model: a causal language model.
+        lower: the lower part of its decoder, if that is split.
+        upper: the upper part; all of it by default.
+
+    Raises:
+        UserError: it makes them otherwise.
+        FloatingPointError: its own are no finite numbers.
+    """
+    tokens = right_padded([range(8)], model.device)
+    with torch.no_grad():
+        expected = model(tokens.ids, use_cache=False).logits
+        below = None if lower is None else hidden_states(lower, tokens, None)
+        hidden = hidden_states(upper or model.base_model, tokens, below)
+        found = logits(model.get_output_embeddings(), hidden)
+    if not torch.isfinite(expected).all():
+        raise FloatingPointError(
+            "the language model gives no finite numbers; lower its learning rate."
+        )
+    if not torch.allclose(found, expected.float(), rtol=0, atol=1e-3 * float(expected.std())):
+        raise UserError(
+            f"{type(model).__name__} does more to its logits than to multiply by its output "
+            "embedding (it scales or caps them), which prefrl does not; give a model that is built "
+            "like Llama, Qwen or GPT-2"
+        )
+
+
+def logits(head: Any, hidden: Tensor) -> Tensor:
+    """Apply an output head in its own precision, whatever pass is under way, as float32.
+
+    Rounded to bfloat16, logits are off by hundredths of a nat: as much as policies differ.
+    """
+    with torch.autocast(hidden.device.type, enabled=False):
+        return head(hidden.to(head.weight.dtype)).float()
+
+
 def token_log_probabilities(
     head: Any, hidden: Tensor, tokens: Tokens, places: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Return log-probabilities and entropies, as `Networks.log_probabilities` does, by any head."""
     rows = torch.arange(len(places), device=places.device)[:, None]
-    every = torch.log_softmax(head(hidden[rows, places - 1]).float() / temperature, dim=-1)
+    every = torch.log_softmax(logits(head, hidden[rows, places - 1]) / temperature, dim=-1)
     chosen = every.gather(-1, tokens.ids.gather(1, places)[..., None]).squeeze(-1)
     return chosen, -(every.exp() * every).sum(-1)

@@ -53,6 +53,20 @@ def device_named(name: str) -> str:
     return name
 
 
+def check_same_device(begun: str, here: str) -> None:
+    """Raise `UserError` unless a run that was begun on one type of device goes on on it.
+
+    Each draws random numbers of its own, so the run would not go on as it was.
+    """
+    if begun != here:
+        hint = " (CUDA_VISIBLE_DEVICES= hides a GPU)" if begun == "cpu" else ""
+        raise UserError(
+            f"this run was begun on {begun} and cannot go on on {here}, which draws other random "
+            f"numbers; resume it on {begun}{hint}, or begin a new run on its answers with "
+            "`prefrl train --from`"
+        )
+
+
 def precision(text: TextConfig, device: torch.device) -> str:
     """Return the dtype of passes; "auto" is bfloat16 on a GPU, float32 elsewhere."""
     if text.dtype == "auto":

@@ -25,8 +25,7 @@ class Batch(NamedTuple):
     sampled: Tensor
     """[episode, action], bool."""
     log_probabilities: Tensor
-    """[episode, action], of the policy, in nats; so are those of the reference."""
-    reference: Tensor
+    """[episode, action], of the policy, in nats."""
     values: Tensor
     """[episode, action], expected before each token."""
     advantages: Tensor
@@ -144,9 +143,13 @@ def update(
         hidden = networks.policy(part.tokens, below)
         if critic_alone:
             hidden = hidden.detach()
-        values = networks.values(part.tokens, below, hidden, part.places)
-        critic = value_loss(values, part.values, part.returns, part.sampled, config.clip_range_vf)
-        loss, report = config.vf_coef * critic, {"value_loss": float(critic.detach())}
+        loss, report = torch.zeros((), device=hidden.device), {}
+        if config.advantage == "gae":
+            values = networks.values(part.tokens, below, hidden, part.places)
+            critic = value_loss(
+                values, part.values, part.returns, part.sampled, config.clip_range_vf
+            )
+            loss, report = config.vf_coef * critic, {"value_loss": float(critic.detach())}
         if not critic_alone:
             new, entropies = networks.log_probabilities(
                 hidden, part.tokens, part.places, temperature

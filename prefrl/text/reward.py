@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from prefrl.config import TextRewardConfig
-from prefrl.text.models import LanguageModel
+from prefrl.text.models import LanguageModel, context_length
 from prefrl.text.networks import Scalar, enough_memory, hidden_states, right_padded, split
 from prefrl.text.template import Template
 from prefrl.text.trace import turns_of
@@ -26,6 +26,7 @@ from prefrl.types import Segment, Trajectory
 
 CHUNK = 64  # completions that are scored at a time
 CALIBRATION_EPISODES = 256
+LEAST_AGREEMENT = 0.1  # what members contradict each other in is not blown up beyond
 
 
 class Encoded(NamedTuple):
@@ -41,6 +42,9 @@ class TextReward(nn.Module):
 
     The return of a segment is the score at the end of its last reply; with `per_turn` the sum of
     those at the end of each.
+
+    Of a completion longer than the context of the language model the newest tokens are read, as
+    many as it can look at; a reply that is left out with the others scores 0.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class TextReward(nn.Module):
         super().__init__()
         self.config, self.members, self.autocast = config, config.members, autocast
         self.template = Template(language_model.tokenizer, chat)
+        self.context = context_length(language_model)
         model = copy.deepcopy(language_model.model)
         self.device = model.device
         lower, upper = split(model, config.freeze_layers, "text.reward.freeze-layers")
@@ -75,12 +80,15 @@ class TextReward(nn.Module):
         return (p for p in super().parameters(recurse) if p.requires_grad)
 
     def encode(self, segments: Sequence[Segment | Trajectory]) -> Encoded:
-        """Return the ids that were sampled; what a person wrote is turned into ids here."""
+        """Return the ids that were sampled, by the same tokenizer and template.
+
+        What a person wrote, or another model sampled, is turned into ids here.
+        """
         sequences, ends = [], []
         for segment in segments:
             ids: list[int] = []
             stops = []
-            for given, reply in turns_of(segment) or self._written(segment):
+            for given, reply in turns_of(segment, self.template.mark) or self._written(segment):
                 ids += [*given, *reply]
                 stops.append(len(ids))
             sequences.append(ids)
@@ -117,18 +125,22 @@ class TextReward(nn.Module):
     @enough_memory("fit.batch-size", "text.reward.members", "text.max-new-tokens")
     def _scores(self, sequences: list[list[int]], ends: list[list[int]]) -> list[Tensor]:
         """Return the reward of each reply of each sequence, `[member, turn]` each."""
-        tokens = right_padded(sequences, self.device)
+        cuts = [max(0, len(ids) - self.context) for ids in sequences]
+        newest = [ids[cut:] for ids, cut in zip(sequences, cuts, strict=True)]
+        tokens = right_padded(newest, self.device)
         below = None
         if self.lower is not None:
             with torch.no_grad(), self.autocast():
                 below = hidden_states(self.lower, tokens, None)
         rows = torch.tensor([row for row, stops in enumerate(ends) for _ in stops])
-        places = torch.tensor([stop - 1 for stops in ends for stop in stops])
+        lasts = [stop - 1 - cut for stops, cut in zip(ends, cuts, strict=True) for stop in stops]
+        places = torch.tensor(lasts, device=self.device)
         scores = []
         for decoder, head in zip(self.decoders, self.heads, strict=True):
             with self.autocast():
                 hidden = hidden_states(decoder, tokens, below)
-            scores.append(head(hidden[rows.to(self.device), places.to(self.device)]))
+            read = head(hidden[rows.to(self.device), places.clamp(min=0)])
+            scores.append(torch.where(places < 0, 0.0, read))
         turns = torch.stack(scores).split([len(stops) for stops in ends], dim=1)
         if self.config.per_turn:
             return list(turns)
@@ -161,10 +173,11 @@ class TextReward(nn.Module):
         return list(trajectories[::stride])
 
     def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
-        """Give each member's returns mean 0 and deviation 1 on these episodes.
+        """Give the returns mean 0 and deviation 1 on these episodes.
 
         So a KL coefficient keeps its meaning whatever the scale of a fit (Ziegler et al. 2019,
-        section 2.2).
+        section 2.2). Members count alike in their mean, which is what a policy is paid; the
+        less they agree, the less it varies, so one more scale brings it to 1.
 
         Raises:
             FloatingPointError: the fit has led to no finite number.
@@ -176,6 +189,8 @@ class TextReward(nn.Module):
             )
         self.mean = returns.mean(1, keepdims=True)
         self.std = np.maximum(returns.std(1, keepdims=True), 1e-4)
+        together = ((returns - self.mean) / self.std).mean(0).std()
+        self.std *= max(together, LEAST_AGREEMENT)
 
     @torch.no_grad()
     def _raw(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
+
+from prefrl.text.networks import logits
 
 WORTH_DROPPING = 0.5  # the share of finished rows at which a batch is made smaller
 
@@ -52,8 +54,13 @@ def sample(
         end: id of the end of sequence.
         generator: draws the tokens; on the model's device.
         temperature: logits are divided by it; 0 takes the most probable token.
+
+    Raises:
+        FloatingPointError: what the model gives are no finite numbers.
     """
     device = model.device
+    decoder: Any = model.base_model
+    head: Any = model.get_output_embeddings()
     ids, mask = left_padded(sequences, device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
@@ -63,11 +70,17 @@ def sample(
     limit, longest = torch.tensor(limits, device=device), max(limits)
     replies = torch.full((len(sequences), longest), -1, dtype=torch.long, device=device)
     for place in range(longest):
-        output = model(
+        hidden = decoder(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
-            use_cache=True, logits_to_keep=1,
-        )  # fmt: skip
-        chosen = _draw(output.logits[:, -1].float(), generator, temperature)
+            use_cache=True,
+        ).last_hidden_state[:, -1]  # fmt: skip
+        scores = logits(head, hidden)
+        if place == 0 and not torch.isfinite(scores).all():
+            raise FloatingPointError(
+                "the language model gives no finite numbers any more; lower its learning rate "
+                "(--text.ppo.learning-rate)."
+            )
+        chosen = _draw(scores, generator, temperature)
         replies[rows, place] = chosen  # what follows an end is thrown away below
         going &= (chosen != end) & (place + 1 < limit[rows])
         left = int(going.sum())
@@ -84,10 +97,10 @@ def sample(
     return [_reply(row[:count], end) for row, count in zip(replies.tolist(), limits, strict=True)]
 
 
-def _draw(logits: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
+def _draw(scores: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
     if temperature == 0:
-        return logits.argmax(1)
-    probabilities = torch.softmax(logits / temperature, dim=1)
+        return scores.argmax(1)
+    probabilities = torch.softmax(scores / temperature, dim=1)
     return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
 
 

@@ -22,7 +22,7 @@ from prefrl.feedback import FeedbackStore
 from prefrl.gym import installed, resolve
 from prefrl.lines import field, in_line, read_lines, short
 from prefrl.text.models import LanguageModel, context_length
-from prefrl.text.networks import right_padded
+from prefrl.text.networks import check_logits, hidden_states, logits, right_padded
 from prefrl.text.placing import Autocast
 from prefrl.text.template import Template
 from prefrl.types import to_comparisons
@@ -80,10 +80,12 @@ def tune(
         autocast: the context in which passes are made.
 
     Raises:
-        UserError: there are none, or one is longer than the model's context.
+        UserError: there are none, one is longer than the model's context, or the model scales or
+            caps its logits.
         FloatingPointError: the loss is not a finite number.
     """
     model = language_model.model
+    check_logits(model)
     encoded = encode(language_model, demonstrations, chat)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.0)
     batches = math.ceil(len(encoded) / batch_size)
@@ -118,6 +120,7 @@ def mean_loss(
     """Return the mean cross-entropy of the replies' tokens, in nats; NaN if there are none."""
     if not demonstrations:
         return math.nan
+    check_logits(language_model.model)
     encoded, total, count = encode(language_model, demonstrations, chat), 0.0, 0
     for begin in range(0, len(encoded), batch_size):
         some = encoded[begin : begin + batch_size]
@@ -165,10 +168,9 @@ def _loss(model: Any, demonstrations: Sequence[Encoded], reduction: str = "mean"
     for row, (_, which) in enumerate(demonstrations):
         learned[row, : len(which)] = torch.tensor(which)
     learned = learned[:, 1:].to(model.device)
-    logits = model(input_ids=tokens.ids, attention_mask=tokens.mask, use_cache=False).logits
-    return cross_entropy(
-        logits[:, :-1][learned].float(), tokens.ids[:, 1:][learned], reduction=reduction
-    )
+    hidden = hidden_states(model.base_model, tokens, None)[:, :-1][learned]
+    scores = logits(model.get_output_embeddings(), hidden)
+    return cross_entropy(scores, tokens.ids[:, 1:][learned], reduction=reduction)
 
 
 def _rate(step: int, steps: int) -> float:
@@ -202,7 +204,7 @@ def from_environment(name: str, count: int, seed: int) -> list[Demonstration]:
         if demonstrate is None:
             raise UserError(
                 f"{name} has no demonstrations; give it a method demonstrations(count, seed) that "
-                "returns lists of turns (said, reply), or fine-tune on a file with --file"
+                "returns lists of turns (said, reply), or fine-tune on a file: `prefrl sft --file`"
             )
         given = demonstrate(count, seed)
     try:

@@ -8,7 +8,10 @@ is.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jinja2
@@ -66,8 +69,14 @@ class Template:
         closing = self._encode(self._scaffold.closing)
         self.end_id = _end(tokenizer, closing)
         self._closing_ends = self.end_id in closing
-        hidden: list[Any] = [self.end_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
-        self._not_shown = frozenset(hidden)
+
+    @cached_property
+    def mark(self) -> int:
+        """A number that is the same for templates whose ids mean the same, else another."""
+        vocabulary = sorted(self.tokenizer.get_vocab().items())
+        meaning = json.dumps([vocabulary, self._scaffold, self._start, self.end_id])
+        digest = hashlib.blake2b(meaning.encode(), digest_size=6).digest()
+        return int.from_bytes(digest, "big")
 
     def first(self, observation: str) -> list[int]:
         """Return the ids before the first reply; at least one, as nothing cannot be continued."""
@@ -91,11 +100,13 @@ class Template:
         return [*self._encode(self._scaffold.lead + text), self.end_id]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of a reply's ids, without end and padding.
+        """Return the text of a reply's ids, without the end that is their last.
 
-        Other special tokens are shown: what is judged is what was sampled.
+        All other special tokens are shown: what is judged is what was sampled.
         """
-        shown = [token for token in ids if token not in self._not_shown]
+        shown = [*ids]
+        if shown and shown[-1] == self.end_id:
+            shown.pop()
         text = str(self.tokenizer.decode(shown, clean_up_tokenization_spaces=False))
         return text.removeprefix(self._scaffold.lead)
 

@@ -22,6 +22,8 @@ class Episode:
 
     seed: int
     """The environment was reset with it."""
+    mark: int = 0
+    """Of the template that the ids are of."""
     ids: list[int] = field(default_factory=list)
     sampled: list[bool] = field(default_factory=list)
     """Whether the policy sampled an id; the others are the environment's words."""
@@ -59,7 +61,8 @@ class Episode:
         """Return the episode as a trajectory, one turn a step.
 
         Its extras hold the ids, padded with -1: `given_ids` `[turn, …]` come before each reply,
-        `reply_ids` `[turn, …]` are the reply; `finished` `[turn]`.
+        `reply_ids` `[turn, …]` are the reply; `finished` `[turn]`; `mark` `[turn]` is the mark of
+        the template, for other ones' ids mean something else.
         """
         turns = len(self)
         before = [0, *self.ends[:-1]]
@@ -73,6 +76,7 @@ class Episode:
                 "given_ids": _rows(given),
                 "reply_ids": _rows(reply),
                 "finished": np.array(self.finished, bool),
+                "mark": np.full(turns, self.mark, np.int64),
             },
             task=f"seed {self.seed}",
             source=source,
@@ -80,15 +84,21 @@ class Episode:
         )
 
 
-def turns_of(segment: Segment | Trajectory) -> list[tuple[list[int], list[int]]] | None:
-    """Return the ids before each reply and of each reply, None if nobody sampled them."""
-    if "reply_ids" not in segment.extras:
+def turns_of(
+    segment: Segment | Trajectory, mark: int | None = None
+) -> list[tuple[list[int], list[int]]] | None:
+    """Return the ids before each reply and of each reply, None if nobody sampled them.
+
+    Args:
+        segment: whose ids.
+        mark: of a template; ids of another one are as none.
+    """
+    extras = segment.extras
+    if "reply_ids" not in extras or (mark is not None and np.any(extras.get("mark") != mark)):
         return None
     return [
         (given[given != NO_TOKEN].tolist(), reply[reply != NO_TOKEN].tolist())
-        for given, reply in zip(
-            segment.extras["given_ids"], segment.extras["reply_ids"], strict=True
-        )
+        for given, reply in zip(extras["given_ids"], extras["reply_ids"], strict=True)
     ]
 
 

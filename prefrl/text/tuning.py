@@ -13,6 +13,7 @@ from prefrl.config import TextConfig, check_positive
 from prefrl.errors import UserError
 from prefrl.text import placing, sft
 from prefrl.text.models import LanguageModel, load_language_model
+from prefrl.text.networks import enough_memory
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
@@ -75,23 +76,32 @@ class Tuning:
         Raises:
             UserError: the loss is not a finite number, or memory is short.
         """
-        try:
-            with enough_memory():
-                yield from sft.tune(
-                    self.placed.language_model, self.training, epochs=self.epochs,
-                    learning_rate=self.learning_rate, batch_size=self.batch_size, seed=self.seed,
-                    chat=self.chat, autocast=self.placed.autocast,
-                )  # fmt: skip
-        except FloatingPointError as error:
-            raise UserError(f"{error} It is {self.learning_rate}; nothing is written") from None
+        with self._explained():
+            yield from sft.tune(
+                self.placed.language_model, self.training, epochs=self.epochs,
+                learning_rate=self.learning_rate, batch_size=self.batch_size, seed=self.seed,
+                chat=self.chat, autocast=self.placed.autocast,
+            )  # fmt: skip
 
     def held_out_loss(self) -> float:
-        """Return the mean loss of what is held out, in nats a token; NaN if nothing is."""
-        with enough_memory():
+        """Return the mean loss of what is held out, in nats a token; NaN if nothing is.
+
+        Raises:
+            UserError: the model gives no finite numbers, or memory is short.
+        """
+        with self._explained():
             return sft.mean_loss(
                 self.placed.language_model, self.held_out, self.batch_size, self.chat,
                 self.placed.autocast,
             )  # fmt: skip
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            with enough_memory("batch-size", resumable=False):
+                yield
+        except FloatingPointError as error:
+            raise UserError(f"{error} It is {self.learning_rate}; nothing is written") from None
 
 
 def prepare_tuning(
@@ -121,17 +131,6 @@ def prepare_tuning(
     training, held_out = sft.hold_out(demonstrations, seed)
     rate = learning_rate or (LARGE_RATE if placed.large else SMALL_RATE)
     return Tuning(placed, training, held_out, chat, seed, epochs, rate, batch_size)
-
-
-@contextmanager
-def enough_memory() -> Iterator[None]:
-    """Say what to lower where the device has too little memory."""
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError:
-        raise UserError(
-            "the GPU's memory is too small for this; lower --batch-size, or shorten the texts"
-        ) from None
 
 
 @contextmanager

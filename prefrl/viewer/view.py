@@ -167,7 +167,9 @@ class View:
         self.feedback.demonstrate(prompt, response, person, fields.word(body, "uuid"))
         line = json.dumps({"prompt": prompt, "response": response})
         taught = False
-        if response is not None and self.feedback.segments(prompt):
+        if response is not None and (
+            self.feedback.segments(prompt) or self.feedback.segments_after(prompt)
+        ):
             try:
                 import_demonstrations(self.feedback, [line], person)
             except UserError as error:
