@@ -26,4 +26,4 @@ def list_all(words: list[str]) -> None:
     for name in gymnasium.registry:
         if name.startswith("prefrl/"):
             print(f"  {name:28} {prefrl.envs.SUMMARIES[name]}")
-    print("  any other Gymnasium id with flat observations, or with text, yours too: your_package:Your-v0")
+    print("  any other Gymnasium id of flat observations or text, yours too: your_package:Your-v0")
