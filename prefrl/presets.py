@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from typing import NamedTuple
 
 from prefrl.config import (
@@ -34,6 +35,17 @@ CHEETAH_PPO = PPOConfig(
     activation="relu",
     orthogonal_init=False,
     log_std_init=-1.0,
+)
+
+# For a model of half a million parameters over bytes, which a CPU trains in minutes.
+TINY_PPO = TextPPOConfig(
+    learning_rate=2e-4,
+    anneal=True,
+    episodes=256,
+    completions_per_task=16,
+    batch_size=64,
+    n_epochs=3,
+    kl_coef=0.1,
 )
 
 # Where a language environment may begin, whatever it is about.
@@ -83,15 +95,7 @@ PRESETS = {
             text=TextConfig(
                 max_new_tokens=12,
                 demonstrations=1000,
-                ppo=TextPPOConfig(
-                    learning_rate=2e-4,
-                    anneal=True,
-                    episodes=256,
-                    completions_per_task=16,
-                    batch_size=64,
-                    n_epochs=3,
-                    kl_coef=0.1,
-                ),
+                ppo=TINY_PPO,
                 reward=TextRewardConfig(members=3),
             ),
         ),
@@ -108,15 +112,7 @@ PRESETS = {
             text=TextConfig(
                 max_new_tokens=4,
                 demonstrations=2000,
-                ppo=TextPPOConfig(
-                    learning_rate=2e-4,
-                    anneal=True,
-                    episodes=128,
-                    completions_per_task=16,
-                    batch_size=32,
-                    n_epochs=2,
-                    kl_coef=0.1,
-                ),
+                ppo=replace(TINY_PPO, episodes=128, batch_size=32, n_epochs=2),
                 reward=TextRewardConfig(members=2),
             ),
         ),

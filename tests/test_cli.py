@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import toy_environments  # noqa: F401
+from complaints import complaint
 from test_experiment import TAUGHT, TRAIN, command
 
 import prefrl.experiment
@@ -33,17 +34,6 @@ def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "finished"
     main([*TAUGHT, "--run", str(path)])
     return path
-
-
-def complaint(words, capsys):
-    """Return the sentence that a mistake is answered with."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("prefrl: ") and said.endswith("\n") and said.count("\n") == 1
-    return said
 
 
 def processor_seconds(*words):

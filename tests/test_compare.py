@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import toy_environments
 import toy_texts
+from complaints import complaint
 from toy_environments import tiny
 from toy_texts import save_small_model, tiny_text
 
@@ -57,13 +58,6 @@ def answered(folder, says):
             kind, value = says(query)
             store.answer(Answer(query.id, kind, value, "somebody", 1.0, 2.0))
     return comparing.report(folder)
-
-
-def complaint(words, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    assert ended.value.code == 2
-    return capsys.readouterr().err
 
 
 def test_the_oracle_says_who_pushes_more(robots, tmp_path):

@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from complaints import complaint
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import few
@@ -61,13 +62,6 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def policy(run):
     return load_policy(run.path)
-
-
-def complaint(words, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    assert ended.value.code == 2
-    return capsys.readouterr().err
 
 
 # Intervals

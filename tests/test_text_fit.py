@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from complaints import complaint
 
 from prefrl.cli import main
 from prefrl.config import (
@@ -31,16 +32,6 @@ from prefrl.types import Comparison, QueryId, Segment, Trajectory
 
 PAIR = {"prompt": "p", "chosen": "good", "rejected": "bad"}
 RANKING = {"prompt": "q", "completions": ["best", "good", "fair", "bad"]}
-
-
-def complaint(words, capsys):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("prefrl: ") and said.count("\n") == 1
-    return said
 
 
 def write(path, *rows):

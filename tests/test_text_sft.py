@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from complaints import complaint
 from prefrl.envs.random_walks import LETTERS
 
 from prefrl.cli import main
@@ -41,16 +42,6 @@ def walker(tmp_path_factory):
     options = ["--demonstrations", "800", "--epochs", "4", "--learning-rate", "2e-3"]
     main(["sft", "--model", "tiny", "--env", WALKS, "-o", str(folder), *options])
     return folder
-
-
-def complaint(words, capsys):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("prefrl: ") and said.count("\n") == 1
-    return said
 
 
 def write(path, *rows):
