@@ -20,6 +20,7 @@ _TEXT_TASKS = {
     "prefrl/GuessNumber-v0": "guess_number:GuessNumber",
     "prefrl/MovieSentiment-v0": "movie_sentiment:MovieSentiment",
     "prefrl/RandomWalks-v0": "random_walks:RandomWalks",
+    "prefrl/TinyReviews-v0": "tiny_reviews:TinyReviews",
 }
 
 SUMMARIES = {
@@ -30,6 +31,7 @@ SUMMARIES = {
     "prefrl/MovieSentiment-v0": "text: continue a film review positively",
     "prefrl/OneLeggedCheetah-v0": "run forward on one leg",
     "prefrl/RandomWalks-v0": "text: find a short way through a graph",
+    "prefrl/TinyReviews-v0": "text: write a short review in favour",
 }
 """Each id in a line, for people to choose from."""
 

@@ -117,6 +117,23 @@ PRESETS = {
             ),
         ),
     ),
+    "tiny-reviews": Preset(
+        "a small language model learns to write favourable reviews from 1,000 answers",
+        Experiment(
+            env="prefrl/TinyReviews-v0",
+            labels=1000,
+            steps=10_240,
+            rounds=10,
+            fit=FitConfig(learning_rate=3e-4, l2=0.0, first_epochs=20, epochs=4, batch_size=64),
+            query=QueryConfig(explore_steps=4096, decay_steps=10_240, first_share=0.4),
+            text=TextConfig(
+                max_new_tokens=32,
+                demonstrations=2000,
+                ppo=TINY_PPO,
+                reward=TextRewardConfig(members=2),
+            ),
+        ),
+    ),
     "movie-sentiment": Preset(
         "a language model (SmolLM2) learns to go on cheerfully about films from 2,000 answers",
         Experiment(

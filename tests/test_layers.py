@@ -128,6 +128,7 @@ PACKAGES = {
     "envs.movie_sentiment": ["gymnasium", "numpy"],
     "envs.random_walks": ["gymnasium", "numpy"],
     "envs.spaces": ["gymnasium", "numpy"],
+    "envs.tiny_reviews": ["gymnasium", "numpy"],
     "clips": ["PIL", "imageio", "imageio_ffmpeg", "mujoco", "numpy"],
     "viewer": ["mujoco", "numpy", "starlette", "uvicorn"],
 }

@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import SyncVectorEnv
 from hypothesis import given
 from hypothesis import strategies as st
-from prefrl.envs import guess_number, movie_sentiment, random_walks
+from prefrl.envs import guess_number, movie_sentiment, random_walks, tiny_reviews
 from prefrl.envs.spaces import LONGEST_SAMPLE
 from strategies import few, many, seeds
 
@@ -26,6 +26,7 @@ reviews = pytest.mark.skipif(
 IDS = [
     "prefrl/GuessNumber-v0",
     "prefrl/RandomWalks-v0",
+    "prefrl/TinyReviews-v0",
     pytest.param("prefrl/MovieSentiment-v0", marks=reviews),
 ]
 every_id = pytest.mark.parametrize("name", IDS)
@@ -337,6 +338,44 @@ def test_random_guesses_leave_room_for_better():
     assert not found, "nobody replies to the end"
     mean = np.mean([len(game) for game in turns])
     assert 3.5 < mean < 5  # halving takes 2.78
+
+
+# TinyReviews
+
+
+@pytest.mark.parametrize(
+    ("review", "worth", "words"),
+    [
+        (" fab ace.", 4, 2),
+        (" fun wry odd.", 1, 3),
+        (" dry, dim and bad.", -5, 4),
+        (" fab fab fab fab fab fab fab bad", 12, 8),  # six words count
+        (" a b c d e f fab", 0, 7),
+        (" fabfab, Fab, unfab.", 0, 3),  # whole words alone, as they are written
+        ("", 0, 0),
+    ],
+)
+def test_a_review_by_hand(review, worth, words):
+    environment = tiny_reviews.TinyReviews()
+    environment.reset(seed=0)
+    observation, reward, terminated, truncated, info = environment.step(review)
+    assert (observation, reward, terminated, truncated) == ("", worth, True, False)
+    assert type(reward) is float
+    assert info == {"words": words}
+
+
+def test_reviews_at_random_praise_and_blame_alike():
+    environment = tiny_reviews.TinyReviews()
+    written = environment.demonstrations(4000, seed=0)
+    assert {said for [(said, _)] in written} == {"film:", "plot:", "cast:", "song:"}
+    environment.reset(seed=0)
+    steps = [environment.step(review) for [(_, review)] in written]
+    counts = np.array([info["words"] for *_, info in steps])
+    assert set(counts.tolist()) == {1, 2, 3, 4, 5, 6}
+    assert counts.mean() == pytest.approx(3.5, abs=0.1)
+    worth = np.array([reward for _, reward, *_ in steps])
+    assert worth.mean() == pytest.approx(0, abs=0.15)
+    assert worth.var() == pytest.approx(3.5 * 2.5, rel=0.1)  # of a word: (4 + 1) / 2
 
 
 # MovieSentiment
