@@ -7,36 +7,31 @@ train(Experiment(env="prefrl/HalfCheetah-v0", labels=700), "runs/cheetah")
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from prefrl import gym
-from prefrl.checkpoint import from_bytes, to_bytes
+from prefrl.checkpoint import to_bytes
 from prefrl.comparing import MARK
 from prefrl.config import Experiment, LoopConfig, check_positive
 from prefrl.errors import UserError
 from prefrl.exchange import copy_answers
 from prefrl.feedback import FeedbackStore
+from prefrl.loading import Network, checkpoint, fitting, side
 from prefrl.loop import Agent, LoopState, Round, Teacher, answers_needed, preference_loop
 from prefrl.parts import Parts
 from prefrl.reward import RewardModel
 from prefrl.run import RunFolder
 from prefrl.spaces import check_segment
 from prefrl.teachers import FunctionTeacher, Oracle, Preference, load_teacher
-
-Network = Callable[[int], nn.Module]
-"""Builds one member's reward network for a number of features."""
 
 
 @dataclass
@@ -138,7 +133,7 @@ def resume(
         )
     if more_labels < 0 or more_steps < 0:
         raise UserError("--labels and --steps of `prefrl resume` add to a run; expected +N")
-    state = _checkpoint(folder)
+    state = checkpoint(folder)
     if more_labels or more_steps:
         next_round = state["loop"]["round"] if state else 0
         experiment = _extended(folder, experiment, next_round, more_labels, more_steps)
@@ -195,7 +190,7 @@ def replay(path: Path | str, into: Path | str, network: Network | None = None) -
             folder.save_experiment(experiment)  # last: a kill before it leaves no run
         else:
             session = _session(folder, experiment, parts, None)
-            _load(session, _checkpoint(folder))
+            _load(session, checkpoint(folder))
             folder.extend(session.state.round, experiment)
         for now in rounds(session) if session.state.round < until else ():
             yield now
@@ -211,31 +206,6 @@ def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for name in was | now
         if json.dumps(was.get(name)) != json.dumps(now.get(name))  # NaN is NaN, 1 is not 1.0
     ]
-
-
-def load_policy(path: Path | str) -> Any:
-    """Return a run's policy: `policy.predict(observation)`.
-
-    Observations are those of training: for an environment that is not prefrl's own, with a last
-    feature that is 1 once the episode has ended (`FixedHorizon`). Of a language model
-    `policy.predict(text)` is a reply.
-    """
-    folder = RunFolder.open(path)
-    experiment, state = folder.experiment(), _finished_checkpoint(folder)
-    with _fitting(folder):
-        return _side(experiment.env).load_policy(experiment, state["agent"], folder)
-
-
-def load_reward(path: Path | str, network: Network | None = None) -> Any:
-    """Return a run's reward model: `model.rewards([trajectory])`, or call it on features."""
-    folder = RunFolder.open(path)
-    experiment, state = folder.experiment(), _finished_checkpoint(folder)
-    if experiment.reward == "true":
-        raise UserError(f"{path} was trained on the true reward; it has no learned one")
-    model = _side(experiment.env).load_reward(experiment, network, folder)
-    with _fitting(folder):
-        model.load_state_dict(state["reward_model"])
-    return model
 
 
 def check(experiment: Experiment, labels_needed: bool = True) -> None:
@@ -270,7 +240,7 @@ def check(experiment: Experiment, labels_needed: bool = True) -> None:
         )
     if not 0 <= experiment.mistake <= 1:
         raise UserError(f"--mistake is {experiment.mistake}; expected a chance from 0 to 1")
-    _side(experiment.env).check(experiment)
+    side(experiment.env).check(experiment)
 
 
 def versions() -> dict[str, Any]:
@@ -291,26 +261,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _side(env: str) -> Any:
-    """Return the module that builds for an environment: of numbers, or of text.
-
-    Raises:
-        UserError: there is no such environment, or what its side needs is not installed.
-    """
-    if not gym.speaks(gym.resolve(env)):
-        return importlib.import_module("prefrl.control.build")
-    try:
-        return importlib.import_module("prefrl.text.build")
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{env} speaks text, for which {error.name} is needed: pip install 'prefrl[text]'"
-        ) from None
-
-
 def _build(
     experiment: Experiment, network: Network | None, folder: RunFolder | None = None
 ) -> Parts:
-    return _side(experiment.env).build(experiment, network, folder)
+    return side(experiment.env).build(experiment, network, folder)
 
 
 def _teacher(experiment: Experiment, teacher: Preference | None) -> Teacher | None:
@@ -372,7 +326,7 @@ def _extended(
             f"{folder.path} has finished its {experiment.steps} steps; add some with --steps +N, "
             "so that the new labels can be learned from"
         )
-    smallest = _side(experiment.env).smallest_round(experiment) * (2 if labels else 1)
+    smallest = side(experiment.env).smallest_round(experiment) * (2 if labels else 1)
     if 0 < steps < smallest:
         raise UserError(f"--steps is +{steps}, which is too few to learn from; add {smallest}")
     more_rounds = max(round(steps * experiment.rounds / experiment.steps), 2 if labels else 1)
@@ -401,7 +355,7 @@ def _status(session: Session, now: Round) -> dict[str, Any]:
 def _load(session: Session, state: dict[str, Any] | None) -> None:
     """Continue from a checkpoint, if there is one."""
     if state:
-        with _fitting(session.folder):
+        with fitting(session.folder):
             session.agent.load_state_dict(state["agent"])
             session.reward_model.load_state_dict(state["reward_model"])
             session.state.load_state_dict(state["loop"])
@@ -413,39 +367,6 @@ def _state(session: Session) -> dict[str, Any]:
         "reward_model": session.reward_model.state_dict(),
         "loop": session.state.state_dict(),
     }
-
-
-def _checkpoint(folder: RunFolder) -> dict[str, Any] | None:
-    data = folder.checkpoint()
-    if data is None:
-        return None
-    try:
-        return from_bytes(data)
-    except ValueError as error:
-        raise UserError(
-            f"the newest checkpoint of {folder.path} is damaged ({error}); delete it, and resuming "
-            "starts from the one before"
-        ) from error
-
-
-def _finished_checkpoint(folder: RunFolder) -> dict[str, Any]:
-    state = _checkpoint(folder)
-    if state is None:
-        raise UserError(f"{folder.path} has not finished a round yet; there is nothing to load")
-    return state
-
-
-@contextmanager
-def _fitting(folder: RunFolder) -> Iterator[None]:
-    """Turn what is said of a checkpoint for other networks into a sentence."""
-    try:
-        yield
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise UserError(
-            f"the newest checkpoint of {folder.path} does not fit its config.json or the reward "
-            f"network ({str(error).splitlines()[0]}); a network of your own is given again: "
-            "resume(path, network=…), load_reward(path, network)"
-        ) from error
 
 
 def _tensorboard(folder: RunFolder) -> Any:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from prefrl.errors import UserError
-from prefrl.experiment import load_reward
 from prefrl.feedback import FeedbackStore
+from prefrl.loading import load_reward
 from prefrl.preference import preference_probability
 from prefrl.reward import predict_returns
 from prefrl.run import RunFolder

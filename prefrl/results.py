@@ -20,8 +20,9 @@ from prefrl.control.environments import SeparateEnvironments
 from prefrl.control.interface import Environments
 from prefrl.control.policy import Policy, play
 from prefrl.errors import UserError
-from prefrl.experiment import load_policy, versions
+from prefrl.experiment import versions
 from prefrl.feedback import FeedbackStore
+from prefrl.loading import load_policy
 from prefrl.run import RunFolder, writing
 
 VIDEO_SIZE = (480, 360)

@@ -1,10 +1,11 @@
-"""Synthetic teachers: an oracle that knows the true reward, and any function of two clips."""
+"""Synthetic teachers: an oracle that knows the true reward, any function of clips or texts."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import importlib
+import inspect
 import math
 import sys
 import time
@@ -17,10 +18,13 @@ import numpy as np
 from prefrl.config import OracleConfig
 from prefrl.errors import UserError
 from prefrl.feedback import FeedbackStore
-from prefrl.types import Answer, Query, QueryId, Segment
+from prefrl.types import Answer, Query, QueryId, Segment, transcript
 
-Preference = Callable[[Segment, Segment], Any]
-"""Returns P(the first is better) as a number, True or False, or None for "can't tell"."""
+Preference = Callable[[Segment, Segment], Any] | Callable[[str, str, str], Any]
+"""Returns P(the first is better) as a number, True or False, or None for "can't tell".
+
+Of two clips, `f(left, right)`; or of a prompt and two texts that go on from it, `f(prompt, a, b)`.
+"""
 
 
 class Oracle:
@@ -99,10 +103,11 @@ class Oracle:
 
 
 class FunctionTeacher:
-    """Answers with a function of two segments: `f(left, right) -> P(left is better)` or None."""
+    """Answers with a function of two segments, or of a prompt and two texts; see `Preference`."""
 
     def __init__(self, prefer: Preference, name: str = ""):
-        self.prefer = prefer
+        self.prefer: Any = prefer
+        self.reads = _takes_three(prefer)
         self.name = name or getattr(prefer, "__name__", type(prefer).__name__)
 
     def answer(self, feedback: FeedbackStore) -> None:
@@ -113,8 +118,21 @@ class FunctionTeacher:
         """
         for query in feedback.pending():
             shown = time.time()
-            said = self.prefer(query.segments[0], query.segments[1])
+            left, right = query.segments[0], query.segments[1]
+            said = self._read(left, right) if self.reads else self.prefer(left, right)
             feedback.answer(self._answer(query, said, shown))
+
+    def _read(self, left: Segment, right: Segment) -> Any:
+        prompt = left.observations[0]
+        if not isinstance(prompt, str):
+            raise UserError(
+                f"teacher {self.name} takes three arguments, a prompt and two texts, but these "
+                "clips are no texts; expected a function of two clips"
+            )
+        texts = (
+            transcript(clip.observations.tolist(), clip.actions.tolist()) for clip in (left, right)
+        )
+        return self.prefer(str(prompt), *texts)
 
     def _answer(self, query: Query, said: Any, shown: float) -> Answer:
         if said is None:
@@ -159,6 +177,16 @@ def load_teacher(name: str) -> FunctionTeacher:
     if not callable(teacher):
         raise UserError(f"the teacher {name!r} is {teacher!r}; expected a function of two clips")
     return FunctionTeacher(teacher, name)
+
+
+def _takes_three(function: Preference) -> bool:
+    """Return whether a function must be given three arguments."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of some that are written in C
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is p.empty for p in parameters) == 3
 
 
 def _check_oracle(config: OracleConfig) -> None:

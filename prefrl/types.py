@@ -97,6 +97,19 @@ class Segment:
         return len(self.observations)
 
 
+def transcript(observations: Sequence[str], actions: Sequence[str]) -> str:
+    """Return the replies of an episode as one text, what was said between them in quotes.
+
+    Args:
+        observations: `[turn]`, what was said; the first is the prompt, and left out.
+        actions: `[turn]`, the reply to each.
+    """
+    lines = [str(actions[0])]
+    for said, reply in zip(observations[1:], actions[1:], strict=False):
+        lines += [f"> {said}", str(reply)]
+    return "\n".join(lines)
+
+
 @dataclass(frozen=True)
 class Picture:
     """What a segment looked like where its extras cannot redraw it: pictures on one sheet."""

@@ -29,8 +29,9 @@ import numpy as np
 import tyro
 
 from prefrl.config import Experiment
-from prefrl.experiment import load_policy, load_reward, versions
+from prefrl.experiment import versions
 from prefrl.intervals import estimate
+from prefrl.loading import load_policy, load_reward
 from prefrl.presets import preset
 from prefrl.run import RunFolder
 from prefrl.text import placing

@@ -114,7 +114,8 @@ def physics(arguments: Arguments) -> dict[str, Any]:
 def our_run(arguments: Arguments, reward: str) -> dict[str, Any]:
     """Run the preset as the command line does, checkpoints and all."""
     from prefrl.control.build import fresh_environments
-    from prefrl.experiment import load_policy, rounds, start
+    from prefrl.experiment import rounds, start
+    from prefrl.loading import load_policy
 
     experiment = replace(
         preset("half-cheetah").experiment,

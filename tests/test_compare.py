@@ -16,9 +16,10 @@ from toy_texts import save_small_model, tiny_text
 from prefrl import comparing
 from prefrl.cli import main
 from prefrl.errors import UserError
-from prefrl.experiment import load_policy, resume, train
+from prefrl.experiment import resume, train
 from prefrl.feedback import FeedbackStore
 from prefrl.intervals import share
+from prefrl.loading import load_policy
 from prefrl.results import compare_runs
 from prefrl.run import RunFolder
 from prefrl.types import Answer, QueryId, Segment, Trajectory

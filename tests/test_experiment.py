@@ -26,17 +26,9 @@ from prefrl.control.build import fresh_environments
 from prefrl.control.environments import make_environments
 from prefrl.control.policy import Policy, play
 from prefrl.errors import UserError
-from prefrl.experiment import (
-    differences,
-    load_policy,
-    load_reward,
-    replay,
-    resume,
-    rounds,
-    start,
-    train,
-)
+from prefrl.experiment import differences, replay, resume, rounds, start, train
 from prefrl.feedback import FeedbackStore
+from prefrl.loading import load_policy, load_reward
 from prefrl.run import RunFolder
 from prefrl.types import Answer, Query, QueryId, Segment, Trajectory
 

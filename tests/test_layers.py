@@ -34,6 +34,7 @@ ARROWS = {
     "reward": ["config", "preference", "types"],
     "selection": ["errors", "preference", "reward", "types"],
     "loop": ["config", "errors", "feedback", "reward", "selection", "types"],
+    "loading": ["checkpoint", "control.build", "errors", "gym", "run", "text.build"],
     "teachers": ["config", "errors", "feedback", "types"],
     "intervals": [],
     "comparing": [

@@ -1,13 +1,17 @@
 """README and the program say the same."""
 
+import importlib
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from toy_texts import TINY_TEXT_FLAGS, save_small_model
 
 from prefrl import cli
 from prefrl.config import Experiment, QueryConfig
 from prefrl.experiment import train
+from prefrl.feedback import FeedbackStore
 from prefrl.text.check import check_environment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +43,24 @@ def test_the_language_example_runs(tmp_path, monkeypatch, capsys):
     cli.main(["evaluate", "runs/guess", "--episodes", "4", "--show", "2"])
     assert "Guess a number from 1 to 9." in capsys.readouterr().out
     assert check_environment("guess:Guess-v0") == []
+
+
+def test_the_example_of_prompts_and_a_judge_runs(tmp_path, monkeypatch):
+    [command] = re.findall(r"    (prefrl train --env stories:.*)", README)
+    (tmp_path / "stories.py").write_text(EXAMPLES[2], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    words = command.replace("FOLDER", str(save_small_model(tmp_path / "model"))).split()[1:]
+    cli.main([*words, *TINY_TEXT_FLAGS.split(), "--run", "run"])
+    judge = importlib.import_module("stories").judge
+    with closing(FeedbackStore(tmp_path / "run" / "feedback.sqlite")) as store:
+        comparisons = store.comparisons()
+    assert len(comparisons) > 8
+    for comparison in comparisons:
+        left, right = comparison.left, comparison.right
+        prompt, *replies = left.observations[0], left.actions[0], right.actions[0]
+        assert prompt == right.observations[0] in ("Once upon a time", "Long ago")
+        assert comparison.preference == judge(prompt, *replies)
+    assert check_environment("stories:Stories-v0") == []
 
 
 def test_every_command_is_in_readme():

@@ -15,8 +15,9 @@ from prefrl.cli import main
 from prefrl.config import PPOConfig, QueryConfig
 from prefrl.control.environments import make_environments
 from prefrl.errors import UserError
-from prefrl.experiment import load_policy, train
+from prefrl.experiment import train
 from prefrl.feedback import FeedbackStore
+from prefrl.loading import load_policy
 from prefrl.results import VIDEO_SIZE, evaluate_run, film_run, plot_runs
 from prefrl.run import RunFolder
 

@@ -14,7 +14,7 @@ from prefrl.config import OracleConfig
 from prefrl.errors import UserError
 from prefrl.feedback import FeedbackStore
 from prefrl.teachers import FunctionTeacher, Oracle, load_teacher
-from prefrl.types import Query, QueryId, check_answer
+from prefrl.types import Query, QueryId, Segment, check_answer
 
 QUERIES = [QueryId(index // 100, index % 100) for index in range(10_000)]
 GOOD, BAD = np.array([1.0, 2.0]), np.array([1.0, 1.0])
@@ -251,6 +251,46 @@ def test_a_function_sees_the_two_segments_in_order(store):
     assert teacher.name == "<lambda>"
     teacher.answer(store)
     assert len(seen) == 2, "an answered query is asked about again"
+
+
+def texts(name, *turns, prompt="Say:"):
+    heard = [prompt, *(f"heard {n}" for n in range(1, len(turns)))]
+    return Segment(name, np.array(heard), np.array(turns), task="one")
+
+
+@pytest.mark.parametrize("said", [0.25, True, None])
+def test_a_function_of_three_reads_the_prompt_and_two_texts(store, said):
+    left, right = texts("l", "yes"), texts("r", "no", "well", "no")
+    store.ask(0, [Query(QueryId(0, 0), (left, right))], {"l": np.zeros(1), "r": np.zeros(3)}, 0)
+    seen = []
+
+    def judge(prompt, a, b, /, mood="mild"):
+        seen.append((prompt, a, b, mood))
+        return said
+
+    FunctionTeacher(judge).answer(store)
+    assert seen == [("Say:", "yes", "no\n> heard 1\nwell\n> heard 2\nno", "mild")]
+    assert [type(word) for word in seen[0]] == [str] * 4
+    [answer] = store.answers()
+    assert (answer.kind == "skip") == (said is None)
+
+
+def test_a_function_of_three_is_not_for_robots(store):
+    ask(store, [(1, 2)])
+    with pytest.raises(UserError, match=r"teacher judge takes three arguments.*clips are no texts"):
+        FunctionTeacher(lambda prompt, a, b: 1.0, "judge").answer(store)
+    assert len(store.pending()) == 1
+
+
+def test_optional_and_keyword_parameters_do_not_count(store):
+    ask(store, [(1, 2)])
+
+    class Judge:
+        def __call__(self, left, right, sure=1.0, *, loud=False):
+            return sure
+
+    FunctionTeacher(Judge()).answer(store)
+    assert [answer.value for answer in store.answers()] == [{"left": 1.0}]
 
 
 # --- a function by name -----------------------------------------------------------------------

@@ -17,7 +17,7 @@ from prefrl.envs.spaces import LONGEST_SAMPLE
 from strategies import few, many, seeds
 
 from prefrl.errors import UserError
-from prefrl.text import FreeText
+from prefrl.text import FreeText, PromptEnv
 from prefrl.text.check import LONG, check_environment
 
 reviews = pytest.mark.skipif(
@@ -338,6 +338,35 @@ def test_random_guesses_leave_room_for_better():
     assert not found, "nobody replies to the end"
     mean = np.mean([len(game) for game in turns])
     assert 3.5 < mean < 5  # halving takes 2.78
+
+
+# PromptEnv
+
+
+def test_prompts_are_drawn_by_the_seed_and_replies_scored():
+    prompts = ["one", "two", "three"]
+    environment = PromptEnv(prompts, score=lambda prompt, reply: len(prompt) - len(reply))
+    drawn = [environment.reset(seed=seed)[0] for seed in range(50)]
+    assert set(drawn) == set(prompts)
+    assert drawn == [
+        environment.reset(seed=seed, options={"split": "test"})[0] for seed in range(50)
+    ]
+    for seed, prompt in enumerate(drawn):
+        environment.reset(seed=seed)
+        assert environment.step("ab") == ("", len(prompt) - 2.0, True, False, {})
+
+
+def test_prompts_can_be_held_out_and_need_no_score():
+    environment = PromptEnv(["one"], held_out=["two"])
+    heard = [environment.reset(seed=0, options={"split": name})[0] for name in ("train", "test")]
+    assert heard == ["one", "two"]
+    assert environment.step("anything") == ("", 0.0, True, False, {})
+
+
+@pytest.mark.parametrize("prompts", [[], "one", [1, 2], ["one", None]])
+def test_what_is_no_list_of_prompts(prompts):
+    with pytest.raises(ValueError, match="expected a list of prompts"):
+        PromptEnv(prompts)
 
 
 # TinyReviews

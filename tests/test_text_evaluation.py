@@ -20,8 +20,9 @@ from toy_texts import Letters, save_small_model, tiny_text
 
 from prefrl.cli import main
 from prefrl.errors import UserError
-from prefrl.experiment import load_policy, train
+from prefrl.experiment import train
 from prefrl.intervals import estimate, in_words, length_controlled, share, win_rate
+from prefrl.loading import load_policy
 from prefrl.results import evaluate_run, weigh_wording
 from prefrl.run import RunFolder
 from prefrl.text import evaluation, wording

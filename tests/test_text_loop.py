@@ -34,8 +34,9 @@ from prefrl.config import (
 )
 from prefrl.control import build as control
 from prefrl.errors import UserError
-from prefrl.experiment import load_policy, load_reward, resume, rounds, start, train
+from prefrl.experiment import resume, rounds, start, train
 from prefrl.feedback import FeedbackStore
+from prefrl.loading import load_policy, load_reward
 from prefrl.loop import LoopState, preference_loop
 from prefrl.presets import LANGUAGE, PRESETS
 from prefrl.run import RunFolder

@@ -19,8 +19,9 @@ from prefrl.cli import main
 from prefrl.config import FitConfig, TextRewardConfig
 from prefrl.errors import UserError
 from prefrl.exchange import export_answers
-from prefrl.experiment import load_policy, resume, rounds, start, train
+from prefrl.experiment import resume, rounds, start, train
 from prefrl.feedback import FeedbackStore
+from prefrl.loading import load_policy
 from prefrl.reward import FitState, fit, predict_returns
 from prefrl.text import reward as reward_module
 from prefrl.text.models import (

@@ -1,9 +1,11 @@
 """Preference learning for language models: agents, rewards and environments that speak `str`.
 
 A language environment is a plain `gymnasium.Env` whose observations and actions are `str`, one turn
-a step; `FreeText` is a space for both. `prefrl.text.check.check_environment` tries one out.
+a step; `FreeText` is a space for both, `PromptEnv` the environment of a list of prompts.
+`prefrl.text.check.check_environment` tries one out.
 """
 
 from prefrl.envs.spaces import FreeText  # pyright: ignore[reportMissingImports]
+from prefrl.text.prompts import PromptEnv
 
-__all__ = ["FreeText"]
+__all__ = ["FreeText", "PromptEnv"]

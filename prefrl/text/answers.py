@@ -67,7 +67,7 @@ def run_of_text(source: Path | str) -> RunFolder | None:
     if run.spaces() != TEXT:
         raise UserError(
             f"{source} is a run of {run.experiment().env}, which does not speak text; its reward "
-            "model was fitted as it went: prefrl.experiment.load_reward(path)"
+            "model was fitted as it went: prefrl.loading.load_reward(path)"
         )
     return run
 

@@ -32,7 +32,7 @@ from prefrl.text.networks import (
 )
 from prefrl.text.policy import TextPolicy
 from prefrl.text.trace import Episode
-from prefrl.types import Picture, Segment, Trajectory
+from prefrl.types import Picture, Segment, Trajectory, transcript
 
 FRESH = 1_000_003  # evaluation's seeds lie apart from those of training
 AT_A_TIME = 64  # episodes
@@ -225,11 +225,9 @@ def _notes(report: dict[str, Any]) -> list[str]:
 
 
 def _told(episode: Episode) -> dict[str, Any]:
-    """Return what was said in an episode, the environment's words between replies in quotes."""
-    turns = [episode.actions[0]]
-    for heard, reply in zip(episode.observations[1:], episode.actions[1:], strict=False):
-        turns += [f"> {heard}", reply]
-    return {"text": "\n".join(turns), "true_return": float(sum(episode.env_rewards))}
+    """Return what was said in an episode."""
+    text = transcript(episode.observations, episode.actions)
+    return {"text": text, "true_return": float(sum(episode.env_rewards))}
 
 
 def in_words(report: dict[str, Any]) -> list[str]:
