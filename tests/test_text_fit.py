@@ -479,6 +479,10 @@ def test_a_gpu_that_is_too_small_is_told_what_to_lower(tmp_path, monkeypatch):
             patched.setattr("prefrl.text.reward.hidden_states", full)
             with pytest.raises(UserError, match=r"1 GiB\); lower --batch-size or --members$"):
                 list(going)
+    with monkeypatch.context() as patched:
+        patched.setattr("prefrl.text.fitting.place", full)  # not even the model has room
+        with pytest.raises(UserError, match=r"1 GiB\); lower --batch-size or --members$"):
+            start(file, "tiny")
 
 
 def test_a_fit_that_cannot_be_calibrated_is_a_sentence(tmp_path, monkeypatch):

@@ -62,6 +62,7 @@ class Fitting:
     """What to say before the first pass."""
 
 
+@enough_memory(*MEMORY, resumable=False)
 def start(
     source: Path | str, model: str | None = None, reward: TextRewardConfig | None = None, *,
     chat: bool = False, seed: int = 0, device: str = "auto", dtype: Dtype = "auto",
@@ -88,7 +89,7 @@ def start(
         margin_scale: logits by which a significant preference should lead.
 
     Raises:
-        UserError: a line, the run or a number is wrong; the message says how.
+        UserError: a line, the run or a number is wrong, or memory is short; the message says how.
     """
     if not 0 <= held_out < 1:
         raise UserError(f"--held-out is {held_out}; expected a share from 0 to less than 1")
