@@ -15,6 +15,7 @@ was interrupted is resumed.
 """
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -42,6 +43,7 @@ from prefrl.text.policy import TextPolicy
 from prefrl.text.trace import Episode
 
 ENOUGH = 100  # effective samples; below, the optimum is not known
+NO_DIVERGENCE = 1e-9  # nats; less comes of rounding
 METHODS = {
     "PPO, learned reward": ["--reward", "learned"],
     "PPO, true reward": ["--reward", "true"],
@@ -69,6 +71,10 @@ class Arguments:
     """Steps of every run; the preset's by default."""
     rounds: int | None = None
     """Rounds of every run; the preset's by default."""
+    demonstrations: int | None = None
+    """Demonstrations that the reference is fine-tuned on; the preset's by default."""
+    more: str = ""
+    """Further flags of every run, as one word: --more="--text.ppo.episodes 64"."""
     tasks: int = 4
     """Different tasks on which everything is measured."""
     samples: int = 50_000
@@ -113,7 +119,7 @@ class Optimum:
     def _weighted(self, sharpness: float) -> tuple[Point, float]:
         kls, means, sizes = [], [], []
         for returns in self.returns:
-            exponents = returns * sharpness / self.deviation
+            exponents = returns * sharpness / (self.deviation or 1.0)  # 0: all earn the same
             weights = np.exp(exponents - exponents.max())
             weights /= weights.sum()
             held = weights[weights > 0]
@@ -123,9 +129,13 @@ class Optimum:
         return Point(float(np.mean(kls)), float(np.mean(means))), float(min(sizes))
 
     def fraction(self, reached: Point) -> float | None:
-        """Return what a policy gains as a share of the optimum's gain at its divergence."""
+        """Return what a policy gains as a share of the optimum's gain at its divergence.
+
+        None if the optimum is not known there, or gains nothing: where few episodes were measured,
+        those of a policy that has hardly moved may come to less than 0 nats.
+        """
         best, size = self.at(reached.kl)
-        if size < ENOUGH:
+        if size < ENOUGH or best.kl < NO_DIVERGENCE:
             return None
         return (reached.true_return - self.reference) / (best.true_return - self.reference)
 
@@ -156,7 +166,8 @@ def fine_tuned(arguments: Arguments) -> Path:
         text = experiment.text
         prefrl(
             "sft", "--model", text.model, "--env", experiment.env, "--output", folder,
-            "--demonstrations", text.demonstrations, "--epochs", text.sft_epochs,
+            "--demonstrations", arguments.demonstrations or text.demonstrations,
+            "--epochs", text.sft_epochs,
             "--learning-rate", text.sft_learning_rate, "--batch-size", text.sft_batch_size,
         )  # fmt: skip
     return folder
@@ -182,6 +193,7 @@ def train(arguments: Arguments, reference: Path, method: str, target: float, see
     words += ["--steps", arguments.steps] if arguments.steps else []
     words += ["--rounds", arguments.rounds] if arguments.rounds else []
     words += ["--labels", arguments.labels] if arguments.labels else []
+    words += shlex.split(arguments.more)
     began = time.monotonic()
     if not path.exists():
         prefrl("train", *words)
@@ -208,7 +220,7 @@ def measured(
     runs = [run_report(arguments, reference, optimum, tasks, *job) for job in work]
     return {
         "env": experiment.env,
-        "labels": arguments.labels or experiment.labels,
+        "labels": experiment.labels,
         "tasks": arguments.tasks,
         "reference": {
             "true_return": optimum.reference,

@@ -42,6 +42,8 @@ class Arguments:
     """Budgets of labels."""
     steps: int | None = None
     """Steps of every run; the preset's by default."""
+    rounds: int | None = None
+    """Rounds of every run; the preset's by default."""
     number: str | None = None
     """A number in the environment's info to make a ratio of, too."""
     folder: Path = Path("runs/benchmark")
@@ -95,6 +97,7 @@ def run_one(arguments: Arguments, seed: int, labels: int | None) -> dict:
     words = [*what, "--seed", seed, "--run", path, "--threads", 1]
     words += ["--reward", "true"] if labels is None else ["--labels", labels]
     words += ["--steps", arguments.steps] if arguments.steps else []
+    words += ["--rounds", arguments.rounds] if arguments.rounds else []
     if not path.exists():
         prefrl("train", *words)
     elif len(RunFolder(path).metrics()) <= RunFolder(path).experiment().rounds:

@@ -37,8 +37,8 @@ from prefrl.reward import FitState, fit
 from prefrl.selection import cut, propose
 from prefrl.types import Comparison, QueryId
 
-COMPARISONS = 1000
-PHYSICS_STEPS = 2000
+NEW_COMPARISONS = 50  # at the second fit of a refit
+STEPS_PER_COMPARISON = 100  # of the untrained policy, which clips are cut from
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,16 @@ class Arguments:
 
     steps: int = 2_000_000
     """Steps of our runs."""
+    rounds: int | None = None
+    """Rounds of our runs; the preset's by default."""
     labels: int = 700
     """Budget of labels."""
     peer_steps: int = 150_000
     """Steps of each Stable-Baselines3 measurement."""
+    physics_steps: int = 2000
+    """Steps of each of 64 simulations in the measurement of the physics."""
+    comparisons: int = 1000
+    """Comparisons of a refit."""
     seed: int = 0
     """Seed of our runs."""
     part: str | None = None
@@ -67,7 +73,7 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {}
     for part in order:
         print(f"{part} …", file=sys.stderr, flush=True)
-        words = [word for name, value in asdict(arguments).items() if name != "part"
+        words = [word for name, value in asdict(arguments).items() if value is not None
                  for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
         command = [sys.executable, __file__, "--part", part, *words]
         done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE)
@@ -104,11 +110,12 @@ def physics(arguments: Arguments) -> dict[str, Any]:
     """Step 64 simulations with random actions."""
     environments = gymnasium.make_vec("prefrl/HalfCheetah-v0", num_envs=64)
     environments.reset(seed=0)
-    actions = np.random.default_rng(0).uniform(-1, 1, (PHYSICS_STEPS, 64, 6)).astype(np.float32)
+    count = arguments.physics_steps
+    actions = np.random.default_rng(0).uniform(-1, 1, (count, 64, 6)).astype(np.float32)
     began = time.perf_counter()
     for action in actions:
         environments.step(action)
-    return {"rate": PHYSICS_STEPS * 64 / (time.perf_counter() - began)}
+    return {"rate": count * 64 / (time.perf_counter() - began)}
 
 
 def our_run(arguments: Arguments, reward: str) -> dict[str, Any]:
@@ -117,9 +124,10 @@ def our_run(arguments: Arguments, reward: str) -> dict[str, Any]:
     from prefrl.experiment import rounds, start
     from prefrl.loading import load_policy
 
+    experiment = preset("half-cheetah").experiment
     experiment = replace(
-        preset("half-cheetah").experiment,
-        steps=arguments.steps, labels=arguments.labels, seed=arguments.seed, reward=reward,
+        experiment, steps=arguments.steps, rounds=arguments.rounds or experiment.rounds,
+        labels=arguments.labels, seed=arguments.seed, reward=reward,
     )  # fmt: skip
     from prefrl.control.policy import evaluate
 
@@ -151,12 +159,13 @@ def dummy(arguments: Arguments, ours: bool) -> dict[str, Any]:
     config = preset("half-cheetah").experiment.ppo
     count = 64 if ours else 8
     environments: Any = DummyVecEnv([lambda: gymnasium.make("HalfCheetah-v5")] * count)
-    options: dict[str, Any] = {}
+    longest = arguments.peer_steps // count  # a rollout is no longer than the measurement
+    options: dict[str, Any] = {"n_steps": min(2048, longest)}
     if ours:
         torch.set_num_threads(1)
         environments = VecNormalize(environments)
         options = {
-            "n_steps": config.n_steps, "batch_size": config.batch_size,
+            "n_steps": min(config.n_steps, longest), "batch_size": config.batch_size,
             "n_epochs": config.n_epochs, "gamma": config.gamma, "gae_lambda": config.gae_lambda,
             "learning_rate": config.learning_rate, "ent_coef": config.ent_coef,
             "policy_kwargs": policy_options(config),
@@ -168,17 +177,17 @@ def dummy(arguments: Arguments, ours: bool) -> dict[str, Any]:
 
 
 def refit(arguments: Arguments) -> dict[str, Any]:
-    """Fit 1,000 comparisons of 1.5 s from nothing, and again after 50 of them were new."""
+    """Fit comparisons of 1.5 s from nothing, and again after some of them were new."""
     torch.set_num_threads(1)
     seconds = {}
     for name in ("hopper", "half-cheetah"):
         experiment = preset(name).experiment
-        comparisons, description = make_comparisons(experiment)
+        comparisons, description = make_comparisons(experiment, arguments.comparisons)
         size = int(np.prod(description.observation_space.shape))
         model = RewardEnsemble(size, description.action_space, RewardConfig(), seed=0)
         state = FitState(model, experiment.fit, seed=0)
         times = []
-        for part in (comparisons[: COMPARISONS - 50], comparisons):
+        for part in (comparisons[:-NEW_COMPARISONS], comparisons):
             began = time.perf_counter()
             fit(model, part, experiment.fit, state)
             times.append(time.perf_counter() - began)
@@ -186,16 +195,16 @@ def refit(arguments: Arguments) -> dict[str, Any]:
     return seconds
 
 
-def make_comparisons(experiment: Experiment) -> tuple[list[Comparison], Any]:
+def make_comparisons(experiment: Experiment, count: int) -> tuple[list[Comparison], Any]:
     """Return comparisons of clips of an untrained policy, answered from the true reward."""
     environments = make_environments(experiment.env, 64, 0)
     description = environments.description
     agent = PPOAgent(environments, experiment.ppo, 0, 1)
     generator = np.random.default_rng(0)
     length = description.clip_steps
-    trajectories = agent.explore(100_000)
-    segments, rewards = cut(trajectories, length, 2 * COMPARISONS, generator)
-    pairs = propose(segments, COMPARISONS, generator)
+    trajectories = agent.explore(STEPS_PER_COMPARISON * count)
+    segments, rewards = cut(trajectories, length, 2 * count, generator)
+    pairs = propose(segments, count, generator)
     return [
         Comparison(a, b, float(rewards[a.id].sum() > rewards[b.id].sum()), query=QueryId(0, index))
         for index, (a, b) in enumerate(pairs)

@@ -54,6 +54,10 @@ class Arguments:
     """Answers a second of each (load)."""
     seconds: float = 120.0
     """For so long (load)."""
+    presses: int = 40
+    """Answers (browser)."""
+    watched_seconds: float = 10.0
+    """For so long the frames are counted (browser)."""
     slow_seconds: float = 600.0
     """For so long an answer in 4 s (person)."""
     labels: int = 300
@@ -195,12 +199,12 @@ def browser(arguments: Arguments) -> dict[str, Any]:
                 time.sleep(0.005)
             first = time.perf_counter() - began
             page.evaluate(KEYS)
-            for _ in range(40):
+            for _ in range(arguments.presses):
                 time.sleep(0.35)
                 page.keyboard.press("ArrowLeft")
             time.sleep(1)
             waits = page.evaluate("waits")
-            rate = page.evaluate(SMOOTHNESS, 10)
+            rate = page.evaluate(SMOOTHNESS, arguments.watched_seconds)
     return {
         "first_pair_moving_s": first,
         "next_pair_ms": {name: float(np.percentile(waits, p)) for name, p in PERCENTILES.items()},

@@ -357,6 +357,38 @@ def test_the_log_probabilities_are_those_that_were_sampled_from():
         assert batch.log_probabilities[row, : len(said)].tolist() == pytest.approx(said, abs=1e-4)
 
 
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.0])
+def test_tokens_come_as_often_as_they_are_probable(temperature):
+    count, prompt = 20_000, [72, 105]
+    model = make_agent().model
+    generator = torch.Generator().manual_seed(0)
+    replies = [
+        reply.ids[0]
+        for _ in range(10)
+        for reply in sample(model, [prompt] * (count // 10), 1, -1, generator, temperature)
+    ]
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt])).logits[0, -1].double() / temperature
+    expected = torch.softmax(logits, 0).numpy()
+    shares = np.bincount(replies, minlength=len(expected)) / count
+    deviations = np.sqrt(expected * (1 - expected) / count)
+    assert np.abs((shares - expected) / deviations).max() < 4.5  # of some 260 tokens
+
+
+def test_an_impossible_token_is_never_sampled():
+    model = architecture(Qwen3Config(**SIZES | {"vocab_size": 300})).model
+    with torch.no_grad():
+        bias = torch.full((300,), -1e4)  # a probability of exactly 0
+        bias[[3, 299]] = 0.0
+        model.lm_head.weight.zero_()
+        model.lm_head.bias = torch.nn.Parameter(bias)
+    generator = torch.Generator().manual_seed(0)
+    replies = sample(model, [[5]] * 4000, 1, -1, generator)
+    drawn, counts = np.unique([reply.ids[0] for reply in replies], return_counts=True)
+    assert drawn.tolist() == [3, 299]
+    assert counts.min() > 1800
+
+
 SIZES = {
     "vocab_size": 258, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4,
     "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 256,

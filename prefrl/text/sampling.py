@@ -100,8 +100,13 @@ def sample(
 def _draw(scores: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
     if temperature == 0:
         return scores.argmax(1)
-    probabilities = torch.softmax(scores / temperature, dim=1)
-    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    # One number a row; `multinomial` would draw one for every token that the model knows.
+    reached = torch.softmax(scores / temperature, dim=1).cumsum(1, dtype=torch.float64)
+    drawn = torch.rand(
+        len(scores), 1, dtype=torch.float64, generator=generator, device=scores.device
+    )
+    found = torch.searchsorted(reached, drawn * reached[:, -1:], right=True)[:, 0]
+    return found.clamp(max=scores.shape[1] - 1)
 
 
 def _reply(row: list[int], end: int) -> Reply:
