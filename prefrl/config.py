@@ -301,6 +301,41 @@ def check_not_negative(numbers: dict[str, float], prefix: str = "") -> None:
             raise UserError(f"--{prefix}{name} is {value}; expected 0 or more")
 
 
+def check_seed(seed: int) -> None:
+    """Raise `UserError` unless all generators can begin with a seed."""
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed is {seed}; expected a whole number from 0 to 4294967295")
+
+
+def check_shares(numbers: dict[str, float], prefix: str = "") -> None:
+    """Raise `UserError` unless all of these options, by name, are from 0 to 1."""
+    for name, value in numbers.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"--{prefix}{name} is {value}; expected a number from 0 to 1")
+
+
+def check_fit(fit: FitConfig) -> None:
+    """Raise `UserError` unless each of these numbers is one that can be used."""
+    check_positive(
+        {
+            "learning-rate": fit.learning_rate, "l2-low": fit.l2_low, "l2-high": fit.l2_high,
+            "stop-accuracy": fit.stop_accuracy,
+        },
+        prefix="fit.",
+    )  # fmt: skip
+    check_not_negative(
+        {
+            "l2": fit.l2, "margin-scale": fit.margin_scale,
+            "enough-out-of-bag": fit.enough_out_of_bag,
+        },
+        prefix="fit.",
+    )  # fmt: skip
+    check_shares(
+        {"uniform-error": fit.uniform_error, "label-smoothing": fit.label_smoothing},
+        prefix="fit.",
+    )
+
+
 CONTROL_ALONE = ("ppo.", "network.", "num-envs", "horizon", "query.clip-seconds")
 TEXT_ALONE = ("text.",)
 TWINS = (("ppo.", "text.ppo."), ("network.", "text.reward."))

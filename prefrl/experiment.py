@@ -21,7 +21,7 @@ import torch
 
 from prefrl.checkpoint import to_bytes
 from prefrl.comparing import MARK
-from prefrl.config import Experiment, LoopConfig, check_positive
+from prefrl.config import Experiment, LoopConfig, check_fit, check_positive, check_seed
 from prefrl.errors import UserError
 from prefrl.exchange import copy_answers
 from prefrl.feedback import FeedbackStore
@@ -222,6 +222,8 @@ def check(experiment: Experiment, labels_needed: bool = True) -> None:
     if experiment.reward == "learned" and (labels_needed or experiment.labels):
         positive["labels"] = experiment.labels
     check_positive(positive)
+    check_fit(fit)
+    check_seed(experiment.seed)
     if not 0 < query.first_share <= 1:
         raise UserError(
             f"--query.first-share is {query.first_share}; expected more than 0, at most 1: the "

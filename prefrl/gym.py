@@ -11,7 +11,7 @@ from pathlib import Path
 
 import gymnasium
 
-from prefrl.errors import UserError
+from prefrl.errors import UserError, raised_by
 
 
 def resolve(name: str) -> str:
@@ -59,10 +59,29 @@ def speaks(name: str) -> bool:
     """
     if gymnasium.spec(name).vector_entry_point is not None:
         return False
-    with installed(name):
-        environment = gymnasium.make(name, disable_env_checker=True)
+    environment = make(name)
     try:
         spaces = (environment.observation_space, environment.action_space)
         return all(isinstance(space.sample(), str) for space in spaces)
+    except AttributeError:
+        raise UserError(
+            f"{name} has no observation_space or no action_space that can be sampled; expected "
+            "spaces of Gymnasium, or prefrl.text.FreeText() for text"
+        ) from None
     finally:
         environment.close()
+
+
+def make(name: str) -> gymnasium.Env:
+    """Make an environment.
+
+    Raises:
+        UserError: a package that it needs is missing, or its own code fails; the message says how.
+    """
+    try:
+        with installed(name):
+            return gymnasium.make(name, disable_env_checker=True)
+    except UserError:
+        raise
+    except Exception as error:  # whatever somebody's environment raises
+        raise UserError(f"{raised_by(f'making {name}', error)}; correct the environment") from error

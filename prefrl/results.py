@@ -32,7 +32,11 @@ EPISODE_SEED = 10_007  # apart from the episodes of an evaluation
 
 
 def evaluate_run(
-    folder: RunFolder, episodes: int, sample: bool = False, teacher: str = "oracle", show: int = 0
+    folder: RunFolder,
+    episodes: int,
+    sample: bool = False,
+    teacher: str | None = None,
+    show: int = 0,
 ) -> dict[str, Any]:
     """Play fresh episodes with a run's policy and report everything a comparison needs.
 
@@ -41,7 +45,8 @@ def evaluate_run(
         episodes: how many, each from its own start, or a task each.
         sample: sample actions as training does, instead of taking the most probable; replies of
             language models are always sampled.
-        teacher: who says whether a language model's replies are better than its reference's.
+        teacher: who says whether a language model's replies are better than its reference's; by
+            default the function that the run was taught by, if it was, else the oracle.
         show: how many tasks to show both replies of.
 
     Raises:
@@ -52,7 +57,7 @@ def evaluate_run(
     if show < 0:
         raise UserError(f"--show is {show}; expected a number of tasks, or 0")
     experiment = folder.experiment()
-    if show or teacher != "oracle":
+    if show or teacher is not None:
         _check_speaks(folder, "--show" if show else "--teacher")
     store = FeedbackStore(folder.feedback)
     counts = store.counts()

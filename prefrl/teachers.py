@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from prefrl.config import OracleConfig
-from prefrl.errors import UserError
+from prefrl.errors import UserError, raised_by
 from prefrl.feedback import FeedbackStore
 from prefrl.types import Answer, Query, QueryId, Segment, transcript
 
@@ -119,7 +119,16 @@ class FunctionTeacher:
         for query in feedback.pending():
             shown = time.time()
             left, right = query.segments[0], query.segments[1]
-            said = self._read(left, right) if self.reads else self.prefer(left, right)
+            try:
+                said = self._read(left, right) if self.reads else self.prefer(left, right)
+            except UserError:
+                raise
+            except Exception as error:  # whatever somebody's function raises
+                raise UserError(
+                    f"{raised_by(f'teacher {self.name}', error)}; expected a function of two clips "
+                    "or, for text, of a prompt and two texts. Correct it; a run is kept, and "
+                    "`prefrl resume` goes on with it"
+                ) from error
             feedback.answer(self._answer(query, said, shown))
 
     def _read(self, left: Segment, right: Segment) -> Any:

@@ -63,7 +63,7 @@ class Arguments:
     """Preset to run."""
     targets: tuple[float, ...] = (1.0, 2.0, 4.0)
     """Nats of divergence that an adaptive coefficient aims at."""
-    seeds: int = 3
+    seeds: int = 2
     """Seeds 0 to this, exclusive."""
     labels: int | None = None
     """Answers that a reward is learned from; the preset's by default."""
@@ -77,7 +77,7 @@ class Arguments:
     """Further flags of every run, as one word: --more="--text.ppo.episodes 64"."""
     tasks: int = 4
     """Different tasks on which everything is measured."""
-    samples: int = 50_000
+    samples: int = 80_000
     """Replies of the reference to each."""
     episodes: int = 1024
     """Replies of each trained policy to each."""
@@ -241,7 +241,8 @@ def measured(
 
 def curve_places(targets: Sequence[float]) -> list[float]:
     """Return the divergences at which the optimum is told: the targets and some between."""
-    return sorted({*targets, *np.linspace(0.1, 1.25 * max(targets), 24).tolist()})
+    between = np.linspace(0, 1, 26)[1:] ** 2 * 1.25 * max(targets)  # it rises like a square root
+    return sorted({*targets, *between.tolist()})
 
 
 def different_tasks(experiment: Experiment, count: int) -> list[int]:
@@ -314,9 +315,12 @@ def best_of_k(
 
     The learned rewards are those that the PPO runs ended with.
     """
-    few = [task[:SCORED] for task in replies]
-    trajectories = [[e.trajectory("reference", n) for n, e in enumerate(task)] for task in few]
-    scores = {"true reward": [returns_of(task) for task in few]}
+    returns = [returns_of(task) for task in replies]
+    trajectories = [
+        [episode.trajectory("reference", n) for n, episode in enumerate(task[:SCORED])]
+        for task in replies
+    ]
+    scores = {"true reward": returns}
     for method, target, seed in work:
         if method == "PPO, learned reward":
             model = load_reward(run_path(arguments, method, target, seed))
@@ -325,14 +329,23 @@ def best_of_k(
             ]
     found = []
     for chosen_by, scored in scores.items():
-        for k in (k_for(target) for target in arguments.targets):
-            points = [best_of(s, returns_of(t), k) for s, t in zip(scored, few, strict=True)]
+        for k in ks(arguments.targets):
+            points = [
+                best_of(score, task[: len(score)], k)
+                for score, task in zip(scored, returns, strict=True)
+            ]
             point = Point(*np.mean(points, axis=0).tolist())
             found.append(
                 {"chosen_by": chosen_by, "k": k} | point._asdict()
                 | {"fraction": optimum.fraction(point)}
             )  # fmt: skip
     return found
+
+
+def ks(targets: Sequence[float]) -> list[int]:
+    """Return the K that the best is told of: those near the targets, and powers of 2 before."""
+    near = [k_for(target) for target in targets]
+    return sorted({*near, *(2**n for n in range(1, int(log(max(near), 2)) + 1))})
 
 
 def k_for(kl: float) -> int:

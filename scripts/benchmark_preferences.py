@@ -12,6 +12,7 @@ environment reports, if one is named.
 """
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -42,8 +43,8 @@ class Arguments:
     """Budgets of labels."""
     steps: int | None = None
     """Steps of every run; the preset's by default."""
-    rounds: int | None = None
-    """Rounds of every run; the preset's by default."""
+    more: str = ""
+    """Further flags of every run, as one word: --more="--rounds 10"."""
     number: str | None = None
     """A number in the environment's info to make a ratio of, too."""
     folder: Path = Path("runs/benchmark")
@@ -97,7 +98,7 @@ def run_one(arguments: Arguments, seed: int, labels: int | None) -> dict:
     words = [*what, "--seed", seed, "--run", path, "--threads", 1]
     words += ["--reward", "true"] if labels is None else ["--labels", labels]
     words += ["--steps", arguments.steps] if arguments.steps else []
-    words += ["--rounds", arguments.rounds] if arguments.rounds else []
+    words += shlex.split(arguments.more)
     if not path.exists():
         prefrl("train", *words)
     elif len(RunFolder(path).metrics()) <= RunFolder(path).experiment().rounds:

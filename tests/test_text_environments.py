@@ -675,5 +675,12 @@ def test_an_id_is_made_checked_and_named(registered):
 
 @pytest.mark.parametrize("name", ["Missing-v0", "no_such_package:Guess-v0", "a b"])
 def test_an_id_that_cannot_be_made(name):
-    with pytest.raises(UserError, match=r"^cannot make the environment"):
+    with pytest.raises(UserError, match=r"^there is no environment|^cannot import"):
         check_environment(name)
+
+
+def test_an_environment_that_cannot_be_built():
+    gymnasium.register("texts/Empty-v0", lambda: PromptEnv([]))
+    words = r"^making texts/Empty-v0 raised ValueError: expected a list of prompts.*prompts.py:\d+"
+    with pytest.raises(UserError, match=words):
+        check_environment("texts/Empty-v0")

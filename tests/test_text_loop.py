@@ -1,6 +1,7 @@
 """Whole runs of a language model: the loop that drives a robot, killed, resumed and replayed."""
 
 import itertools
+import json
 import math
 import re
 import signal
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 import toy_environments
+import toy_texts
+from complaints import complaint
 from test_experiment import (
     KILL_BETWEEN_METRICS_AND_CHECKPOINT,
     answers,
@@ -621,3 +624,100 @@ def test_a_language_model_learns_what_the_oracle_prefers(tmp_path):
 def true_returns(policy):
     environments = [gymnasium.make("texts/Letters-v0") for _ in range(100)]
     return [sum(episode.env_rewards) for episode in play(environments, policy, range(200))]
+
+
+# --- environments and teachers of somebody's own, with mistakes in them ------------------------
+
+
+class Broken(toy_texts.Letters):
+    """Does as it is told by `wrong`, from its `after`-th step on."""
+
+    wrong, after, taken = staticmethod(lambda given: given), 0, 0
+
+    def step(self, action):
+        Broken.taken += 1
+        given = super().step(action)
+        return Broken.wrong(given) if Broken.taken > Broken.after else given
+
+
+gymnasium.register("texts/Broken-v0", Broken, disable_env_checker=True)
+
+
+def fails(given):
+    raise KeyError("nothing here")
+
+
+@pytest.mark.parametrize("after", [0, 60])  # found before the run is made, or in its midst
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (fails, r"raised KeyError: 'nothing here'"),
+        (lambda given: given[:4], r"four|five|not enough values"),
+        (lambda given: (given[0], math.nan, *given[2:]), r"nan.*expected a finite"),
+        (
+            lambda given: (given[0], "much", *given[2:]),
+            r"reward 'much'|raised ValueError: could not convert",
+        ),
+    ],
+    ids=["raises", "too few", "nan", "a word"],
+)
+def test_an_environment_that_fails_is_a_sentence(wrong, words, after, model, tmp_path, monkeypatch):
+    for name, value in (("wrong", staticmethod(wrong)), ("after", after), ("taken", 0)):
+        monkeypatch.setattr(Broken, name, value)
+    experiment = tiny_text(model, env="texts/Broken-v0")
+    with pytest.raises(UserError, match=words) as told:
+        train(experiment, tmp_path / "run")
+    assert "texts/Broken-v0" in str(told.value)
+    assert (tmp_path / "run").exists() == (after > 0)
+
+
+def test_a_teacher_that_raises_is_a_sentence_and_the_run_goes_on(
+    model, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "own_judges.py").write_text(
+        "from toy_texts import prefer_plainer\nasked = 0\n\n\ndef judge(left, right):\n"
+        "    global asked\n    asked += 1\n    if asked == 10:\n        raise OSError('busy')\n"
+        "    return prefer_plainer(left, right)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    said = complaint(words(model, "--teacher", "own_judges:judge", "--run", "run"), capsys)
+    assert "teacher own_judges:judge raised OSError: busy (own_judges.py:9)" in said
+    assert "prefrl resume" in said
+    main(["resume", "run"])
+    assert len(answers(tmp_path / "run")) == 16
+
+
+def test_a_run_is_judged_by_the_function_that_taught_it(model, tmp_path, capsys, monkeypatch):
+    path = str(tmp_path / "run")
+    main(words(model, "--teacher", "toy_texts:prefer_plainer", "--run", path))
+    capsys.readouterr()
+    main(["evaluate", path, "--episodes", "4", "--json"])
+    assert json.loads(capsys.readouterr().out)["teacher"] == "toy_texts:prefer_plainer"
+    monkeypatch.delattr(toy_texts, "prefer_plainer")  # it is not at hand any more
+    main(["evaluate", path, "--episodes", "4", "--json"])
+    assert json.loads(capsys.readouterr().out)["teacher"] == "oracle"
+
+
+def test_answers_that_prefer_nothing_are_worth_a_note(model, tmp_path, capsys, monkeypatch):
+    (tmp_path / "own_ties.py").write_text("def judge(prompt, a, b):\n    return 0.5\n")
+    monkeypatch.chdir(tmp_path)
+    main(words(model, "--teacher", "own_ties:judge", "--run", "run"))
+    assert "note: no answer preferred one clip to another" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("--seed -1", "from 0"), ("--seed 99999999999999", "from 0"),
+        ("--fit.learning-rate 0", "above 0"), ("--fit.learning-rate -1", "above 0"),
+        ("--fit.label-smoothing 2", "from 0 to 1"), ("--fit.uniform-error nan", "from 0 to 1"),
+        ("--fit.l2 -1", "0 or more"), ("--fit.margin-scale -4", "0 or more"),
+        ("--fit.l2-low -1", "above 0"), ("--fit.stop-accuracy 0", "above 0"),
+        ("--fit.enough-out-of-bag -1", "0 or more"),
+        ("--text.ppo.gamma 2", "from 0 to 1"), ("--text.ppo.gae-lambda 3", "from 0 to 1"),
+    ],
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused_before_a_run(option, expected, model, tmp_path, capsys):
+    said = complaint(words(model, *option.split(), "--run", tmp_path / "run"), capsys)
+    assert f"{option.split()[0]} is " in said and expected in said
+    assert not (tmp_path / "run").exists()

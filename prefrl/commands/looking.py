@@ -47,8 +47,9 @@ def evaluate(words: list[str]) -> None:
         sample: bool = False
         """Sample actions as training does, instead of taking the most probable one. Language
         models are always sampled."""
-        teacher: str = "oracle"
-        """Says whether a language model's replies beat its reference's: oracle, MODULE:OBJECT."""
+        teacher: str | None = None
+        """Says whether a language model's replies beat its reference's: oracle, MODULE:OBJECT; by
+        default the function that the run was taught by, if it was."""
         show: int = 0
         """How many tasks to show the replies of reference and policy to."""
         wording: bool = False

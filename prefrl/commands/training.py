@@ -178,6 +178,12 @@ def _run(session: "Session", port: int | None = None) -> None:
         ) from None
     except FloatingPointError as error:
         raise UserError(f"{error} The run is kept up to its last round in {path}") from None
+    for line in session.folder.metrics()[-1:]:
+        if line.get("answered") and not line["decisive"]:
+            print(
+                "note: no answer preferred one clip to another, so nothing was learned. If the "
+                "true reward is always the same, let a function or people answer (--teacher)"
+            )
     print(f"done; look at it with {_ways_to_look(session.folder)}", flush=True)
 
 

@@ -11,7 +11,7 @@ from gymnasium.spaces import Discrete
 from torch import nn
 
 from prefrl.clips.scene import save_model
-from prefrl.config import Experiment, check_positive, check_side
+from prefrl.config import Experiment, check_positive, check_shares, check_side
 from prefrl.control.agent import PPOAgent
 from prefrl.control.checks import is_deterministic, picture_trouble
 from prefrl.control.environments import make_environments
@@ -34,11 +34,13 @@ def check(experiment: Experiment) -> None:
     ppo, network = experiment.ppo, experiment.network
     check_positive(
         {
-            "ppo.n-steps": ppo.n_steps, "ppo.batch-size": ppo.batch_size,
-            "ppo.n-epochs": ppo.n_epochs, "network.members": network.members,
+            "ppo.learning-rate": ppo.learning_rate, "ppo.n-steps": ppo.n_steps,
+            "ppo.batch-size": ppo.batch_size, "ppo.n-epochs": ppo.n_epochs,
+            "network.members": network.members,
             "network.steps-per-clip": network.steps_per_clip,
         }
     )  # fmt: skip
+    check_shares({"ppo.gae-lambda": ppo.gae_lambda})
     if not 0 <= ppo.gamma < 1:
         raise UserError(f"--ppo.gamma is {ppo.gamma}; expected from 0 to less than 1")
     if ppo.sde_sample_freq < 0:

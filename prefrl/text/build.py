@@ -6,16 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import gymnasium
-
-from prefrl.config import Experiment, TextConfig, check_not_negative, check_positive, check_side
+from prefrl.config import (
+    Experiment,
+    TextConfig,
+    check_not_negative,
+    check_positive,
+    check_shares,
+    check_side,
+)
 from prefrl.errors import UserError
-from prefrl.gym import installed, resolve
+from prefrl.gym import make, resolve
 from prefrl.parts import Parts
 from prefrl.reward import RewardModel
 from prefrl.run import RunFolder
 from prefrl.text import placing
 from prefrl.text.agent import TextAgent
+from prefrl.text.check import check_environment
 from prefrl.text.models import LanguageModel, load_language_model, save_language_model
 from prefrl.text.networks import enough_memory
 from prefrl.text.policy import TextPolicy
@@ -24,6 +30,7 @@ from prefrl.text.sft import from_environment, tune
 from prefrl.truth import TrueReward
 
 TURN_SECONDS = 1.0  # what a page of clips calls a step; a turn has no length in time
+LONGEST_EPISODE = 1000  # turns; one that goes on for ever ends where the context does
 LOW_ENTROPY = 0.1  # nats per token; there is next to nothing to prefer among such replies
 
 
@@ -100,6 +107,7 @@ def _check_numbers(text: TextConfig) -> None:
         },
         prefix="text.",
     )  # fmt: skip
+    check_shares({"gamma": ppo.gamma, "gae-lambda": ppo.gae_lambda}, prefix="text.ppo.")
 
 
 def smallest_round(experiment: Experiment) -> int:
@@ -121,12 +129,8 @@ def build(experiment: Experiment, network: None = None, folder: RunFolder | None
     _check_no_network(network)
     text = experiment.text
     name = resolve(experiment.env)
-    with installed(name):
-        first = gymnasium.make(name, disable_env_checker=True)
-        others = (
-            gymnasium.make(name, disable_env_checker=True) for _ in range(text.ppo.episodes - 1)
-        )
-        environments = [first, *others]
+    notes = check_environment(name, LONGEST_EPISODE, demonstrations=False) if folder is None else []
+    environments = [make(name) for _ in range(text.ppo.episodes)]
     language_model = _reference(experiment, folder)
     autocast = placing.autocast(text, language_model.model.device)
 
@@ -134,7 +138,7 @@ def build(experiment: Experiment, network: None = None, folder: RunFolder | None
         if not run.reference.exists():
             save_language_model(language_model, run.reference)
 
-    notes = [placing.in_words(text.model, language_model.model, text)]
+    notes += [placing.in_words(text.model, language_model.model, text)]
     reward_model: RewardModel = TrueReward(whole_episodes=True)
     with _explained(text, "text.ppo.batch-size", "text.max-new-tokens", "text.reward.members"):
         if experiment.reward == "learned":
@@ -149,7 +153,7 @@ def build(experiment: Experiment, network: None = None, folder: RunFolder | None
         agent,
         reward_model,
         None,
-        first.unwrapped.metadata.get("question", "Which reply is better?"),
+        environments[0].unwrapped.metadata.get("question", "Which reply is better?"),
         {"dt": TURN_SECONDS, "observations": {"text": True}, "actions": {"text": True}},
         save,
         lambda people: notes,

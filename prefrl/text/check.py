@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 
 from prefrl.errors import UserError
+from prefrl.gym import make, resolve
 
 ORDINARY = "It is 5,\nI think."
 REPLIES = (ORDINARY, "b", "2", "a longer reply. Of two sentences!", "7", "no", "c", "4")
@@ -27,20 +28,23 @@ Heard = tuple[Any, ...]
 """What an environment gave: an observation, then reward, terminated and truncated of a step."""
 
 
-def check_environment(environment: gymnasium.Env | str, turns: int = 100) -> list[str]:
+def check_environment(
+    environment: gymnasium.Env | str, turns: int = 100, demonstrations: bool = True
+) -> list[str]:
     """Try out an environment and return notes: what may be meant so, but often is not.
 
     Args:
         environment: an environment, or the id of one; "package:Id-v0" imports the package first.
         turns: within how many an episode must end, whatever is replied.
+        demonstrations: try those out, too, where there are any.
 
     Raises:
         UserError: it breaks the contract; the message says how, and what to do.
     """
     if isinstance(environment, str):
-        built = _build(environment)
+        built = make(resolve(environment))
         try:
-            return check_environment(built, turns)
+            return check_environment(built, turns, demonstrations)
         finally:
             built.close()
     trial = _Trial(environment, turns)
@@ -48,16 +52,9 @@ def check_environment(environment: gymnasium.Env | str, turns: int = 100) -> lis
     trial.check_seeds()
     trial.check_odd_replies()
     trial.check_splits()
-    trial.check_demonstrations()
+    if demonstrations:
+        trial.check_demonstrations()
     return trial.notes()
-
-
-def _build(name: str) -> gymnasium.Env:
-    try:
-        # Gymnasium's own checker would speak first, and of arrays.
-        return gymnasium.make(name, disable_env_checker=True)
-    except (gymnasium.error.Error, ImportError) as error:
-        raise UserError(f"cannot make the environment {name!r}: {error}") from error
 
 
 class _Trial:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from prefrl.errors import UserError, raised_by
 from prefrl.text.policy import TextPolicy
 from prefrl.text.sampling import Reply
 from prefrl.text.trace import Episode
@@ -27,7 +30,7 @@ def play(
         deterministic: take the likeliest tokens.
 
     Raises:
-        UserError: a prompt is longer than the policy's context.
+        UserError: a prompt is longer than the policy's context, or the environment fails.
     """
     episodes = []
     for begin in range(0, len(seeds), len(environments)):
@@ -43,7 +46,8 @@ def _play(
     mark, going = policy.template.mark, list(range(len(seeds)))
     episodes = [Episode(seed, mark) for seed in seeds]
     for episode, environment in zip(episodes, environments, strict=True):
-        observation, _ = environment.reset(seed=episode.seed, options={"split": split})
+        with _explained(environment):
+            observation, _ = environment.reset(seed=episode.seed, options={"split": split})
         episode.hear(observation, policy.template.first(observation))
     while going:
         replies = policy.reply([episodes[row].ids for row in going], deterministic)
@@ -58,9 +62,15 @@ def _play(
 def _turn(episode: Episode, environment: gymnasium.Env, policy: TextPolicy, reply: Reply) -> bool:
     """Give a reply to the environment; return whether the episode is over."""
     action = policy.template.decode(reply.ids)
-    observation, reward, terminated, truncated, info = environment.step(action)
+    with _explained(environment):
+        observation, reward, terminated, truncated, info = environment.step(action)
+        reward = float(reward)
+    if not math.isfinite(reward):
+        raise UserError(
+            f"{_name(environment)} paid {reward} for the reply {action!r}; expected a finite number"
+        )
     episode.say(action, reply.ids, reply.finished)
-    episode.env_rewards.append(float(reward))
+    episode.env_rewards.append(reward)
     if terminated or truncated:
         episode.report = _numbers(info)
         return True
@@ -70,6 +80,24 @@ def _turn(episode: Episode, environment: gymnasium.Env, policy: TextPolicy, repl
         return True
     episode.hear(observation, following)
     return False
+
+
+@contextmanager
+def _explained(environment: gymnasium.Env) -> Iterator[None]:
+    """Turn what somebody's environment raises into a sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{raised_by(_name(environment), error)}; correct the environment. A run is kept up to "
+            "its last round"
+        ) from error
+
+
+def _name(environment: gymnasium.Env) -> str:
+    return environment.spec.id if environment.spec else type(environment.unwrapped).__name__
 
 
 def _numbers(info: dict[str, Any]) -> dict[str, float]:

@@ -7,6 +7,7 @@ Replies are always sampled, as in training: what is measured is a distribution.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import gymnasium
@@ -16,9 +17,10 @@ import torch
 from prefrl.comparing import SIDES, judge_named, judged, pair_up
 from prefrl.config import Experiment
 from prefrl.errors import UserError
-from prefrl.gym import installed, resolve
+from prefrl.gym import installed, make, resolve
 from prefrl.intervals import aligned, estimate, length_controlled, win_rate
 from prefrl.intervals import in_words as interval
+from prefrl.loop import Teacher
 from prefrl.run import RunFolder
 from prefrl.text import placing
 from prefrl.text.build import load_reference, variety
@@ -40,7 +42,7 @@ ROWS = 16  # of a pass
 
 
 def evaluate(
-    folder: RunFolder, policy: TextPolicy, episodes: int, teacher: str = "oracle", show: int = 0,
+    folder: RunFolder, policy: TextPolicy, episodes: int, teacher: str | None = None, show: int = 0,
     **_: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Let policy and reference reply to the same tasks and compare them.
@@ -49,7 +51,8 @@ def evaluate(
         folder: the run.
         policy: its policy.
         episodes: how many tasks.
-        teacher: says whose replies are better: "oracle" goes by the true return.
+        teacher: says whose replies are better: "oracle" goes by the true return; by default the
+            function that the run was taught by, if it was.
         show: how many tasks to show both replies of.
         _: what is asked of robots alone.
 
@@ -70,7 +73,7 @@ def evaluate(
             "nobody can be asked while a run is evaluated; let people compare two runs with "
             "`prefrl compare RUN_A RUN_B --teacher human`"
         )
-    judge = judge_named(teacher, experiment.seed)
+    teacher, judge = _judge(teacher, experiment)
     reference = reference_policy(folder, policy)
     environments = fresh_environments(experiment, episodes)
     ours = _play(environments, policy, experiment, episodes, sampling=0)
@@ -102,6 +105,15 @@ def evaluate(
     return report
 
 
+def _judge(name: str | None, experiment: Experiment) -> tuple[str, Teacher]:
+    """Return a teacher and its name; by default that of the run, where it is a function."""
+    if name is None and ":" in experiment.teacher:
+        with suppress(UserError):  # a function of a program that is not at hand here
+            return experiment.teacher, judge_named(experiment.teacher, experiment.seed)
+    name = name or "oracle"
+    return name, judge_named(name, experiment.seed)
+
+
 def reference_policy(folder: RunFolder, policy: TextPolicy) -> TextPolicy:
     """Return the model that a run began with, spoken to and sampled as its policy is."""
     language_model = load_reference(folder.experiment(), folder)
@@ -125,10 +137,7 @@ def base_policy(folder: RunFolder, policy: TextPolicy) -> TextPolicy | None:
 def fresh_environments(experiment: Experiment, episodes: int) -> list[gymnasium.Env]:
     """Build copies of the environment, as many as are played side by side."""
     name = resolve(experiment.env)
-    with installed(name):
-        return [
-            gymnasium.make(name, disable_env_checker=True) for _ in range(min(episodes, AT_A_TIME))
-        ]
+    return [make(name) for _ in range(min(episodes, AT_A_TIME))]
 
 
 def _play(

@@ -16,14 +16,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 import torch
 
 from prefrl.checkpoint import from_bytes, to_bytes
-from prefrl.config import FitConfig, TextConfig, TextRewardConfig, check_positive, from_json
+from prefrl.config import (
+    FitConfig,
+    TextConfig,
+    TextRewardConfig,
+    check_positive,
+    check_seed,
+    from_json,
+)
 from prefrl.errors import UserError
-from prefrl.gym import installed, resolve
+from prefrl.gym import installed, make, resolve
 from prefrl.preference import correct, decisive, preference_loss
 from prefrl.reward import FitState, fit, predict_returns
 from prefrl.run import FittedFolder, RunFolder
@@ -95,6 +101,7 @@ def start(
         raise UserError(f"--held-out is {held_out}; expected a share from 0 to less than 1")
     if margin_scale is not None and not 0 <= margin_scale < math.inf:
         raise UserError(f"--margin-scale is {margin_scale}; expected logits, 0 or more")
+    check_seed(seed)
     reward = reward or TextRewardConfig()
     chosen = {
         "learning_rate": learning_rate, "first_epochs": epochs, "batch_size": batch_size,
@@ -234,11 +241,9 @@ def _policy_samples(run: RunFolder, text: TextConfig, seed: int) -> list[Traject
         raise UserError(
             f"the newest checkpoint of {run.path} is damaged ({str(error).splitlines()[0]})"
         ) from None
+    environments = [make(name) for _ in range(text.ppo.episodes)]
+    seeds = [task_seed(seed, task) for task in range(CALIBRATION_EPISODES)]
     with installed(name):
-        environments = [
-            gymnasium.make(name, disable_env_checker=True) for _ in range(text.ppo.episodes)
-        ]
-        seeds = [task_seed(seed, task) for task in range(CALIBRATION_EPISODES)]
         episodes = play(environments, policy, seeds)
     return [episode.trajectory("policy", n) for n, episode in enumerate(episodes)]
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from prefrl.config import check_positive
-from prefrl.errors import UserError
+from prefrl.errors import UserError, raised_by
 from prefrl.feedback import FeedbackStore
-from prefrl.gym import installed, resolve
+from prefrl.gym import installed, make, resolve
 from prefrl.lines import field, in_line, read_lines, short
 from prefrl.text.models import LanguageModel, context_length
 from prefrl.text.networks import check_logits, hidden_states, logits, right_padded
@@ -198,15 +198,24 @@ def from_environment(name: str, count: int, seed: int) -> list[Demonstration]:
         UserError: there is no such environment, or it gives none.
     """
     check_positive({"demonstrations": count})
+    environment = make(resolve(name))
     with installed(resolve(name)):
-        environment = gymnasium.make(resolve(name), disable_env_checker=True)
         demonstrate: Any = getattr(environment.unwrapped, "demonstrations", None)
         if demonstrate is None:
             raise UserError(
                 f"{name} has no demonstrations; give it a method demonstrations(count, seed) that "
                 "returns lists of turns (said, reply), or fine-tune on a file: `prefrl sft --file`"
             )
-        given = demonstrate(count, seed)
+        try:
+            given = demonstrate(count, seed)
+        except (UserError, ImportError, gymnasium.error.Error):
+            raise
+        except Exception as error:  # whatever somebody's environment raises
+            raise UserError(
+                f"{raised_by(f'demonstrations of {name}', error)}; correct the environment"
+            ) from error
+    if not isinstance(given, list):
+        raise UserError(f"{name}: demonstrations gave {given!r}; expected a list")
     try:
         return [_turns(turns) for turns in given]
     except ValueError as error:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from prefrl.config import TextConfig, check_positive
+from prefrl.config import TextConfig, check_positive, check_seed
 from prefrl.errors import UserError
 from prefrl.text import placing, sft
 from prefrl.text.models import LanguageModel, load_language_model
@@ -126,6 +126,7 @@ def prepare_tuning(
         UserError: a number or the model is wrong, or a demonstration is too long for it.
     """
     check_positive({"epochs": epochs, "learning-rate": learning_rate, "batch-size": batch_size})
+    check_seed(seed)
     placed = place(model, seed, device, dtype)
     sft.encode(placed.language_model, demonstrations, chat)  # none may be too long
     training, held_out = sft.hold_out(demonstrations, seed)

@@ -1,0 +1,684 @@
+"""Every script, on a tiny budget; and the mathematics of the frontier.
+
+A script that trains or measures runs in a process of its own, as people start it, and what it
+prints is checked where it must hold whatever was measured. The two scripts that install are not
+let near an installer.
+"""
+
+import ast
+import contextlib
+import importlib.util
+import io
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from math import exp, log, sqrt
+from pathlib import Path
+from statistics import NormalDist
+from types import SimpleNamespace
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from PIL import Image
+from strategies import few, many, seeds
+
+from prefrl import cli, results
+from prefrl.config import TextPPOConfig
+from prefrl.presets import preset
+from prefrl.run import RunFolder
+from prefrl.text.models import tiny_language_model
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ROOT / "scripts"
+CHROMIUM = os.environ.get("PREFRL_CHROMIUM") or next(
+    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
+)
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None and "PREFRL_REQUIRE_BROWSER" not in os.environ,
+    reason="no Chromium here: install one or name it in PREFRL_CHROMIUM",
+)
+
+
+def load(name):
+    """Return a script as a module; `scripts` is no package."""
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", SCRIPTS / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # tyro looks there for what a dataclass mentions
+    spec.loader.exec_module(module)
+    return module
+
+
+frontier, preferences = load("benchmark_frontier"), load("benchmark_preferences")
+Optimum, Point, best_of, k_for = (
+    frontier.Optimum, frontier.Point, frontier.best_of, frontier.k_for
+)  # fmt: skip
+
+# What is slow to import; torch._dynamo comes with the first optimiser.
+CONTROL = "stable_baselines3,torch._dynamo,tyro,prefrl.results,prefrl.control.build"
+TEXT = "torch._dynamo,tyro,prefrl.text.build,prefrl.text.evaluation"
+
+
+def run(script, *words, cwd, warm=None, **environment):
+    """Run a script and return the one JSON object that it prints; every number in it is finite.
+
+    What is imported beforehand (`warm`) its own commands need not import.
+    """
+    start = [Path(__file__).with_name("warm.py"), warm] if warm else []
+    done = subprocess.run(
+        [sys.executable, *start, SCRIPTS / script, *map(str, words)], cwd=cwd, text=True,
+        capture_output=True, check=False, env=os.environ | environment, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return finite(done.stdout)
+
+
+def finite(printed):
+    """Read JSON that says neither NaN nor Infinity."""
+
+    def refuse(name):
+        raise AssertionError(f"{name} in {printed}")
+
+    return json.loads(printed, parse_constant=refuse)
+
+
+def positive(numbers):
+    """Say whether all of a dictionary's numbers, however deep, are above 0."""
+    return all(positive(n) if isinstance(n, dict) else n > 0 for n in numbers.values())
+
+
+def is_quotient(value, above, below):
+    return value == pytest.approx(above / below, rel=1e-9)
+
+
+def test_every_script_is_in_this_file():
+    here = Path(__file__).read_text(encoding="utf-8")
+    for script in SCRIPTS.glob("*.py"):
+        assert f'"{script.name}"' in here, script.name
+
+
+# --- the scripts ------------------------------------------------------------------------------
+
+
+def test_benchmark_text_measures_sampling_training_and_memory(tmp_path):
+    episodes, prompt, tokens = 4, 8, 4
+    report = run(
+        "benchmark_text.py", "--model", "tiny", "--device", "cpu", "--episodes", episodes,
+        "--prompt", prompt, "--tokens", tokens, "--iterations", 1, "--repeats", 1, "--frozen", 1,
+        "--threads", 1, cwd=tmp_path, warm=TEXT,
+    )  # fmt: skip
+    assert (report["device"], report["dtype"]) == ("cpu", "float32")
+    generating, machine = report["generating"], report["machine"]
+    assert positive(generating) and positive(machine)
+    ours = generating["ours_tokens_per_s"]
+    assert is_quotient(generating["ratio"], ours, generating["transformers_tokens_per_s"])
+    assert report["iteration_s"].keys() == report["peak_gib"].keys() == {"0 frozen", "1 frozen"}
+    for phases in report["iteration_s"].values():
+        assert positive(phases)
+        assert phases.keys() == {"sample", "log_probabilities", "update", "all"}
+        assert 2 * phases["all"] == pytest.approx(sum(phases.values()))
+    for peak in report["peak_gib"].values():
+        assert 0.1 < peak < 8  # torch alone takes more; in another unit it would be thousands
+    weights = sum(p.numel() for p in tiny_language_model(0).model.parameters())
+    read = 4 * weights * ours / episodes  # bytes a second
+    assert is_quotient(machine["sampling_of_copy"], read, 1e9 * machine["copy_gb_per_s"])
+    passes = 2 * episodes * (prompt + tokens) * TextPPOConfig().n_epochs  # policy and critic
+    done = 6 * weights * passes / report["iteration_s"]["0 frozen"]["update"]
+    assert is_quotient(machine["update_of_matmul"], done, 1e12 * machine["matmul_tflops"])
+
+
+def test_benchmark_preferences_compares_learned_and_true_reward(tmp_path):
+    report = run(
+        "benchmark_preferences.py", "--preset", "half-cheetah", "--steps", 8192, "--seeds", 1,
+        "--more=--rounds 1 --query.explore-steps 4096", "--labels", 8, "--episodes", 2,
+        "--jobs", 1, "--folder", tmp_path / "runs", "--number", "x_velocity", cwd=tmp_path,
+        warm=CONTROL,
+    )  # fmt: skip
+    assert report["env"] == "prefrl/HalfCheetah-v0"
+    assert report["versions"]["python"] == sys.version.split()[0]
+    [true], [random] = report["true"], report["random"]
+    [learned] = report["labels"]["8"]["seeds"]
+    for found, reward, answered in ((true, "true", 0), (learned, "learned", 8)):
+        assert (found["reward"], found["labels"]["answered"]) == (reward, answered)
+        assert (found["steps"], found["episodes"], found["seed"]) == (8192, 2, 0)
+        assert found["sampling_policy"].keys() == {"true_return", "info"}
+        assert found["sampling_policy"]["true_return"] != found["true_return"]
+        assert found["seconds"] > 0
+    assert learned["true_return"] != true["true_return"]
+    for name, number in (
+        ("return_ratio", lambda r: r["true_return"]["mean"]),
+        ("x_velocity_ratio", lambda r: r["info"]["x_velocity"]),
+    ):
+        zero = number(random)
+        share = (number(learned) - zero) / (number(true) - zero)
+        told = report["labels"]["8"][name]
+        assert told["mean"] == pytest.approx(share)
+        assert told["each"] == pytest.approx([share])
+        assert told["interval"] == pytest.approx([share, share])  # of one seed
+
+
+def test_benchmark_throughput_tells_every_speed_and_its_ratios(tmp_path):
+    report = run(
+        "benchmark_throughput.py", "--steps", 8192, "--rounds", 1, "--labels", 8,
+        "--peer-steps", 1024, "--physics-steps", 20, "--comparisons", 130, cwd=tmp_path,
+        warm=CONTROL,
+    )  # fmt: skip
+    assert (report.pop("env"), report["steps"], report["labels"]) == (
+        "prefrl/HalfCheetah-v0", 8192, 8,
+    )  # fmt: skip
+    assert report["true_reward_return"] != report.pop("loop_return")
+    del report["true_reward_return"]  # like the other it may be below 0
+    assert positive(report)
+    loop = report["loop_steps_per_s"]
+    assert is_quotient(report["loop_over_sb3_dummy"], loop, report["sb3_dummy_steps_per_s"])
+    assert is_quotient(report["loop_over_sb3_dummy_64"], loop, report["sb3_dummy_64_steps_per_s"])
+    assert is_quotient(report["loop_over_true_reward"], loop, report["true_reward_steps_per_s"])
+    assert report["fit_share_of_wall_time"] < 1
+    assert report["refit"].keys() == {"hopper", "half-cheetah"}
+
+
+def test_benchmark_viewer_lets_two_label_at_once_and_loses_nothing(tmp_path):
+    report = run(
+        "benchmark_viewer.py", "load", "--labellers", 2, "--rate", 5, "--seconds", 2, cwd=tmp_path
+    )
+    assert 2 <= report["answers"] <= 2 * (5 * 2 + 2)
+    assert [report[n] for n in ("errors", "held_by_two", "lost", "doubled")] == [0, 0, 0, 0]
+    assert 0 < report["answer_ms"]["p50"] <= report["answer_ms"]["p99"]
+    assert report["answer_ms"]["p99"] <= report["answer_ms"]["worst"]
+    seconds = report["answers"] / report["answers_per_second"]
+    assert seconds >= 2
+    assert is_quotient(report["viewer_cpu_share"], report["viewer_cpu_seconds"], seconds)
+
+
+@needs_chromium
+def test_benchmark_viewer_measures_a_humanoid_pair_in_chromium(tmp_path):
+    report = run(
+        "benchmark_viewer.py", "browser", "--presses", 3, "--watched-seconds", 0.5, cwd=tmp_path,
+        PREFRL_CHROMIUM=CHROMIUM or "",
+    )  # fmt: skip
+    assert 1 <= report["labels"] <= 3
+    assert 0 < report["next_pair_ms"]["p50"] <= report["next_pair_ms"]["worst"]
+    assert report["first_pair_moving_s"] > 0
+    assert 0 < report["frames_per_second"] < 500
+    page = sum(f.stat().st_size for f in (ROOT / "prefrl/viewer/page").iterdir()) / 1024
+    assert 0 < report["page_kib"] < 1.1 * page
+
+
+FRONTIER = [
+    "--targets", 0.3, "--seeds", 1, "--tasks", 2, "--samples", 300, "--episodes", 32, "--jobs", 1,
+    "--steps", 32, "--rounds", 1, "--labels", 8, "--demonstrations", 400,
+    "--more=--query.explore-steps 64 --text.ppo.episodes 32 --text.ppo.batch-size 32",
+]  # fmt: skip
+
+
+def test_benchmark_frontier_trains_once_measures_and_draws(tmp_path, monkeypatch, capsys):
+    runs, figure = tmp_path / "runs", tmp_path / "pictures" / "frontier.png"
+    words = [*map(str, FRONTIER), "--folder", str(runs), "--figure", str(figure)]
+    report = run("benchmark_frontier.py", *words, cwd=tmp_path, warm=TEXT)
+    assert (report["env"], report["labels"], report["tasks"]) == ("prefrl/TinyReviews-v0", 8, 2)
+    check_runs(report)
+    check_optimum(report)
+    check_best_of_k(report)
+    for method in frontier.METHODS:
+        path = frontier.run_path(frontier.Arguments(folder=runs), method, 0.3, 0)
+        assert RunFolder(path).experiment().text.ppo.episodes == 32
+    with Image.open(figure) as picture:
+        assert min(picture.size) > 300
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+    figure.unlink()
+    capsys.readouterr()
+
+    asked = []
+    monkeypatch.setattr(frontier, "prefrl", lambda *words: asked.append(words))
+    monkeypatch.setattr(sys, "argv", ["benchmark_frontier.py", *words])
+    frontier.main()
+    assert asked == []  # nothing is trained again
+    assert finite(capsys.readouterr().out) == report
+    assert figure.exists()
+
+    method, *others = frontier.METHODS
+    arguments = frontier.Arguments(folder=runs)
+    path = frontier.run_path(arguments, method, 0.3, 0)
+    first, *_ = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (path / "metrics.jsonl").write_text(first)
+    for name in (method, *others):
+        frontier.train(arguments, runs / "tiny-reviews-reference", name, 0.3, 0)
+    assert asked == [("resume", path)]
+
+
+def check_runs(report):
+    fractions = {}
+    for found in report["runs"]:
+        assert (found["target"], found["seed"]) == (0.3, 0)
+        assert found["answered"] == (0 if found["method"] == "PPO, true reward" else 8)
+        for name in ("kl", "true_return"):
+            low, high = found[name]["interval"]
+            assert low <= found[name]["mean"] <= high
+        assert 0 <= found["finished"] <= 1 and found["kl_coef"] > 0
+        fractions[found["method"]] = found["fraction"]
+    assert fractions.keys() == frontier.METHODS.keys()
+    target = report["targets"]["0.3"]
+    known = {method: f for method, f in fractions.items() if f is not None}
+    assert target["fractions"] == pytest.approx(known)
+    learned, true = (known.get(f"PPO, {reward} reward") for reward in ("learned", "true"))
+    if target["learned_of_true"] is None:
+        assert learned is None or not true
+    else:
+        assert is_quotient(target["learned_of_true"], learned, true)
+
+
+def check_optimum(report):
+    kls, returns, sizes = zip(*(point.values() for point in report["optimum"]), strict=True)
+    assert min(abs(kl - 0.3) for kl in kls) < 1e-9
+    assert list(kls) == sorted(kls) and list(returns) == sorted(returns)
+    assert list(sizes) == sorted(sizes, reverse=True)
+    assert report["reference"]["true_return"] < returns[0]
+    assert 0 < sizes[-1] < sizes[0] < report["reference"]["samples_of_a_task"] == 300
+    assert 0 < report["reference"]["entropy"] < log(258)  # tokens
+    assert report["reference"]["std"] > 0
+
+
+def check_best_of_k(report):
+    choosers = {"true reward": {}, "learned reward, target 0.3, seed 0": {}}
+    for found in report["best_of_k"]:
+        k = found["k"]
+        choosers[found["chosen_by"]][k] = found["true_return"]
+        assert 0 < found["kl"] <= log(k) - (k - 1) / k + 1e-9
+        assert found["fraction"] <= 1 + 1e-9  # of the same replies, than which nothing is better
+    by_truth, by_learned = choosers.values()
+    assert by_truth.keys() == by_learned.keys() and k_for(0.3) in by_truth
+    assert all(by_learned[k] <= by_truth[k] for k in by_truth)
+
+
+# --- the scripts that install -----------------------------------------------------------------
+
+
+def refuse(*words, **options):
+    raise AssertionError(f"it would have run {words}")
+
+
+def test_the_demo_can_be_read_by_an_old_python_and_tells_it_what_it_needs(monkeypatch):
+    ast.parse((SCRIPTS / "demo.py").read_text(encoding="utf-8"), feature_version=(3, 7))
+    demo = load("demo")
+    monkeypatch.setattr(demo.subprocess, "run", refuse)
+    monkeypatch.setattr(demo.sys, "version_info", (3, 10, 4))
+    with pytest.raises(SystemExit, match=r"needs Python 3\.11 or newer"):
+        demo.install("")
+
+
+def test_the_demo_says_what_it_takes_without_installing_anything(tmp_path):
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "demo.py", "--help"], cwd=tmp_path, capture_output=True,
+        text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for option in ("--seed", "--labels", "--run"):
+        assert option in done.stdout
+    assert "installing" not in done.stdout and list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_but_for_installing_trains_films_and_counts_flips(tmp_path, monkeypatch, capsys):
+    """Its commands are run in this process."""
+    demo, path = load("demo"), tmp_path / "run"
+    small = ["--steps", "4096", "--rounds", "1", "--num-envs", "8", "--threads", "1"]
+    words = ["--labels", "8", "--seed", "3", "--run", path, *small, "--query.explore-steps", "4096"]
+    monkeypatch.setattr(sys, "argv", ["demo.py", *map(str, words)])
+    monkeypatch.setattr(demo, "install", lambda extra: None)
+    monkeypatch.setattr(demo, "prefrl", in_this_process)
+    monkeypatch.setattr(results, "VIDEO_SIZE", (96, 72))
+    monkeypatch.chdir(tmp_path)  # where MuJoCo may leave a log
+    assert demo.main() == 1  # from 8 answers nobody learns to do flips
+    said = capsys.readouterr().out
+    assert "0.00 clean flips an episode, over 20 episodes of 4 s" in said
+    assert re.search(r"^8 answers, \d+ s$", said, re.MULTILINE)
+    experiment = RunFolder(path).experiment()
+    assert (experiment.env, experiment.seed) == ("prefrl/HopperBackflip-v0", 3)
+    film: Any = imageio_ffmpeg.count_frames_and_secs(path / "backflip.mp4")
+    frames, seconds = film
+    assert seconds == pytest.approx(4, abs=0.2) and frames > 80
+    for name in ("backflip.gif", "backflip.png", "learning-curve.png"):
+        with Image.open(path / name) as picture:
+            picture.load()
+
+
+def in_this_process(*words, capture=False):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        cli.main([str(word) for word in words])
+    return said.getvalue()
+
+
+@pytest.mark.parametrize(("flips", "code"), [(0.95, 1), (1.0, 0), (4.8, 0)])
+def test_the_demo_succeeds_if_there_is_a_flip_an_episode(flips, code, tmp_path, monkeypatch):
+    demo = load("demo")
+    report = {"info": {"clean_flips": flips}, "episodes": 20, "labels": {"answered": 900}}
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--run", str(tmp_path / "run")])
+    monkeypatch.setattr(demo, "install", lambda extra: None)
+    monkeypatch.setattr(demo, "prefrl", lambda *words, capture=False: json.dumps(report))
+    assert demo.main() == code
+
+
+def test_the_demo_ends_as_a_command_that_fails(monkeypatch, capfd):
+    demo = load("demo")
+    monkeypatch.setattr(demo, "PYTHON", sys.executable)
+    assert "hopper-backflip" in demo.prefrl("list", capture=True)
+    with pytest.raises(SystemExit) as ended:
+        demo.prefrl("lst")
+    assert ended.value.code == 2
+    assert "did you mean list" in capfd.readouterr().err
+
+
+@pytest.fixture
+def suite(monkeypatch):
+    """Return the script that runs the tests, what it would have run, and what that ends with."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.delitem(sys.modules, "demo", raising=False)
+    script, commands, codes = load("test"), [], {}
+    for module in (script, sys.modules["demo"]):  # where there is one, it makes no environment
+        monkeypatch.setattr(module, "PYTHON", Path(sys.executable))
+
+    def note(command, **options):
+        python, flag, *words = map(str, command)
+        assert (python, flag) == (sys.executable, "-m")
+        commands.append(words)
+        return SimpleNamespace(returncode=codes.get(words[0], 0))
+
+    monkeypatch.setattr(subprocess, "run", note)
+    yield script, commands, codes
+    sys.modules.pop("demo")
+
+
+def test_the_test_script_asks_for_an_extra_there_is_then_checks_then_tests(suite, monkeypatch):
+    script, commands, _ = suite
+    monkeypatch.setattr(sys, "argv", ["test.py", "-k", "scripts"])
+    assert script.main() == 0
+    install, *checks = commands
+    assert install[:2] == ["pip", "install"] and install[-1] == f"{ROOT}[test]"
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = " ".join(extras["optional-dependencies"]["test"])
+    assert [check[0] for check in checks] == ["ruff", "ruff", "pyright", "pytest"]
+    for name in ("ruff", "pyright", "pytest", "pytest-xdist"):
+        assert name in needed
+    assert checks[-1][-2:] == ["-k", "scripts"]
+
+
+@pytest.mark.parametrize("failing", ["ruff", "pyright", "pytest"])
+def test_the_test_script_stops_at_the_first_failure_and_ends_like_it(failing, suite, monkeypatch):
+    script, commands, codes = suite
+    monkeypatch.setattr(sys, "argv", ["test.py"])
+    monkeypatch.setattr(script, "install", lambda extra: None)
+    codes[failing] = 5
+    assert script.main() == 5
+    assert commands[-1][0] == failing
+    assert [command[0] for command in commands].count(failing) == 1
+
+
+# --- the optimum ------------------------------------------------------------------------------
+
+REPLIES = 20_000
+NORMAL = np.array([NormalDist().inv_cdf((n + 0.5) / REPLIES) for n in range(REPLIES)])
+"""A sample that is as normal as can be: quantiles. None lies beyond 4.06 deviations."""
+
+
+@few
+@given(st.floats(0.02, 1.0), st.floats(-100, 100), st.floats(0.01, 100))
+def test_a_normal_reward_gains_the_root_of_twice_the_divergence_in_deviations(kl, mean, deviation):
+    """Weighted by exp(t x), a normal moves by t deviations and is t²/2 nats away.
+
+    At 1 nat the weighted normal is centred at 1.41 and has 0.4 % of its weight beyond 4.06, where
+    the sample ends; of equal divergence, it then gains 0.05 % less.
+    """
+    optimum = Optimum([mean + deviation * NORMAL])
+    assert optimum.reference == pytest.approx(mean, abs=1e-9 * deviation + 1e-9)
+    assert optimum.deviation == pytest.approx(deviation, rel=2e-3)
+    gained = optimum.at(kl)[0].true_return - optimum.reference
+    assert gained / deviation == pytest.approx(sqrt(2 * kl), rel=1e-3)
+
+
+@few
+@given(st.floats(0.01, 0.5))
+def test_the_effective_samples_of_a_normal_reward_fall_as_exp_of_minus_twice_the_divergence(kl):
+    """The squares of the weights are centred at 2t, at half a nat at 2; 2 % lie beyond 4.06."""
+    assert Optimum([NORMAL]).at(kl)[1] == pytest.approx(REPLIES * exp(-2 * kl), rel=0.02)
+
+
+@many
+@given(st.integers(2, 400), st.data(), st.floats(0.01, 0.99), st.floats(-10, 10),
+       st.floats(0.1, 10))  # fmt: skip
+def test_of_two_rewards_the_better_gets_the_share_that_the_closed_form_gives(
+    replies, data, way, worse, gap
+):
+    """The optimum of a coin that shows heads with p is a coin that shows them with q."""
+    better = data.draw(st.integers(1, replies - 1))
+    p = better / replies
+    q = p + way * (1 - p)
+    kl = q * log(q / p) + (1 - q) * log((1 - q) / (1 - p))
+    point, size = Optimum([np.repeat([worse + gap, worse], [better, replies - better])]).at(kl)
+    assert point.kl == pytest.approx(kl)
+    assert point.true_return == pytest.approx(worse + q * gap, rel=1e-6, abs=1e-6)
+    assert size == pytest.approx(1 / (q**2 / better + (1 - q) ** 2 / (replies - better)))
+
+
+@few
+@given(st.integers(2, 400), st.data(), st.floats(0.1, 50))
+def test_beyond_the_best_reply_there_is_no_divergence_to_spend(replies, data, more):
+    best = data.draw(st.integers(1, replies - 1))
+    furthest = log(replies / best)
+    point, size = Optimum([np.repeat([1.0, 0.0], [best, replies - best])]).at(furthest + more)
+    assert point == pytest.approx((furthest, 1.0))
+    assert size == pytest.approx(best)
+
+
+@st.composite
+def tasks(draw):
+    """Return whole-numbered returns of the replies to some tasks, as TinyReviews pays them."""
+    generator = np.random.default_rng(draw(seeds))
+    found = [
+        generator.integers(-12, 13, draw(st.integers(2, 60))).astype(float)
+        for _ in range(draw(st.integers(1, 3)))
+    ]
+    assume(any(len(set(task)) > 1 for task in found))
+    return found
+
+
+def furthest(returns):
+    """Return the divergence of a policy that gives a best reply to every task."""
+    return np.mean([log(len(task) / (task == task.max()).sum()) for task in returns])
+
+
+@many
+@given(tasks(), st.floats(0.01, 0.99))
+def test_the_optimum_is_as_far_away_as_was_asked_for(returns, way):
+    kl = way * furthest(returns)
+    assert Optimum(returns).at(kl)[0].kl == pytest.approx(kl, rel=1e-9)
+
+
+@many
+@given(tasks(), seeds, st.floats(0.1, 5))
+def test_no_other_weights_earn_more_at_the_same_divergence(returns, seed, power):
+    generator = np.random.default_rng(seed)
+    kls, earned = [], []
+    for task in returns:
+        weights = generator.dirichlet(np.ones(len(task))) ** power
+        weights /= weights.sum()
+        held = weights > 0
+        kls.append((weights[held] * np.log(weights[held] * len(task))).sum())
+        earned.append(weights @ task)
+    assert np.mean(earned) <= Optimum(returns).at(np.mean(kls))[0].true_return + 1e-7
+
+
+@few
+@given(tasks(), st.floats(0.01, 0.99), st.integers(2, 4))
+def test_the_same_tasks_again_change_nothing(returns, way, times):
+    kl = way * furthest(returns)
+    once, again = Optimum(returns).at(kl), Optimum(times * returns).at(kl)
+    assert again[0] == pytest.approx(once[0])
+    assert again[1] == pytest.approx(once[1])
+
+
+@pytest.mark.parametrize("kl", [0.1, 0.3, 0.5])
+def test_of_several_tasks_the_one_that_pays_more_is_given_more_of_the_divergence(kl):
+    """With one β, a task of deviation s is s²/(2β²) nats away and gains s²/β."""
+    point, size = Optimum([NORMAL, 5 + 3 * NORMAL]).at(kl)
+    squares = np.array([1, 9])
+    assert point.kl == pytest.approx(kl)
+    assert point.true_return - 2.5 == pytest.approx(sqrt(2 * kl * squares.mean()), rel=1e-3)
+    most = kl * squares.max() / squares.mean()
+    assert size == pytest.approx(REPLIES * exp(-2 * most), rel=0.05)
+
+
+@few
+@given(st.floats(0.01, 2), st.floats(-1, 1))
+def test_a_fraction_is_the_share_of_what_the_optimum_gains_at_that_divergence(kl, share):
+    optimum = Optimum([3 + 2 * NORMAL])
+    best = optimum.at(kl)[0]
+    assert optimum.fraction(best) == pytest.approx(1)
+    gained = share * (best.true_return - optimum.reference)
+    there = Point(best.kl, optimum.reference + gained)
+    assert optimum.fraction(there) == pytest.approx(share, abs=1e-9)
+
+
+def test_a_fraction_is_unknown_where_there_are_less_than_100_effective_samples():
+    optimum, told = Optimum([NORMAL]), []
+    for kl in np.linspace(2, 4, 41):
+        size = optimum.at(kl)[1]
+        told.append(optimum.fraction(Point(kl, 1.0)) is None)
+        assert told[-1] == (size < 100)
+    assert set(told) == {True, False}
+
+
+@pytest.mark.parametrize("kl", [-0.2, 0.0, 1e-13])
+def test_there_is_no_fraction_of_a_policy_that_is_no_nats_away(kl):
+    assert Optimum([NORMAL]).fraction(Point(kl, 0.1)) is None
+
+
+def test_there_is_no_fraction_where_all_replies_earn_the_same():
+    assert Optimum([np.full(500, 0.1)]).fraction(Point(1.0, 0.1)) is None
+    assert Optimum([np.full(500, 0.1), np.full(500, 0.7)]).fraction(Point(1.0, 0.4)) is None
+
+
+# --- the best of K ----------------------------------------------------------------------------
+
+
+def drawn_again_and_again(scores, returns, k):
+    """Return the best of K by going through all that may be drawn."""
+    chances = np.zeros(len(scores))
+    for draw in itertools.product(range(len(scores)), repeat=k):
+        best = [reply for reply in draw if scores[reply] == max(scores[d] for d in draw)]
+        np.add.at(chances, best, 1 / len(best) / len(scores) ** k)
+    held = chances > 0
+    kl = (chances[held] * np.log(chances[held] * len(scores))).sum()
+    return Point(kl, chances @ returns)
+
+
+@many
+@given(st.lists(st.integers(0, 3) | st.floats(-1, 1), min_size=1, max_size=5), st.integers(1, 4),
+       seeds)  # fmt: skip
+def test_the_best_of_k_is_what_drawing_k_comes_to_ties_too(scores, k, seed):
+    returns = np.random.default_rng(seed).normal(size=len(scores))
+    found = best_of(np.array(scores, float), returns, k)
+    assert found == pytest.approx(drawn_again_and_again(scores, returns, k), abs=1e-12)
+
+
+@few
+@given(st.integers(1, 300), st.integers(1, 50), seeds)
+def test_the_best_of_one_is_the_reference(replies, values, seed):
+    generator = np.random.default_rng(seed)
+    returns = generator.normal(size=replies)
+    found = best_of(generator.integers(values, size=replies).astype(float), returns, 1)
+    assert found == pytest.approx((0, returns.mean()), abs=1e-12)
+
+
+def divergence(k):
+    """Return how far the best of K is from what it is drawn from, if no two are alike."""
+    return log(k) - (k - 1) / k
+
+
+@many
+@given(st.integers(1, 100), st.integers(1, 300), st.integers(1, 300), seeds)
+def test_the_best_of_k_is_never_further_away_than_if_no_two_were_alike(k, replies, values, seed):
+    scores = np.random.default_rng(seed).integers(values, size=replies).astype(float)
+    assert -1e-12 <= best_of(scores, scores, k).kl <= divergence(k) + 1e-12
+
+
+@pytest.mark.parametrize("k", [2, 6, 40])
+def test_the_best_of_k_is_as_far_away_as_is_known_where_no_two_are_alike(k):
+    """And of values spread evenly from 0 to 1 the best of K is K / (K + 1)."""
+    scores = np.random.default_rng(0).permutation((np.arange(REPLIES) + 0.5) / REPLIES)
+    assert best_of(scores, scores, k) == pytest.approx((divergence(k), k / (k + 1)), rel=1e-3)
+
+
+@many
+@given(st.floats(0, 5))
+def test_the_k_for_a_divergence_is_the_nearest(kl):
+    k = k_for(kl)
+    for other in {max(1, k - 1), k + 1}:
+        assert abs(divergence(k) - kl) <= abs(divergence(other) - kl) + 1e-12
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 10, 148])
+def test_the_k_for_what_a_k_comes_to_is_that_k(k):
+    assert k_for(divergence(k)) == k
+
+
+# --- what the benchmarks report ---------------------------------------------------------------
+
+
+def test_a_method_has_a_fraction_at_a_target_if_it_is_known_for_every_seed():
+    fractions = {
+        "PPO, learned reward": [0.5, 0.7], "PPO, true reward": [0.8, 0.7],
+        "RLOO, learned reward": [0.9, None],
+    }  # fmt: skip
+    runs = [
+        {"method": method, "target": target, "fraction": fraction}
+        for method, found in fractions.items() for fraction in found for target in (1.0, 2.0)
+        if (method, target) != ("PPO, true reward", 2.0)
+    ]  # fmt: skip
+    told = frontier.at_target(runs, 1.0)
+    known = {"PPO, learned reward": 0.6, "PPO, true reward": 0.75}
+    assert told["fractions"] == pytest.approx(known)
+    assert told["learned_of_true"] == pytest.approx(0.8)
+    runs += [{"method": "PPO, true reward", "target": 2.0, "fraction": None}]
+    told = frontier.at_target(runs, 2.0)
+    assert told["fractions"] == pytest.approx({"PPO, learned reward": 0.6})
+    assert told["learned_of_true"] is None
+
+
+def test_tasks_of_a_frontier_begin_differently_or_it_says_how_many_there_are():
+    experiment = preset("tiny-reviews").experiment
+    [environment] = frontier.fresh_environments(experiment, 1)
+    found = frontier.different_tasks(experiment, 4)
+    assert {environment.reset(seed=seed)[0] for seed in found} == {
+        "film:", "plot:", "cast:", "song:",
+    }  # fmt: skip
+    with pytest.raises(SystemExit, match="has 4 different tasks; give --tasks"):
+        frontier.different_tasks(experiment, 5)
+
+
+@few
+@given(seeds, st.floats(-1, 2), st.integers(1, 6))
+def test_a_ratio_is_the_share_of_the_way_from_random_to_the_true_reward(seed, share, count):
+    generator = np.random.default_rng(seed)
+    zero, way = generator.normal(size=count), generator.uniform(0.5, 2, count)
+    found = preferences.ratio(zero + share * way, zero + way, zero)
+    assert found["mean"] == pytest.approx(share)
+    assert found["each"] == pytest.approx([share] * count)
+    assert found["interval"] == pytest.approx([share, share])
+
+
+def test_a_ratio_is_of_means_and_its_interval_is_over_seeds():
+    learned, true, zero = [1.0, 2.0, 6.0], [4.0, 2.0, 8.0], [0.0, 0.0, 2.0]
+    found = preferences.ratio(learned, true, zero)
+    assert found["mean"] == pytest.approx((3 - 2 / 3) / (14 / 3 - 2 / 3))
+    assert found["each"] == pytest.approx([1 / 4, 1, 2 / 3])
+    low, high = found["interval"]
+    assert 1 / 4 <= low < found["mean"] < high <= 1
