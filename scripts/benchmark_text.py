@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -85,7 +85,7 @@ def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     torch.set_num_threads(arguments.threads)
     if arguments.only:
-        _train(arguments, int(arguments.only))
+        _train(replace(arguments, iterations=1), int(arguments.only))
         print(json.dumps(_peak_memory(_device(arguments))))
         return
     device, layers = _device(arguments), (0, arguments.frozen)
