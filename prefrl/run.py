@@ -104,13 +104,10 @@ class RunFolder:
         """
         run = cls(path)
         if not (run.path / "config.json").is_file():
-            begun = run.path.is_dir() and any(run.path.glob("config.json*"))
-            hint = (
-                "a start that was stopped left it, so delete it and begin again with `prefrl train`"
-                if begun
-                else "runs are made by `prefrl train`"
+            raise UserError(
+                f"{run.path} is not a run folder (it holds no config.json); runs are made by "
+                "`prefrl train`"
             )
-            raise UserError(f"{run.path} is not a run folder (it holds no config.json); {hint}")
         run.experiment()
         return run
 

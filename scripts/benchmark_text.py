@@ -242,13 +242,17 @@ def _shares(
     """Return what the machine can do, and which share of it sampling and updates use.
 
     A step of sampling reads every weight once, in float32; a pass forward and back takes 6
-    operations for each weight and token, for the policy and for the critic.
+    operations for each weight and token: of the layers for policy and critic and all tokens, of
+    the output head for the policy and the tokens of replies alone.
     """
     device, model = _device(arguments), _load(arguments).model
     weights = sum(p.numel() for p in model.parameters())
+    ends: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
+    head = ends[1].weight.numel()
+    layers = weights - sum(w.numel() for w in {id(m.weight): m.weight for m in ends}.values())
     steps_per_s = generating["ours_tokens_per_s"] / arguments.episodes
-    tokens = arguments.episodes * (arguments.prompt + arguments.tokens)
-    operations = 2 * 6 * weights * tokens * TextPPOConfig().n_epochs
+    passed = 2 * layers * (arguments.prompt + arguments.tokens) + head * arguments.tokens
+    operations = 6 * arguments.episodes * passed * TextPPOConfig().n_epochs
     copied, multiplied = _copy_peak(device), _matmul_peak(device)
     return {
         "copy_gb_per_s": copied / 1e9,

@@ -128,11 +128,16 @@ def test_benchmark_text_measures_sampling_training_and_memory(tmp_path):
         assert 2 * phases["all"] == pytest.approx(sum(phases.values()))
     for peak in report["peak_gib"].values():
         assert 0.1 < peak < 8  # torch alone takes more; in another unit it would be thousands
-    weights = sum(p.numel() for p in tiny_language_model(0).model.parameters())
+    model = tiny_language_model(0).model
+    weights = sum(p.numel() for p in model.parameters())
+    layers = sum(p.numel() for p in model.base_model.layers.parameters())
+    layers += sum(p.numel() for p in model.base_model.norm.parameters())
+    head = model.get_output_embeddings().weight.numel()
     read = 4 * weights * ours / episodes  # bytes a second
     assert is_quotient(machine["sampling_of_copy"], read, 1e9 * machine["copy_gb_per_s"])
-    passes = 2 * episodes * (prompt + tokens) * TextPPOConfig().n_epochs  # policy and critic
-    done = 6 * weights * passes / report["iteration_s"]["0 frozen"]["update"]
+    passes = 6 * episodes * TextPPOConfig().n_epochs
+    done = passes * (2 * layers * (prompt + tokens) + head * tokens)  # the critic has no such head
+    done /= report["iteration_s"]["0 frozen"]["update"]
     assert is_quotient(machine["update_of_matmul"], done, 1e12 * machine["matmul_tflops"])
 
 

@@ -75,7 +75,7 @@ def sample(
             use_cache=True,
         ).last_hidden_state[:, -1]  # fmt: skip
         scores = logits(head, hidden)
-        if place == 0 and not torch.isfinite(scores).all():
+        if not torch.isfinite(scores).all():
             raise FloatingPointError(
                 "the language model gives no finite numbers any more; lower its learning rate "
                 "(--text.ppo.learning-rate)."
