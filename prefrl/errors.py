@@ -1,7 +1,11 @@
 """The one exception that means: the user can put this right."""
 
+import sysconfig
 import traceback
 from pathlib import Path
+
+OURS = str(Path(__file__).parent)
+LIBRARY = sysconfig.get_path("stdlib")
 
 
 class UserError(Exception):
@@ -14,6 +18,8 @@ class UserError(Exception):
 def raised_by(who: str, error: Exception) -> str:
     """Say what somebody's own code raised, and where: "judge raised KeyError: 'a' (own.py:7)"."""
     told = str(error).strip().splitlines() or [""]
-    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first one is ours
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if not f.filename.startswith((OURS, LIBRARY))]
+    theirs = [frame for frame in theirs if "site-packages" not in frame.filename]
+    where = f" ({Path(theirs[-1].filename).name}:{theirs[-1].lineno})" if theirs else ""
     return f"{who} raised {type(error).__name__}: {told[0]}{where}"

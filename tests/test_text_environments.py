@@ -367,6 +367,8 @@ def test_prompts_can_be_held_out_and_need_no_score():
 def test_what_is_no_list_of_prompts(prompts):
     with pytest.raises(ValueError, match="expected a list of prompts"):
         PromptEnv(prompts)
+    with pytest.raises(ValueError, match="expected a list of prompts"):
+        PromptEnv(["one"], held_out=prompts or [3])
 
 
 # TinyReviews
@@ -681,6 +683,8 @@ def test_an_id_that_cannot_be_made(name):
 
 def test_an_environment_that_cannot_be_built():
     gymnasium.register("texts/Empty-v0", lambda: PromptEnv([]))
-    words = r"^making texts/Empty-v0 raised ValueError: expected a list of prompts.*prompts.py:\d+"
+    words = (
+        r"^making texts/Empty-v0 raised ValueError: expected a list.*test_text_environments.py:\d+"
+    )
     with pytest.raises(UserError, match=words):
         check_environment("texts/Empty-v0")

@@ -129,7 +129,7 @@ def build(experiment: Experiment, network: None = None, folder: RunFolder | None
     _check_no_network(network)
     text = experiment.text
     name = resolve(experiment.env)
-    notes = check_environment(name, LONGEST_EPISODE, demonstrations=False) if folder is None else []
+    notes = _tried_out(name) if folder is None else []
     environments = [make(name) for _ in range(text.ppo.episodes)]
     language_model = _reference(experiment, folder)
     autocast = placing.autocast(text, language_model.model.device)
@@ -158,6 +158,17 @@ def build(experiment: Experiment, network: None = None, folder: RunFolder | None
         save,
         lambda people: notes,
     )
+
+
+def _tried_out(name: str) -> list[str]:
+    """Return what the contract test says of an environment, as notes.
+
+    What training cannot do with, the first episodes refuse; the test is stricter than that.
+    """
+    try:
+        return check_environment(name, LONGEST_EPISODE, demonstrations=False)
+    except UserError as error:
+        return [str(error)]
 
 
 def variety(who: str, entropy: float) -> list[str]:

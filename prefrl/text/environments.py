@@ -87,12 +87,11 @@ def _explained(environment: gymnasium.Env) -> Iterator[None]:
     """Turn what somebody's environment raises into a sentence."""
     try:
         yield
-    except UserError:
+    except (UserError, ImportError, gymnasium.error.DependencyNotInstalled):
         raise
     except Exception as error:
         raise UserError(
-            f"{raised_by(_name(environment), error)}; correct the environment. A run is kept up to "
-            "its last round"
+            f"{raised_by(_name(environment), error)}; correct the environment"
         ) from error
 
 

@@ -37,13 +37,13 @@ class PromptEnv(gymnasium.Env[str, str]):
         Raises:
             ValueError: there are no prompts, or one of them is no text.
         """
-        self.prompts = {"train": list(prompts), "test": list(held_out or prompts)}
-        given = [*self.prompts["train"], *self.prompts["test"]]
-        if isinstance(prompts, str) or not given or not all(isinstance(p, str) for p in given):
+        self.prompts = {"train": prompts, "test": held_out or prompts}
+        lists = not isinstance(prompts, str) and not isinstance(held_out, str)
+        if not lists or not prompts or not all(isinstance(p, str) for p in [*prompts, *held_out]):
             raise ValueError("expected a list of prompts, at least one, each a text")
         self.score = score
         self.observation_space = self.action_space = FreeText()
-        self.prompt = given[0]
+        self.prompt = prompts[0]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

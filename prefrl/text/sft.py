@@ -207,15 +207,13 @@ def from_environment(name: str, count: int, seed: int) -> list[Demonstration]:
                 "returns lists of turns (said, reply), or fine-tune on a file: `prefrl sft --file`"
             )
         try:
-            given = demonstrate(count, seed)
-        except (UserError, ImportError, gymnasium.error.Error):
+            given = list(demonstrate(count, seed))
+        except (UserError, ImportError, gymnasium.error.DependencyNotInstalled):
             raise
         except Exception as error:  # whatever somebody's environment raises
             raise UserError(
                 f"{raised_by(f'demonstrations of {name}', error)}; correct the environment"
             ) from error
-    if not isinstance(given, list):
-        raise UserError(f"{name}: demonstrations gave {given!r}; expected a list")
     try:
         return [_turns(turns) for turns in given]
     except ValueError as error:
