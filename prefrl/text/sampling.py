@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -63,7 +64,7 @@ def sample(
     head: Any = model.get_output_embeddings()
     ids, mask = left_padded(sequences, device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
+    cache, cache_name = DynamicCache(config=model.config), _cache_argument(decoder)
     rows = torch.arange(len(sequences), device=device)  # the sequences in the batch
     going = torch.ones(len(sequences), dtype=torch.bool, device=device)
     limits = [most] * len(sequences) if isinstance(most, int) else list(most)
@@ -71,8 +72,8 @@ def sample(
     replies = torch.full((len(sequences), longest), -1, dtype=torch.long, device=device)
     for place in range(longest):
         hidden = decoder(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
-            use_cache=True,
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True,
+            **{cache_name: cache},
         ).last_hidden_state[:, -1]  # fmt: skip
         scores = logits(head, hidden)
         if not torch.isfinite(scores).all():
@@ -95,6 +96,12 @@ def sample(
             rows, ids, positions, mask = rows[kept], ids[kept], positions[kept], mask[kept]
             going = going[kept]
     return [_reply(row[:count], end) for row, count in zip(replies.tolist(), limits, strict=True)]
+
+
+def _cache_argument(decoder: Any) -> str:
+    """Return what a decoder calls its cache: transformers 5.24 renamed `past_key_values`."""
+    known = inspect.signature(decoder.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
 
 
 def _draw(scores: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
