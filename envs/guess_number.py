@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from .spaces import FreeText
+from .text import FreeText
 
 LAST = 9  # numbers are 1 to this
 TURNS = 6

@@ -18,7 +18,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from .spaces import FreeText
+from .text import FreeText
 
 OPENING_WORDS = 8
 CONTINUATION_WORDS = 40

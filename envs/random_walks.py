@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from .spaces import FreeText
+from .text import FreeText
 
 NODES = 21
 LONGEST_WALK = 10  # nodes, the start included

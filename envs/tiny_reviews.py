@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from .spaces import FreeText
+from .text import FreeText
 
 SUBJECTS = ("film", "plot", "cast", "song")
 FAVOUR = {"fab": 2, "ace": 2, "fun": 1, "wry": 1, "odd": -1, "dry": -1, "dim": -2, "bad": -2}

@@ -4,7 +4,9 @@ import difflib
 import sys
 from collections.abc import Callable, Sequence
 
-from prefrl.commands import answers, listing, looking, text, training
+from prefrl.commands import answers, text, training
+from prefrl.commands import list as listing
+from prefrl.commands import reports as looking
 from prefrl.commands.console import complain
 from prefrl.errors import UserError
 

@@ -29,18 +29,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import tyro
 
-from prefrl.config import Experiment
-from prefrl.experiment import versions
-from prefrl.intervals import estimate
-from prefrl.loading import load_policy, load_reward
-from prefrl.presets import preset
-from prefrl.run import RunFolder
-from prefrl.text import placing
+from prefrl.config.experiment import Experiment
+from prefrl.config.presets import preset
+from prefrl.learning.statistics import estimate
+from prefrl.runs.load import load_policy, load_reward
+from prefrl.runs.versions import versions
+from prefrl.storage.folder import RunFolder
 from prefrl.text.environments import play, task_seed
+from prefrl.text.episode import Episode
 from prefrl.text.evaluation import fresh_environments, measure
-from prefrl.text.models import load_language_model
+from prefrl.text.models import device as placing
+from prefrl.text.models.load import load_language_model
 from prefrl.text.policy import TextPolicy
-from prefrl.text.trace import Episode
 
 ENOUGH = 100  # effective samples; below, the optimum is not known
 NO_DIVERGENCE = 1e-9  # nats; less comes of rounding

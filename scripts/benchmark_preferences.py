@@ -25,8 +25,8 @@ import tyro
 
 from prefrl.control.build import fresh_environments
 from prefrl.control.policy import RandomPolicy, evaluate
-from prefrl.experiment import versions
-from prefrl.run import RunFolder
+from prefrl.runs.versions import versions
+from prefrl.storage.folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,13 @@ import torch
 import tyro
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prefrl.config import TextConfig, TextPPOConfig
+from prefrl.config.experiment import TextConfig, TextPPOConfig
+from prefrl.learning.true_reward import TrueReward
 from prefrl.text import FreeText  # pyright: ignore[reportAttributeAccessIssue]
-from prefrl.text import agent as agent_module
-from prefrl.text.agent import TextAgent
-from prefrl.text.models import LanguageModel, byte_tokenizer, load_language_model, prepare
-from prefrl.text.sampling import sample
-from prefrl.truth import TrueReward
+from prefrl.text.agents import ppo as agent_module
+from prefrl.text.agents.ppo import TextAgent
+from prefrl.text.models.load import LanguageModel, byte_tokenizer, load_language_model, prepare
+from prefrl.text.models.sampling import sample
 
 NO_END = -1  # an id that is never sampled: every reply is as long as it may be
 

@@ -27,14 +27,14 @@ import prefrl.envs  # pyright: ignore[reportMissingImports]
 import torch
 import tyro
 
-from prefrl.config import Experiment, RewardConfig
-from prefrl.control.agent import PPOAgent
-from prefrl.control.environments import make_environments
-from prefrl.control.ppo import policy_options
+from prefrl.config.experiment import Experiment, RewardConfig
+from prefrl.config.presets import preset
+from prefrl.control.agents.ppo import PPOAgent
+from prefrl.control.agents.side_by_side import policy_options
+from prefrl.control.environments.adapters import make_environments
 from prefrl.control.reward import RewardEnsemble
-from prefrl.presets import preset
-from prefrl.reward import FitState, fit
-from prefrl.selection import cut, propose
+from prefrl.learning.reward import FitState, fit
+from prefrl.learning.selection import cut, propose
 from prefrl.types import Comparison, QueryId
 
 NEW_COMPARISONS = 50  # at the second fit of a refit
@@ -121,8 +121,8 @@ def physics(arguments: Arguments) -> dict[str, Any]:
 def our_run(arguments: Arguments, reward: str) -> dict[str, Any]:
     """Run the preset as the command line does, checkpoints and all."""
     from prefrl.control.build import fresh_environments
-    from prefrl.experiment import rounds, start
-    from prefrl.loading import load_policy
+    from prefrl.runs.load import load_policy
+    from prefrl.runs.session import rounds, start
 
     experiment = preset("half-cheetah").experiment
     experiment = replace(

@@ -34,9 +34,9 @@ import tyro
 from playwright.sync_api import Error, Page, sync_playwright
 
 from prefrl.clips.scene import save_model
-from prefrl.config import Experiment
-from prefrl.feedback import FeedbackStore
-from prefrl.run import RunFolder
+from prefrl.config.experiment import Experiment
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
 from prefrl.types import Query, QueryId, Segment
 
 ROOT = Path(__file__).resolve().parents[1]

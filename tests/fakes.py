@@ -7,7 +7,7 @@ kind of model: whatever drives both knows nothing of what a segment holds.
 import numpy as np
 import torch
 
-from prefrl.feedback import FeedbackStore
+from prefrl.storage.feedback import FeedbackStore
 from prefrl.types import Answer, Picture, Query, QueryId, Segment, Trajectory, thinned
 
 

@@ -6,10 +6,10 @@ import gymnasium
 import numpy as np
 
 from prefrl.clips.scene import save_model
-from prefrl.config import Experiment
-from prefrl.control.environments import SeparateEnvironments
-from prefrl.feedback import FeedbackStore
-from prefrl.run import RunFolder
+from prefrl.config.experiment import Experiment
+from prefrl.control.environments.adapters import SeparateEnvironments
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
 from prefrl.types import Query, QueryId, Segment
 
 QUESTION = "Which clip is nearer to a backflip?"

@@ -14,12 +14,12 @@ import torch
 import toy_environments  # noqa: F401
 from PIL import Image
 
-from prefrl.checkpoint import from_bytes, to_bytes
-from prefrl.config import PPOConfig
-from prefrl.control.agent import PPOAgent
-from prefrl.control.environments import make_environments
+from prefrl.config.experiment import PPOConfig
+from prefrl.control.agents.ppo import PPOAgent
+from prefrl.control.environments.adapters import make_environments
 from prefrl.control.policy import normalise
-from prefrl.selection import cut
+from prefrl.learning.selection import cut
+from prefrl.storage.checkpoint import from_bytes, to_bytes
 
 COUNT, HORIZON, STEPS = 4, 20, 16
 ROLLOUT = COUNT * STEPS

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from strategies import many, same_array, words
 
-from prefrl.checkpoint import from_bytes, to_bytes
+from prefrl.storage.checkpoint import from_bytes, to_bytes
 
 DTYPES = ["<f8", "<f4", "<f2", "<i8", "<i4", "<i2", "|i1", "|u1", "<u2", "<u8", "|b1", "<c8"]
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)

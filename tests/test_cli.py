@@ -16,13 +16,13 @@ import toy_environments  # noqa: F401
 from complaints import complaint
 from test_experiment import TAUGHT, TRAIN, command
 
-import prefrl.experiment
+import prefrl.runs.session
 from prefrl.cli import COMMANDS, main
 from prefrl.commands import training
-from prefrl.display import Display
-from prefrl.feedback import Counts, FeedbackStore
-from prefrl.loop import Round
-from prefrl.presets import PRESETS
+from prefrl.commands.progress import Display
+from prefrl.config.presets import PRESETS
+from prefrl.learning.loop import Round
+from prefrl.storage.feedback import Counts, FeedbackStore
 
 
 def run(*words, **environment):
@@ -113,7 +113,7 @@ def test_every_option_of_train_is_explained(capsys, monkeypatch):
 
 def test_a_preset_is_a_default_that_options_change(monkeypatch, capsys, tmp_path):
     chosen = []
-    monkeypatch.setattr(prefrl.experiment, "start", lambda *given, **_: chosen.append(given))
+    monkeypatch.setattr(prefrl.runs.session, "start", lambda *given, **_: chosen.append(given))
     monkeypatch.setattr(training, "_run", lambda session, port: None)
     monkeypatch.chdir(tmp_path)
     words = "train half-cheetah --labels 9 --ppo.gamma 0.5 --ppo.hidden 5 6 --query.pool 3"
@@ -233,7 +233,7 @@ def test_control_c_before_the_first_round(monkeypatch, capsys):
     def interrupt(*given, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prefrl.experiment, "start", interrupt)
+    monkeypatch.setattr(prefrl.runs.session, "start", interrupt)
     assert complaint(TRAIN, capsys) == "prefrl: interrupted\n"
 
 
@@ -314,7 +314,7 @@ def test_waiting_is_said_once_and_then_what_came_of_it(capsys):
 
 def test_speed_and_time_left(monkeypatch):
     clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr("prefrl.display.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("prefrl.commands.progress.time.monotonic", lambda: clock.now)
     display = Display(rounds=4, steps=10_000, labels=0, first_round=0)
     display.__enter__()
     display.show(Round(0, "done", Counts(0, 0, 0, 0), {"steps": 0}))
@@ -354,7 +354,7 @@ def test_answers_go_from_run_to_run(finished, tmp_path, capsys):
 def test_people_are_told_at_once_if_there_will_be_no_pictures(
     env, teacher, note, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("prefrl.experiment.rounds", lambda session: iter(()))
+    monkeypatch.setattr("prefrl.runs.session.rounds", lambda session: iter(()))
     monkeypatch.setattr(training, "_viewer", lambda session, port: nullcontext())
     words = [*TRAIN, "--teacher", teacher, "--run", str(tmp_path / "run")]
     words[2] = f"toy_environments:toy/{env}-v0"

@@ -13,15 +13,15 @@ from complaints import complaint
 from toy_environments import tiny
 from toy_texts import save_small_model, tiny_text
 
-from prefrl import comparing
 from prefrl.cli import main
 from prefrl.errors import UserError
-from prefrl.experiment import resume, train
-from prefrl.feedback import FeedbackStore
-from prefrl.intervals import share
-from prefrl.loading import load_policy
-from prefrl.results import compare_runs
-from prefrl.run import RunFolder
+from prefrl.learning.statistics import share
+from prefrl.reports import compare as comparing
+from prefrl.reports.compare import compare_runs
+from prefrl.runs.load import load_policy
+from prefrl.runs.session import resume, train
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
 from prefrl.types import Answer, QueryId, Segment, Trajectory
 from prefrl.viewer.view import View
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import few
 
 from prefrl.errors import UserError
-from prefrl.feedback import FeedbackStore
+from prefrl.storage.feedback import FeedbackStore
 from prefrl.types import Answer, QueryId
 from prefrl.viewer import desk as desk_module
 from prefrl.viewer.desk import (

@@ -6,17 +6,17 @@ import pytest
 import toy_environments
 from toy_environments import HORIZON
 
-from prefrl import pictures
-from prefrl.control import environments as module
-from prefrl.control.checks import is_deterministic, picture_trouble
-from prefrl.control.environments import (
+from prefrl.clips import pictures
+from prefrl.control.environments import adapters as module
+from prefrl.control.environments.adapters import (
     BatchedEnvironments,
     SeparateEnvironments,
     make_environments,
 )
-from prefrl.control.fixed_horizon import FixedHorizon
+from prefrl.control.environments.fixed_horizon import FixedHorizon
+from prefrl.control.environments.probe import is_deterministic, picture_trouble
+from prefrl.environments.ids import resolve
 from prefrl.errors import UserError
-from prefrl.gym import resolve
 from prefrl.types import Segment
 
 CHEETAH = "prefrl/HalfCheetah-v0"

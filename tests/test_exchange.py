@@ -14,17 +14,17 @@ from hypothesis.extra import numpy as hnp
 from strategies import few, json_values, many, orders, same_array
 
 from prefrl.cli import main
-from prefrl.config import Experiment
+from prefrl.config.experiment import Experiment
 from prefrl.errors import UserError
-from prefrl.exchange import (
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
+from prefrl.storage.import_export import (
     copy_answers,
     export_answers,
     import_answers,
     import_demonstrations,
     import_file,
 )
-from prefrl.feedback import FeedbackStore
-from prefrl.run import RunFolder
 from prefrl.types import Answer, Picture, Query, QueryId, Segment
 
 

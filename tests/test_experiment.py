@@ -18,18 +18,19 @@ from test_agent import assert_same
 from torch import nn
 from toy_environments import HORIZON, TINY_FLAGS, prefer_larger, tiny
 
-from prefrl.checkpoint import from_bytes
 from prefrl.cli import main
-from prefrl.config import FitConfig, OracleConfig, PPOConfig, QueryConfig
-from prefrl.control.agent import PPOAgent
+from prefrl.config.experiment import FitConfig, OracleConfig, PPOConfig, QueryConfig
+from prefrl.control.agents.ppo import PPOAgent
 from prefrl.control.build import fresh_environments
-from prefrl.control.environments import make_environments
+from prefrl.control.environments.adapters import make_environments
 from prefrl.control.policy import Policy, play
 from prefrl.errors import UserError
-from prefrl.experiment import differences, replay, resume, rounds, start, train
-from prefrl.feedback import FeedbackStore
-from prefrl.loading import load_policy, load_reward
-from prefrl.run import RunFolder
+from prefrl.runs.load import load_policy, load_reward
+from prefrl.runs.session import replay, resume, rounds, start, train
+from prefrl.runs.versions import differences
+from prefrl.storage.checkpoint import from_bytes
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
 from prefrl.types import Answer, Query, QueryId, Segment, Trajectory
 
 TESTS = Path(__file__).parent
@@ -71,7 +72,7 @@ def command(words, code=("-m", "prefrl.cli"), **environment):
 KILL_BETWEEN_METRICS_AND_CHECKPOINT = """
 import os, signal
 from prefrl.cli import main
-from prefrl.run import RunFolder
+from prefrl.storage.folder import RunFolder
 
 def save(folder, index, data):
     if index == 2:

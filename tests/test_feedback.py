@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import arrays, few, many, orders, same_array
 
-from prefrl import feedback, schema, segments
 from prefrl.errors import UserError
-from prefrl.feedback import FeedbackStore
-from prefrl.schema import SCHEMA_VERSION as VERSION
+from prefrl.storage import feedback, schema, segments
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.schema import SCHEMA_VERSION as VERSION
 from prefrl.types import Answer, Picture, Query, QueryId, Segment, to_comparisons
 
 
@@ -518,7 +518,7 @@ def test_segments_by_task(store):
 
 ANSWERS_UNTIL_KILLED = """
 import sys, time
-from prefrl.feedback import FeedbackStore
+from prefrl.storage.feedback import FeedbackStore
 from prefrl.types import Answer
 store = FeedbackStore(sys.argv[1])
 for query in store.pending():
@@ -529,7 +529,7 @@ time.sleep(60)
 ASKS_UNTIL_KILLED = """
 import sys
 import numpy as np
-from prefrl.feedback import FeedbackStore
+from prefrl.storage.feedback import FeedbackStore
 from prefrl.types import Query, QueryId, Segment
 store = FeedbackStore(sys.argv[1])
 for lap in range(1, 100_000):
@@ -593,7 +593,7 @@ def test_kill_nine_leaves_rounds_whole(path):
 
 TWO_AT_ONCE = """
 import sys, time
-from prefrl.feedback import FeedbackStore
+from prefrl.storage.feedback import FeedbackStore
 from prefrl.types import Answer, QueryId
 print("ready", flush=True)
 sys.stdin.readline()

@@ -6,13 +6,13 @@ import pytest
 from fakes import Killed
 from toy_environments import prefer_larger, tiny
 
-from prefrl import experiment
 from prefrl.cli import main
-from prefrl.config import QueryConfig
+from prefrl.config.experiment import QueryConfig
 from prefrl.errors import UserError
-from prefrl.experiment import replay, resume, rounds, start, train
-from prefrl.feedback import FeedbackStore
-from prefrl.run import RunFolder
+from prefrl.runs import session as experiment
+from prefrl.runs.session import replay, resume, rounds, start, train
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,13 @@
-"""Who may import whom: the arrows of DESIGN.md and prefrl/README.md, read from the source."""
+"""Who may import whom: the rooms of prefrl/README.md, read from the source.
+
+Every module has a row in `ROWS`: the rooms it imports from beside its own, and the packages it
+loads as it is imported, beside the standard library. `python tests/test_layers.py` prints the rows
+as the source has them, and writes the picture in prefrl/README.md anew.
+"""
 
 import ast
 import fnmatch
+import re
 import subprocess
 import sys
 import tomllib
@@ -12,130 +18,152 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = "prefrl"
+README = ROOT / OURS / "README.md"
+PICTURE = ("<!-- rooms: made by tests/test_layers.py -->\n", "<!-- end of rooms -->\n")
 
-# What of prefrl a module may import, wherever in the file; a name stands for all that is below it.
-ARROWS = {
-    "": [],
-    "cli": ["commands", "errors"],
-    "errors": [],
-    "config": ["errors"],
-    "checkpoint": [],
-    "preference": [],
-    "types": ["errors"],
-    "pictures": ["errors", "types"],
-    "presets": ["config", "errors"],
-    "run": ["config", "errors"],
-    "schema": ["errors"],
-    "segments": ["errors", "types"],
-    "feedback": ["errors", "schema", "segments", "types"],
-    "lines": ["errors", "types"],
-    "spaces": ["errors", "types"],
-    "exchange": ["errors", "feedback", "lines", "spaces", "types"],
-    "reward": ["config", "preference", "types"],
-    "selection": ["errors", "preference", "reward", "types"],
-    "loop": ["config", "errors", "feedback", "reward", "selection", "types"],
-    "loading": ["checkpoint", "control.build", "errors", "gym", "run", "text.build"],
-    "teachers": ["config", "errors", "feedback", "types"],
-    "intervals": [],
-    "comparing": [
-        "config",
-        "errors",
-        "feedback",
-        "intervals",
-        "loop",
-        "run",
-        "selection",
-        "teachers",
-        "types",
-    ],
-    "clips": ["clips", "errors", "types"],
-    "gym": ["errors"],
-    "parts": ["loop", "reward", "run"],
-    "truth": ["types"],
-    "control": ["config", "control", "errors", "gym", "pictures", "reward", "types"],
-    "control.build": [
-        "clips",
-        "config",
-        "control",
-        "errors",
-        "parts",
-        "reward",
-        "run",
-        "truth",
-    ],
-    "control.building": ["errors", "gym"],
-    "control.evaluation": ["config", "control", "run", "types"],
-    "control.interface": ["types"],
-    "control.replay": ["pictures", "types"],
-    "viewer": ["clips", "errors", "exchange", "feedback", "pictures", "run", "types", "viewer"],
-    "text": ["config", "envs.spaces", "errors", "reward", "text", "types"],
-    "text.build": ["config", "errors", "gym", "parts", "reward", "run", "text", "truth"],
-    "text.check": ["errors", "gym"],
-    "text.sft": ["config", "errors", "feedback", "gym", "lines", "text", "types"],
-    "text.tuning": ["config", "errors", "text"],
-    "text.answers": ["errors", "exchange", "feedback", "lines", "run", "text", "types"],
-    "text.fitting": [
-        "checkpoint",
-        "config",
-        "errors",
-        "gym",
-        "preference",
-        "reward",
-        "run",
-        "text",
-        "types",
-    ],
-    "text.evaluation": [
-        "comparing",
-        "config",
-        "errors",
-        "gym",
-        "intervals",
-        "loop",
-        "run",
-        "text",
-        "types",
-    ],
-    "text.wording": ["errors", "intervals", "text"],
-    "envs": ["envs"],
+# From top to bottom: a room imports from rooms below it alone, never from one beside or above it.
+LEVELS = [
+    ["cli"],
+    ["commands"],
+    ["reports"],
+    ["runs"],
+    ["control", "text", "viewer"],
+    ["teachers"],
+    ["learning"],
+    ["contracts"],
+    ["storage"],
+    ["clips", "config", "environments"],
+    ["types"],
+    ["envs", "errors"],
+]
+
+# The rooms that a module imports from, wherever in the file; the packages that it loads at once.
+ROWS = {
+    "": ("", ""),
+    "cli": ("commands errors", ""),
+    "clips": ("", ""),
+    "clips.camera": ("", "mujoco numpy"),
+    "clips.draw": ("", "mujoco numpy"),
+    "clips.film": ("", "PIL imageio numpy"),
+    "clips.ground": ("", "mujoco numpy"),
+    "clips.pictures": ("errors types", "PIL numpy"),
+    "clips.scene": ("", "mujoco numpy"),
+    "commands": ("", ""),
+    "commands.answers": ("storage", ""),
+    "commands.console": ("errors", ""),
+    "commands.list": ("config envs", ""),
+    "commands.progress": ("config learning", "rich"),
+    "commands.reports": ("errors reports storage", ""),
+    "commands.text": ("config errors storage text", ""),
+    "commands.training": ("config environments errors runs storage viewer", ""),
+    "config": ("", ""),
+    "config.experiment": ("errors", ""),
+    "config.presets": ("errors", ""),
+    "contracts": ("storage types", "numpy"),
+    "control": ("", ""),
+    "control.agents": ("", ""),
+    "control.agents.ppo": ("config contracts types", "gymnasium numpy stable_baselines3 torch"),
+    "control.agents.side_by_side": ("config", "gymnasium numpy stable_baselines3 torch"),
+    "control.build": ("clips config contracts errors learning storage", "gymnasium numpy torch"),
+    "control.environments": ("", ""),
+    "control.environments.adapters": ("clips environments errors types", "gymnasium numpy"),
+    "control.environments.fixed_horizon": ("", "gymnasium numpy"),
+    "control.environments.interface": ("types", "gymnasium numpy"),
+    "control.environments.make": ("environments errors", "gymnasium"),
+    "control.environments.probe": ("clips", "numpy"),
+    "control.environments.recorder": ("types", "numpy"),
+    "control.environments.redraw": ("clips types", "PIL gymnasium numpy"),
+    "control.evaluation": ("config storage types", "torch"),
+    "control.policy": ("config", "gymnasium numpy stable_baselines3 torch"),
+    "control.reward": ("config types", "gymnasium numpy torch"),
+    "environments": ("", ""),
+    "environments.ids": ("errors", "gymnasium"),
+    "envs": ("", "gymnasium"),
+    "envs.batched": ("", "gymnasium mujoco numpy"),
+    "envs.guess_number": ("", "gymnasium numpy"),
+    "envs.half_cheetah": ("", "mujoco numpy"),
+    "envs.hopper": ("", "mujoco numpy"),
+    "envs.hopper_backflip": ("", "mujoco numpy"),
+    "envs.movie_sentiment": ("", "gymnasium numpy"),
+    "envs.one_legged_cheetah": ("", "mujoco numpy"),
+    "envs.random_walks": ("", "gymnasium numpy"),
+    "envs.text": ("", "gymnasium numpy"),
+    "envs.tiny_reviews": ("", "gymnasium numpy"),
+    "errors": ("", ""),
+    "learning": ("", ""),
+    "learning.loop": ("config contracts errors storage types", "numpy"),
+    "learning.preference": ("", "torch"),
+    "learning.reward": ("config contracts types", "numpy torch"),
+    "learning.selection": ("contracts errors types", "numpy torch"),
+    "learning.statistics": ("", "numpy"),
+    "learning.true_reward": ("types", "numpy torch"),
+    "reports": ("", ""),
+    "reports.compare": ("environments errors learning runs storage teachers types", ""),
+    "reports.evaluate": ("environments errors runs storage text", ""),
+    "reports.film": ("clips control environments errors runs storage", "numpy"),
+    "reports.inspect": ("errors learning runs storage types", "numpy torch"),
+    "reports.plot": ("config errors storage", "numpy"),
+    "runs": ("", ""),
+    "runs.load": ("environments errors storage", "torch"),
+    "runs.session": ("config contracts errors learning storage teachers", "torch"),
+    "runs.versions": ("", "torch"),
+    "storage": ("", ""),
+    "storage.checkpoint": ("", "numpy torch"),
+    "storage.feedback": ("errors types", "numpy"),
+    "storage.files": ("errors", ""),
+    "storage.folder": ("config errors", ""),
+    "storage.import_export": ("errors types", "numpy"),
+    "storage.jsonl": ("errors types", "numpy"),
+    "storage.schema": ("errors", ""),
+    "storage.segments": ("errors types", "numpy"),
+    "storage.spaces": ("errors types", "numpy"),
+    "teachers": ("", ""),
+    "teachers.function": ("errors storage types", ""),
+    "teachers.oracle": ("config errors storage types", "numpy"),
+    "teachers.pairs": ("config contracts learning storage types", "numpy"),
+    "text": ("envs", ""),
+    "text.agents": ("", ""),
+    "text.agents.ppo": ("config contracts types", "gymnasium numpy torch"),
+    "text.agents.token_ppo": ("config", "torch"),
+    "text.bias": ("errors learning", "numpy"),
+    "text.build": ("config contracts environments errors learning storage", ""),
+    "text.check": ("environments errors", "gymnasium numpy"),
+    "text.environments": ("errors", "gymnasium numpy"),
+    "text.episode": ("types", "numpy"),
+    "text.evaluation": (
+        "config contracts environments errors learning storage teachers types",
+        "gymnasium numpy torch",
+    ),
+    "text.models": ("", ""),
+    "text.models.device": ("config errors", "torch"),
+    "text.models.gguf": ("errors", "torch"),
+    "text.models.load": ("errors", "tokenizers torch transformers"),
+    "text.models.networks": ("errors", "numpy torch transformers"),
+    "text.models.sampling": ("", "torch transformers"),
+    "text.models.template": ("errors", "jinja2 transformers"),
+    "text.policy": ("config errors", "torch"),
+    "text.reward": ("config types", "numpy torch"),
+    "text.stages": ("", ""),
+    "text.stages.answers": ("errors storage types", "numpy"),
+    "text.stages.fitting": ("config environments errors learning storage types", "numpy torch"),
+    "text.stages.sft": ("config environments errors storage types", "gymnasium torch"),
+    "text.stages.tuning": ("config errors", "torch"),
+    "types": ("errors", "numpy"),
+    "viewer": ("", ""),
+    "viewer.clips": ("clips errors types", "mujoco numpy"),
+    "viewer.desk": ("errors storage types", ""),
+    "viewer.fields": ("", ""),
+    "viewer.guard": ("", "starlette"),
+    "viewer.inspector": ("", ""),
+    "viewer.server": ("errors storage", "starlette uvicorn"),
+    "viewer.view": ("clips errors storage types", "starlette"),
 }
-# What else a module may import as it is loaded, beside the standard library.
-PACKAGES = {
-    "": [],
-    "cli": [],
-    "commands": [],
-    "errors": [],
-    "config": [],
-    "presets": [],
-    "run": [],
-    "types": ["numpy"],
-    "pictures": ["PIL", "numpy"],
-    "schema": [],
-    "segments": ["numpy"],
-    "feedback": ["numpy"],
-    "lines": ["numpy"],
-    "spaces": ["numpy"],
-    "exchange": ["numpy"],
-    "teachers": ["numpy"],
-    "intervals": ["numpy"],
-    "comparing": ["numpy"],
-    "loop": ["numpy"],
-    "preference": ["torch"],
-    "checkpoint": ["numpy", "torch"],
-    "reward": ["numpy", "torch"],
-    "selection": ["numpy", "torch"],
-    "text.check": ["gymnasium", "numpy"],
-    "envs": ["gymnasium", "mujoco", "numpy"],
-    "envs.guess_number": ["gymnasium", "numpy"],
-    "envs.movie_sentiment": ["gymnasium", "numpy"],
-    "envs.random_walks": ["gymnasium", "numpy"],
-    "envs.spaces": ["gymnasium", "numpy"],
-    "envs.tiny_reviews": ["gymnasium", "numpy"],
-    "clips": ["PIL", "imageio", "imageio_ffmpeg", "mujoco", "numpy"],
-    "viewer": ["mujoco", "numpy", "starlette", "uvicorn"],
-}
-TORCH_FREE = ["", "errors", "config", "types", "presets", "run", "feedback", "exchange", "teachers",
-              "clips", "viewer", "envs", "text.check", "cli", "commands"]  # fmt: skip
+TORCH_FREE = [
+    "", "errors", "config", "types", "contracts", "environments", "storage", "teachers.oracle",
+    "teachers.function", "clips", "viewer", "envs", "text.check", "cli", "commands",
+]  # fmt: skip
+SQL_OF_REWARDS = re.compile(r"(FROM|INTO|TABLE|JOIN|EXISTS) true_reward\b")
+TORCH_ITSELF = ["storage.checkpoint", "commands.progress"]  # torch's own format is what it writes
 
 
 def sources():
@@ -191,56 +219,87 @@ def split(names):
     return ours, others - set(sys.stdlib_module_names)
 
 
+def room(name):
+    """Return the room of a module: its folder, or the module itself at the top."""
+    return name.split(".")[0]
+
+
+def rooms_of(name):
+    """Return the other rooms that a module imports from, wherever in the file."""
+    return {room(module) for module in split(imports(name))[0]} - {room(name), ""}
+
+
+def packages_of(name):
+    """Return the packages that a module loads as it is imported, beside the standard library."""
+    return split(imports(name, lazy=False))[1]
+
+
+def row_of(name):
+    return " ".join(sorted(rooms_of(name))), " ".join(sorted(packages_of(name)))
+
+
+def picture():
+    """Return a line a room, top to bottom: what is in it, and the rooms that it imports from."""
+    lines = []
+    for level in LEVELS:
+        for name in level:
+            inside = [module for module in ROWS if module == name or module.startswith(f"{name}.")]
+            below_it = {other for module in inside for other in ROWS[module][0].split()}
+            order = [other for names in LEVELS for other in names if other in below_it]
+            lines.append(f"    {name:13}→ {', '.join(order) or 'nothing of ours'}")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_source_is_found():
+    known = {"", "learning.loop", "control.agents.ppo", "clips.draw", "envs", "envs.hopper"}
+    assert known <= SOURCES.keys()
+    assert imports("learning.loop") >= {"prefrl.learning.selection", "numpy", "math"}
+
+
+def test_every_module_has_a_row_and_every_row_a_module():
+    assert sorted(ROWS) == sorted(SOURCES)
+    rooms = [name for level in LEVELS for name in level]
+    assert sorted(rooms) == sorted({room(name) for name in SOURCES} - {""})
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_module_imports_what_its_row_says(name):
+    assert row_of(name) == ROWS[name]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_no_arrow_points_upward(name):
+    level = {other: depth for depth, names in enumerate(LEVELS) for other in names}
+    for other in rooms_of(name):
+        assert level[other] > level[room(name)], f"prefrl.{name} imports from {other}"
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_rows():
+    begin, end = PICTURE
+    shown = README.read_text("utf-8").partition(begin)[2].partition(end)[0]
+    assert shown.strip("\n") == picture().strip("\n"), "run `python tests/test_layers.py`"
+
+
 def below(name, parents):
     return any(name == parent or (parent and name.startswith(f"{parent}.")) for parent in parents)
 
 
-def rules_for(name, table):
-    """Return the rule of the module or of the package that it is in, None if there is none."""
-    return table.get(name, table.get(name.split(".")[0]))
-
-
-def test_the_source_is_found():
-    assert {"", "loop", "control.agent", "clips.draw", "envs", "envs.hopper"} <= SOURCES.keys()
-    packages = {name.split(".")[0] for name in SOURCES}
-    assert SOURCES.keys() | packages >= ARROWS.keys() | PACKAGES.keys()
-    assert imports("loop") >= {"prefrl.selection", "numpy", "math"}
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_a_module_imports_only_what_the_arrows_allow(name):
-    ours, _ = split(imports(name))
-    assert "cli" not in ours, "only a shell starts the command line"
-    if name != "cli" and not below(name, ["commands"]):
-        assert not any(below(module, ["commands"]) for module in ours), "commands are for people"
-    allowed = rules_for(name, ARROWS)
-    if allowed is not None:
-        wrong = {module for module in ours if not below(module, allowed)}
-        assert not wrong, f"prefrl.{name} imports {sorted(wrong)}; it may import {allowed}"
-
-
-@pytest.mark.parametrize(
-    "name", [name for name in SOURCES if rules_for(name, PACKAGES) is not None]
-)
-def test_a_module_loads_only_the_packages_it_may(name):
-    _, others = split(imports(name, lazy=False))
-    assert others <= set(rules_for(name, PACKAGES))
-
-
 def loaded_by(name, seen):
-    """Collect every module of ours that importing one loads."""
+    """Collect every module of ours that importing one loads, the folders around them, too."""
     if name not in seen:
         seen.add(name)
-        for module in split(imports(name, lazy=False))[0]:
+        parent = name.rpartition(".")[0]
+        for module in {parent, *split(imports(name, lazy=False))[0]}:
             loaded_by(module, seen)
     return seen
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if below(name, TORCH_FREE)])
 def test_nothing_that_must_be_quick_loads_torch(name):
+    if name in TORCH_ITSELF:
+        return
     for module in loaded_by(name, set()):
-        _, others = split(imports(module, lazy=False))
-        assert not others & {"torch", "stable_baselines3"}, f"through prefrl.{module}"
+        assert not packages_of(module) & {"torch", "stable_baselines3"}, f"through prefrl.{module}"
 
 
 def test_no_module_imports_itself_in_a_circle():
@@ -249,11 +308,19 @@ def test_no_module_imports_itself_in_a_circle():
 
 
 def test_the_command_line_alone_sees_our_environments():
-    """Everything else reaches them by id; only their spaces may be imported."""
+    """Everything else reaches them by id; only the kit of a language environment is imported."""
     for name in SOURCES:
         seen = {module for module in split(imports(name))[0] if below(module, ["envs"])}
         if not below(name, ["commands", "envs"]):
-            assert seen <= {"envs.spaces"}, f"prefrl.{name} imports {seen}"
+            assert seen <= {"envs.text"}, f"prefrl.{name} imports {seen}"
+
+
+def test_nobody_but_the_loops_own_rooms_knows_both_worlds():
+    """Learning never knows a robot from a text, and the two worlds never know each other."""
+    for name in SOURCES:
+        seen = rooms_of(name)
+        if room(name) in ("control", "text"):
+            assert not seen & {"control", "text"}, f"prefrl.{name} imports {seen}"
 
 
 def attributes(tree):
@@ -263,29 +330,36 @@ def attributes(tree):
 def test_only_the_oracle_reads_the_table_of_true_rewards():
     hidden = {"true_rewards", "average_clip_return"}
     readers = {name for name, tree in TREES.items() if attributes(tree) & hidden}
-    evaluation = {"results", "inspection"}  # and plots
-    assert readers <= {"teachers", "feedback"} | evaluation
-    tables = [name for name, path in SOURCES.items() if "true_reward " in path.read_text("utf-8")]
-    assert tables == ["schema", "segments"], "only the store knows how they are kept"
-    assert [name for name in SOURCES if "segments" in split(imports(name))[0]] == ["feedback"]
+    evaluation = {"reports.evaluate", "reports.inspect"}  # and plots
+    assert readers <= {"teachers.oracle", "storage.feedback"} | evaluation
+    tables = [
+        name for name, path in SOURCES.items() if SQL_OF_REWARDS.search(path.read_text("utf-8"))
+    ]
+    assert tables == ["storage.schema", "storage.segments"], (
+        "only the store knows how they are kept"
+    )
+    readers = [name for name in SOURCES if "storage.segments" in split(imports(name))[0]]
+    assert readers == ["storage.feedback"]
 
 
 def test_a_learned_reward_never_reads_the_environments():
     """`TrueReward` alone may; whoever fits, predicts or updates may not."""
-    blind = ["reward", "preference", "teachers", "control.reward", "control.ppo"]
-    blind += ["text.reward", "text.ppo", "text.networks", "text.fitting", "text.answers"]
-    assert all("env_rewards" not in attributes(TREES[name]) for name in blind)
+    blind = ["learning.reward", "learning.preference", "teachers", "control.reward"]
+    blind += ["control.agents.side_by_side", "text.reward", "text.agents.token_ppo"]
+    blind += ["text.models", "text.stages"]
+    for name in SOURCES:
+        assert not below(name, blind) or "env_rewards" not in attributes(TREES[name]), name
 
 
 @pytest.mark.parametrize("name", ["loop", "selection", "reward", "preference"])
 def test_what_text_and_control_share_tests_no_type(name):
     called = {
         node.func.id
-        for node in ast.walk(TREES[name])
+        for node in ast.walk(TREES[f"learning.{name}"])
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     assert not called & {"isinstance", "issubclass", "type", "hasattr"}
-    assert "dtype" not in attributes(TREES[name])
+    assert "dtype" not in attributes(TREES[f"learning.{name}"])
 
 
 def project():
@@ -329,7 +403,8 @@ HEAVY = ["torch", "stable_baselines3", "mujoco", "matplotlib", "imageio"]
         ("import prefrl.text, prefrl.text.check", [*HEAVY, "transformers"]),
         ("from prefrl.cli import main; main(['--help'])", [*HEAVY, "numpy", "gymnasium", "tyro"]),
         ("from prefrl.cli import main; main(['list'])", HEAVY),
-        ("import prefrl.exchange, prefrl.run, prefrl.presets, prefrl.teachers", HEAVY),
+        ("import prefrl.storage.import_export, prefrl.storage.folder", HEAVY),
+        ("import prefrl.config.presets, prefrl.teachers.oracle, prefrl.contracts", HEAVY),
         ("import prefrl.clips.draw, prefrl.clips.film", ["torch", "stable_baselines3"]),
     ],
 )
@@ -341,3 +416,18 @@ def test_what_must_be_quick_loads_nothing_heavy(code, heavy):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].strip() == "loaded:"
     assert done.stderr == ""
+
+
+def write():
+    """Print the rows as the source has them, and write the picture in the README anew."""
+    print("ROWS = {")
+    for name in SOURCES:
+        print(f"    {name!r}: {row_of(name)},".replace("'", '"'))
+    print("}")
+    before, begin, rest = README.read_text("utf-8").partition(PICTURE[0])
+    after = rest.partition(PICTURE[1])[2]
+    README.write_text(f"{before}{begin}\n{picture()}\n{PICTURE[1]}{after}", "utf-8")
+
+
+if __name__ == "__main__":
+    write()

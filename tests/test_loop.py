@@ -23,14 +23,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import few, many
 
-from prefrl import loop
-from prefrl.checkpoint import from_bytes, to_bytes
-from prefrl.config import FitConfig, LoopConfig, QueryConfig
+from prefrl.config.experiment import FitConfig, LoopConfig, QueryConfig
 from prefrl.errors import UserError
-from prefrl.feedback import FeedbackStore
-from prefrl.loop import LoopState, answers_needed, labels_due, preference_loop, select
-from prefrl.selection import ACQUISITIONS
-from prefrl.truth import TrueReward
+from prefrl.learning import loop
+from prefrl.learning.loop import LoopState, answers_needed, labels_due, preference_loop, select
+from prefrl.learning.selection import ACQUISITIONS
+from prefrl.learning.true_reward import TrueReward
+from prefrl.storage.checkpoint import from_bytes, to_bytes
+from prefrl.storage.feedback import FeedbackStore
 from prefrl.types import Answer, Query, QueryId, thinned
 
 QUESTION = "Which one is better?"

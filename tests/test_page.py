@@ -28,11 +28,11 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from prefrl.clips.scene import save_model
-from prefrl.config import Experiment, OracleConfig, PPOConfig, QueryConfig
-from prefrl.experiment import train
-from prefrl.feedback import FeedbackStore
-from prefrl.inspection import inspect_run
-from prefrl.run import RunFolder
+from prefrl.config.experiment import Experiment, OracleConfig, PPOConfig, QueryConfig
+from prefrl.reports.inspect import inspect_run
+from prefrl.runs.session import train
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
 from prefrl.types import Answer, Query, QueryId, Segment
 from prefrl.viewer.server import PAGE
 

@@ -19,21 +19,28 @@ from test_agent import ROLLOUT, SMALL, Says, assert_same, make_agent, through_by
 from toy_environments import HORIZON, prefer_larger, tiny
 
 import prefrl
-from prefrl.checkpoint import from_bytes
-from prefrl.config import FitConfig, LoopConfig, OracleConfig, PPOConfig, QueryConfig, RewardConfig
+from prefrl.config.experiment import (
+    FitConfig,
+    LoopConfig,
+    OracleConfig,
+    PPOConfig,
+    QueryConfig,
+    RewardConfig,
+)
+from prefrl.config.presets import PRESETS
 from prefrl.control.build import fresh_environments
-from prefrl.control.environments import make_environments
+from prefrl.control.environments.adapters import make_environments
 from prefrl.control.policy import RandomPolicy, evaluate
 from prefrl.control.reward import RewardEnsemble, StackedMLP
-from prefrl.experiment import resume, rounds, start, train
-from prefrl.feedback import FeedbackStore
-from prefrl.loop import labels_due, select
-from prefrl.preference import decisive, preference_loss, preference_probability
-from prefrl.presets import PRESETS
-from prefrl.reward import FitState, bag_weights, fit, predict_returns
-from prefrl.run import RunFolder
-from prefrl.selection import choose, cut, disagreement, propose, uniform
-from prefrl.teachers import Oracle
+from prefrl.learning.loop import labels_due, select
+from prefrl.learning.preference import decisive, preference_loss, preference_probability
+from prefrl.learning.reward import FitState, bag_weights, fit, predict_returns
+from prefrl.learning.selection import choose, cut, disagreement, propose, uniform
+from prefrl.runs.session import resume, rounds, start, train
+from prefrl.storage.checkpoint import from_bytes
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
+from prefrl.teachers.oracle import Oracle
 from prefrl.types import Comparison, Query, QueryId, Segment, Trajectory
 
 NO_END = FitConfig(stop_accuracy=2.0, enough_out_of_bag=10**9, first_epochs=3, epochs=3)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prefrl.clips.pictures import COLUMNS, LONGEST_SIDE, check, sheet, shrink
 from prefrl.errors import UserError
-from prefrl.pictures import COLUMNS, LONGEST_SIDE, check, sheet, shrink
 from prefrl.types import Picture
 
 

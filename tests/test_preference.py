@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import many, probabilities, returns
 
-from prefrl.preference import correct, decisive, preference_loss, preference_probability
+from prefrl.learning.preference import correct, decisive, preference_loss, preference_probability
 
 moderate = st.floats(-30, 30)
 errors = st.sampled_from([0.0, 0.1, 0.5])

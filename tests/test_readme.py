@@ -9,9 +9,9 @@ import pytest
 from toy_texts import TINY_TEXT_FLAGS, save_small_model
 
 from prefrl import cli
-from prefrl.config import Experiment, QueryConfig
-from prefrl.experiment import train
-from prefrl.feedback import FeedbackStore
+from prefrl.config.experiment import Experiment, QueryConfig
+from prefrl.runs.session import train
+from prefrl.storage.feedback import FeedbackStore
 from prefrl.text.check import check_environment
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,14 +12,16 @@ from PIL import Image, ImageSequence
 from toy_environments import HORIZON, prefer_larger, tiny
 
 from prefrl.cli import main
-from prefrl.config import PPOConfig, QueryConfig
-from prefrl.control.environments import make_environments
+from prefrl.config.experiment import PPOConfig, QueryConfig
+from prefrl.control.environments.adapters import make_environments
 from prefrl.errors import UserError
-from prefrl.experiment import train
-from prefrl.feedback import FeedbackStore
-from prefrl.loading import load_policy
-from prefrl.results import VIDEO_SIZE, evaluate_run, film_run, plot_runs
-from prefrl.run import RunFolder
+from prefrl.reports.evaluate import evaluate_run
+from prefrl.reports.film import VIDEO_SIZE, film_run
+from prefrl.reports.plot import plot_runs
+from prefrl.runs.load import load_policy
+from prefrl.runs.session import train
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

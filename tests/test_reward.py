@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import few
 
-from prefrl.checkpoint import from_bytes, to_bytes
-from prefrl.config import FitConfig, RewardConfig
+from prefrl.config.experiment import FitConfig, RewardConfig
 from prefrl.control.reward import RewardEnsemble
-from prefrl.reward import L2_LIMITS, L2_STEP, FitState, bag_weights, fit, predict_returns
-from prefrl.truth import TrueReward
+from prefrl.learning.reward import L2_LIMITS, L2_STEP, FitState, bag_weights, fit, predict_returns
+from prefrl.learning.true_reward import TrueReward
+from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.types import Comparison, QueryId, Segment, Trajectory
 
 NEVER_STOP = {"stop_accuracy": 2.0}

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import few
 
-from prefrl import run as run_module
-from prefrl.config import (
+from prefrl.config.experiment import (
     Experiment,
     FitConfig,
     OracleConfig,
@@ -22,9 +21,11 @@ from prefrl.config import (
     RewardConfig,
     from_json,
 )
+from prefrl.config.presets import PRESETS, preset
 from prefrl.errors import UserError
-from prefrl.presets import PRESETS, preset
-from prefrl.run import RunFolder, write_whole, writing
+from prefrl.storage import folder as run_module
+from prefrl.storage.files import write_whole, writing
+from prefrl.storage.folder import RunFolder
 
 EXPERIMENT = Experiment(env="prefrl/Hopper-v0", labels=5, seed=3)
 

@@ -31,11 +31,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from strategies import few, many, seeds
 
-from prefrl import cli, results
-from prefrl.config import TextPPOConfig
-from prefrl.presets import preset
-from prefrl.run import RunFolder
-from prefrl.text.models import tiny_language_model
+from prefrl import cli
+from prefrl.config.experiment import TextPPOConfig
+from prefrl.config.presets import preset
+from prefrl.reports import evaluate as results
+from prefrl.storage.folder import RunFolder
+from prefrl.text.models.load import tiny_language_model
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -64,7 +65,7 @@ Optimum, Point, best_of, k_for = (
 )  # fmt: skip
 
 # What is slow to import; torch._dynamo comes with the first optimiser.
-CONTROL = "stable_baselines3,torch._dynamo,tyro,prefrl.results,prefrl.control.build"
+CONTROL = "stable_baselines3,torch._dynamo,tyro,prefrl.reports.evaluate,prefrl.control.build"
 TEXT = "torch._dynamo,tyro,prefrl.text.build,prefrl.text.evaluation"
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from strategies import few, many, seeds
 
-from prefrl.config import FitConfig, LoopConfig, QueryConfig
+from prefrl.config.experiment import FitConfig, LoopConfig, QueryConfig
 from prefrl.errors import UserError
-from prefrl.loop import select
-from prefrl.selection import (
+from prefrl.learning.loop import select
+from prefrl.learning.selection import (
     ACQUISITIONS,
     choose,
     cut,

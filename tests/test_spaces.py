@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prefrl.errors import UserError
-from prefrl.spaces import check_segment, spaces_of
+from prefrl.storage.spaces import check_segment, spaces_of
 from prefrl.types import Segment
 
 BOX = {"shape": [2]}

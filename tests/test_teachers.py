@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import many, seeds
 
-from prefrl.config import OracleConfig
+from prefrl.config.experiment import OracleConfig
 from prefrl.errors import UserError
-from prefrl.feedback import FeedbackStore
-from prefrl.teachers import FunctionTeacher, Oracle, load_teacher
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.teachers.function import FunctionTeacher, load_teacher
+from prefrl.teachers.oracle import Oracle
 from prefrl.types import Query, QueryId, Segment, check_answer
 
 QUERIES = [QueryId(index // 100, index % 100) for index in range(10_000)]

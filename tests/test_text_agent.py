@@ -26,17 +26,17 @@ from transformers import (
     Qwen3Config,
 )
 
-from prefrl.checkpoint import from_bytes, to_bytes
-from prefrl.config import TextConfig, TextPPOConfig, TextRewardConfig
+from prefrl.config.experiment import TextConfig, TextPPOConfig, TextRewardConfig
 from prefrl.errors import UserError
-from prefrl.feedback import FeedbackStore
-from prefrl.text.agent import TextAgent
+from prefrl.storage.checkpoint import from_bytes, to_bytes
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.text.agents.ppo import TextAgent
 from prefrl.text.environments import play, task_seed
-from prefrl.text.models import LanguageModel, byte_tokenizer, prepare, tiny_language_model
+from prefrl.text.episode import Episode, turns_of
+from prefrl.text.models.load import LanguageModel, byte_tokenizer, prepare, tiny_language_model
+from prefrl.text.models.sampling import Reply, sample
+from prefrl.text.models.template import Template
 from prefrl.text.reward import TextReward
-from prefrl.text.sampling import Reply, sample
-from prefrl.text.template import Template
-from prefrl.text.trace import Episode, turns_of
 from prefrl.types import Query, QueryId, Segment
 
 END = 256  # of the byte tokenizer

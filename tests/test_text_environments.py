@@ -13,7 +13,7 @@ from gymnasium.vector import SyncVectorEnv
 from hypothesis import given
 from hypothesis import strategies as st
 from prefrl.envs import guess_number, movie_sentiment, random_walks, tiny_reviews
-from prefrl.envs.spaces import LONGEST_SAMPLE
+from prefrl.envs.text import LONGEST_SAMPLE
 from strategies import few, many, seeds
 
 from prefrl.errors import UserError

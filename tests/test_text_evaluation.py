@@ -20,17 +20,18 @@ from toy_texts import Letters, save_small_model, tiny_text
 
 from prefrl.cli import main
 from prefrl.errors import UserError
-from prefrl.experiment import train
-from prefrl.intervals import estimate, in_words, length_controlled, share, win_rate
-from prefrl.loading import load_policy
-from prefrl.results import evaluate_run, weigh_wording
-from prefrl.run import RunFolder
-from prefrl.text import evaluation, wording
+from prefrl.learning.statistics import estimate, in_words, length_controlled, share, win_rate
+from prefrl.reports.evaluate import evaluate_run, weigh_wording
+from prefrl.runs.load import load_policy
+from prefrl.runs.session import train
+from prefrl.storage.folder import RunFolder
+from prefrl.text import bias as wording
+from prefrl.text import evaluation
 from prefrl.text.build import load_reference
 from prefrl.text.environments import play
-from prefrl.text.models import load_language_model, save_language_model
-from prefrl.text.template import Template
-from prefrl.text.trace import Episode
+from prefrl.text.episode import Episode
+from prefrl.text.models.load import load_language_model, save_language_model
+from prefrl.text.models.template import Template
 
 
 class HeldOut(Letters):

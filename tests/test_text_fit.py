@@ -12,7 +12,7 @@ import torch
 from complaints import complaint
 
 from prefrl.cli import main
-from prefrl.config import (
+from prefrl.config.experiment import (
     Experiment,
     FitConfig,
     QueryConfig,
@@ -21,13 +21,13 @@ from prefrl.config import (
     TextRewardConfig,
 )
 from prefrl.errors import UserError
-from prefrl.experiment import train
-from prefrl.reward import fit, predict_returns
-from prefrl.run import RunFolder
-from prefrl.text import fitting
-from prefrl.text.answers import hold_out, read_answers
-from prefrl.text.fitting import load_fitted, passes, save, start
+from prefrl.learning.reward import fit, predict_returns
+from prefrl.runs.session import train
+from prefrl.storage.folder import RunFolder
 from prefrl.text.reward import TextReward
+from prefrl.text.stages import fitting
+from prefrl.text.stages.answers import hold_out, read_answers
+from prefrl.text.stages.fitting import load_fitted, passes, save, start
 from prefrl.types import Comparison, QueryId, Segment, Trajectory
 
 PAIR = {"prompt": "p", "chosen": "good", "rejected": "bad"}
@@ -480,7 +480,7 @@ def test_a_gpu_that_is_too_small_is_told_what_to_lower(tmp_path, monkeypatch):
             with pytest.raises(UserError, match=r"1 GiB\); lower --batch-size or --members$"):
                 list(going)
     with monkeypatch.context() as patched:
-        patched.setattr("prefrl.text.fitting.place", full)  # not even the model has room
+        patched.setattr("prefrl.text.stages.fitting.place", full)  # not even the model has room
         with pytest.raises(UserError, match=r"1 GiB\); lower --batch-size or --members$"):
             start(file, "tiny")
 

@@ -27,7 +27,7 @@ from test_experiment import (
 from toy_texts import TINY_TEXT_FLAGS, save_small_model, tiny_text
 
 from prefrl.cli import main
-from prefrl.config import (
+from prefrl.config.experiment import (
     FitConfig,
     LoopConfig,
     OracleConfig,
@@ -35,28 +35,28 @@ from prefrl.config import (
     TextConfig,
     TextPPOConfig,
 )
+from prefrl.config.presets import LANGUAGE, PRESETS
 from prefrl.control import build as control
 from prefrl.errors import UserError
-from prefrl.experiment import resume, rounds, start, train
-from prefrl.feedback import FeedbackStore
-from prefrl.loading import load_policy, load_reward
-from prefrl.loop import LoopState, preference_loop
-from prefrl.presets import LANGUAGE, PRESETS
-from prefrl.run import RunFolder
-from prefrl.teachers import Oracle
+from prefrl.learning.loop import LoopState, preference_loop
+from prefrl.runs.load import load_policy, load_reward
+from prefrl.runs.session import resume, rounds, start, train
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
+from prefrl.teachers.oracle import Oracle
 from prefrl.text import FreeText
 from prefrl.text import build as text
 from prefrl.text.environments import play
-from prefrl.text.models import (
+from prefrl.text.episode import turns_of
+from prefrl.text.models.load import (
     LanguageModel,
     byte_tokenizer,
     load_language_model,
     save_language_model,
     tiny_language_model,
 )
+from prefrl.text.models.sampling import sample
 from prefrl.text.reward import TextReward
-from prefrl.text.sampling import sample
-from prefrl.text.trace import turns_of
 
 FORGETFUL = """\
 {% for message in messages %}{% if message['role'] == 'user' or loop.last %}\

@@ -23,8 +23,8 @@ from transformers import (
 )
 
 from prefrl.errors import UserError
-from prefrl.text import packages
-from prefrl.text.models import (
+from prefrl.text.models import gguf as packages
+from prefrl.text.models.load import (
     byte_tokenizer,
     context_length,
     load_language_model,
@@ -32,7 +32,7 @@ from prefrl.text.models import (
     save_language_model,
     tiny_language_model,
 )
-from prefrl.text.template import Template
+from prefrl.text.models.template import Template
 
 TOKENIZER = byte_tokenizer()
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

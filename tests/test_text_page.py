@@ -23,9 +23,9 @@ from test_page import (  # noqa: F401 (fixtures)
 )
 from toy_texts import TINY_TEXT_FLAGS, save_small_model
 
-from prefrl.feedback import FeedbackStore
-from prefrl.reward import FitState, bag_weights, fit, predict_returns
-from prefrl.run import RunFolder
+from prefrl.learning.reward import FitState, bag_weights, fit, predict_returns
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
 from prefrl.text.build import load_reward
 
 BETTER = "This one says what was asked, in plain words."

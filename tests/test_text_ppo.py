@@ -11,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prefrl.config import TextPPOConfig
-from prefrl.text import sampling
-from prefrl.text.networks import Networks, Scalar, right_padded, token_log_probabilities
-from prefrl.text.ppo import (
+from prefrl.config.experiment import TextPPOConfig
+from prefrl.text.agents.token_ppo import (
     Batch,
     advantages_gae,
     advantages_rloo,
@@ -24,7 +22,9 @@ from prefrl.text.ppo import (
     value_loss,
     whiten,
 )
-from prefrl.text.sampling import left_padded, sample
+from prefrl.text.models import sampling
+from prefrl.text.models.networks import Networks, Scalar, right_padded, token_log_probabilities
+from prefrl.text.models.sampling import left_padded, sample
 
 ENDLESS = 999
 

@@ -14,25 +14,25 @@ from test_agent import assert_same
 from toy_texts import save_small_model, tiny_text
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from prefrl.checkpoint import from_bytes, to_bytes
 from prefrl.cli import main
-from prefrl.config import FitConfig, TextRewardConfig
+from prefrl.config.experiment import FitConfig, TextRewardConfig
 from prefrl.errors import UserError
-from prefrl.exchange import export_answers
-from prefrl.experiment import resume, rounds, start, train
-from prefrl.feedback import FeedbackStore
-from prefrl.loading import load_policy
-from prefrl.reward import FitState, fit, predict_returns
+from prefrl.learning.reward import FitState, fit, predict_returns
+from prefrl.runs.load import load_policy
+from prefrl.runs.session import resume, rounds, start, train
+from prefrl.storage.checkpoint import from_bytes, to_bytes
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.import_export import export_answers
 from prefrl.text import reward as reward_module
-from prefrl.text.models import (
+from prefrl.text.episode import NO_TOKEN, Episode, turns_of
+from prefrl.text.models.load import (
     byte_tokenizer,
     prepare,
     save_language_model,
     tiny_language_model,
 )
+from prefrl.text.models.template import Template
 from prefrl.text.reward import TextReward
-from prefrl.text.template import Template
-from prefrl.text.trace import NO_TOKEN, Episode, turns_of
 from prefrl.types import Answer, Comparison, Query, QueryId, Segment, Trajectory, to_comparisons
 
 END, PAD = 256, 257  # of the byte tokenizer

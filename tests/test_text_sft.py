@@ -17,14 +17,14 @@ from prefrl.envs.random_walks import LETTERS
 
 from prefrl.cli import main
 from prefrl.commands import console
-from prefrl.config import TextConfig
+from prefrl.config.experiment import TextConfig
 from prefrl.errors import UserError
-from prefrl.feedback import FeedbackStore
-from prefrl.text import sft
-from prefrl.text.models import load_language_model, tiny_language_model
-from prefrl.text.networks import right_padded
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.text.models.load import load_language_model, tiny_language_model
+from prefrl.text.models.networks import right_padded
 from prefrl.text.policy import TextPolicy
-from prefrl.text.tuning import prepare_tuning
+from prefrl.text.stages import sft
+from prefrl.text.stages.tuning import prepare_tuning
 from prefrl.types import Answer, Query, QueryId, Segment
 
 WALKS = "prefrl/RandomWalks-v0"

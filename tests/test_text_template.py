@@ -7,8 +7,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from prefrl.errors import UserError
-from prefrl.text.models import byte_tokenizer
-from prefrl.text.template import Template
+from prefrl.text.models.load import byte_tokenizer
+from prefrl.text.models.template import Template
 
 EOS = 256  # of the byte tokenizer
 IM_END = 258  # of the chats

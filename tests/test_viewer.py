@@ -23,11 +23,11 @@ from labelling import QUESTION, filmed_queries, make_run, queries_of, robot, tex
 from PIL import Image
 
 from prefrl.clips.scene import poses
-from prefrl.config import FitConfig, LoopConfig, QueryConfig
-from prefrl.display import Display
+from prefrl.commands.progress import Display
+from prefrl.config.experiment import FitConfig, LoopConfig, QueryConfig
 from prefrl.errors import UserError
-from prefrl.feedback import Counts
-from prefrl.loop import Round, select
+from prefrl.learning.loop import Round, select
+from prefrl.storage.feedback import Counts
 from prefrl.types import Answer, Query, QueryId, Segment, Trajectory
 from prefrl.viewer.guard import LARGEST_BODY, run_id
 from prefrl.viewer.server import app, serve

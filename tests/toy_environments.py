@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from gymnasium.vector import AutoresetMode
 
-from prefrl.config import Experiment, PPOConfig, QueryConfig, RewardConfig
+from prefrl.config.experiment import Experiment, PPOConfig, QueryConfig, RewardConfig
 
 HORIZON = 20
 

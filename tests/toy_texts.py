@@ -11,7 +11,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-from prefrl.config import (
+from prefrl.config.experiment import (
     Experiment,
     FitConfig,
     QueryConfig,
@@ -20,7 +20,7 @@ from prefrl.config import (
     TextRewardConfig,
 )
 from prefrl.text import FreeText
-from prefrl.text.models import save_language_model, tiny_language_model
+from prefrl.text.models.load import save_language_model, tiny_language_model
 
 SUBJECTS = ("rain", "music", "a long walk", "")
 

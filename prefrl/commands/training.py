@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from prefrl.commands.console import complain, parse
-from prefrl.config import Experiment
+from prefrl.config.experiment import Experiment
 from prefrl.errors import UserError
 
 if TYPE_CHECKING:
-    from prefrl.experiment import Session
-    from prefrl.run import RunFolder
+    from prefrl.runs.session import Session
+    from prefrl.storage.folder import RunFolder
 
 UNLIKE = 1
 FAREWELL_SECONDS = 2.0  # for pages to learn that the run has finished
@@ -27,7 +27,7 @@ def train(words: list[str]) -> None:
     """PRESET | --env ID: learn a reward from preferences and train a policy on it."""
     import tyro
 
-    from prefrl.presets import LANGUAGE, preset
+    from prefrl.config.presets import LANGUAGE, preset
 
     name = words.pop(0) if words and not words[0].startswith("-") else None
     default = preset(name).experiment if name else LANGUAGE if _speaks(words) else Experiment()
@@ -51,7 +51,7 @@ def train(words: list[str]) -> None:
     stem = name or experiment.env.split("/")[-1].split(":")[-1]
     path = chosen.run or Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
-    from prefrl.experiment import start
+    from prefrl.runs.session import start
 
     _run(start(experiment, path, answers_from=chosen.answers_from), chosen.port)
 
@@ -73,7 +73,7 @@ def resume(words: list[str]) -> None:
 
     chosen = parse(Resume, words, "prefrl resume")
 
-    from prefrl.experiment import resume as resume_run
+    from prefrl.runs.session import resume as resume_run
 
     session = resume_run(chosen.run, chosen.labels, chosen.steps)
     if session.state.round > session.config.rounds:
@@ -100,7 +100,7 @@ def label(words: list[str]) -> None:
 
     chosen = parse(Label, words, "prefrl label")
 
-    from prefrl.run import RunFolder
+    from prefrl.storage.folder import RunFolder
     from prefrl.viewer.server import serve
 
     def announce(address: str) -> None:
@@ -125,10 +125,10 @@ def replay(words: list[str]) -> None:
 
     chosen = parse(Replay, words, "prefrl replay")
 
-    from prefrl.display import Display
-    from prefrl.experiment import differences
-    from prefrl.experiment import replay as rounds_again
-    from prefrl.run import RunFolder
+    from prefrl.commands.progress import Display
+    from prefrl.runs.session import replay as rounds_again
+    from prefrl.runs.versions import differences
+    from prefrl.storage.folder import RunFolder
 
     source = RunFolder.open(chosen.recorded)
     path = chosen.recorded.resolve()
@@ -153,8 +153,8 @@ def replay(words: list[str]) -> None:
 
 def _run(session: "Session", port: int | None = None) -> None:
     """Run the rounds to come, showing each; Ctrl-C leaves the run ready to be resumed."""
-    from prefrl.display import Display
-    from prefrl.experiment import rounds
+    from prefrl.commands.progress import Display
+    from prefrl.runs.session import rounds
 
     config, path = session.config, session.folder.path
     print(f"run folder: {path}", flush=True)
@@ -217,9 +217,9 @@ def _viewer(session: "Session", port: int | None) -> Iterator[None]:
 
 def _speaks(words: list[str]) -> bool:
     """Return whether `--env` names a language environment, which other numbers suit."""
-    from prefrl import gym
+    from prefrl.environments import ids
 
     places = [place for place, word in enumerate(words[:-1]) if word == "--env"]
     given = [word.removeprefix("--env=") for word in words if word.startswith("--env=")]
     names = [words[place + 1] for place in places] + given
-    return bool(names) and gym.speaks(gym.resolve(names[-1]))
+    return bool(names) and ids.speaks(ids.resolve(names[-1]))

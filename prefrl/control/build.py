@@ -11,18 +11,17 @@ from gymnasium.spaces import Discrete
 from torch import nn
 
 from prefrl.clips.scene import save_model
-from prefrl.config import Experiment, check_positive, check_shares, check_side
-from prefrl.control.agent import PPOAgent
-from prefrl.control.checks import is_deterministic, picture_trouble
-from prefrl.control.environments import make_environments
-from prefrl.control.interface import Description, Environments
+from prefrl.config.experiment import Experiment, check_positive, check_shares, check_side
+from prefrl.contracts import Parts, RewardModel
+from prefrl.control.agents.ppo import PPOAgent
+from prefrl.control.environments.adapters import make_environments
+from prefrl.control.environments.interface import Description, Environments
+from prefrl.control.environments.probe import is_deterministic, picture_trouble
 from prefrl.control.policy import Policy
 from prefrl.control.reward import RewardEnsemble
 from prefrl.errors import UserError
-from prefrl.parts import Parts
-from prefrl.reward import RewardModel
-from prefrl.run import RunFolder
-from prefrl.truth import TrueReward
+from prefrl.learning.true_reward import TrueReward
+from prefrl.storage.folder import RunFolder
 
 Network = Callable[[int], nn.Module]
 """Builds one member's reward network for a number of features."""
@@ -136,7 +135,7 @@ def load_reward(experiment: Experiment, network: Network | None, folder: RunFold
 
 
 def _spaces(description: Description) -> dict[str, Any]:
-    """Return what is observed and done, as `prefrl.spaces` reads it."""
+    """Return what is observed and done, as `prefrl.storage.spaces` reads it."""
     space = description.action_space
     actions = {"n": int(space.n)} if isinstance(space, Discrete) else {"shape": list(space.shape)}
     return {

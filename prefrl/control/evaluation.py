@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from prefrl.config import Experiment
-from prefrl.control.agent import Recorder
+from prefrl.config.experiment import Experiment
 from prefrl.control.build import build_environments, fresh_environments
+from prefrl.control.environments.recorder import Recorder
 from prefrl.control.policy import Policy
 from prefrl.control.policy import evaluate as evaluate_policy
-from prefrl.run import RunFolder
+from prefrl.storage.folder import RunFolder
 from prefrl.types import Picture, Segment, Trajectory
 
 

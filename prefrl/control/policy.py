@@ -10,9 +10,9 @@ import torch
 from gymnasium.spaces import Box
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from prefrl.config import PPOConfig
-from prefrl.control.interface import Description, Environments
-from prefrl.control.ppo import policy_options
+from prefrl.config.experiment import PPOConfig
+from prefrl.control.agents.side_by_side import policy_options
+from prefrl.control.environments.interface import Description, Environments
 
 OBSERVATION_CLIP = 10.0
 

@@ -16,7 +16,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
-from prefrl.config import RewardConfig
+from prefrl.config.experiment import RewardConfig
 from prefrl.types import Segment, Trajectory, thinned
 
 FEATURE_CLIP = 10.0

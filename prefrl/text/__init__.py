@@ -5,7 +5,6 @@ a step; `FreeText` is a space for both, `PromptEnv` the environment of a list of
 `prefrl.text.check.check_environment` tries one out.
 """
 
-from prefrl.envs.spaces import FreeText  # pyright: ignore[reportMissingImports]
-from prefrl.text.prompts import PromptEnv
+from prefrl.envs.text import FreeText, PromptEnv  # pyright: ignore[reportMissingImports]
 
 __all__ = ["FreeText", "PromptEnv"]

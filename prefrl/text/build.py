@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from prefrl.config import (
+from prefrl.config.experiment import (
     Experiment,
     TextConfig,
     check_not_negative,
@@ -14,20 +14,19 @@ from prefrl.config import (
     check_shares,
     check_side,
 )
+from prefrl.contracts import Parts, RewardModel
+from prefrl.environments.ids import make, resolve
 from prefrl.errors import UserError
-from prefrl.gym import make, resolve
-from prefrl.parts import Parts
-from prefrl.reward import RewardModel
-from prefrl.run import RunFolder
-from prefrl.text import placing
-from prefrl.text.agent import TextAgent
+from prefrl.learning.true_reward import TrueReward
+from prefrl.storage.folder import RunFolder
+from prefrl.text.agents.ppo import TextAgent
 from prefrl.text.check import check_environment
-from prefrl.text.models import LanguageModel, load_language_model, save_language_model
-from prefrl.text.networks import enough_memory
+from prefrl.text.models import device as placing
+from prefrl.text.models.load import LanguageModel, load_language_model, save_language_model
+from prefrl.text.models.networks import enough_memory
 from prefrl.text.policy import TextPolicy
 from prefrl.text.reward import TextReward
-from prefrl.text.sft import from_environment, tune
-from prefrl.truth import TrueReward
+from prefrl.text.stages.sft import from_environment, tune
 
 TURN_SECONDS = 1.0  # what a page of clips calls a step; a turn has no length in time
 LONGEST_EPISODE = 1000  # turns; one that goes on for ever ends where the context does

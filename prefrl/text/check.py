@@ -15,8 +15,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from prefrl.environments.ids import make, resolve
 from prefrl.errors import UserError
-from prefrl.gym import make, resolve
 
 ORDINARY = "It is 5,\nI think."
 REPLIES = (ORDINARY, "b", "2", "a longer reply. Of two sentences!", "7", "no", "c", "4")

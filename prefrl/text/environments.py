@@ -11,9 +11,9 @@ import gymnasium
 import numpy as np
 
 from prefrl.errors import UserError, raised_by
+from prefrl.text.episode import Episode
+from prefrl.text.models.sampling import Reply
 from prefrl.text.policy import TextPolicy
-from prefrl.text.sampling import Reply
-from prefrl.text.trace import Episode
 
 
 def play(

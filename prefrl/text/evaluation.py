@@ -14,26 +14,26 @@ import gymnasium
 import numpy as np
 import torch
 
-from prefrl.comparing import SIDES, judge_named, judged, pair_up
-from prefrl.config import Experiment
+from prefrl.config.experiment import Experiment
+from prefrl.contracts import Teacher
+from prefrl.environments.ids import installed, make, resolve
 from prefrl.errors import UserError
-from prefrl.gym import installed, make, resolve
-from prefrl.intervals import aligned, estimate, length_controlled, win_rate
-from prefrl.intervals import in_words as interval
-from prefrl.loop import Teacher
-from prefrl.run import RunFolder
-from prefrl.text import placing
+from prefrl.learning.statistics import aligned, estimate, length_controlled, win_rate
+from prefrl.learning.statistics import in_words as interval
+from prefrl.storage.folder import RunFolder
+from prefrl.teachers.pairs import SIDES, judge_named, judged, pair_up
 from prefrl.text.build import load_reference, variety
 from prefrl.text.environments import play, task_seed
-from prefrl.text.models import load_language_model
-from prefrl.text.networks import (
+from prefrl.text.episode import Episode
+from prefrl.text.models import device as placing
+from prefrl.text.models.load import load_language_model
+from prefrl.text.models.networks import (
     hidden_states,
     right_padded,
     sampled_places,
     token_log_probabilities,
 )
 from prefrl.text.policy import TextPolicy
-from prefrl.text.trace import Episode
 from prefrl.types import Picture, Segment, Trajectory, transcript
 
 FRESH = 1_000_003  # evaluation's seeds lie apart from those of training

@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from prefrl.config import TextConfig
+from prefrl.config.experiment import TextConfig
 from prefrl.errors import UserError
-from prefrl.text.models import LanguageModel, context_length
-from prefrl.text.sampling import Reply, sample
-from prefrl.text.template import Template
+from prefrl.text.models.load import LanguageModel, context_length
+from prefrl.text.models.sampling import Reply, sample
+from prefrl.text.models.template import Template
 
 
 class TextPolicy:

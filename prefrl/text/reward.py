@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prefrl.config import TextRewardConfig
-from prefrl.text.models import LanguageModel, context_length
-from prefrl.text.networks import Scalar, enough_memory, hidden_states, right_padded, split
-from prefrl.text.template import Template
-from prefrl.text.trace import turns_of
+from prefrl.config.experiment import TextRewardConfig
+from prefrl.text.episode import turns_of
+from prefrl.text.models.load import LanguageModel, context_length
+from prefrl.text.models.networks import Scalar, enough_memory, hidden_states, right_padded, split
+from prefrl.text.models.template import Template
 from prefrl.types import Segment, Trajectory
 
 CHUNK = 64  # completions that are scored at a time

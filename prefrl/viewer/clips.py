@@ -13,7 +13,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from prefrl import pictures
+from prefrl.clips import pictures
 from prefrl.clips.camera import track
 from prefrl.clips.scene import (
     VISIBLE_GROUPS,

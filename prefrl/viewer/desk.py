@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from prefrl.errors import UserError
-from prefrl.feedback import FeedbackStore
+from prefrl.storage.feedback import FeedbackStore
 from prefrl.types import Answer, AnswerKind, Query, QueryId, check_answer
 
 LEASE_SECONDS = 90.0

@@ -24,7 +24,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from prefrl.errors import UserError
-from prefrl.run import RunFolder
+from prefrl.storage.folder import RunFolder
 from prefrl.viewer import fields
 from prefrl.viewer.fields import Refused
 from prefrl.viewer.guard import Guard, error_response

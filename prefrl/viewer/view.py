@@ -14,9 +14,9 @@ from starlette.responses import Response
 
 from prefrl.clips.scene import load_model
 from prefrl.errors import UserError
-from prefrl.exchange import import_demonstrations
-from prefrl.feedback import FeedbackStore
-from prefrl.run import RunFolder
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
+from prefrl.storage.import_export import import_demonstrations
 from prefrl.types import Answer, Query
 from prefrl.viewer import fields
 from prefrl.viewer.clips import Clips

@@ -1,0 +1,115 @@
+"""The kit of a language environment: `FreeText`, a space of texts; `PromptEnv`, of prompts."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import Space
+
+SAMPLE_CHARACTERS = [*string.printable, *"éßЖ你🙂"]
+LONGEST_SAMPLE = 40
+
+Score = Callable[[str, str], float]
+"""Returns what a reply to a prompt is truly worth: `score(prompt, reply)`."""
+
+
+class FreeText(Space[str]):
+    """Any text of up to `max_length` characters: what an environment says, what a model replies.
+
+    Gymnasium's own `Text` holds only the characters that it is given, by default not even a space.
+    Samples are short and of mixed characters: nonsense to try an environment with.
+    """
+
+    def __init__(
+        self, max_length: int = 100_000, seed: int | np.random.Generator | None = None
+    ) -> None:
+        """Build the space.
+
+        Raises:
+            ValueError: `max_length` is not a whole number of at least 1.
+        """
+        whole = isinstance(max_length, int | np.integer) and not isinstance(max_length, bool)
+        if not whole or max_length < 1:
+            raise ValueError(f"max_length is {max_length!r}; expected a whole number of 1 or more")
+        self.max_length = int(max_length)
+        super().__init__(dtype=str, seed=seed)
+
+    def sample(self, mask: Any | None = None, probability: Any | None = None) -> str:
+        """Draw a text of at most 40 characters.
+
+        Raises:
+            ValueError: a mask or probabilities are given; there is nothing that they could mask.
+        """
+        if mask is not None or probability is not None:
+            raise ValueError("FreeText samples any text; it takes neither a mask nor probabilities")
+        length = self.np_random.integers(min(self.max_length, LONGEST_SAMPLE) + 1)
+        return "".join(self.np_random.choice(SAMPLE_CHARACTERS, length).tolist())
+
+    def contains(self, x: Any) -> bool:
+        """Return whether x is a text that is not too long."""
+        return isinstance(x, str) and len(x) <= self.max_length
+
+    @property
+    def is_np_flattenable(self) -> bool:
+        """Return False: a text has no fixed number of parts."""
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FreeText) and self.max_length == other.max_length
+
+    def __hash__(self) -> int:
+        return hash((FreeText, self.max_length))
+
+    def __repr__(self) -> str:
+        return f"FreeText({self.max_length})"
+
+
+class PromptEnv(gymnasium.Env[str, str]):
+    """Reply to a prompt, drawn from a list. One turn.
+
+    gymnasium.register("Mine-v0", lambda: PromptEnv(["Once upon a time", "Long ago"]))
+
+    Observation: the prompt. Action: any text. Reward: its score, 0 if nobody can give one; then
+    people or a function answer, and there is no true return to evaluate by.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (as Gymnasium declares it)
+
+    def __init__(
+        self, prompts: Sequence[str], score: Score | None = None, held_out: Sequence[str] = ()
+    ) -> None:
+        """Build it.
+
+        Args:
+            prompts: at least one.
+            score: the hidden reward, if there is one.
+            held_out: prompts of `options={"split": "test"}`; those of training by default.
+
+        Raises:
+            ValueError: there are no prompts, or one of them is no text.
+        """
+        self.prompts = {"train": prompts, "test": held_out or prompts}
+        lists = not isinstance(prompts, str) and not isinstance(held_out, str)
+        if not lists or not prompts or not all(isinstance(p, str) for p in [*prompts, *held_out]):
+            raise ValueError("expected a list of prompts, at least one, each a text")
+        self.score = score
+        self.observation_space = self.action_space = FreeText()
+        self.prompt = prompts[0]
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """Draw a prompt."""
+        super().reset(seed=seed)
+        prompts = self.prompts[(options or {}).get("split", "train")]
+        self.prompt = prompts[int(self.np_random.integers(len(prompts)))]
+        return self.prompt, {}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Score the reply; the episode is over."""
+        reward = 0.0 if self.score is None else float(self.score(self.prompt, action))
+        return "", reward, True, False, {}

@@ -1,0 +1,104 @@
+"""What a person sees while a run goes on: one live line on a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from prefrl.config.experiment import LoopConfig
+from prefrl.learning.loop import Round, answers_needed
+
+
+class Display:
+    """Shows each round as it comes."""
+
+    def __init__(
+        self, rounds: int, steps: int, labels: int, first_round: int,
+        people: LoopConfig | None = None,
+    ):  # fmt: skip
+        """Keep what a run comes to.
+
+        Args:
+            rounds: that it has.
+            steps: in all of them.
+            labels: in all of them.
+            first_round: the first one to be shown.
+            people: how the loop runs, where people answer: it waits for what a round needs alone.
+        """
+        self.rounds, self.steps, self.labels, self.first = rounds, steps, labels, first_round
+        self.people = people
+        self.console = Console(soft_wrap=True)
+        self.began: float | None = None
+        self.begun_at = 0.0
+        self.waiting = False
+
+    def __enter__(self) -> Display:
+        self.progress: Progress | None = None
+        if self.console.is_terminal:
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+            )
+            self.progress = Progress(*columns, console=self.console)
+            first = f"round {self.first} of {self.rounds}"
+            self.task = self.progress.add_task(first, total=self.rounds + 1, completed=self.first)
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.progress:
+            self.progress.stop()
+
+    def show(self, done: Round) -> None:
+        """Show a round that is done, or that the loop waits for a teacher."""
+        if done.state == "waiting":
+            if self.progress or not self.waiting:  # a live line counts down
+                self._say(f"round {done.index}: waiting for {self._missing(done)} answers", done)
+            self.waiting = True
+            return
+        if done.state != "done":
+            return
+        self.waiting = False
+        if self.began is None:  # the first round is exploration, or what a resumed run redid
+            self.began, self.begun_at = time.monotonic(), done.metrics["steps"]
+        self._say(self.line(done), done)
+
+    def _missing(self, waiting: Round) -> int:
+        """Return how many answers the round still needs before it begins."""
+        counts = waiting.counts
+        if self.people is None:
+            return counts.pending
+        needed = answers_needed(self.people, waiting.index) - counts.answered
+        return min(needed, counts.pending)  # with none pending it begins, too
+
+    def line(self, done: Round) -> str:
+        """Return a round in words."""
+        metrics = done.metrics
+        steps, seconds = metrics["steps"], time.monotonic() - (self.began or time.monotonic())
+        rate = (steps - self.begun_at) / seconds if seconds > 0.1 else math.nan
+        parts = [f"round {done.index}/{self.rounds}", f"{steps:,.0f} steps"]
+        if not math.isnan(rate):
+            parts.append(f"{rate:,.0f} steps/s")
+        if self.labels:
+            parts.append(f"labels {done.counts.answered}/{self.labels}")
+        if "out_of_bag_accuracy" in metrics:
+            parts.append(f"out-of-bag accuracy {metrics['out_of_bag_accuracy']:.2f}")
+        if "true_return" in metrics:
+            parts.append(f"true return {metrics['true_return']:.1f}")
+        if "clean_flips" in metrics:
+            parts.append(f"clean flips {metrics['clean_flips']:.2f}")
+        if rate > 0:
+            left = max(0, round((self.steps - steps) / rate))
+            parts.append(f"{left // 60}:{left % 60:02d} left")
+        return ", ".join(parts)
+
+    def _say(self, line: str, done: Round) -> None:
+        if self.progress:
+            place = done.index + (done.state == "done")
+            self.progress.update(self.task, description=line, completed=place)
+        else:
+            print(line, flush=True)

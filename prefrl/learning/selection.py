@@ -1,0 +1,192 @@
+"""From trajectories to queries: cut segments, propose pairs, score them, keep the best.
+
+An acquisition sees predicted returns and nothing else, so the same ones serve robots and text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefrl.contracts import RewardModel
+from prefrl.errors import UserError
+from prefrl.learning.preference import preference_probability
+from prefrl.learning.reward import predict_returns
+from prefrl.types import Segment, Trajectory
+
+Acquisition = Callable[[Tensor], Tensor]
+"""Scores candidates: returns `[member, candidate, K]` in, score `[candidate]` out."""
+
+Group = tuple[Segment, ...]
+"""The segments of a query, two to nine."""
+
+Distance = Callable[[Segment, Segment], float]
+"""How different two segments look."""
+
+
+def cut(
+    trajectories: Sequence[Trajectory],
+    length: int | None,
+    count: int,
+    generator: np.random.Generator,
+) -> tuple[list[Segment], dict[str, np.ndarray]]:
+    """Cut `count` segments of `length` steps, every possible start being equally likely.
+
+    Of whole trajectories, tasks are drawn, and all that there is of them is taken.
+
+    Args:
+        trajectories: pieces of episodes; a segment never leaves one.
+        length: steps of a segment; None takes whole trajectories.
+        count: how many, all different; fewer only if there are not so many.
+        generator: draws the starts.
+
+    Returns:
+        The segments, copied out of the trajectories, and the true rewards `[step]` of each by id.
+        The two go separate ways: segments to the teacher and the reward model, rewards to the
+        store's own table.
+
+    Raises:
+        UserError: no trajectory is as long as a segment.
+    """
+    lengths = np.array([len(t) if length is None else length for t in trajectories])
+    starts = np.array([len(t) for t in trajectories]) - lengths + 1
+    starts = np.maximum(starts, 0)
+    if not starts.sum():
+        longest = max(map(len, trajectories), default=0)
+        raise UserError(
+            f"a clip lasts {length} steps, but the longest stretch of an episode recorded in this "
+            f"round has {longest}; make clips shorter (--query.clip-seconds) or rounds longer "
+            "(fewer --rounds, more --query.explore-steps)"
+        )
+    if length is None:
+        shuffled = generator.permutation(len(trajectories)).tolist()
+        first: dict[str, int] = {}  # all of a task before the next: only they can be compared
+        for place, index in enumerate(shuffled):
+            first.setdefault(trajectories[index].task, place)
+        chosen = sorted(shuffled, key=lambda index: first[trajectories[index].task])[:count]
+        picks = [(index, 0) for index in chosen]
+    else:
+        total = int(starts.sum())
+        flat = generator.choice(total, size=min(count, total), replace=False)
+        edges = np.cumsum(starts)
+        index = np.searchsorted(edges, flat, side="right")
+        picks = [(int(i), int(f - edges[i] + starts[i])) for i, f in zip(index, flat, strict=True)]
+    segments, rewards = [], {}
+    for i, start in picks:
+        segment, reward = _slice(trajectories[i], start, int(lengths[i]))
+        segments.append(segment)
+        rewards[segment.id] = reward
+    return segments, rewards
+
+
+def _slice(trajectory: Trajectory, start: int, length: int) -> tuple[Segment, np.ndarray]:
+    span = slice(start, start + length)
+    first = trajectory.start + start
+    segment = Segment(
+        f"{trajectory.source}, episode {trajectory.episode}, steps {first}-{first + length - 1}",
+        trajectory.observations[span].copy(),
+        trajectory.actions[span].copy(),
+        {name: extra[span].copy() for name, extra in trajectory.extras.items()},
+        trajectory.task,
+        trajectory.source,
+    )
+    return segment, trajectory.env_rewards[span].copy()
+
+
+def propose(
+    segments: Sequence[Segment], count: int, generator: np.random.Generator, size: int = 2
+) -> list[Group]:
+    """Group segments of the same task at random, each group at most once, `count` at the most.
+
+    Args:
+        segments: what to choose from.
+        count: how many groups.
+        generator: draws them.
+        size: segments of a group.
+    """
+    by_task: dict[str, list[Segment]] = {}
+    for segment in segments:
+        by_task.setdefault(segment.task, []).append(segment)
+    tasks = [task for task in by_task.values() if len(task) >= size]
+    ways = np.array([math.comb(len(task), size) for task in tasks], float)
+    if ways.sum() <= count:
+        every = [group for task in tasks for group in combinations(task, size)]
+        return [every[i] for i in generator.permutation(len(every))]
+    groups: dict[tuple[str, ...], Group] = {}
+    while len(groups) < count:
+        task = tasks[generator.choice(len(tasks), p=ways / ways.sum())]
+        group = tuple(task[i] for i in generator.choice(len(task), size=size, replace=False))
+        groups.setdefault(tuple(sorted(segment.id for segment in group)), group)
+    return list(groups.values())
+
+
+def drop_alike(candidates: Sequence[Group], count: int, distance: Distance) -> list[Group]:
+    """Keep the `count` groups whose segments look least alike, in the order they are in.
+
+    Clips that look alike tire people, and tell little when they are guessed at.
+    """
+    distances = np.array(
+        [np.mean([distance(*pair) for pair in combinations(group, 2)]) for group in candidates]
+    )
+    kept = np.sort(np.argsort(-distances, kind="stable")[:count])
+    return [candidates[i] for i in kept]
+
+
+def uniform(returns: Tensor) -> Tensor:
+    """Score all candidates alike."""
+    return torch.zeros(returns.shape[1])
+
+
+def disagreement(returns: Tensor) -> Tensor:
+    """Score by the variance, over members, of the predicted preference.
+
+    Christiano et al. 2017, section 2.2.4; of the probability, not of the rewards.
+    """
+    return _over_pairs(returns, lambda p: p.var(0, unbiased=False))
+
+
+def entropy(returns: Tensor) -> Tensor:
+    """Score by the entropy of the members' mean preference, in nats (B-Pref)."""
+    return _over_pairs(
+        returns, lambda p: torch.special.entr(torch.stack([p.mean(0), 1 - p.mean(0)])).sum(0)
+    )
+
+
+ACQUISITIONS: dict[str, Acquisition] = {
+    "uniform": uniform,
+    "disagreement": disagreement,
+    "entropy": entropy,
+}
+
+
+def _over_pairs(returns: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+    pairs = list(combinations(range(returns.shape[2]), 2))
+    scores = [score(preference_probability(returns[..., i], returns[..., j])) for i, j in pairs]
+    return torch.stack(scores).mean(0)
+
+
+def choose(
+    candidates: Sequence[Group],
+    count: int,
+    acquisition: Acquisition,
+    reward_model: RewardModel | None,
+) -> list[Group]:
+    """Keep the `count` candidates that the acquisition scores highest, best first.
+
+    Candidates are in random order, so equal scores are a random choice. Without a reward model
+    (nothing is fitted yet) the first ones are taken.
+    """
+    if reward_model is None or acquisition is uniform:
+        return list(candidates[:count])
+    segments = {s.id: s for pair in candidates for s in pair}
+    place = {name: row for row, name in enumerate(segments)}
+    returns = predict_returns(reward_model, list(segments.values()))
+    rows = torch.tensor([[place[s.id] for s in pair] for pair in candidates])
+    scores = acquisition(returns[:, rows])
+    order = torch.argsort(scores, descending=True, stable=True)
+    return [candidates[i] for i in order[:count].tolist()]

@@ -1,0 +1,174 @@
+"""Two runs before a teacher: the folder that keeps the pairs, and the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from prefrl.environments import ids
+from prefrl.errors import UserError
+from prefrl.learning.statistics import in_words, share
+from prefrl.reports.evaluate import _evaluation
+from prefrl.runs.load import load_policy
+from prefrl.runs.versions import versions
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
+from prefrl.teachers.pairs import MARK, SIDES, Pairs, ask, judge_named, pair_up, source, verdicts
+from prefrl.types import Picture, QueryId
+
+
+def begin(
+    path: Path, run: RunFolder, pairs: Pairs, question: str, seed: int,
+    pictures: Mapping[str, Picture], versions: dict[str, Any],
+) -> RunFolder:  # fmt: skip
+    """Make a folder that `prefrl label` opens, with the pairs as its queries.
+
+    Args:
+        path: the folder to make.
+        run: A, which says how clips are shown.
+        pairs: what to ask about.
+        question: what to ask.
+        seed: of the sides.
+        pictures: what some clips looked like, by id.
+        versions: on record.
+
+    Raises:
+        UserError: the folder exists, or cannot be written.
+    """
+    folder = RunFolder.begin(path, versions)
+    folder.save_environment(run.environment() | {"question": question})
+    if run.model.exists():
+        shutil.copyfile(run.model, folder.model)
+    with closing(FeedbackStore(folder.feedback)) as store:
+        ask(store, pairs, question, seed, pictures)
+    folder.save_status({"state": MARK})
+    experiment = dataclasses.replace(
+        run.experiment(), teacher=MARK, labels=len(pairs.pairs), question=question
+    )
+    folder.save_experiment(experiment)  # last: a kill before it leaves no run
+    return folder
+
+
+def check_free(path: Path) -> None:
+    """Raise `UserError` if there is something of that name."""
+    if path.exists():
+        raise UserError(
+            f"{path} exists already; give the comparison another name with --into, or see what was "
+            f"answered in it with `prefrl compare --report {path}`"
+        )
+
+
+def report(folder: RunFolder) -> dict[str, Any]:
+    """Return what was said so far of a comparison's pairs, as JSON values.
+
+    Returns:
+        `A`, `B`: their sources; `teachers`: how often each answered; `pairs`, and of them
+        `answered`, `wins` and `losses` of A, `ties`, `skips`; `win_rate` of A where one was
+        preferred (a probability counts as one), None if there is none; `left`, how often the one on
+        the left was.
+
+    Raises:
+        UserError: the folder holds no comparison.
+    """
+    experiment = folder.experiment()
+    if experiment.teacher != MARK:
+        raise UserError(
+            f"{folder.path} is a run, not a comparison of two; make one with "
+            f"`prefrl compare {folder.path} OTHER`"
+        )
+    with closing(FeedbackStore(folder.feedback)) as store:
+        found = verdicts(store)
+        names = sorted(segment.source for segment in store.query(QueryId(0, 0)).segments)
+        teachers = Counter(answer.teacher for answer in store.answers() if answer.query.round == 0)
+    told = [verdict.first for verdict in found if verdict.first is not None]
+    decided = [first for first in told if first != 0.5]
+    lefts = [v.left for v in found if v.left is not None and v.left != 0.5]
+    return {
+        "env": experiment.env,
+        "question": experiment.question,
+        **dict(zip(SIDES, names, strict=True)),
+        "teachers": dict(teachers),
+        "pairs": experiment.labels,
+        "answered": len(found),
+        "wins": sum(first > 0.5 for first in decided),
+        "losses": sum(first < 0.5 for first in decided),
+        "ties": len(told) - len(decided),
+        "skips": len(found) - len(told),
+        "win_rate": share(sum(decided), len(decided)) if decided else None,
+        "left": share(sum(lefts), len(lefts)) if lefts else None,
+    }
+
+
+def report_in_words(told: dict[str, Any]) -> list[str]:
+    """Return a report in lines for a terminal."""
+    by = ", ".join(f"{name} ({count})" for name, count in told["teachers"].items()) or "nobody yet"
+    decided = told["wins"] + told["losses"]
+    lines = [
+        *(told[side] for side in SIDES),
+        f"{told['env']}: {told['question']}",
+        f"answered: {told['answered']} of {told['pairs']} pairs, by {by}",
+    ]
+    if decided:
+        lines += [
+            f"A is better in {told['wins']} of {decided}: {in_words(told['win_rate'], '.0%')}",
+            f"about equal: {told['ties']}, can't tell: {told['skips']}",
+            f"the one on the left was preferred in {in_words(told['left'], '.0%')}",
+        ]
+    elif told["answered"]:
+        lines.append(f"nothing was preferred; equal: {told['ties']}, can't tell: {told['skips']}")
+    return lines
+
+
+def compare_runs(
+    folders: Sequence[RunFolder], path: Path, pairs: int = 50, teacher: str = "oracle",
+    question: str = "",
+) -> RunFolder:  # fmt: skip
+    """Pair clips of two runs' policies and have a teacher answer which are better.
+
+    The clips of a pair begin alike: the same task, or the same start and the same moment. Robots
+    take the most probable actions, language models are sampled.
+
+    Args:
+        folders: A and B, of the same environment.
+        path: the folder to make; `report` reads it, `prefrl label` opens it.
+        pairs: how many.
+        teacher: "oracle", MODULE:OBJECT, or "human": then nobody has answered yet.
+        question: what to ask; A's own question by default.
+
+    Raises:
+        UserError: something does not fit; the message says what. Only a teacher may fail later, and
+            then the pairs are kept.
+    """
+    if pairs <= 0:
+        raise UserError(f"--pairs is {pairs}; expected a whole number above 0")
+    first, second = (folder.experiment() for folder in folders)
+    if ids.resolve(first.env) != ids.resolve(second.env):
+        raise UserError(
+            f"{folders[0].path} is of {first.env}, {folders[1].path} of {second.env}; only runs of "
+            "the same environment can be compared"
+        )
+    check_free(path)
+    judge = None if teacher == "human" else judge_named(teacher, first.seed)
+    policies = [load_policy(folder.path) for folder in folders]
+    side = _evaluation(first.env)
+    episodes, pictures = [], []
+    for place, (folder, policy) in enumerate(zip(folders, policies, strict=True)):
+        maker = source(place, folder.path, len(folder.metrics()))
+        played, draw_pictures = side.record(first, policy, pairs, maker, place)
+        episodes.append(played)
+        pictures.append(draw_pictures)
+    found = pair_up(episodes[0], episodes[1], side.clip_steps(first), first.seed)
+    shown = {}
+    for place, draw_pictures in enumerate(pictures if judge is None else ()):
+        shown |= draw_pictures([pair[place] for pair in found.pairs])
+    asked = question or folders[0].environment()["question"]
+    made = begin(path, folders[0], found, asked, first.seed, shown, versions())
+    if judge is not None:
+        with closing(FeedbackStore(made.feedback)) as store:
+            judge.answer(store)
+    return made

@@ -1,0 +1,83 @@
+"""An episode of a run's policy as a video or a film strip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from prefrl.clips.draw import draw
+from prefrl.clips.film import even_fps, film_strip, frame_steps, write_picture, write_video
+from prefrl.control.build import fresh_environments
+from prefrl.control.environments.adapters import SeparateEnvironments
+from prefrl.control.environments.interface import Environments
+from prefrl.control.policy import Policy, play
+from prefrl.environments import ids
+from prefrl.errors import UserError
+from prefrl.runs.load import load_policy
+from prefrl.storage.files import writing
+from prefrl.storage.folder import RunFolder
+
+VIDEO_SIZE = (480, 360)
+
+
+FRAMES_PER_SECOND = 25.0
+
+
+STRIP_SECONDS = 4.0
+
+
+EPISODE_SEED = 10_007  # apart from the episodes of an evaluation
+
+
+def film_run(folder: RunFolder, output: Path, strip: bool = False, episode: int = 0) -> None:
+    """Draw one episode of a run's policy as a video (.mp4, .gif) or as a film strip (.png).
+
+    Args:
+        folder: the run.
+        output: the file to write.
+        strip: draw a film strip of the first four seconds.
+        episode: which start; the same number always starts alike.
+    """
+    wanted = (".png",) if strip else (".mp4", ".gif")
+    if output.suffix.lower() not in wanted:
+        raise UserError(
+            f"cannot write {output}: expected a name that ends in {' or '.join(wanted)}"
+        )
+    if ids.speaks(ids.resolve(folder.experiment().env)):
+        raise UserError(
+            f"{folder.path} is of a language model, of which there is nothing to draw; "
+            f"`prefrl evaluate {folder.path} --show 3` shows what it replies"
+        )
+    environments = fresh_environments(folder.experiment(), 1, EPISODE_SEED + episode)
+    fps = even_fps(environments.description.dt, FRAMES_PER_SECOND)
+    frames = _draw_episode(environments, load_policy(folder.path), fps)
+    with writing(output):
+        if strip:
+            shown = frames[: round(STRIP_SECONDS * fps)]
+            write_picture(film_strip(shown, count=16, columns=8, fps=fps), output)
+        else:
+            write_video(frames, output, fps)
+
+
+def _draw_episode(environments: Environments, policy: Policy, fps: float) -> np.ndarray:
+    """Return an episode in real time, uint8 `[frame, height, width, 3]`."""
+    description = environments.description
+    moments = frame_steps(description.horizon, description.dt, fps)
+    if isinstance(environments, SeparateEnvironments) and not environments.has_poses:
+        return _render_episode(environments, policy, set(moments.tolist()))
+    qpos = play(environments, policy).extras["qpos"][:, 0]
+    return draw(environments.model(), qpos[moments], *VIDEO_SIZE)
+
+
+def _render_episode(
+    environments: SeparateEnvironments, policy: Policy, moments: set[int]
+) -> np.ndarray:
+    """Let an environment without a MuJoCo model draw itself."""
+    environments.show()
+    frames, observations = [], environments.reset()
+    for moment in range(environments.description.horizon):
+        if moment in moments:
+            frames.append(environments.frame())
+        observations = environments.step(policy.predict(observations)).observations
+    return np.stack(frames)

@@ -1,0 +1,176 @@
+"""Is the learned reward any good? What it says of clips, beside what teachers and truth say."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from prefrl.errors import UserError
+from prefrl.learning.preference import preference_probability
+from prefrl.learning.reward import predict_returns
+from prefrl.runs.load import load_reward
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
+from prefrl.types import Answer, Comparison, Query, Segment, Trajectory, to_comparisons
+
+TRACES = 12  # queries whose reward is given step by step
+
+
+def inspect_run(folder: RunFolder, worst: int = 20) -> dict[str, Any]:
+    """Return what tells whether a run's reward is any good, as JSON values.
+
+    Args:
+        folder: the run.
+        worst: how many of the answers that it fits worst to list.
+
+    Returns:
+        `round`: of the reward model; `answers`: how many it is compared with; `teachers`: for each,
+        `answers`, `decisive` and `agreement`, the share of decisive comparisons that the model
+        prefers the same side of; `true`: `correlation` of predicted and true returns of clips
+        (Pearson) and the `clips` themselves, `[true, predicted]`; `worst`: the answers of largest
+        loss with `said` and `predicted`, P(left is better); `disagreeing`: all answers, newest
+        first, of which the model prefers another side; `traces`: predicted rewards of the newest
+        answered queries' clips, `[step]` each, and what was said of them.
+    """
+    model = load_reward(folder.path)
+    feedback = FeedbackStore(folder.feedback)
+    answers = feedback.answers()
+    queries = {answer.query: feedback.query(answer.query) for answer in answers}
+    segments = {s.id: s for query in queries.values() for s in query.segments}
+    lessons = [(a, to_comparisons(queries[a.query], a).comparisons) for a in answers]
+    for _, comparisons in lessons:  # a rewrite is a segment of its own
+        segments |= {s.id: s for c in comparisons for s in (c.left, c.right)}
+    if not lessons:
+        raise UserError(f"{folder.path} holds no answers yet; there is nothing to inspect")
+    place = {name: row for row, name in enumerate(segments)}
+    returns = predict_returns(model, list(segments.values()))
+    judged = [
+        _judged(answer, comparisons, returns, place) for answer, comparisons in lessons
+        if comparisons
+    ]  # fmt: skip
+    report = {
+        "round": folder.metrics()[-1]["round"],
+        "answers": len(judged),
+        "teachers": _teachers(judged),
+        "true": _against_truth(feedback, list(segments), returns),
+        "worst": sorted(judged, key=lambda entry: -entry["loss"])[:worst],
+        "disagreeing": [e for e in reversed(judged) if e["agreed"] < e["decisive"]],
+        "traces": _traces(model, [queries[name] for name in sorted(queries)[-TRACES:]], answers),
+    }
+    feedback.close()
+    return report
+
+
+def _judged(
+    answer: Answer, comparisons: list[Comparison], returns: torch.Tensor, place: dict[str, int]
+) -> dict[str, Any]:
+    """Compare one answer with the members' mean prediction."""
+    left = returns[:, [place[c.left.id] for c in comparisons]]
+    right = returns[:, [place[c.right.id] for c in comparisons]]
+    predicted = preference_probability(left, right).mean(0).clamp(1e-6, 1 - 1e-6)
+    said = torch.tensor([c.preference for c in comparisons])
+    loss = -(said * predicted.log() + (1 - said) * (1 - predicted).log())
+    decisive = said != 0.5
+    return {
+        "round": answer.query.round,
+        "index": answer.query.index,
+        "teacher": answer.teacher,
+        "kind": answer.kind,
+        "value": answer.value,
+        "answered_at": answer.answered_at,
+        "seconds": round(max(0.0, answer.answered_at - answer.shown_at), 2),
+        "said": [round(float(p), 4) for p in said],
+        "predicted": [round(float(p), 4) for p in predicted],
+        "loss": float(loss.mean()),
+        "agreed": int((((predicted > 0.5) == (said > 0.5)) & decisive).sum()),
+        "decisive": int(decisive.sum()),
+    }
+
+
+def _teachers(judged: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    by_teacher = defaultdict(list)
+    for entry in judged:
+        by_teacher[entry["teacher"]].append(entry)
+    return {
+        name: {
+            "answers": len(entries),
+            "decisive": sum(entry["decisive"] for entry in entries),
+            "agreement": _share(entries),
+        }
+        for name, entries in sorted(by_teacher.items())
+    }
+
+
+def _share(entries: list[dict[str, Any]]) -> float | None:
+    decisive = sum(entry["decisive"] for entry in entries)
+    return sum(entry["agreed"] for entry in entries) / decisive if decisive else None
+
+
+def _against_truth(
+    feedback: FeedbackStore, names: list[str], returns: torch.Tensor
+) -> dict[str, Any]:
+    """Set predicted against true returns, of the clips whose true rewards are known."""
+    pairs = []
+    for name, predicted in zip(names, returns.mean(0), strict=True):
+        with contextlib.suppress(UserError):  # imported and rewritten clips have no true reward
+            pairs.append((float(feedback.true_rewards(name).sum()), float(predicted)))
+    correlation = None
+    if len(pairs) > 2 and all(np.std(column) > 0 for column in zip(*pairs, strict=True)):
+        correlation = float(np.corrcoef(np.array(pairs).T)[0, 1])
+    clips = [[round(true, 4), round(predicted, 4)] for true, predicted in pairs]
+    return {"correlation": correlation, "clips": clips}
+
+
+def _traces(model: Any, queries: list[Query], answers: list[Answer]) -> list[dict[str, Any]]:
+    """Return the calibrated reward of each step of these queries' clips, and their answers."""
+    return [
+        {
+            "round": query.id.round,
+            "index": query.id.index,
+            "rewards": [
+                [round(float(r), 4) if math.isfinite(r) else None for r in rewards]
+                for rewards in model.rewards([_steps_of(s) for s in query.segments])
+            ],
+            "answers": [
+                {"teacher": answer.teacher, "kind": answer.kind, "value": answer.value}
+                for answer in answers
+                if answer.query == query.id
+            ],
+        }
+        for query in reversed(queries)
+    ]
+
+
+def _steps_of(segment: Segment) -> Trajectory:
+    unknown = np.full(len(segment), np.nan)
+    return Trajectory(segment.observations, segment.actions, unknown)
+
+
+def in_words(report: dict[str, Any]) -> list[str]:
+    """Return a report in lines for a terminal."""
+    lines = [f"reward model of round {report['round']}, beside {report['answers']} answers"]
+    for name, entry in report["teachers"].items():
+        share = entry["agreement"]
+        agrees = "nothing decisive" if share is None else f"agrees with {share:.0%}"
+        lines.append(f"  {name}: {agrees} of {entry['decisive']} decisive comparisons")
+    if report["true"]["correlation"] is not None:
+        lines.append(
+            f"predicted against true return of {len(report['true']['clips'])} clips: "
+            f"correlation {report['true']['correlation']:.2f}"
+        )
+    lines.append("worst fitted, P(left is better):")
+    for entry in report["worst"]:
+        said, predicted = (" ".join(f"{p:.2f}" for p in entry[key]) for key in _COLUMNS)
+        lines.append(
+            f"  query {entry['round']}-{entry['index']}, {entry['teacher']} said {said}, "
+            f"predicted {predicted}"
+        )
+    return lines
+
+
+_COLUMNS = ("said", "predicted")

@@ -1,0 +1,102 @@
+"""What a run left: its policy, its reward model, its newest checkpoint.
+
+from prefrl.runs.load import load_policy
+load_policy("runs/cheetah").predict(observation)
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from prefrl.environments import ids
+from prefrl.storage.checkpoint import from_bytes
+from prefrl.errors import UserError
+from prefrl.storage.folder import RunFolder
+
+Network = Callable[[int], nn.Module]
+"""Builds one member's reward network for a number of features."""
+
+
+def load_policy(path: Path | str) -> Any:
+    """Return a run's policy: `policy.predict(observation)`.
+
+    Observations are those of training: for an environment that is not prefrl's own, with a last
+    feature that is 1 once the episode has ended (`FixedHorizon`). Of a language model
+    `policy.predict(text)` is a reply.
+    """
+    folder = RunFolder.open(path)
+    experiment, state = folder.experiment(), _finished_checkpoint(folder)
+    with fitting(folder):
+        return side(experiment.env).load_policy(experiment, state["agent"], folder)
+
+
+def load_reward(path: Path | str, network: Network | None = None) -> Any:
+    """Return a run's reward model: `model.rewards([trajectory])`, or call it on features."""
+    folder = RunFolder.open(path)
+    experiment, state = folder.experiment(), _finished_checkpoint(folder)
+    if experiment.reward == "true":
+        raise UserError(f"{path} was trained on the true reward; it has no learned one")
+    model = side(experiment.env).load_reward(experiment, network, folder)
+    with fitting(folder):
+        model.load_state_dict(state["reward_model"])
+    return model
+
+
+def side(env: str) -> Any:
+    """Return the module that builds for an environment: of numbers, or of text.
+
+    Raises:
+        UserError: there is no such environment, or what its side needs is not installed.
+    """
+    if not ids.speaks(ids.resolve(env)):
+        return importlib.import_module("prefrl.control.build")
+    try:
+        return importlib.import_module("prefrl.text.build")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{env} speaks text, for which {error.name} is needed: pip install 'prefrl[text]'"
+        ) from None
+
+
+def checkpoint(folder: RunFolder) -> dict[str, Any] | None:
+    """Return the newest state of a run's parts, None if no round was finished yet.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    data = folder.checkpoint()
+    if data is None:
+        return None
+    try:
+        return from_bytes(data)
+    except ValueError as error:
+        raise UserError(
+            f"the newest checkpoint of {folder.path} is damaged ({error}); delete it, and resuming "
+            "starts from the one before"
+        ) from error
+
+
+def _finished_checkpoint(folder: RunFolder) -> dict[str, Any]:
+    state = checkpoint(folder)
+    if state is None:
+        raise UserError(f"{folder.path} has not finished a round yet; there is nothing to load")
+    return state
+
+
+@contextmanager
+def fitting(folder: RunFolder) -> Iterator[None]:
+    """Turn what is said of a checkpoint for other networks into a sentence."""
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise UserError(
+            f"the newest checkpoint of {folder.path} does not fit its config.json or the reward "
+            f"network ({str(error).splitlines()[0]}); a network of your own is given again: "
+            "resume(path, network=…), load_reward(path, network)"
+        ) from error

@@ -1,0 +1,362 @@
+"""From an `Experiment` to a run: build the parts, run the rounds, save, resume, load.
+
+from prefrl.runs.session import train
+train(Experiment(env="prefrl/HalfCheetah-v0", labels=700), "runs/cheetah")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prefrl.storage.checkpoint import to_bytes
+from prefrl.teachers.pairs import MARK
+from prefrl.config.experiment import Experiment, LoopConfig, check_fit, check_positive, check_seed
+from prefrl.errors import UserError
+from prefrl.storage.import_export import copy_answers
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.runs.load import Network, checkpoint, fitting, side
+from prefrl.learning.loop import LoopState, Round, answers_needed, preference_loop
+from prefrl.contracts import Agent, Teacher
+from prefrl.contracts import Parts
+from prefrl.contracts import RewardModel
+from prefrl.storage.folder import RunFolder
+from prefrl.storage.spaces import check_segment
+from prefrl.teachers.oracle import Oracle
+from prefrl.teachers.function import FunctionTeacher, Preference, load_teacher
+from prefrl.runs.versions import versions
+
+
+@dataclass
+class Session:
+    """The live parts of a run."""
+
+    folder: RunFolder
+    experiment: Experiment
+    agent: Agent
+    reward_model: RewardModel
+    teacher: Teacher | None
+    """None where people answer, in another process."""
+    feedback: FeedbackStore
+    config: LoopConfig
+    state: LoopState
+    notes: list[str]
+    """What to say before the first round."""
+
+
+def train(
+    experiment: Experiment,
+    path: Path | str,
+    teacher: Preference | None = None,
+    network: Network | None = None,
+) -> RunFolder:
+    """Run an experiment from beginning to end.
+
+    Args:
+        experiment: what to run.
+        path: the run folder to make.
+        teacher: your own, a function of two segments that returns P(the first is better), or None
+            for "can't tell"; instead of `experiment.teacher`.
+        network: your own reward network, one call a member; see `RewardEnsemble`.
+
+    Raises:
+        UserError: something is wrong that you can put right; the message says what.
+    """
+    session = start(experiment, path, teacher, network)
+    for _ in rounds(session):
+        pass
+    session.feedback.close()
+    return session.folder
+
+
+def start(
+    experiment: Experiment,
+    path: Path | str,
+    teacher: Preference | None = None,
+    network: Network | None = None,
+    answers_from: Path | str | None = None,
+) -> Session:
+    """Check an experiment, build its parts and make its run folder.
+
+    Args:
+        experiment: what to run.
+        path: the run folder to make.
+        teacher: see `train`.
+        network: see `train`.
+        answers_from: a run whose answers are learned from, too; its clips must be of the same
+            observations and actions. Then no labels are needed.
+
+    Raises:
+        UserError: something is wrong that you can put right; the message says what.
+    """
+    if teacher is not None:  # on record, so that resuming never takes another one unasked
+        name = getattr(teacher, "__qualname__", type(teacher).__qualname__)
+        experiment = dataclasses.replace(experiment, teacher=f"{teacher.__module__}:{name}")
+    check(experiment, labels_needed=answers_from is None)
+    judge = _teacher(experiment, teacher)
+    parts = _build(experiment, network)
+    if answers_from is None:
+        session = _session(RunFolder.begin(path, versions()), experiment, parts, judge)
+    elif experiment.reward == "true":
+        raise UserError("the true reward needs no answers; leave out --from or --reward true")
+    else:
+        old = RunFolder.open(answers_from)
+        with closing(FeedbackStore(old.feedback)) as answers:
+            _check_answers(answers, parts, old.path)
+            session = _session(RunFolder.begin(path, versions()), experiment, parts, judge)
+            copy_answers(answers, session.feedback, old.path.resolve().name)
+    session.folder.save_experiment(experiment)  # last: a kill before it leaves no run
+    return session
+
+
+def resume(
+    path: Path | str,
+    more_labels: int = 0,
+    more_steps: int = 0,
+    teacher: Preference | None = None,
+    network: Network | None = None,
+) -> Session:
+    """Take up a killed run after its last finished round, or extend a finished one."""
+    folder = RunFolder.open(path)
+    experiment = folder.experiment()
+    if experiment.teacher == MARK:
+        raise UserError(
+            f"{folder.path} is a comparison of two runs, which trains nothing; see what was "
+            f"answered in it with `prefrl compare --report {folder.path}`"
+        )
+    if more_labels < 0 or more_steps < 0:
+        raise UserError("--labels and --steps of `prefrl resume` add to a run; expected +N")
+    state = checkpoint(folder)
+    if more_labels or more_steps:
+        next_round = state["loop"]["round"] if state else 0
+        experiment = _extended(folder, experiment, next_round, more_labels, more_steps)
+    parts = _build(experiment, network, folder)
+    session = _session(folder, experiment, parts, _teacher(experiment, teacher))
+    _load(session, state)
+    if more_labels or more_steps:
+        folder.extend(session.state.round, experiment)
+    folder.truncate_rounds(session.state.round)
+    return session
+
+
+def rounds(session: Session) -> Iterator[Round]:
+    """Run the rounds still to come; each is saved before it is yielded."""
+    writer = _tensorboard(session.folder)
+    for done in preference_loop(
+        session.agent, session.reward_model, session.teacher, session.feedback, session.config,
+        session.state,
+    ):  # fmt: skip
+        if done.state == "done":
+            session.folder.append_round(done.metrics, {"round": done.index} | done.timings)
+            session.folder.save_checkpoint(done.index, to_bytes(_state(session)))
+            for name, value in done.metrics.items() if writer else ():
+                writer.add_scalar(name, value, done.metrics["steps"])
+        session.folder.save_status(_status(session, done))
+        yield done
+    if writer:
+        writer.close()
+
+
+def replay(path: Path | str, into: Path | str, network: Network | None = None) -> Iterator[Round]:
+    """Run a run's rounds again from its configuration, seed and ledger alone; yield each.
+
+    Nobody is asked: the copied store holds what every round asked and which answers it saw, a
+    person's too. The same `metrics.jsonl` comes of it, as far as the run has got.
+
+    Args:
+        path: the run to replay; it may have been extended.
+        into: the run folder to make.
+        network: your own reward network, if the run had one.
+    """
+    source = RunFolder.open(path)
+    recorded = len(source.metrics())
+    if not recorded:
+        raise UserError(f"{source.path} has not finished a round yet; there is nothing to replay")
+    folder: RunFolder | None = None
+    for until, experiment in [*source.earlier(), (recorded, source.experiment())]:
+        parts = _build(experiment, network, source)
+        if folder is None:
+            folder = RunFolder.begin(into, versions())
+            with closing(FeedbackStore(source.feedback)) as feedback:
+                feedback.copy(folder.feedback)
+            session = _session(folder, experiment, parts, None)
+            folder.save_experiment(experiment)  # last: a kill before it leaves no run
+        else:
+            session = _session(folder, experiment, parts, None)
+            _load(session, checkpoint(folder))
+            folder.extend(session.state.round, experiment)
+        for now in rounds(session) if session.state.round < until else ():
+            yield now
+            if session.state.round == until:
+                break
+        session.feedback.close()
+
+
+
+
+def check(experiment: Experiment, labels_needed: bool = True) -> None:
+    """Raise `UserError` unless the numbers make sense together."""
+    query, fit = experiment.query, experiment.fit
+    positive = {
+        "steps": experiment.steps, "rounds": experiment.rounds, "horizon": experiment.horizon,
+        "num-envs": experiment.num_envs, "threads": experiment.threads,
+        "fit.batch-size": fit.batch_size, "fit.epochs": fit.epochs,
+        "fit.first-epochs": fit.first_epochs, "query.pool": query.pool,
+        "query.explore-steps": query.explore_steps, "query.decay-steps": query.decay_steps,
+        "query.clip-seconds": query.clip_seconds,
+    }  # fmt: skip
+    if experiment.reward == "learned" and (labels_needed or experiment.labels):
+        positive["labels"] = experiment.labels
+    check_positive(positive)
+    check_fit(fit)
+    check_seed(experiment.seed)
+    if not 0 < query.first_share <= 1:
+        raise UserError(
+            f"--query.first-share is {query.first_share}; expected more than 0, at most 1: the "
+            "first fit needs labels"
+        )
+    least = {"preference": 2, "ratings": 2}.get(query.kind, 3)
+    most = 2 if query.kind == "preference" else 9
+    if not least <= query.clips <= most:
+        raise UserError(
+            f"--query.clips is {query.clips}, but a query of kind {query.kind} shows "
+            + (f"{least}; for more use --query.kind ranking" if most == 2 else f"{least} to {most}")
+        )
+    if query.clips > 2 and experiment.teacher not in ("oracle", "human"):
+        raise UserError(
+            f"the teacher {experiment.teacher} compares two clips; it cannot judge {query.clips}"
+        )
+    if not 0 <= experiment.mistake <= 1:
+        raise UserError(f"--mistake is {experiment.mistake}; expected a chance from 0 to 1")
+    side(experiment.env).check(experiment)
+
+
+
+
+
+
+def _build(
+    experiment: Experiment, network: Network | None, folder: RunFolder | None = None
+) -> Parts:
+    return side(experiment.env).build(experiment, network, folder)
+
+
+def _teacher(experiment: Experiment, teacher: Preference | None) -> Teacher | None:
+    """Return whoever answers in this process."""
+    if teacher is not None:
+        return FunctionTeacher(teacher)
+    if experiment.teacher == "oracle":
+        mistake = experiment.mistake or experiment.oracle.mistake
+        return Oracle(dataclasses.replace(experiment.oracle, mistake=mistake), experiment.seed)
+    return None if experiment.teacher == "human" else load_teacher(experiment.teacher)
+
+
+def _check_answers(answers: FeedbackStore, parts: Parts, path: Path) -> None:
+    """Raise `UserError` unless a reward for this environment can be learned from them."""
+    comparisons = answers.comparisons()
+    if not comparisons:
+        raise UserError(f"{path} holds no answer that says anything about a clip")
+    for segment in {s.id: s for c in comparisons for s in (c.left, c.right)}.values():
+        try:
+            check_segment(segment, parts.environment)
+        except UserError as error:
+            raise UserError(
+                f"{path}: {error}; answers serve an environment of the same spaces alone"
+            ) from None
+
+
+def _session(
+    folder: RunFolder, experiment: Experiment, parts: Parts, teacher: Teacher | None
+) -> Session:
+    config = LoopConfig(
+        seed=experiment.seed,
+        rounds=experiment.rounds,
+        steps=experiment.steps,
+        labels=experiment.labels if experiment.reward == "learned" else 0,
+        clip_steps=parts.clip_steps,
+        question=experiment.question or parts.question,
+        query=experiment.query,
+        fit=experiment.fit,
+    )
+    feedback = FeedbackStore(folder.feedback)
+    folder.save_environment(parts.environment | {"question": config.question})
+    parts.save(folder)
+    state = LoopState(parts.reward_model, config)
+    notes = parts.notes(teacher is None and config.labels > 0)
+    return Session(
+        folder, experiment, parts.agent, parts.reward_model, teacher, feedback, config, state, notes
+    )
+
+
+def _extended(
+    folder: RunFolder, experiment: Experiment, next_round: int, labels: int, steps: int
+) -> Experiment:
+    """Return the experiment with more of both; rounds stay about as long as they were.
+
+    New labels are asked in one round and learned from in the next, so they need two.
+    """
+    if not steps and next_round >= experiment.rounds:
+        raise UserError(
+            f"{folder.path} has finished its {experiment.steps} steps; add some with --steps +N, "
+            "so that the new labels can be learned from"
+        )
+    smallest = side(experiment.env).smallest_round(experiment) * (2 if labels else 1)
+    if 0 < steps < smallest:
+        raise UserError(f"--steps is +{steps}, which is too few to learn from; add {smallest}")
+    more_rounds = max(round(steps * experiment.rounds / experiment.steps), 2 if labels else 1)
+    return dataclasses.replace(
+        experiment,
+        labels=experiment.labels + labels,
+        steps=experiment.steps + steps,
+        rounds=experiment.rounds + (more_rounds if steps else 0),
+    )
+
+
+def _status(session: Session, now: Round) -> dict[str, Any]:
+    """Return what whoever answers may know of the trainer."""
+    finished = now.state == "done" and now.index >= session.config.rounds
+    return {
+        "state": "finished" if finished else now.state,
+        "round": now.index,
+        "rounds": session.config.rounds,
+        "steps": session.state.steps,
+        "total_steps": session.config.steps,
+        "needed": answers_needed(session.config, now.index),
+        "process": os.getpid(),
+    }
+
+
+def _load(session: Session, state: dict[str, Any] | None) -> None:
+    """Continue from a checkpoint, if there is one."""
+    if state:
+        with fitting(session.folder):
+            session.agent.load_state_dict(state["agent"])
+            session.reward_model.load_state_dict(state["reward_model"])
+            session.state.load_state_dict(state["loop"])
+
+
+def _state(session: Session) -> dict[str, Any]:
+    return {
+        "agent": session.agent.state_dict(),
+        "reward_model": session.reward_model.state_dict(),
+        "loop": session.state.state_dict(),
+    }
+
+
+def _tensorboard(folder: RunFolder) -> Any:
+    """Return a TensorBoard writer where TensorBoard is installed, else None."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder.tensorboard))

@@ -1,0 +1,402 @@
+"""The feedback store: one SQLite file that holds every query, answer and clip of a run.
+
+It is the mailbox between trainer and teachers, and the ledger from which a run can be replayed: in
+one transaction with a round's queries it records which answers that round's fit was given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prefrl.errors import UserError
+from prefrl.storage.schema import STANDING, connect
+from prefrl.storage.segments import (
+    average_return,
+    read_picture,
+    read_segment,
+    read_true_rewards,
+    write_segment,
+)
+from prefrl.types import (
+    Answer,
+    Comparison,
+    Picture,
+    Query,
+    QueryId,
+    Segment,
+    check_answer,
+    to_comparisons,
+)
+
+NO_PICTURES: Mapping[str, Picture] = MappingProxyType({})
+
+
+class Counts(NamedTuple):
+    """How far the labelling is."""
+
+    asked: int
+    """Queries."""
+    answered: int
+    """Labels: queries with an answer that is not a skip. The budget counts these."""
+    decisive: int
+    """Labels that prefer one segment."""
+    pending: int
+    """Queries that wait for an answer."""
+
+
+class Ledger(NamedTuple):
+    """What is on record of a round."""
+
+    answers_through: int
+    """Its fit saw the answers with id up to this."""
+    asked: int
+    """How many queries it asked."""
+
+
+class FeedbackStore:
+    """Queries and answers in one SQLite file; an acknowledged answer survives a power cut."""
+
+    def __init__(self, path: Path | str, cached_segments: int | None = None):
+        """Open the file, or make it.
+
+        Args:
+            path: the file.
+            cached_segments: how many segments to keep in memory; all that were read by default.
+
+        Raises:
+            UserError: it is not a feedback store, of another version, or cannot be written.
+        """
+        self.path = Path(path)
+        with self.errors():
+            self.connection = connect(self.path)
+        self.segment = lru_cache(cached_segments)(self._read_segment)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
+
+    def copy(self, path: Path) -> None:
+        """Write the whole store to another file, as it stands."""
+        with self.errors(), closing(sqlite3.connect(path)) as other:
+            self.connection.backup(other)
+
+    def ask(
+        self,
+        round_index: int,
+        queries: Sequence[Query],
+        true_rewards: dict[str, np.ndarray],
+        answers_through: int,
+        pictures: Mapping[str, Picture] = NO_PICTURES,
+    ) -> None:
+        """Write a round's queries, clips, true rewards and ledger entry, all or nothing.
+
+        A round that is redone after a kill asks the same again, which changes nothing.
+
+        Args:
+            round_index: the round.
+            queries: what it asks.
+            true_rewards: `[step]` of each of their segments, by id.
+            answers_through: the fit of this round saw the answers with id up to this.
+            pictures: what some of their segments looked like, by id.
+
+        Raises:
+            UserError: the round was asked before with other queries.
+        """
+        with self.transaction():
+            known = self.ledger(round_index)
+            if known:
+                before = self._queries("WHERE round = ?", round_index)
+                same = [self._key(q) for q in before] == [self._key(q) for q in queries]
+                if not same or known.answers_through != answers_through:
+                    raise UserError(
+                        f"{self.path} already holds other queries for round {round_index}: the run "
+                        "does not repeat itself here (another machine, library version or "
+                        "environment?); start a new run"
+                    )
+                return
+            self._write_round(round_index, queries, true_rewards, answers_through, pictures)
+
+    def record(self, queries: Sequence[Query], answers: Sequence[Answer], mark: str) -> int:
+        """Write queries that are answered already, all or nothing, as a round of their own.
+
+        Args:
+            queries: what was asked; the store numbers them anew.
+            answers: to them all; the round of `query` is not looked at.
+            mark: what the ids of the clips that are new have in common.
+
+        Returns:
+            The round: -1, -2, …
+
+        Raises:
+            UserError: there are clips with this mark already.
+        """
+        with self.transaction() as execute:
+            if execute("SELECT 1 FROM segment WHERE instr(id, ?)", (mark,)).fetchone():
+                raise UserError(f"{self.path} holds these answers already")
+            (lowest,) = execute("SELECT min(0, coalesce(min(round), 0)) FROM round").fetchone()
+            asked = [
+                Query(QueryId(lowest - 1, place), query.segments, query.kind, query.question)
+                for place, query in enumerate(queries)
+            ]
+            self._write_round(lowest - 1, asked, {}, self.last_answer())
+            for answer in answers:
+                query = asked[answer.query.index].id
+                self._write_answer(dataclasses.replace(answer, query=query), None)
+        return lowest - 1
+
+    def expire(self, before_round: int) -> None:
+        """Withdraw what earlier rounds asked, but for what somebody is looking at."""
+        with self.transaction() as execute:
+            execute(
+                "UPDATE query SET withdrawn = 'expired', open = 0 WHERE open AND round < ? AND NOT "
+                "EXISTS (SELECT 1 FROM lease l WHERE l.round = query.round "
+                'AND l."index" = query."index" AND l.until > ?)',
+                (before_round, time.time()),
+            )
+
+    def answer(self, *answers: Answer, uuid: str | None = None) -> int:
+        """Append answers in one transaction and return the last one's id; then they are safe.
+
+        Args:
+            answers: what was said.
+            uuid: the sender's own name for a single answer; sent again it changes nothing.
+
+        Raises:
+            UserError: an answer does not fit its query, or there is no such query.
+        """
+        number = 0
+        with self.transaction() as execute:
+            for answer in answers:
+                check_answer(self.query(answer.query), answer)
+                self._write_answer(answer, uuid)
+                if uuid is None:
+                    (number,) = execute("SELECT last_insert_rowid()").fetchone()
+                else:
+                    (number,) = execute("SELECT id FROM answer WHERE uuid = ?", (uuid,)).fetchone()
+        return number
+
+    def demonstrate(self, prompt: str, response: str | None, teacher: str, uuid: str) -> None:
+        """Keep a demonstration of a language task, or propose a prompt (no response)."""
+        with self.transaction() as execute:
+            execute(
+                "INSERT INTO demonstration (teacher, prompt, response, at, uuid) "
+                "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (teacher, prompt, response, time.time(), uuid),
+            )
+
+    def demonstrations(self) -> list[tuple[str, str | None]]:
+        """Return the prompts and responses that people wrote, in order."""
+        with self.errors():
+            return self.connection.execute(
+                "SELECT prompt, response FROM demonstration ORDER BY id"
+            ).fetchall()
+
+    def withdraw(self, query: QueryId, why: str) -> None:
+        """Ask this nobody any more; answers that it has stay."""
+        with self.transaction() as execute:
+            execute(
+                'UPDATE query SET withdrawn = ?, open = 0 WHERE round = ? AND "index" = ?',
+                (why, *query),
+            )
+
+    def query(self, query: QueryId) -> Query:
+        """Return one query.
+
+        Raises:
+            UserError: there is none of that id.
+        """
+        found = self._queries('WHERE round = ? AND "index" = ?', *query)
+        if not found:
+            raise UserError(f"{self.path} holds no query {tuple(query)}")
+        return found[0]
+
+    def segments(self, task: str | None = None) -> list[str]:
+        """Return the ids of all segments, or of one task's, in order."""
+        with self.errors():
+            rows = self.connection.execute(
+                "SELECT id FROM segment WHERE task = ? OR ? IS NULL ORDER BY id", (task, task)
+            ).fetchall()
+        return [row[0] for row in rows]
+
+    def segments_after(self, prompt: str) -> list[str]:
+        """Return the ids of the segments of text that begin with a prompt, in order."""
+        with self.errors():
+            rows = self.connection.execute(
+                "SELECT segment FROM array WHERE name = 'observations' AND dtype = 'json' "
+                "AND json_extract(CAST(data AS TEXT), '$[0]') = ? ORDER BY segment",
+                (prompt,),
+            ).fetchall()
+        return [row[0] for row in rows]
+
+    def picture(self, segment_id: str) -> Picture | None:
+        """Return what a segment looked like, None where it is redrawn from its extras."""
+        with self.errors():
+            return read_picture(self.connection, segment_id)
+
+    def pending(self) -> list[Query]:
+        """Return the queries that still wait for an answer, oldest first."""
+        return self._queries("WHERE open")
+
+    def answers(self, through: int | None = None) -> list[Answer]:
+        """Return the answers that stand, by id: the last of each teacher to each query."""
+        with self.errors():
+            rows = self.connection.execute(
+                'SELECT round, "index", kind, value, teacher, shown_at, answered_at '
+                f"FROM ({STANDING}) ORDER BY id",
+                (2**62 if through is None else through,),
+            ).fetchall()
+        return [Answer(QueryId(r[0], r[1]), r[2], json.loads(r[3]), r[4], r[5], r[6]) for r in rows]
+
+    def comparisons(
+        self, through: int | None = None, margin_scale: float = 0.0
+    ) -> list[Comparison]:
+        """Return what the answers with id up to `through` teach a reward model."""
+        queries = {query.id: query for query in self._queries("")}
+        found = []
+        for answer in self.answers(through):
+            found += to_comparisons(queries[answer.query], answer, margin_scale).comparisons
+        return found
+
+    def last_answer(self) -> int:
+        """Return the id of the newest answer, 0 if there is none."""
+        return self._number("SELECT coalesce(max(id), 0) FROM answer")
+
+    def ledger(self, round_index: int) -> Ledger | None:
+        """Return what is on record of a round, None if it was never asked."""
+        with self.errors():
+            row = self.connection.execute(
+                "SELECT answers_through, (SELECT count(*) FROM query q WHERE q.round = r.round) "
+                "FROM round r WHERE r.round = ?",
+                (round_index,),
+            ).fetchone()
+        return None if row is None else Ledger(*map(int, row))
+
+    def counts(self, before_round: int | None = None, through: int | None = None) -> Counts:
+        """Count queries of rounds before `before_round`, and answers as they stood by `through`.
+
+        What was imported (rounds below 0) is not counted.
+        """
+        with self.errors():
+            row = self.connection.execute(
+                "SELECT count(*), coalesce(sum(label), 0), coalesce(sum(decisive), 0), "
+                "coalesce(sum(answered = 0 AND withdrawn IS NULL), 0) FROM ("
+                "  SELECT max(a.id IS NOT NULL) AS answered, q.withdrawn AS withdrawn, "
+                "    max(coalesce(a.kind <> 'skip', 0)) AS label, "
+                "    max(coalesce(a.kind NOT IN ('skip', 'tie') AND "
+                "    coalesce(json_extract(a.value, '$.left'), 1) <> 0.5, 0)) AS decisive "
+                f"  FROM query q LEFT JOIN ({STANDING}) a "
+                '  ON a.round = q.round AND a."index" = q."index" '
+                '  WHERE q.round BETWEEN 0 AND ? GROUP BY q.round, q."index")',
+                (
+                    2**62 if through is None else through,
+                    2**62 if before_round is None else before_round - 1,
+                ),
+            ).fetchone()
+        return Counts(*map(int, row))
+
+    def true_rewards(self, segment_id: str) -> np.ndarray:
+        """Return the true rewards `[step]` of a segment. Not for the reward model or the agent."""
+        with self.errors():
+            rewards = read_true_rewards(self.connection, segment_id)
+        if rewards is None:
+            raise UserError(f"the true rewards of {segment_id!r} are not known to {self.path}")
+        return rewards
+
+    def average_clip_return(self, round_index: int) -> float:
+        """Return the mean absolute true return of the clips that a round asked about."""
+        with self.errors():
+            return average_return(self.connection, round_index)
+
+    def _queries(self, where: str, *values: int) -> list[Query]:
+        with self.errors():
+            rows = self.connection.execute(
+                f'SELECT round, "index", kind, question, segments FROM query {where} '
+                'ORDER BY round, "index"',
+                values,
+            ).fetchall()
+        return [
+            Query(QueryId(r[0], r[1]), tuple(map(self.segment, json.loads(r[4]))), r[2], r[3])
+            for r in rows
+        ]
+
+    def _read_segment(self, name: str) -> Segment:
+        with self.errors():
+            return read_segment(self.connection, name)
+
+    def _write_round(
+        self, number: int, queries: Sequence[Query], true_rewards: dict[str, np.ndarray],
+        answers_through: int, pictures: Mapping[str, Picture] = NO_PICTURES,
+    ) -> None:  # fmt: skip
+        execute = self.connection.execute
+        execute("INSERT INTO round VALUES (?, ?)", (number, answers_through))
+        for query in queries:
+            for segment in query.segments:
+                rewards, picture = true_rewards.get(segment.id), pictures.get(segment.id)
+                write_segment(self.connection, segment, rewards, picture)
+            names = json.dumps([segment.id for segment in query.segments])
+            execute(
+                "INSERT INTO query VALUES (?, ?, ?, ?, ?, NULL, 1)",
+                (*query.id, query.kind, query.question, names),
+            )
+
+    def _write_answer(self, answer: Answer, uuid: str | None) -> None:
+        try:
+            value = json.dumps(answer.value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"the answer of teacher {answer.teacher!r} holds {answer.value!r}, which cannot be "
+                f"kept ({error}); expected JSON of finite numbers"
+            ) from None
+        self.connection.execute(
+            'INSERT INTO answer (round, "index", kind, value, teacher, shown_at, '
+            "answered_at, uuid) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (*answer.query, answer.kind, value, answer.teacher, answer.shown_at,
+             answer.answered_at, uuid),
+        )  # fmt: skip
+
+    @staticmethod
+    def _key(query: Query) -> tuple:
+        return (query.id, query.kind, query.question, [segment.id for segment in query.segments])
+
+    def _number(self, sql: str) -> int:
+        with self.errors():
+            return int(self.connection.execute(sql).fetchone()[0])
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """Give `execute`; what it does happens as a whole or not at all."""
+        with self.errors():
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.connection.execute
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn what SQLite says of the disk or the file into a sentence."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise UserError(
+                f"cannot use {self.path}: {error}. Every answer acknowledged so far is safe; free "
+                "disk space, or close what holds the file, and continue with `prefrl resume`"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"{self.path} is damaged or not a feedback store ({error}); restore it from a copy"
+            ) from error

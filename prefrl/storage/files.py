@@ -1,0 +1,81 @@
+"""Files are written whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefrl.errors import UserError
+
+REPLACE_TRIES, REPLACE_SECONDS = 20, 0.05
+
+
+@contextmanager
+def new_folder(path: Path | str) -> Iterator[Path]:
+    """Give an empty folder that gets its name once it is whole; what fails leaves none.
+
+    Raises:
+        UserError: there is one of that name, or it cannot be made.
+    """
+    path = Path(path)
+    if path.exists():
+        raise UserError(f"{path} exists already; give another name, or delete it")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(
+            f"{partial} exists already: it is being written, or what wrote it was killed; in that "
+            "case delete it"
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot make {partial}: {error.strerror}") from None
+    try:
+        yield partial
+        partial.rename(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; make room") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole and durably, or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with writing(path):
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        _replace(partial, path)
+        if os.name == "posix":  # or a power cut could undo the renaming
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+
+
+def _replace(partial: Path, path: Path) -> None:
+    """Put a file in another's place; Windows refuses while somebody reads that one."""
+    for _ in range(REPLACE_TRIES - 1):
+        try:
+            partial.replace(path)
+            return
+        except PermissionError:
+            time.sleep(REPLACE_SECONDS)
+    partial.replace(path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a full disk and its like into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}. Everything up to the last finished "
+            "round is safe; make room and continue with `prefrl resume`"
+        ) from error

@@ -1,0 +1,316 @@
+"""The run folder, and what is made without a run: the only module that knows file names.
+
+    config.json         the experiment, every field of it
+    earlier.json        what the experiment was before it was extended, and until which round
+    versions.json       versions of prefrl and what it stands on, and what else can change bits
+    feedback.sqlite     queries, answers, clips: the ledger
+    metrics.jsonl       a line a round; nothing in it depends on the clock
+    timings.jsonl       a line a round: seconds of each part
+    environment.json    seconds of a step, the question, what is observed and done
+    model.mjb           the MuJoCo model that clips are drawn with
+    reference/          the language model that the run began with
+    status.json         what the trainer is doing, for whoever answers
+    viewer.json         the viewer's key, port and hosts, so that a restarted one is found again
+    checkpoints/        round-0007.pt: the agent, the reward model and the loop after round 7
+    tb/                 TensorBoard events, when it is installed
+
+Files are written whole, then renamed, so a kill leaves the old one or the new one.
+
+A reward model that was fitted without a run (`FittedFolder`):
+
+    fitted.json         how it was built
+    metrics.jsonl       a line a pass over the answers
+    weights.pt          its weights
+    reference/          the language model that it began as
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from prefrl.config.experiment import Experiment, from_json
+from prefrl.errors import UserError
+from prefrl.storage.files import _replace, write_whole, writing
+
+FORMAT = 1
+KEPT_CHECKPOINTS = 2
+
+
+class RunFolder:
+    """One run's files."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.feedback = self.path / "feedback.sqlite"
+        self.tensorboard = self.path / "tb"
+        self.model = self.path / "model.mjb"
+        self.reference = self.path / "reference"
+
+    @classmethod
+    def create(
+        cls, path: Path | str, experiment: Experiment, versions: dict[str, Any]
+    ) -> RunFolder:
+        """Make a new run folder.
+
+        Raises:
+            UserError: the folder exists, or it cannot be written.
+        """
+        run = cls.begin(path, versions)
+        run.save_experiment(experiment)
+        return run
+
+    @classmethod
+    def begin(cls, path: Path | str, versions: dict[str, Any]) -> RunFolder:
+        """Make a folder that is no run before `save_experiment`: what a kill leaves is none.
+
+        Raises:
+            UserError: the folder exists, or it cannot be written.
+        """
+        run = cls(path)
+        try:
+            run.path.mkdir(parents=True)
+        except FileExistsError:
+            resume = f"`prefrl resume {run.path}`"
+            way_on = f"continue it with {resume}"
+            if not (run.path / "config.json").exists():
+                way_on = (
+                    "delete it if a start that was stopped left it: it holds no config.json, so "
+                    f"{resume} cannot continue it"
+                )
+            raise UserError(
+                f"{run.path} exists already; give the run another name with --run, or {way_on}"
+            ) from None
+        except OSError as error:
+            raise UserError(f"cannot make the run folder {run.path}: {error.strerror}") from None
+        (run.path / "checkpoints").mkdir()
+        run._write_json("versions.json", versions)
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """Open an existing run folder.
+
+        Raises:
+            UserError: there is no run, it is damaged, or another version wrote it.
+        """
+        run = cls(path)
+        if not (run.path / "config.json").is_file():
+            raise UserError(
+                f"{run.path} is not a run folder (it holds no config.json); runs are made by "
+                "`prefrl train`"
+            )
+        run.experiment()
+        return run
+
+    def save_experiment(self, experiment: Experiment) -> None:
+        """Write the configuration; a folder that holds one is a whole run."""
+        self._write_json("config.json", {"format": FORMAT} | dataclasses.asdict(experiment))
+
+    def experiment(self) -> Experiment:
+        """Read the configuration."""
+        fields = self._read_json("config.json")
+        version = fields.pop("format", None)
+        if version != FORMAT:
+            raise UserError(
+                f"{self.path} was written by another version of prefrl (its format is {version}, "
+                f"this one reads {FORMAT}); use the version that made it"
+            )
+        with self._reading("config.json"):
+            return from_json(Experiment, fields)
+
+    def extend(self, next_round: int, experiment: Experiment) -> None:
+        """Write another configuration, for the rounds from `next_round` on."""
+        self._save_earlier([*self.earlier(), (next_round, self.experiment())])
+        self.save_experiment(experiment)
+
+    def _save_earlier(self, earlier: list[tuple[int, Experiment]]) -> None:
+        phases = [{"until": until} | dataclasses.asdict(phase) for until, phase in earlier]
+        self._write_json("earlier.json", {"phases": phases})
+
+    def earlier(self) -> list[tuple[int, Experiment]]:
+        """Read the configurations before the present one, and the round that each ended before."""
+        if not (self.path / "earlier.json").exists():
+            return []
+        written = self._read_json("earlier.json")
+        with self._reading("earlier.json"):
+            phases = written["phases"]
+            return [(int(fields.pop("until")), from_json(Experiment, fields)) for fields in phases]
+
+    def versions(self) -> dict[str, Any]:
+        """Read which versions made the run."""
+        return self._read_json("versions.json")
+
+    def append_round(self, metrics: dict[str, Any], timings: dict[str, float]) -> None:
+        """Append a round's line to `metrics.jsonl` and `timings.jsonl`."""
+        for name, values in (("metrics.jsonl", metrics), ("timings.jsonl", timings)):
+            with writing(self.path / name), (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+    def truncate_rounds(self, count: int) -> None:
+        """Keep the first `count` rounds: a kill may have left more than the checkpoint.
+
+        What comes after them is done again with the present configuration.
+        """
+        if earlier := self.earlier():
+            self._save_earlier([(min(until, count), phase) for until, phase in earlier])
+        for name in ("metrics.jsonl", "timings.jsonl"):
+            path = self.path / name
+            if path.exists():
+                lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:count]
+                self._write(name, "".join(lines).encode())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Read the rounds so far; a last line cut short by a kill is left out."""
+        return self._read_lines("metrics.jsonl")
+
+    def timings(self) -> list[dict[str, Any]]:
+        """Read the seconds of the rounds so far."""
+        return self._read_lines("timings.jsonl")
+
+    def save_checkpoint(self, round_index: int, data: bytes) -> None:
+        """Write the checkpoint after a round and delete all but the newest few."""
+        self._write(f"checkpoints/round-{round_index:04d}.pt", data)
+        for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
+            old.unlink()
+
+    def checkpoint(self) -> bytes | None:
+        """Read the newest checkpoint, None if no round was finished."""
+        paths = self._checkpoints()
+        return paths[-1].read_bytes() if paths else None
+
+    def save_status(self, status: dict[str, Any]) -> None:
+        """Say what the trainer is doing, if that can be written; a power cut may undo it."""
+        partial = self.path / "status.json.partial"
+        with suppress(OSError):  # it only informs; what matters complains for itself
+            partial.write_text(json.dumps(status), encoding="utf-8")
+            _replace(partial, self.path / "status.json")
+
+    def save_environment(self, environment: dict[str, Any]) -> None:
+        """Write what others must know of the environment: whoever answers, and an import."""
+        self._write_json("environment.json", environment)
+
+    def environment(self) -> dict[str, Any]:
+        """Read what `save_environment` wrote."""
+        return self._read_json("environment.json")
+
+    def spaces(self) -> dict[str, Any]:
+        """Read what is observed and done, as `storage.spaces` has it; {} of early runs."""
+        if not (self.path / "environment.json").exists():
+            return {}
+        written = self.environment()
+        return {name: written[name] for name in ("observations", "actions") if name in written}
+
+    def status(self) -> dict[str, Any]:
+        """Read what the trainer last said it was doing, {} if nothing."""
+        try:
+            return json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def viewer(self) -> dict[str, Any]:
+        """Return the viewer's key, made once, and last port; for their owner alone."""
+        path = self.path / "viewer.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            made = {"key": secrets.token_urlsafe(32), "port": None}
+            self.save_viewer(made)
+            return made
+
+    def save_viewer(self, viewer: dict[str, Any]) -> None:
+        """Write the viewer's key and port, readable by the owner alone."""
+        partial = self.path / "viewer.json.partial"
+        with writing(self.path / "viewer.json"):
+            partial.unlink(missing_ok=True)
+            partial.touch(mode=0o600)
+            partial.write_text(json.dumps(viewer), encoding="utf-8")
+            _replace(partial, self.path / "viewer.json")
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Turn what does not make an experiment into a sentence."""
+        try:
+            yield
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self.path / name} is damaged: {error}") from None
+
+    def _checkpoints(self) -> list[Path]:
+        paths = (self.path / "checkpoints").glob("round-*.pt")
+        return sorted(paths, key=lambda path: (len(path.name), path.name))  # 10000 after 9999
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is damaged: {error}; restore it from a copy") from None
+        if not isinstance(value, dict):
+            raise UserError(f"{path} is damaged: expected a JSON object")
+        return value
+
+    def _read_lines(self, name: str) -> list[dict[str, Any]]:
+        path = self.path / name
+        if not path.exists():
+            return []
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")
+            return [json.loads(line) for line in lines[:-1]]
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}; restore it from a copy") from None
+
+    def _write_json(self, name: str, value: Any) -> None:
+        self._write(name, (json.dumps(value, indent=2) + "\n").encode())
+
+    def _write(self, name: str, data: bytes) -> None:
+        write_whole(self.path / name, data)
+
+
+class FittedFolder:
+    """The files of a reward model that was fitted without a run."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.reference = self.path / "reference"
+
+    def save(
+        self, how: dict[str, Any], weights: bytes, metrics: Sequence[dict[str, float]]
+    ) -> None:
+        """Write all but the reference."""
+        lines = "".join(json.dumps(line) + "\n" for line in metrics)
+        write_whole(self.path / "metrics.jsonl", lines.encode())
+        write_whole(self.path / "weights.pt", weights)
+        said = json.dumps({"format": FORMAT} | how, indent=2) + "\n"
+        write_whole(self.path / "fitted.json", said.encode())
+
+    def load(self) -> tuple[dict[str, Any], bytes]:
+        """Read how it was built, and the weights.
+
+        Raises:
+            UserError: there is none, it is damaged, or another version wrote it.
+        """
+        path = self.path / "fitted.json"
+        if not path.is_file():
+            raise UserError(
+                f"{self.path} holds no reward model (no fitted.json); they are made by `prefrl fit`"
+            )
+        try:
+            how = json.loads(path.read_text(encoding="utf-8"))
+            version = how.pop("format")
+            weights = (self.path / "weights.pt").read_bytes()
+        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self.path} is damaged: {error}; fit it again") from None
+        if version != FORMAT:
+            raise UserError(
+                f"{self.path} was written by another version of prefrl (its format is {version}, "
+                f"this one reads {FORMAT}); use the version that made it"
+            )
+        return how, weights

@@ -1,0 +1,119 @@
+"""Any function of clips or texts as a teacher."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefrl.errors import UserError, raised_by
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.types import Answer, Query, Segment, transcript
+
+Preference = Callable[[Segment, Segment], Any] | Callable[[str, str, str], Any]
+"""Returns P(the first is better) as a number, True or False, or None for "can't tell".
+
+Of two clips, `f(left, right)`; or of a prompt and two texts that go on from it, `f(prompt, a, b)`.
+"""
+
+
+class FunctionTeacher:
+    """Answers with a function of two segments, or of a prompt and two texts; see `Preference`."""
+
+    def __init__(self, prefer: Preference, name: str = ""):
+        self.prefer: Any = prefer
+        self.reads = _takes_three(prefer)
+        self.name = name or getattr(prefer, "__name__", type(prefer).__name__)
+
+    def answer(self, feedback: FeedbackStore) -> None:
+        """Answer every pending query, in order.
+
+        Raises:
+            UserError: the function returned something that is not a preference.
+        """
+        for query in feedback.pending():
+            shown = time.time()
+            left, right = query.segments[0], query.segments[1]
+            try:
+                said = self._read(left, right) if self.reads else self.prefer(left, right)
+            except UserError:
+                raise
+            except Exception as error:  # whatever somebody's function raises
+                raise UserError(
+                    f"{raised_by(f'teacher {self.name}', error)}; expected a function of two clips "
+                    "or, for text, of a prompt and two texts. Correct it; a run is kept, and "
+                    "`prefrl resume` goes on with it"
+                ) from error
+            feedback.answer(self._answer(query, said, shown))
+
+    def _read(self, left: Segment, right: Segment) -> Any:
+        prompt = left.observations[0]
+        if not isinstance(prompt, str):
+            raise UserError(
+                f"teacher {self.name} takes three arguments, a prompt and two texts, but these "
+                "clips are no texts; expected a function of two clips"
+            )
+        texts = (
+            transcript(clip.observations.tolist(), clip.actions.tolist()) for clip in (left, right)
+        )
+        return self.prefer(str(prompt), *texts)
+
+    def _answer(self, query: Query, said: Any, shown: float) -> Answer:
+        if said is None:
+            return Answer(query.id, "skip", {}, self.name, shown, time.time())
+        try:
+            left = math.nan if isinstance(said, (str, bytes)) else float(said)
+        except (TypeError, ValueError):
+            left = math.nan
+        if not 0 <= left <= 1:
+            raise UserError(
+                f"teacher {self.name} returned {said!r} for query {tuple(query.id)}; expected the "
+                "probability that the first clip is better, a number from 0 to 1 (True and False "
+                'count as 1 and 0), or None for "can\'t tell"'
+            )
+        kind = "tie" if left == 0.5 else "preference"
+        value = {} if left == 0.5 else {"left": left}
+        return Answer(query.id, kind, value, self.name, shown, time.time())
+
+
+def load_teacher(name: str) -> FunctionTeacher:
+    """Return the teacher that "module:object" names, a function of two segments.
+
+    Raises:
+        UserError: there is no such module or object, or it cannot be called.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not module_name or module_name.startswith("."):
+        near = difflib.get_close_matches(name, ["oracle", "human"], cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else "expected oracle, human or MODULE:OBJECT"
+        raise UserError(f"there is no teacher {name!r}; {hint}")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        teacher = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            teacher = getattr(teacher, part)
+    except ModuleNotFoundError as error:
+        raise UserError(f"cannot import {error.name!r} for the teacher {name!r}") from None
+    except AttributeError as error:
+        raise UserError(f"cannot find the teacher {name!r}: {error}") from None
+    finally:
+        sys.path.pop(0)
+    if not callable(teacher):
+        raise UserError(f"the teacher {name!r} is {teacher!r}; expected a function of two clips")
+    return FunctionTeacher(teacher, name)
+
+
+def _takes_three(function: Preference) -> bool:
+    """Return whether a function must be given three arguments."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of some that are written in C
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is p.empty for p in parameters) == 3

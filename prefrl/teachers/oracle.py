@@ -1,0 +1,99 @@
+"""The synthetic teacher that knows the true reward."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+
+import numpy as np
+
+from prefrl.config.experiment import OracleConfig
+from prefrl.errors import UserError
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.types import Answer, QueryId
+
+
+class Oracle:
+    """Answers from the hidden true reward, with the faults of B-Pref's teachers.
+
+    B-Pref (Lee et al. 2021, arXiv 2111.03026), section 3: Oracle (the defaults), Stoc
+    (`rationality` = 1), Mistake (`mistake` = 0.1), Skip (`skip` = 0.1), Equal (`equal` = 0.1) and
+    Myopic (`myopia` = 0.9). Thresholds are applied once, to the average return of a clip in the
+    query's round, which stands for the policy of that time.
+    The chances are drawn from a hash of (seed, query): they do not depend on what came before.
+    """
+
+    name = "oracle"
+
+    def __init__(self, config: OracleConfig, seed: int):
+        _check_oracle(config)
+        self.config, self.seed = config, seed
+
+    def answer(self, feedback: FeedbackStore) -> None:
+        """Answer every pending query, in order."""
+        for query in feedback.pending():
+            rewards = [feedback.true_rewards(segment.id) for segment in query.segments]
+            average = 0.0
+            if self.config.skip or self.config.equal or math.isfinite(self.config.rationality):
+                average = feedback.average_clip_return(query.id.round)
+            feedback.answer(self.judge(query.id, rewards, average))
+
+    def judge(self, query: QueryId, rewards: list[np.ndarray], average: float) -> Answer:
+        """Answer one query.
+
+        Args:
+            query: its id, from which the chances follow.
+            rewards: the true rewards `[step]` of each segment.
+            average: mean absolute return of the clips that the round asked about: the unit of
+                the thresholds and of 1 / rationality, so that they mean the same in every task.
+        """
+        returns = np.array([self._myopic_return(reward) for reward in rewards])
+        if len(returns) > 2:
+            return self._rank(query, returns)
+        now = time.time()
+        if self.config.skip and returns.max() < self.config.skip * average:
+            return Answer(query, "skip", {}, self.name, now, now)
+        left = self._prefer(query, returns[0] - returns[1], average)
+        if left is None:
+            return Answer(query, "tie", {}, self.name, now, now)
+        return Answer(query, "preference", {"left": left}, self.name, now, now)
+
+    def _prefer(self, query: QueryId, difference: float, average: float) -> float | None:
+        choice, turn = self._chances(query)
+        if difference == 0 or abs(difference) < self.config.equal * average:
+            return None
+        if math.isinf(self.config.rationality):
+            left = float(difference > 0)
+        else:
+            logit = self.config.rationality * difference / max(average, 1e-8)
+            left = float(choice < 1 / (1 + math.exp(-min(max(logit, -700), 700))))
+        return 1 - left if turn < self.config.mistake else left
+
+    def _rank(self, query: QueryId, returns: np.ndarray) -> Answer:
+        """Rank more than two by return, equals together."""
+        values = sorted(set(returns), reverse=True)
+        order = [[int(i) for i in np.flatnonzero(returns == value)] for value in values]
+        now = time.time()
+        return Answer(query, "ranking", {"order": order}, self.name, now, now)
+
+    def _myopic_return(self, rewards: np.ndarray) -> float:
+        weights = self.config.myopia ** np.arange(len(rewards) - 1, -1, -1)
+        return float((weights * rewards).sum())
+
+    def _chances(self, query: QueryId) -> tuple[float, float]:
+        """Return two numbers in [0, 1) that follow from the seed and the query alone."""
+        key = f"oracle {self.seed} {query.round} {query.index}".encode()
+        digest = hashlib.blake2b(key, digest_size=16).digest()
+        first, second = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
+        return first / 2**64, second / 2**64
+
+
+def _check_oracle(config: OracleConfig) -> None:
+    for name in ("mistake", "skip", "equal"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise UserError(f"--oracle.{name} is {getattr(config, name)}; expected 0 to 1")
+    if not config.rationality > 0:
+        raise UserError(f"--oracle.rationality is {config.rationality}; expected more than 0")
+    if not 0 < config.myopia <= 1:
+        raise UserError(f"--oracle.myopia is {config.myopia}; expected more than 0, at most 1")

@@ -1,0 +1,347 @@
+"""The text agent: a language model, sampled in its environment and trained by PPO.
+
+Rewards come from a reward model at the end of a reply; the KL divergence from the frozen reference
+is taken off token by token (Ziegler et al. 2019, arXiv 1909.08593).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefrl.config.experiment import TextConfig
+from prefrl.contracts import RewardModel
+from prefrl.text.agents.token_ppo import (
+    Batch,
+    advantages_gae,
+    advantages_rloo,
+    kl_estimate,
+    update,
+    whiten,
+)
+from prefrl.text.environments import play, task_seed
+from prefrl.text.episode import Episode
+from prefrl.text.models.device import check_same_device
+from prefrl.text.models.load import LanguageModel
+from prefrl.text.models.networks import (
+    Networks,
+    Tokens,
+    enough_memory,
+    right_padded,
+    sampled_places,
+)
+from prefrl.text.policy import TextPolicy
+from prefrl.types import Picture, Segment, Trajectory
+
+ADAM_EPSILON = 1e-5  # as PPO implementations have it (Huang et al. 2022)
+MEMORY = "text.ppo.batch-size", "text.ppo.episodes", "text.max-new-tokens"  # take the most
+TASKS_TRIED = 8
+KL_ERROR_CLIP = 0.2  # of an adaptive coefficient's relative error (Ziegler et al. 2019)
+
+
+class Said(NamedTuple):
+    """What the networks say of episodes, `[episode, action]` each."""
+
+    tokens: Tokens
+    places: Tensor
+    sampled: Tensor
+    log_probabilities: Tensor
+    entropies: Tensor
+    reference: Tensor
+    values: Tensor
+
+    def entropy(self) -> float:
+        """Return the mean, in nats per token."""
+        return float(self.entropies[self.sampled].mean())
+
+
+@dataclass(frozen=True)
+class Paid:
+    """Episodes with the rewards of their tokens, before the update."""
+
+    batch: Batch
+    kl: Tensor
+    """[episode], estimated nats."""
+    entropy: float
+    """Nats per token."""
+
+
+class TextAgent:
+    """A language-model policy and its optimiser; prefrl's `Agent` for text."""
+
+    def __init__(
+        self, environments: Sequence[gymnasium.Env], language_model: LanguageModel,
+        config: TextConfig, seed: int, autocast: Callable[[], AbstractContextManager],
+        total_steps: int = 0,
+    ):  # fmt: skip
+        """Build the networks around a model, which is the reference from now on.
+
+        Args:
+            environments: copies of one environment, played side by side.
+            language_model: the policy; trained in place.
+            config: the knobs.
+            seed: of the tasks, the sampling and the order of minibatches.
+            autocast: the context in which passes are made.
+            total_steps: turns of the whole training, over which a learning rate may fall.
+        """
+        self.environments, self.config, self.seed = environments, config, seed
+        self.model = language_model.model
+        self.policy = TextPolicy(language_model, config, autocast, seed)
+        ppo = config.ppo
+        own = ppo.critic == "own" and ppo.advantage == "gae"
+        self.networks = Networks(self.model, ppo.freeze_layers, own, seed, autocast)
+        trained = list(self.networks.trained().values())
+        self.optimizer = torch.optim.Adam(trained, ppo.learning_rate, eps=ADAM_EPSILON)
+        self.shuffling = torch.Generator().manual_seed(seed)
+        self.kl_coef = ppo.kl_coef
+        self.total_steps = total_steps
+        self.round = self.tasks = self.played = self.steps = 0
+        self.sample: list[Trajectory] = []
+        self.sample_scores = np.zeros(0)
+
+    @enough_memory(*MEMORY)
+    def explore(self, steps: int) -> list[Trajectory]:
+        """Run the policy as it is for about `steps` turns."""
+        trajectories: list[Trajectory] = []
+        while sum(map(len, trajectories)) < steps:
+            trajectories += self._trajectories(self._play())
+        self.round += 1
+        return trajectories
+
+    @enough_memory(*MEMORY)
+    def train(
+        self, reward_model: RewardModel, steps: int
+    ) -> tuple[list[Trajectory], dict[str, float]]:
+        """Train for about `steps` turns on the rewards that the model predicts.
+
+        It is one update at least, even where episodes of many turns have used the steps up before.
+        """
+        changed = self._rescale_critic(reward_model)
+        trajectories: list[Trajectory] = []
+        reports: list[dict[str, float]] = []
+        while not trajectories or sum(map(len, trajectories)) < steps:
+            episodes = self._play()
+            self.sample = self._trajectories(episodes)
+            trajectories += self.sample
+            scores = reward_model.rewards(self.sample)
+            self.sample_scores = np.array([score.sum() for score in scores])
+            paid = self._pay(episodes, scores)
+            if changed:
+                paid = self._warm_up(episodes, scores, paid)
+                changed = False
+            self._anneal()
+            self.steps += sum(map(len, self.sample))
+            updated = update(
+                self.networks, paid.batch, self.config.ppo, self.optimizer, self.shuffling,
+                self.config.temperature,
+            )  # fmt: skip
+            kl = float(paid.kl.mean())
+            ours = updated | _report(episodes, self.sample_scores, kl, paid.entropy)
+            reports.append(ours | _numbers(episodes) | ours)  # the environment's hide none
+            self._adapt(kl, len(episodes))
+        self.round += 1
+        names = dict.fromkeys(name for report in reports for name in report)
+        means = {n: float(np.mean([r[n] for r in reports if n in r])) for n in names}
+        return trajectories, means | {"kl_coef": self.kl_coef}
+
+    def entropy(self) -> float:
+        """Return how much the policy varies its replies to the first tasks, nats per token.
+
+        Nothing depends on having asked.
+        """
+        environments = self.environments[:TASKS_TRIED]
+        generator, before = self.policy.generator, self.policy.generator.get_state()
+        seeds = [task_seed(self.seed, task) for task in range(len(environments))]
+        episodes = play(environments, self.policy, seeds)
+        generator.set_state(before)
+        return self._said(episodes).entropy()
+
+    def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
+        """Return nothing: text is shown as text."""
+        return {}
+
+    def _play(self) -> list[Episode]:
+        """Play the next tasks, each so often that its completions can be compared."""
+        ppo = self.config.ppo
+        count = max(1, ppo.episodes // ppo.completions_per_task)
+        tasks = range(self.tasks, self.tasks + count)
+        self.tasks += count
+        seeds = [task_seed(self.seed, task) for task in tasks]
+        repeated = [seed for seed in seeds for _ in range(ppo.completions_per_task)]
+        return play(self.environments, self.policy, repeated)
+
+    def _trajectories(self, episodes: Sequence[Episode]) -> list[Trajectory]:
+        first, source = self.played, f"round {self.round}"
+        self.played += len(episodes)
+        return [episode.trajectory(source, first + n) for n, episode in enumerate(episodes)]
+
+    @torch.no_grad()
+    def _said(self, episodes: Sequence[Episode]) -> Said:
+        """Let the networks look at episodes, by the trainer's own pass."""
+        networks, temperature = self.networks, self.config.temperature
+        tokens = right_padded([episode.ids for episode in episodes], self.model.device)
+        which = [episode.sampled for episode in episodes]
+        places, sampled = sampled_places(which, self.model.device)
+        columns = []
+        for rows in torch.arange(len(episodes)).split(self.config.ppo.batch_size):  # as in updates
+            part, where = Tokens(tokens.ids[rows], tokens.mask[rows]), places[rows]
+            below = networks.below(part)
+            hidden = networks.policy(part, below)
+            said, entropies = networks.log_probabilities(hidden, part, where, temperature)
+            reference = networks.reference_log_probabilities(part, below, where, temperature)
+            values = networks.values(part, below, hidden, where)
+            columns.append((said, entropies, reference, values))
+        return Said(tokens, places, sampled, *map(torch.cat, zip(*columns, strict=True)))
+
+    @torch.no_grad()
+    def _pay(self, episodes: Sequence[Episode], scores: Sequence[np.ndarray]) -> Paid:
+        """Compute what the update needs: log-probabilities, rewards, advantages."""
+        ppo, said = self.config.ppo, self._said(episodes)
+        sampled, values = said.sampled, said.values
+        divergence = kl_estimate(said.log_probabilities, said.reference, ppo.kl_estimator)
+        kl = torch.where(sampled, divergence, 0.0)
+        rewards = self._rewards(episodes, scores, kl)
+        if ppo.whiten_rewards:
+            rewards = whiten(rewards, sampled, shift=False)
+        if ppo.advantage == "rloo":
+            advantages = advantages_rloo(rewards, sampled, ppo.completions_per_task)
+            returns = values
+        else:
+            advantages, returns = advantages_gae(
+                rewards, values, sampled, ppo.gamma, ppo.gae_lambda
+            )
+            advantages = whiten(advantages, sampled)
+        batch = Batch(
+            said.tokens, said.places, sampled, said.log_probabilities, values, advantages, returns
+        )
+        return Paid(batch, kl.sum(1), said.entropy())
+
+    def _rewards(
+        self, episodes: Sequence[Episode], scores: Sequence[np.ndarray], kl: Tensor
+    ) -> Tensor:
+        """Return the reward of each sampled token `[episode, action]`.
+
+        A turn's score comes exactly with the last token of its reply.
+        """
+        rewards = -self.kl_coef * kl
+        for row, (episode, score) in enumerate(zip(episodes, scores, strict=True)):
+            lengths = np.subtract(episode.ends, episode.starts)
+            for column, turn_score in zip(np.cumsum(lengths) - 1, score, strict=True):
+                rewards[row, column] += float(turn_score)
+            if not episode.finished[-1]:
+                rewards[row, int(lengths.sum()) - 1] -= self.config.ppo.missing_end_penalty
+        return rewards
+
+    def _warm_up(
+        self, episodes: Sequence[Episode], scores: Sequence[np.ndarray], paid: Paid
+    ) -> Paid:
+        """Let the critic alone learn the reward that has changed; then look again."""
+        ppo = self.config.ppo
+        if ppo.advantage == "rloo" or not ppo.value_warmup_epochs:
+            return paid
+        alone = dataclasses.replace(ppo, n_epochs=ppo.value_warmup_epochs, clip_range_vf=math.inf)
+        update(
+            self.networks, paid.batch, alone, self.optimizer, self.shuffling,
+            self.config.temperature, critic_alone=True,
+        )  # fmt: skip
+        return self._pay(episodes, scores)
+
+    def _rescale_critic(self, reward_model: RewardModel) -> bool:
+        """Move the critic to the scale of a reward that was refitted; return whether it was.
+
+        With new score ≈ a · old + b on the last episodes, V becomes a V + b.
+        """
+        if not self.sample:
+            return True
+        new = np.array([score.sum() for score in reward_model.rewards(self.sample)])
+        old = self.sample_scores
+        if np.array_equal(new, old):
+            return False
+        slope = max(float(np.cov(new, old)[0, 1] / (old.var(ddof=1) + 1e-8)), 0.0)
+        offset = float(new.mean() - slope * old.mean())
+        head = self.networks.value
+        with torch.no_grad():
+            head.weight.mul_(slope)
+            head.bias.copy_(head.bias * slope + offset)
+        return True
+
+    def _anneal(self) -> None:
+        """Let the learning rate fall linearly to zero over the run, if it is to."""
+        ppo = self.config.ppo
+        if ppo.anneal and self.total_steps:
+            left = max(0.0, 1 - self.steps / self.total_steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = ppo.learning_rate * left
+
+    def _adapt(self, kl: float, episodes: int) -> None:
+        """Move the coefficient towards the target divergence (Ziegler et al. 2019, section 2.2)."""
+        ppo = self.config.ppo
+        if ppo.kl_target is not None:
+            error = min(max(kl / ppo.kl_target - 1, -KL_ERROR_CLIP), KL_ERROR_CLIP)
+            self.kl_coef *= 1 + error * episodes / ppo.kl_horizon
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything the next round depends on but the reference, which never changes."""
+        return {
+            "device": self.model.device.type,
+            "networks": {n: p.detach().clone() for n, p in self.networks.trained().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "sampling": self.policy.generator.get_state(),
+            "shuffling": self.shuffling.get_state(),
+            "kl_coef": self.kl_coef,
+            "round": self.round,
+            "tasks": self.tasks,
+            "played": self.played,
+            "steps": self.steps,
+            "sample": [[t.observations, t.actions, t.env_rewards, t.extras] for t in self.sample],
+            "sample_scores": self.sample_scores,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned, to the bit."""
+        here = self.model.device.type
+        check_same_device(state.get("device", here), here)
+        trained = self.networks.trained()
+        if trained.keys() != state["networks"].keys():
+            raise ValueError("it holds other parameters than the model has")
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(state["networks"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.policy.generator.set_state(state["sampling"])
+        self.shuffling.set_state(state["shuffling"])
+        self.kl_coef, self.round = state["kl_coef"], state["round"]
+        self.tasks, self.played, self.steps = state["tasks"], state["played"], state["steps"]
+        self.sample = [Trajectory(*arrays) for arrays in state["sample"]]
+        self.sample_scores = state["sample_scores"]
+
+
+def _report(
+    episodes: Sequence[Episode], scores: np.ndarray, kl: float, entropy: float
+) -> dict[str, float]:
+    """Return what is told of sampled episodes."""
+    return {
+        "true_return": float(np.mean([sum(episode.env_rewards) for episode in episodes])),
+        "predicted_return": float(scores.mean()),
+        "kl": kl,
+        "entropy": entropy,
+        "tokens": float(np.mean([sum(episode.sampled) for episode in episodes])),
+        "turns": float(np.mean([len(episode) for episode in episodes])),
+        "finished": float(np.mean([episode.finished[-1] for episode in episodes])),
+    }
+
+
+def _numbers(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Return the means of the numbers that the environment gives with every episode."""
+    reports = [episode.report for episode in episodes]
+    shared = [n for n in reports[0] if all(n in report for report in reports)]
+    return {name: float(np.mean([report[name] for report in reports])) for name in shared}

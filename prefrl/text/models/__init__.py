@@ -1,0 +1,1 @@
+"""Language models: loaded, placed on a device, spoken to, sampled from."""

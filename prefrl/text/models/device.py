@@ -1,0 +1,81 @@
+"""Where a language model computes, and how precisely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+import torch
+from torch import nn
+
+from prefrl.config.experiment import TextConfig
+from prefrl.errors import UserError
+
+LARGE = 10_000_000  # parameters from which a second thread pays
+
+Autocast = Callable[[], AbstractContextManager]
+"""Returns the context in which passes are made."""
+
+
+def size(model: nn.Module) -> int:
+    """Return how many parameters a model has."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def in_words(name: str, model: nn.Module, text: TextConfig) -> str:
+    """Say how large a model is, where it is, and how precise."""
+    device = next(model.parameters()).device
+    how = precision(text, device)
+    return f"{name}: {size(model) / 1e6:.1f} million parameters on {device}, {how}"
+
+
+def use_threads(model: nn.Module, threads: int) -> None:
+    """Let torch use threads for a large model; a small one loses to a second one if others work."""
+    torch.set_num_threads(threads if size(model) > LARGE else 1)
+
+
+def device_named(name: str) -> str:
+    """Return the device of `--text.device`, cuda or cpu for "auto".
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--text.device is {name}, which cannot be used here ({reason}); leave it at auto"
+        ) from None
+    return name
+
+
+def check_same_device(begun: str, here: str) -> None:
+    """Raise `UserError` unless a run that was begun on one type of device goes on on it.
+
+    Each draws random numbers of its own, so the run would not go on as it was.
+    """
+    if begun != here:
+        hint = " (CUDA_VISIBLE_DEVICES= hides a GPU)" if begun == "cpu" else ""
+        raise UserError(
+            f"this run was begun on {begun} and cannot go on on {here}, which draws other random "
+            f"numbers; resume it on {begun}{hint}, or begin a new run on its answers with "
+            "`prefrl train --from`"
+        )
+
+
+def precision(text: TextConfig, device: torch.device) -> str:
+    """Return the dtype of passes; "auto" is bfloat16 on a GPU, float32 elsewhere."""
+    if text.dtype == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    return text.dtype
+
+
+def autocast(text: TextConfig, device: torch.device) -> Autocast:
+    """Return the context in which passes are made; weights stay float32."""
+    if precision(text, device) == "float32":
+        return nullcontext
+    return partial(torch.autocast, device.type, dtype=torch.bfloat16)

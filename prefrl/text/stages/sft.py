@@ -1,0 +1,300 @@
+"""Supervised fine-tuning: a language model learns to reply as in demonstrations.
+
+Demonstrations come from an environment, from a file, or from what people wrote in a run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import gymnasium
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from prefrl.config.experiment import check_positive
+from prefrl.environments.ids import installed, make, resolve
+from prefrl.errors import UserError, raised_by
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.jsonl import field, in_line, read_lines, short
+from prefrl.text.models.device import Autocast
+from prefrl.text.models.load import LanguageModel, context_length
+from prefrl.text.models.networks import check_logits, hidden_states, logits, right_padded
+from prefrl.text.models.template import Template
+from prefrl.types import to_comparisons
+
+Demonstration = Sequence[tuple[str, str]]
+"""Turns: what was said, and the reply to it."""
+
+WARM_UP = 0.1  # the share of the steps in which the learning rate rises
+ROWS = '{"prompt", "response"}, {"turns": [[said, reply], …]} or {"prompt", "chosen", "rejected"}'
+
+
+class Step(NamedTuple):
+    """One minibatch of fine-tuning."""
+
+    number: int
+    """From 1."""
+    steps: int
+    """How many there will be."""
+    epoch: int
+    """From 1."""
+    ends_epoch: bool
+    loss: float
+    """Nats a token of the replies, before the step."""
+    tokens: int
+    """Of the minibatch, what was said included."""
+
+
+class Encoded(NamedTuple):
+    """A demonstration as tokens."""
+
+    ids: list[int]
+    learned: list[bool]
+    """Which of them are a reply's, its end included."""
+
+
+def tune(
+    language_model: LanguageModel, demonstrations: Sequence[Demonstration], *, epochs: int,
+    learning_rate: float, batch_size: int, seed: int, chat: bool = False,
+    autocast: Autocast = nullcontext,
+) -> Iterator[Step]:  # fmt: skip
+    """Train a model, in place, to give the demonstrated replies; yield each minibatch.
+
+    The loss is the mean cross-entropy of the replies' tokens, their ends included, in nats; what
+    was said to the model is not learned. Adam; the learning rate rises over a tenth of the steps,
+    then falls to zero linearly.
+
+    Args:
+        language_model: what to train.
+        demonstrations: turns of text.
+        epochs: passes over them.
+        learning_rate: the highest.
+        batch_size: demonstrations in a minibatch.
+        seed: of their order.
+        chat: speak through the chat template.
+        autocast: the context in which passes are made.
+
+    Raises:
+        UserError: there are none, one is longer than the model's context, or the model scales or
+            caps its logits.
+        FloatingPointError: the loss is not a finite number.
+    """
+    model = language_model.model
+    check_logits(model)
+    encoded = encode(language_model, demonstrations, chat)
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.0)
+    batches = math.ceil(len(encoded) / batch_size)
+    steps = epochs * batches
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    generator = torch.Generator().manual_seed(seed)
+    for epoch in range(epochs):
+        order = torch.randperm(len(encoded), generator=generator)
+        for place, rows in enumerate(order.split(batch_size), start=1):
+            chosen = [encoded[row] for row in rows.tolist()]
+            with autocast():
+                loss = _loss(model, chosen)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(
+                    "the loss of fine-tuning is not a finite number; lower its learning rate."
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            tokens = sum(len(demonstration.ids) for demonstration in chosen)
+            number = epoch * batches + place
+            yield Step(number, steps, epoch + 1, place == batches, float(loss.detach()), tokens)
+
+
+@torch.no_grad()
+def mean_loss(
+    language_model: LanguageModel, demonstrations: Sequence[Demonstration], batch_size: int,
+    chat: bool = False, autocast: Autocast = nullcontext,
+) -> float:  # fmt: skip
+    """Return the mean cross-entropy of the replies' tokens, in nats; NaN if there are none."""
+    if not demonstrations:
+        return math.nan
+    check_logits(language_model.model)
+    encoded, total, count = encode(language_model, demonstrations, chat), 0.0, 0
+    for begin in range(0, len(encoded), batch_size):
+        some = encoded[begin : begin + batch_size]
+        with autocast():
+            total += float(_loss(language_model.model, some, "sum"))
+        count += sum(sum(demonstration.learned) for demonstration in some)
+    return total / count
+
+
+def encode(
+    language_model: LanguageModel, demonstrations: Sequence[Demonstration], chat: bool = False
+) -> list[Encoded]:
+    """Turn demonstrations into tokens.
+
+    Raises:
+        UserError: there are none, or one is longer than the model's context.
+    """
+    if not demonstrations:
+        raise UserError("there are no demonstrations to learn from")
+    template, context = Template(language_model.tokenizer, chat), context_length(language_model)
+    encoded = [_encoded(template, turns) for turns in demonstrations]
+    for number, (ids, _) in enumerate(encoded, start=1):
+        if len(ids) > context:
+            raise UserError(
+                f"demonstration {number} has {len(ids)} tokens, but the model looks back on "
+                f"{context}; shorten it or take another model"
+            )
+    return encoded
+
+
+def _encoded(template: Template, turns: Demonstration) -> Encoded:
+    ids: list[int] = []
+    learned: list[bool] = []
+    for said, reply in turns:
+        given = template.next(said, True) if ids else template.first(said)
+        answer = template.reply_ids(reply)
+        ids += [*given, *answer]
+        learned += [False] * len(given) + [True] * len(answer)
+    return Encoded(ids, learned)
+
+
+def _loss(model: Any, demonstrations: Sequence[Encoded], reduction: str = "mean") -> Tensor:
+    tokens = right_padded([ids for ids, _ in demonstrations], model.device)
+    learned = torch.zeros(tokens.ids.shape, dtype=torch.bool)
+    for row, (_, which) in enumerate(demonstrations):
+        learned[row, : len(which)] = torch.tensor(which)
+    learned = learned[:, 1:].to(model.device)
+    hidden = hidden_states(model.base_model, tokens, None)[:, :-1][learned]
+    scores = logits(model.get_output_embeddings(), hidden)
+    return cross_entropy(scores, tokens.ids[:, 1:][learned], reduction=reduction)
+
+
+def _rate(step: int, steps: int) -> float:
+    rising = max(1, round(WARM_UP * steps))
+    return min((step + 1) / rising, (steps - step) / max(1, steps - rising))
+
+
+def hold_out(
+    demonstrations: Sequence[Demonstration], seed: int
+) -> tuple[list[Demonstration], list[Demonstration]]:
+    """Split demonstrations into nine tenths to learn from and a tenth (rounded down) held out."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(demonstrations), generator=generator).tolist()
+    aside = set(order[: len(order) // 10])
+    split: tuple[list[Demonstration], list[Demonstration]] = ([], [])
+    for place, demonstration in enumerate(demonstrations):
+        split[place in aside].append(demonstration)
+    return split
+
+
+def from_environment(name: str, count: int, seed: int) -> list[Demonstration]:
+    """Return demonstrations that an environment gives: `demonstrations(count, seed)`.
+
+    Raises:
+        UserError: there is no such environment, or it gives none.
+    """
+    check_positive({"demonstrations": count})
+    environment = make(resolve(name))
+    with installed(resolve(name)):
+        demonstrate: Any = getattr(environment.unwrapped, "demonstrations", None)
+        if demonstrate is None:
+            raise UserError(
+                f"{name} has no demonstrations; give it a method demonstrations(count, seed) that "
+                "returns lists of turns (said, reply), or fine-tune on a file: `prefrl sft --file`"
+            )
+        try:
+            given = list(demonstrate(count, seed))
+        except (UserError, ImportError, gymnasium.error.DependencyNotInstalled):
+            raise
+        except Exception as error:  # whatever somebody's environment raises
+            raise UserError(
+                f"{raised_by(f'demonstrations of {name}', error)}; correct the environment"
+            ) from error
+    try:
+        return [_turns(turns) for turns in given]
+    except ValueError as error:
+        raise UserError(f"{name}: of its demonstrations, {error}") from None
+
+
+def from_file(path: Path) -> list[Demonstration]:
+    """Read demonstrations from JSON lines, of each the forms in `ROWS`.
+
+    Raises:
+        UserError: the file cannot be read, is empty, or has a line that is none of them.
+    """
+    found = []
+    with text_file(path) as lines:
+        for number, row in read_lines(lines, path.name):
+            with in_line(path.name, number):
+                found.append(_demonstration(row))
+    if not found:
+        raise UserError(f"{path} is empty; expected a line for each demonstration: {ROWS}")
+    return found
+
+
+def from_run(store: FeedbackStore) -> list[Demonstration]:
+    """Return what people wrote in a run: replies to prompts, and better versions of clips.
+
+    Of a clip that was rewritten the earlier turns are learned, too; they are the policy's own.
+
+    Raises:
+        UserError: nobody wrote anything.
+    """
+    found: list[Demonstration] = [
+        [(prompt, said)] for prompt, said in store.demonstrations() if said
+    ]
+    for answer in store.answers():
+        for segment in to_comparisons(store.query(answer.query), answer).demonstrations:
+            turns = zip(segment.observations.tolist(), segment.actions.tolist(), strict=True)
+            found.append([(str(said), str(reply)) for said, reply in turns])
+    if not found:
+        raise UserError(
+            f"nobody has written a reply or a better version of one yet ({store.path}); "
+            "`prefrl label RUN` opens the page for it"
+        )
+    return found
+
+
+@contextmanager
+def text_file(path: Path) -> Iterator[TextIO]:
+    """Open a file of JSON lines; say what is wrong with it in a sentence."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            yield lines
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path}: it is not text in UTF-8 ({error})") from None
+    except UserError as error:  # what reads lines speaks of `prefrl import`
+        sentence = str(error).removesuffix("; nothing is imported")
+        empty = "is empty; expected JSON lines"
+        raise UserError(sentence.replace("holds nothing to import", empty)) from None
+
+
+def _demonstration(row: dict[str, Any]) -> Demonstration:
+    """Return the demonstration in a row, or raise `ValueError`."""
+    if "turns" in row:
+        return _turns(field(row, "turns", list))
+    key = "response" if "response" in row else "chosen"
+    if key not in row:
+        raise ValueError(f"there are {sorted(row)}; expected {ROWS}")
+    return _turns([[field(row, "prompt", str), field(row, key, str)]])
+
+
+def _turns(turns: Any) -> Demonstration:
+    """Return turns as a demonstration, or raise `ValueError`."""
+    pairs = isinstance(turns, list | tuple) and [tuple(turn) for turn in turns if _is_turn(turn)]
+    if not pairs or len(pairs) != len(turns):
+        raise ValueError(f"{short(turns)} are no turns; expected [[said, reply], …], all texts")
+    if any(not reply for _, reply in pairs):
+        raise ValueError(f"{short(turns)} has an empty reply; expected what is to be learned")
+    return pairs
+
+
+def _is_turn(turn: Any) -> bool:
+    pair = isinstance(turn, list | tuple) and len(turn) == 2
+    return pair and all(isinstance(text, str) for text in turn)

@@ -1,0 +1,148 @@
+"""Fine-tuning as a stage of its own: a model is loaded, and a tenth is held out to judge by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from prefrl.config.experiment import TextConfig, check_positive, check_seed
+from prefrl.errors import UserError
+from prefrl.text.models import device as placing
+from prefrl.text.models.load import LanguageModel, load_language_model
+from prefrl.text.models.networks import enough_memory
+from prefrl.text.stages import sft
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+SMALL_RATE, LARGE_RATE = 1e-3, 3e-5  # of random weights, and of what knows a language
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A language model on its device."""
+
+    language_model: LanguageModel
+    autocast: placing.Autocast
+    """The context in which passes are made."""
+    large: bool
+    note: str
+    """What it is, in words."""
+
+
+def place(name: str, seed: int = 0, device: str = "auto", dtype: Dtype = "auto") -> Placed:
+    """Load a language model for one of the stages.
+
+    Args:
+        name: see `load_language_model`.
+        seed: of the weights of "tiny".
+        device: cpu, cuda, or auto for the one there is.
+        dtype: of passes; weights are float32.
+
+    Raises:
+        UserError: there is no such model or device.
+    """
+    text = TextConfig(device=device, dtype=dtype)
+    with by_our_names():
+        language_model = load_language_model(name, seed, placing.device_named(device))
+    model = language_model.model
+    placing.use_threads(model, torch.get_num_threads())
+    return Placed(
+        language_model,
+        placing.autocast(text, model.device),
+        placing.size(model) > placing.LARGE,
+        placing.in_words(name, model, text),
+    )
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Fine-tuning that is about to begin."""
+
+    placed: Placed
+    training: list[sft.Demonstration]
+    held_out: list[sft.Demonstration]
+    chat: bool
+    seed: int
+    epochs: int
+    learning_rate: float
+    batch_size: int
+
+    def steps(self) -> Iterator[sft.Step]:
+        """Train the model, in place; yield each minibatch.
+
+        Raises:
+            UserError: the loss is not a finite number, or memory is short.
+        """
+        with self._explained():
+            yield from sft.tune(
+                self.placed.language_model, self.training, epochs=self.epochs,
+                learning_rate=self.learning_rate, batch_size=self.batch_size, seed=self.seed,
+                chat=self.chat, autocast=self.placed.autocast,
+            )  # fmt: skip
+
+    def held_out_loss(self) -> float:
+        """Return the mean loss of what is held out, in nats a token; NaN if nothing is.
+
+        Raises:
+            UserError: the model gives no finite numbers, or memory is short.
+        """
+        with self._explained():
+            return sft.mean_loss(
+                self.placed.language_model, self.held_out, self.batch_size, self.chat,
+                self.placed.autocast,
+            )  # fmt: skip
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            with enough_memory("batch-size", resumable=False):
+                yield
+        except FloatingPointError as error:
+            raise UserError(f"{error} It is {self.learning_rate}; nothing is written") from None
+
+
+def prepare_tuning(
+    model: str, demonstrations: Sequence[sft.Demonstration], *, chat: bool = False,
+    epochs: int = 3, learning_rate: float | None = None, batch_size: int = 32, seed: int = 0,
+    device: str = "auto", dtype: Dtype = "auto",
+) -> Tuning:  # fmt: skip
+    """Load a model and set a tenth of the demonstrations aside.
+
+    Args:
+        model: see `place`.
+        demonstrations: from `prefrl.text.stages.sft`.
+        chat: speak through the chat template.
+        epochs: passes over the demonstrations.
+        learning_rate: the highest; by default what suits a model of this size.
+        batch_size: demonstrations in a minibatch.
+        seed: of the order, of what is held out, and of a tiny model.
+        device: see `place`.
+        dtype: see `place`.
+
+    Raises:
+        UserError: a number or the model is wrong, or a demonstration is too long for it.
+    """
+    check_positive({"epochs": epochs, "learning-rate": learning_rate, "batch-size": batch_size})
+    check_seed(seed)
+    placed = place(model, seed, device, dtype)
+    sft.encode(placed.language_model, demonstrations, chat)  # none may be too long
+    training, held_out = sft.hold_out(demonstrations, seed)
+    rate = learning_rate or (LARGE_RATE if placed.large else SMALL_RATE)
+    return Tuning(placed, training, held_out, chat, seed, epochs, rate, batch_size)
+
+
+@contextmanager
+def by_our_names() -> Iterator[None]:
+    """Say of the options of these commands what is said of those of `prefrl train`."""
+    words = {"--text.device": "--device", "--text.reward.": "--", "--fit.": "--"}
+    try:
+        yield
+    except UserError as error:
+        sentence = str(error)
+        for theirs, ours in words.items():
+            sentence = sentence.replace(theirs, ours)
+        raise UserError(sentence) from None
