@@ -105,7 +105,7 @@ ROWS = {
     "reports.plot": ("config errors storage", "numpy"),
     "runs": ("", ""),
     "runs.load": ("environments errors storage", "torch"),
-    "runs.session": ("config contracts errors learning storage teachers", "torch"),
+    "runs.session": ("config contracts errors learning storage teachers", ""),
     "runs.versions": ("", "torch"),
     "storage": ("", ""),
     "storage.checkpoint": ("", "numpy torch"),

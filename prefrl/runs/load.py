@@ -15,8 +15,8 @@ from typing import Any
 from torch import nn
 
 from prefrl.environments import ids
-from prefrl.storage.checkpoint import from_bytes
 from prefrl.errors import UserError
+from prefrl.storage.checkpoint import from_bytes
 from prefrl.storage.folder import RunFolder
 
 Network = Callable[[int], nn.Module]

@@ -7,34 +7,27 @@ train(Experiment(env="prefrl/HalfCheetah-v0", labels=700), "runs/cheetah")
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import platform
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from prefrl.storage.checkpoint import to_bytes
-from prefrl.teachers.pairs import MARK
 from prefrl.config.experiment import Experiment, LoopConfig, check_fit, check_positive, check_seed
+from prefrl.contracts import Agent, Parts, RewardModel, Teacher
 from prefrl.errors import UserError
-from prefrl.storage.import_export import copy_answers
-from prefrl.storage.feedback import FeedbackStore
-from prefrl.runs.load import Network, checkpoint, fitting, side
 from prefrl.learning.loop import LoopState, Round, answers_needed, preference_loop
-from prefrl.contracts import Agent, Teacher
-from prefrl.contracts import Parts
-from prefrl.contracts import RewardModel
-from prefrl.storage.folder import RunFolder
-from prefrl.storage.spaces import check_segment
-from prefrl.teachers.oracle import Oracle
-from prefrl.teachers.function import FunctionTeacher, Preference, load_teacher
+from prefrl.runs.load import Network, checkpoint, fitting, side
 from prefrl.runs.versions import versions
+from prefrl.storage.checkpoint import to_bytes
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
+from prefrl.storage.import_export import copy_answers
+from prefrl.storage.spaces import check_segment
+from prefrl.teachers.function import FunctionTeacher, Preference, load_teacher
+from prefrl.teachers.oracle import Oracle
+from prefrl.teachers.pairs import MARK
 
 
 @dataclass
@@ -202,8 +195,6 @@ def replay(path: Path | str, into: Path | str, network: Network | None = None) -
         session.feedback.close()
 
 
-
-
 def check(experiment: Experiment, labels_needed: bool = True) -> None:
     """Raise `UserError` unless the numbers make sense together."""
     query, fit = experiment.query, experiment.fit
@@ -239,10 +230,6 @@ def check(experiment: Experiment, labels_needed: bool = True) -> None:
     if not 0 <= experiment.mistake <= 1:
         raise UserError(f"--mistake is {experiment.mistake}; expected a chance from 0 to 1")
     side(experiment.env).check(experiment)
-
-
-
-
 
 
 def _build(
