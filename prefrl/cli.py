@@ -4,10 +4,11 @@ import difflib
 import sys
 from collections.abc import Callable, Sequence
 
+from prefrl import __version__
 from prefrl.commands import answers, text, training
 from prefrl.commands import list as listing
 from prefrl.commands import reports as looking
-from prefrl.commands.console import complain
+from prefrl.commands.console import complain, without_deprecations_of_dependencies
 from prefrl.errors import UserError
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -31,11 +32,14 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exit 0, or 2 after a sentence about the user's mistake."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
-        print(_usage())
-        return
     try:
-        _command(words[0])(words[1:])
+        with without_deprecations_of_dependencies():
+            if not words or words[0] in ("-h", "--help"):
+                print(_usage())
+            elif words[0] == "--version":
+                print(f"prefrl {__version__}")
+            else:
+                _command(words[0])(words[1:])
     except UserError as error:
         sys.exit(complain(str(error)))
     except KeyboardInterrupt:
@@ -53,7 +57,8 @@ def _command(name: str) -> Callable[[list[str]], None]:
 
 
 def _usage() -> str:
-    lines = ["usage: prefrl COMMAND …   (prefrl COMMAND --help shows its options)", ""]
+    lines = ["usage: prefrl COMMAND …   (prefrl COMMAND --help shows its options)"]
+    lines += ["       prefrl --version", ""]
     lines += [f"  {name:9} {command.__doc__}" for name, command in COMMANDS.items()]
     return "\n".join(lines)
 

@@ -1,11 +1,14 @@
 """The command line as a person meets it: help, output, mistakes answered in a sentence."""
 
+import importlib
 import json
 import os
 import pty
 import re
 import subprocess
 import sys
+import tomllib
+import warnings
 from contextlib import closing, nullcontext
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,13 +19,16 @@ import toy_environments  # noqa: F401
 from complaints import complaint
 from test_experiment import TAUGHT, TRAIN, command
 
+import prefrl.cli
 import prefrl.runs.session
 from prefrl.cli import COMMANDS, main
-from prefrl.commands import training
+from prefrl.commands import console, training
 from prefrl.commands.progress import Display
 from prefrl.config.presets import PRESETS
 from prefrl.learning.loop import Round
 from prefrl.storage.feedback import Counts, FeedbackStore
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(*words, **environment):
@@ -49,14 +55,17 @@ def processor_seconds(*words):
     return min(seconds)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["list"]], ids=" ".join)
-def test_help_and_list_are_quick(words):
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["list"]], ids=" ".join)
+def test_help_version_and_list_are_quick(words):
     assert processor_seconds(*words) < 0.5
 
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["--help"], ["list"], ["train", "--help"], ["resume", "--help"], ["train", "nonsense"]],
+    [
+        *([], ["--help"], ["--version"], ["list"]),
+        *(["train", "--help"], ["resume", "--help"], ["train", "nonsense"]),
+    ],
     ids=" ".join,
 )
 def test_what_needs_no_torch_imports_none(words):
@@ -76,6 +85,14 @@ def test_help_names_every_command_and_what_it_does(capsys):
         assert any(line.split()[:1] == [name] and function.__doc__ in line for line in lines)
     main([])
     assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_the_version_stands_once(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"prefrl {prefrl.__version__}\n"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "version" not in project["project"] and project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"]["attr"] == "prefrl.__version__"
 
 
 def test_list_names_every_preset_and_environment(capsys):
@@ -425,3 +442,80 @@ def test_importing_prefrl_and_its_environments_is_light():
         "assert not {'torch', 'mujoco', 'stable_baselines3'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# --- warnings ---------------------------------------------------------------------------------
+
+DEPENDENCY = """
+import warnings
+
+warnings.simplefilter("always")  # some do this to their own
+
+def warn(stacklevel):
+    for kind in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+        warnings.warn(f"{kind.__name__} at {stacklevel}", kind, stacklevel=stacklevel)
+"""
+USERS_OWN = """
+import warnings
+
+import gymnasium as gym
+from dependency import warn
+from transformers.utils import logging
+
+class Broken(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (2,))
+    action_space = gym.spaces.Box(-1, 1, (1,))
+
+    def __init__(self):
+        warn(1)  # about the dependency itself
+        warn(2)  # about this line
+        warnings.warn_explicit("from a frozen module", FutureWarning, "<frozen importlib>", 1)
+        logging.get_logger("transformers.models").warning("logged by transformers")
+        warnings.warn("not a deprecation")
+        raise RuntimeError("and then it broke")
+
+gym.register("Broken-v0", Broken)
+"""
+FROM_A_DEPENDENCY = [
+    "DeprecationWarning at 1", "PendingDeprecationWarning at 1", "FutureWarning at 1",
+    "from a frozen module", "logged by transformers",
+]  # fmt: skip
+OF_THE_USERS_OWN = [
+    "DeprecationWarning at 2", "PendingDeprecationWarning at 2", "FutureWarning at 2",
+    "not a deprecation",
+]  # fmt: skip
+
+
+def warned(tmp_path, **environment):
+    """Return what the command line says of an environment that warns, and so does what it uses."""
+    installed = tmp_path / "lib" / "site-packages"
+    installed.mkdir(parents=True)
+    (installed / "dependency.py").write_text(DEPENDENCY)
+    (tmp_path / "own.py").write_text(USERS_OWN)
+    paths = os.pathsep.join([str(tmp_path), str(installed), os.environ.get("PYTHONPATH", "")])
+    done = run("train", "--env", "own:Broken-v0", "--run", tmp_path / "run", "--labels", 8,
+               PYTHONPATH=paths, **environment)  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("prefrl: ") and "own.py:" in done.stderr
+    return [words for words in FROM_A_DEPENDENCY + OF_THE_USERS_OWN if words in done.stderr]
+
+
+def test_a_deprecation_inside_a_dependency_never_reaches_a_terminal(tmp_path):
+    assert warned(tmp_path) == OF_THE_USERS_OWN
+
+
+def test_who_asks_python_for_warnings_gets_them_all(tmp_path):
+    asked = {"PYTHONWARNINGS": "default", "TRANSFORMERS_VERBOSITY": "warning"}
+    assert warned(tmp_path, **asked) == FROM_A_DEPENDENCY + OF_THE_USERS_OWN
+
+
+def test_a_deprecation_about_prefrls_own_code_is_not_for_its_user():
+    envs = importlib.import_module("prefrl.envs")
+    for module in (prefrl.cli, envs, os, pytest):
+        assert not console._is_users_own(module.__file__), module
+    assert console._is_users_own(__file__)
+
+
+def test_in_tests_a_deprecation_stays_an_error():
+    with pytest.raises(FutureWarning), console.without_deprecations_of_dependencies():
+        warnings.warn("of a dependency", FutureWarning, stacklevel=1)

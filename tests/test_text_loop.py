@@ -146,6 +146,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
         **command(taught, code, **moment), capture_output=True, timeout=120, check=False
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.stderr == ""  # no dependency's warning either
     given = answers(path)
     assert 0 < len(given) < 16
     main(["resume", str(path)])

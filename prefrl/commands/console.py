@@ -1,12 +1,18 @@
 """What commands share: options, complaints, a line that lives."""
 
+import os
 import sys
+import sysconfig
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 from prefrl.errors import UserError
 
 USAGE_ERROR = 2
+DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 
 def parse(kind, words: list[str], program: str):
@@ -29,6 +35,40 @@ def installed(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise UserError(f"this needs {error.name}: pip install 'prefrl[{extra}]'") from None
+
+
+@contextmanager
+def without_deprecations_of_dependencies() -> Iterator[None]:
+    """Keep from the terminal what dependencies say to programmers: deprecations, transformers' log.
+
+    A deprecation is shown if the code it is about is the user's own: an environment, a teacher.
+    `python -W`, PYTHONWARNINGS and TRANSFORMERS_VERBOSITY have their usual effect. What is made an
+    error stays one.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if sys.warnoptions:
+        yield
+        return
+    with warnings.catch_warnings():  # so that showwarning is put back
+        show = warnings.showwarning
+
+        def show_to_user(message, category, filename, lineno, file=None, line=None):
+            if not issubclass(category, DEPRECATIONS) or _is_users_own(filename):
+                show(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show_to_user
+        yield
+
+
+def _is_users_own(filename: str) -> bool:
+    """Return whether a file is neither installed, nor of the standard library, nor of prefrl."""
+    path = Path(filename).resolve()
+    if {"site-packages", "dist-packages"}.intersection(path.parts) or not path.is_file():
+        return False
+    envs = find_spec("prefrl.envs")
+    others = [sysconfig.get_path("stdlib"), Path(__file__).parents[1]]
+    others += [Path(envs.origin).parent] if envs and envs.origin else []
+    return not any(path.is_relative_to(Path(folder).resolve()) for folder in others)
 
 
 @contextmanager
