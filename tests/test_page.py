@@ -482,6 +482,94 @@ def test_a_held_key_a_double_press_and_a_hasty_one_make_one_label_at_most(folder
     assert len(stored(folder)) == 2
 
 
+@pytest.mark.parametrize("kind, segments", [("preference", 2), ("ranking", 4), ("ratings", 2)])
+def test_a_key_after_a_click_presses_no_button_again(
+    tmp_path, viewer_of, open_page, kind, segments
+):
+    """Space is meant to pause and Enter to store, whatever was clicked on before."""
+    folder = make_run(tmp_path / "run", *queries_of(0, 30, kind, segments=segments))
+    page = open_page(viewer_of(folder).address)
+    wait_for(page, state="labelling")
+    pressed = "[...document.querySelectorAll('[aria-pressed]')].map((b) => b.ariaPressed).join()"
+    buttons = page.locator("#labelling button >> visible=true")
+    clicked = set()
+    for index in range(40):  # the strengths come later
+        if index >= buttons.count():
+            break
+        button = buttons.nth(index)
+        name = button.inner_text()
+        if not button.is_enabled() or name.startswith(("Undo", "Full")):
+            continue
+        time.sleep(GUARD_SECONDS)
+        button.click()
+        clicked.add(name.split("\n")[0])
+        time.sleep(GUARD_SECONDS)
+        before = data(page, "ticket"), page.evaluate(pressed)
+        page.keyboard.press("Space")
+        page.keyboard.press("Space")
+        if not page.locator(".answer.primary:enabled").count():  # or Enter stores, as it says
+            page.keyboard.press("Enter")
+        time.sleep(0.1)
+        assert (data(page, "ticket"), page.evaluate(pressed)) == before, name
+        assert page.evaluate("document.activeElement === document.body"), name
+    assert clicked >= {"Can't tell", "Ghost", "↺"}
+    button = page.get_by_role("button", name="Can't tell")
+    box = button.bounding_box()
+    before = data(page, "ticket")
+    time.sleep(GUARD_SECONDS)
+    page.mouse.move(box["x"] + 9, box["y"] + 9)
+    page.mouse.down()  # and let go of it elsewhere: that was no answer
+    page.mouse.move(box["x"] + 9, box["y"] - 300)
+    page.mouse.up()
+    page.keyboard.press("Space")
+    time.sleep(0.1)
+    assert data(page, "ticket") == before
+
+
+def test_space_pauses_after_a_click_on_an_answer(page):
+    time.sleep(GUARD_SECONDS)
+    page.get_by_role("button", name="Left better").click()
+    wait_for(page, saved=1)
+    page.keyboard.press("Space")
+    time.sleep(0.1)
+    still = data(page, "frame")
+    time.sleep(0.3)
+    assert data(page, "frame") == still, "it pauses"
+
+
+def test_what_was_opened_with_the_mouse_is_not_opened_again_by_a_key(page):
+    press(page, "ArrowLeft")
+    for name, dialog in [("Keys", "#help"), ("policy", "#policy-large")]:
+        page.get_by_role("button", name=name).first.click()
+        page.locator(dialog).wait_for()
+        page.locator(dialog).get_by_role("button", name="Close").click()
+        for key in ("Space", "Enter"):
+            page.keyboard.press(key)
+            time.sleep(0.1)
+            assert not page.locator(dialog).is_visible()
+    for name in ("history", "inspect"):
+        page.locator(f"#open-{name}").click()
+        wait_for(page, state=name)
+        page.get_by_role("button", name="Back to labelling").click()
+        wait_for(page, state="labelling")
+        for key in ("Space", "Enter"):
+            page.keyboard.press(key)
+            time.sleep(0.1)
+            assert data(page, "state") == "labelling"
+
+
+def test_enter_held_on_a_button_presses_it_once(folder, page):
+    time.sleep(GUARD_SECONDS)
+    page.get_by_role("button", name="Left better").focus()
+    for _ in range(12):
+        page.keyboard.down("Enter")  # repeats
+        time.sleep(0.05)
+    page.keyboard.up("Enter")
+    saved(page, 1)
+    time.sleep(GUARD_SECONDS)
+    assert len(stored(folder)) == 1
+
+
 def test_undo_brings_the_very_pair_back_twenty_times_and_after_a_reload(folder, page):
     tickets = []
     for _ in range(21):
@@ -972,6 +1060,8 @@ def test_nothing_is_cut_off(viewer, open_page, size):
     page.set_viewport_size({"width": size[0], "height": size[1]})
     wait_for(page, state="labelling")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    if size[1] >= 700:
+        assert page.evaluate("document.documentElement.scrollHeight") <= size[1], "nothing scrolls"
     for label in ("Left better", "Right better", "About equal", "Can't tell"):
         button = page.get_by_role("button", name=label)
         button.scroll_into_view_if_needed()
@@ -1165,7 +1255,7 @@ def test_inspect_shows_how_the_reward_compares(inspected, report, open_page):
     assert correlation in view.locator(".truth").inner_text()
     assert view.locator(".truth canvas").evaluate(INKED) > 300
     assert view.locator(".worst li").count() == min(24, report["answers"])
-    assert view.locator(".reel").count() == len(report["traces"])
+    assert view.locator(".reward-trace").count() == len(report["traces"])
     for colour in page.evaluate(CONTRAST):
         assert colour[1] >= 4.5, colour
     page.set_viewport_size({"width": 390, "height": 844})
@@ -1211,10 +1301,12 @@ def test_clips_move_above_their_rewards_while_one_looks(inspected, report, open_
     page = open_page(inspected.address)
     wait_for(page, state="labelling")
     open_inspect(page)
-    reels = page.locator(".reel")
-    first, second = (reels.nth(place).locator("figure") for place in (0, 1))
+    traces = page.locator(".reward-trace")
+    first, second = (traces.nth(index).locator("figure") for index in (0, 1))
     first.first.scroll_into_view_if_needed()
-    moving = "() => [...document.querySelectorAll('.reel figure')].map((f) => f.dataset.frame)"
+    moving = (
+        "() => [...document.querySelectorAll('.reward-trace figure')].map((f) => f.dataset.frame)"
+    )
     wait_until(page, f"({moving})().slice(0, 4).every(Boolean)")
     trace = report["traces"][0]
     best = [int(np.argmax(rewards)) for rewards in trace["rewards"]]

@@ -5,13 +5,13 @@ const SPEEDS = [0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 4];
 /** Counts frames in real time; every clip draws the frame it says. */
 export class Clock {
 	constructor({ playing = true } = {}) {
-		Object.assign(this, { playing, unasked: playing, speed: 1, frames: 1, dt: 1, position: 0, replays: 0, last: null });
+		Object.assign(this, { playing, unasked: playing, speed: 1, frames: 1, dt: 1, position: 0, last: null });
 	}
 
 	/** Starts from the first frame of clips of at most `frames` frames, `dt` seconds each. */
 	load(frames, dt) {
 		Object.assign(this, { frames: Math.max(1, frames), dt: dt > 0 ? dt : 1 / 30 });
-		Object.assign(this, { position: 0, replays: 0, last: null, playing: this.unasked });
+		Object.assign(this, { position: 0, last: null, playing: this.unasked });
 	}
 
 	/** Moves on to `now` (milliseconds). */
@@ -20,8 +20,6 @@ export class Clock {
 		this.last = now;
 		if (!this.playing || this.frames < 2) return;
 		this.position += (elapsed * this.speed) / this.dt;
-		if (this.position < this.frames) return;
-		this.replays += Math.floor(this.position / this.frames);
 		this.position %= this.frames;
 	}
 
@@ -44,7 +42,6 @@ export class Clock {
 	}
 
 	restart() {
-		if (this.position >= 1) this.replays += 1;
 		Object.assign(this, { position: 0, playing: true, last: null });
 	}
 

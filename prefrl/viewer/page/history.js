@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { button, element, find, visible } from "./dom.js";
 import { inWords } from "./pair.js";
-import { aboutAnswer, Past } from "./past.js";
+import { aboutAnswer, AnswerCards } from "./cards.js";
 import { answerOf, foreseen } from "./report.js";
 
 const PAGE = 50;
@@ -17,7 +17,7 @@ const option = ([value, words]) => element("option", { value }, words);
 /** The list of answers, by whom and of which choice. */
 export class History {
 	constructor(session, views, report) {
-		Object.assign(this, { session, report, past: new Past(views), turn: 0 });
+		Object.assign(this, { session, report, cards: new AnswerCards(views), turn: 0 });
 		this.people = element("select", { aria: { label: "Whose answers" } });
 		this.choice = element("select", { aria: { label: "Which choice" } }, ...Object.entries(CHOICES).map(option));
 		this.title = element("h2", { tabIndex: -1 }, "History");
@@ -27,7 +27,7 @@ export class History {
 		report.addEventListener("change", () => report.watchers.has(this) && this.#differing());
 		find("history").append(element("div", { className: "list-head" }, this.title, this.people, this.choice,
 			button("Back to labelling", () => views.toggle("history"), { key: "H", className: "primary" })),
-		this.words, this.past.list, this.more);
+		this.words, this.cards.list, this.more);
 		views.lists.history = this;
 	}
 
@@ -48,7 +48,7 @@ export class History {
 	}
 
 	#fresh() {
-		this.past.clear();
+		this.cards.clear();
 		Object.assign(this, { last: "", count: 0, turn: this.turn + 1 });
 		this.leave();
 		if (this.choice.value === "differs") {
@@ -62,7 +62,7 @@ export class History {
 		const { value, words } = this.report;
 		const all = (value?.disagreeing ?? [])
 			.filter(({ teacher }) => [teacher, ""].includes(this.people.value));
-		this.past.fill(all.slice(0, MOST).map((entry) => {
+		this.cards.fill(all.slice(0, MOST).map((entry) => {
 			const answer = answerOf(entry);
 			return [answer, inWords(answer.kind, answer.value), foreseen(entry), aboutAnswer(answer)];
 		}));
@@ -71,7 +71,7 @@ export class History {
 	}
 
 	async #load() {
-		const { turn, past } = this;
+		const { turn, cards } = this;
 		const wanted = this.choice.value;
 		const side = { left: 1, right: 0 }[wanted]; // both are preferences to the server
 		const query = new URLSearchParams({ limit: PAGE, person: this.people.value,
@@ -88,8 +88,8 @@ export class History {
 		this.more.hidden = answers.length < PAGE || this.count >= MOST;
 		for (const answer of answers) {
 			if (side !== undefined && Math.round(answer.value.left) !== side) continue;
-			past.add(answer, inWords(answer.kind, answer.value), aboutAnswer(answer));
+			cards.add(answer, inWords(answer.kind, answer.value), aboutAnswer(answer));
 		}
-		this.words.textContent = past.list.children.length ? "" : "No answers yet.";
+		this.words.textContent = cards.list.children.length ? "" : "No answers yet.";
 	}
 }

@@ -1,11 +1,11 @@
 // Is the learned reward any good? Beside each teacher, the true return, and clip by clip.
 
+import { AnswerCards } from "./cards.js";
 import { button, element, find, visible } from "./dom.js";
 import { inWords } from "./pair.js";
-import { Past } from "./past.js";
 import { scatter } from "./plots.js";
-import { Reels } from "./reels.js";
 import { answerOf, foreseen } from "./report.js";
+import { RewardTraces } from "./rewards.js";
 import { onTheme } from "./shade.js";
 
 const section = (name, title, aside, ...content) => {
@@ -17,7 +17,7 @@ const section = (name, title, aside, ...content) => {
 /** The view of the report. */
 export class Inspect {
 	constructor(session, views, report, status) {
-		Object.assign(this, { session, report, status, past: new Past(views), reels: new Reels(session.stage) });
+		Object.assign(this, { session, report, status, cards: new AnswerCards(views), traces: new RewardTraces(session.stage) });
 		this.title = element("h2", { tabIndex: -1 }, "Inspect");
 		this.words = element("p", { className: "aside", id: "inspect-words" });
 		this.words.setAttribute("role", "status");
@@ -27,10 +27,10 @@ export class Inspect {
 		this.together = element("p", { className: "aside" });
 		this.truth = section("truth", "Beside the true return", "", this.together, this.plot);
 		this.worst = section("worst", "Where it fits worst",
-			"The answers that surprise the reward most. Open one to see it again, and to change it.", this.past.list);
+			"The answers that surprise the reward most. Open one to see it again, and to change it.", this.cards.list);
 		this.newest = section("newest", "What it pays for",
 			"The newest answered clips, each at the step that earns most; they move while you look at them. The line "
-			+ "is the predicted reward of each step, the dots an average step of the last round.", this.reels.list);
+			+ "is the predicted reward of each step, the dots an average step of the last round.", this.traces.list);
 		this.body = element("div", { hidden: true }, element("div", { className: "panels" },
 			section("teachers", "Beside the teachers",
 			"How often it prefers the same side; at the mark it might as well guess.", this.sides), this.truth), this.worst, this.newest);
@@ -45,7 +45,7 @@ export class Inspect {
 
 	/** The card that was opened last; it has the focus again when one comes back. */
 	get opened() {
-		return this.past.opened;
+		return this.cards.opened;
 	}
 
 	async enter() {
@@ -73,9 +73,9 @@ export class Inspect {
 		this.together.textContent = this.truth.hidden ? "" : correlation(value.true);
 		this.plot.setAttribute("aria-label", this.together.textContent);
 		this.#plot();
-		this.past.fill(value.worst.map((entry) => [answerOf(entry),
+		this.cards.fill(value.worst.map((entry) => [answerOf(entry),
 			`${visible(entry.teacher)} said ${inWords(entry.kind, entry.value)}`, foreseen(entry)]));
-		this.reels.show(value.traces);
+		this.traces.show(value.traces);
 	}
 
 	#plot() {

@@ -110,6 +110,20 @@ export function actionOf(event) {
 	return own ? null : { name, strong: event.shiftKey }; // Space and Enter press a focused button
 }
 
+/** Lets no button be pressed by a key that is meant for something else. One pressed with a pointer would
+ * keep the focus and hear the next Space, one pressed with Enter would hear every repeat. */
+export function letGoOfButtons() {
+	const pressed = (event) => event.target.closest?.("button, summary");
+	document.addEventListener("mousedown", (event) => {
+		if (!pressed(event) || event.target.closest("dialog")) return; // a dialog has no keys but its own
+		event.preventDefault();
+		document.activeElement?.blur();
+	}, { capture: true });
+	document.addEventListener("keydown", (event) => {
+		if (event.repeat && event.key === "Enter" && pressed(event)) event.preventDefault();
+	}, { capture: true });
+}
+
 /** Lights up a button for a moment. */
 export function flash(node) {
 	const style = getComputedStyle(document.documentElement);

@@ -5,7 +5,7 @@ import { Clock } from "./clock.js";
 import { button, find, keep, randomId, remember, say } from "./dom.js";
 import { History } from "./history.js";
 import { Inspect } from "./inspect.js";
-import { actionOf, answerButton } from "./keys.js";
+import { actionOf, answerButton, letGoOfButtons } from "./keys.js";
 import { Practice } from "./practice.js";
 import { Queue } from "./queue.js";
 import { Report } from "./report.js";
@@ -48,31 +48,49 @@ function personOf(run, onChange) {
 	return name;
 }
 
-function listen({ session, transport, views, inspect, writing, practice }) {
+function listen(parts) {
+	const { session, views, practice } = parts;
 	const openers = {
 		keys: () => openHelp(session.run, () => practice.start()),
 		history: () => views.toggle("history"),
 		inspect: () => views.toggle("inspect"),
-		rewrite: () => writing.rewrite(session.entry),
-		close: () => (views.open ? views.go("labelling") : views.leaveReview() || practice.stop()),
 	};
-	const act = (action) => {
-		const { name, digit } = action;
-		if (openers[name] && (!views.open || name !== "rewrite")) return openers[name]() ?? true;
-		if (views.open) return session.view === "inspect" && inspect.reels.act(digit === 0 ? "restart" : name);
-		if (!session.entry) return name === "undo" && session.undo();
-		if (name === "digit") return session.judge.digit(digit, action) || (digit === 0 && transport.act("restart"));
-		return session.judge.act(name, action) || transport.act(name) || (name === "undo" && session.undo());
-	};
+	for (const [name, open] of Object.entries(openers)) find(`open-${name}`).addEventListener("click", open);
 	document.addEventListener("keydown", (event) => {
-		const action = document.querySelector("dialog[open]") ? null : actionOf(event);
-		if (!action) return;
-		const reading = event.target.closest?.(".page-of-text"); // there arrows scroll, and Space everywhere
-		const text = session.entry?.clips[0].form === "text";
-		if (text && !views.open && (action.name === "play" || (reading && event.key === "ArrowDown"))) return;
-		if (act(action)) event.preventDefault();
+		if (document.querySelector("dialog[open]")) return;
+		const action = actionOf(event);
+		if (!action || scrolls(event, action, session)) return;
+		const opener = openers[action.name];
+		if (opener) opener();
+		if (opener || act(parts, action)) event.preventDefault();
 	});
-	for (const name of ["history", "inspect", "keys"]) find(`open-${name}`).addEventListener("click", openers[name]);
+	letGoOfButtons();
+}
+
+/** Whether a key scrolls a text, and does nothing else: Space everywhere, arrows in the text itself. */
+function scrolls({ target, key }, { name }, session) {
+	if (session.view !== "labelling" || session.entry?.clips[0].form !== "text") return false;
+	return name === "play" || (key === "ArrowDown" && Boolean(target.closest?.(".page-of-text")));
+}
+
+/** Does what a key asks for; returns whether it asked for anything here. */
+function act({ session, transport, views, inspect, writing, practice }, action) {
+	const name = action.digit === 0 ? "restart" : action.name;
+	if (name === "close") {
+		if (views.open) views.go("labelling");
+		else if (session.mode === "review") views.leaveReview();
+		else practice.stop();
+		return true;
+	}
+	if (views.open) return session.view === "inspect" && inspect.traces.act(name);
+	if (name === "rewrite") return writing.rewrite(session.entry);
+	if (session.entry) {
+		if (action.name === "digit" && session.judge.digit(action.digit, action)) return true;
+		if (session.judge.act(name, action) || transport.act(name)) return true;
+	}
+	if (name !== "undo") return false;
+	session.undo();
+	return true;
 }
 
 function extras({ session, transport, writing, run }) {

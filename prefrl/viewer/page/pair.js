@@ -65,20 +65,24 @@ export class PairJudge {
 	}
 
 	prefer(side, strength) {
-		const value = { left: side === "left" ? 1 : 0, ...(strength ? { strength } : {}) };
-		if (this.answer("preference", value)) flash(this.buttons[side]);
+		this.#say("preference", { left: side === "left" ? 1 : 0, ...(strength ? { strength } : {}) }, side);
+	}
+
+	#say(kind, value, name) {
+		if (this.answer(kind, value)) flash(this.buttons[name]);
 	}
 
 	/** Does what a key or button asks for; returns whether it was for this. */
 	act(name, { strong = false } = {}) {
-		if (name === "left" || name === "right") this.prefer(name, strong ? "significantly" : null);
-		else if (name === "equal") this.answer("tie", {}) && flash(this.buttons.equal);
-		else if (name === "skip") this.answer("skip", {}) && flash(this.buttons.skip);
-		else return false;
+		if (!this.buttons[name]) return false;
+		if (name === "equal") this.#say("tie", {}, name);
+		else if (name === "skip") this.#say("skip", {}, name);
+		else this.prefer(name, strong ? "significantly" : null);
 		return true;
 	}
 
 	digit(number) {
-		return number === 1 || number === 2 ? this.act(number === 1 ? "left" : "right") : false;
+		if (number !== 1 && number !== 2) return false;
+		return this.act(number === 1 ? "left" : "right");
 	}
 }

@@ -118,15 +118,22 @@ export class RankingJudge {
 
 	act(name) {
 		if (name === "together") this.joins = this.order.length > 0;
-		else if (name === "store" && !this.choice) {
-			if (this.#free.length) say("Some clips have no place yet.");
-			else if (this.answer("ranking", { order: this.order })) flash(this.store);
-		} else if (name === "equal") this.answer("tie", {}) && flash(this.equal);
-		else if (name === "skip") this.answer("skip", {}) && flash(this.skip);
+		else if (name === "store" && !this.choice) this.#store();
+		else if (name === "equal") this.#say("tie", {}, this.equal);
+		else if (name === "skip") this.#say("skip", {}, this.skip);
 		else if (name === "undo" && this.order.length) {
 			this.#set(this.#without(this.order.at(-1).at(-1))); // first what was placed, then what was stored
-		} else return ["left", "right"].includes(name);
+		} else return name === "left" || name === "right";
 		return true;
+	}
+
+	#say(kind, value, pressed) {
+		if (this.answer(kind, value)) flash(pressed);
+	}
+
+	#store() {
+		if (this.#free.length) say("Some clips have no place yet.");
+		else this.#say("ranking", { order: this.order }, this.store);
 	}
 
 	#dragging() {

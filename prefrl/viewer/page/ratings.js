@@ -64,10 +64,14 @@ export class RatingsJudge {
 		if (name === "left" || name === "right") {
 			this.current = (this.current + (name === "left" ? ratings.length - 1 : 1)) % ratings.length;
 			this.#draw();
-		} else if (name === "skip") this.answer("skip", {}) && flash(this.skip);
+		} else if (name === "skip") this.#say("skip", {}, this.skip);
 		else if (name === "store" && !ratings.includes(null)) {
-			if (this.answer("ratings", { ratings, low, high })) flash(this.store);
-		} else return ["equal", "store"].includes(name);
+			this.#say("ratings", { ratings, low, high }, this.store);
+		} else return name === "equal" || name === "store";
 		return true;
+	}
+
+	#say(kind, value, pressed) {
+		if (this.answer(kind, value)) flash(pressed);
 	}
 }

@@ -106,7 +106,7 @@ export class Session {
 		}
 		const identity = this.identity();
 		const uuid = this.outbox.add("/api/answer", { ...identity, ticket: entry.query.ticket, kind,
-			value, shown_at: this.shownTime, answered_at: Date.now() / 1000, replays: this.stage.clock.replays });
+			value, shown_at: this.shownTime, answered_at: Date.now() / 1000 });
 		if (this.mode === "review") {
 			say(`Noted: ${words}.`);
 			this.onReviewed();

@@ -10,10 +10,7 @@ export class Transport {
 		const { clock } = stage;
 		Object.assign(this, { stage, clock });
 		Object.assign(stage, { ghost: remember("ghost", "start"), linked: remember("linked", false) });
-		const small = (label, name, title, key) => button(label, (event) => {
-			this.act(name);
-			if (event.detail) event.currentTarget.blur(); // else Space would press it again
-		}, { className: "small", data: { act: name }, title: key ? `${title} (${key})` : title, aria: { label: title } });
+		const small = (label, name, title, key) => button(label, () => this.act(name), { className: "small", data: { act: name }, title: key ? `${title} (${key})` : title, aria: { label: title } });
 		this.play = small("", "play", "Play or pause", "Space");
 		this.speed = element("output", { className: "speed", aria: { label: "Speed" } });
 		const scrub = element("input", { type: "range", id: "scrub", max: 0, value: 0, aria: { label: "Frame" } });

@@ -16,9 +16,9 @@ const JUST = 400; // milliseconds after it began to move in which a click does n
 const PACE = 30; // milliseconds between two pictures, at least
 
 /** The list of queries; of one at a time the clips move. */
-export class Reels {
+export class RewardTraces {
 	constructor(stage) {
-		Object.assign(this, { list: element("ul", { className: "reels" }), camera: new Camera(), active: null });
+		Object.assign(this, { list: element("ul", { className: "reward-traces" }), camera: new Camera(), active: null });
 		this.still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 		this.seen = new IntersectionObserver((entries) => entries.forEach((entry) => this.#see(entry)));
 		this.sized = new ResizeObserver(() => this.#redraw());
@@ -29,7 +29,7 @@ export class Reels {
 
 	/** Shows the report's traces; those that are there already stay as they are. */
 	show(traces) {
-		const there = new Map([...this.list.children].map((item) => [item.reel.key, item]));
+		const there = new Map([...this.list.children].map((item) => [item.entry.key, item]));
 		const focused = document.activeElement;
 		this.list.replaceChildren(...traces.map((trace) => {
 			const key = JSON.stringify(trace);
@@ -39,65 +39,65 @@ export class Reels {
 		if (this.active && !this.list.contains(this.active.root)) this.active = null;
 	}
 
-	#item({ round, index, rewards, answers }, key) {
+	#item({ round, index: number, rewards, answers }, key) {
 		const range = rangeOf(rewards);
 		const pair = rewards.length === 2;
-		const root = element("li", { className: "reel" });
-		const reel = { root, key, ticket: ticketOf({ round, index }), clock: new Clock({ playing: false }), only: null };
-		reel.clips = rewards.map((steps, place) => {
-			const name = pair ? ["Left", "Right"][place] : `${place + 1}`;
+		const root = element("li", { className: "reward-trace" });
+		const entry = { root, key, ticket: ticketOf({ round, index: number }), clock: new Clock({ playing: false }), only: null };
+		entry.clips = rewards.map((steps, index) => {
+			const name = pair ? ["Left", "Right"][index] : `${index + 1}`;
 			const [canvas, trace] = [element("canvas"), element("canvas", { className: "trace" })];
 			const line = new RewardLine(trace, steps, range);
 			const sum = `in all ${signed(line.sum)}`;
 			const play = element("button", { type: "button", className: "moves",
-				aria: { label: `${name} clip of query ${reel.ticket}; moves while it is looked at` } }, canvas);
+				aria: { label: `${name} clip of query ${entry.ticket}; moves while it is looked at` } }, canvas);
 			trace.setAttribute("role", "img");
 			trace.setAttribute("aria-label", `Predicted reward of each step: ${sum}, highest at step ${line.best + 1}`);
 			const figure = element("figure", {}, play, trace,
 				element("figcaption", {}, element("b", {}, name), ` ${sum}`));
 			const clip = { figure, canvas, trace, play, line, drawer: null, shown: line.best };
-			this.#listen(reel, clip, place);
+			this.#listen(entry, clip, index);
 			return clip;
 		});
-		root.append(element("div", { className: "clips" }, ...reel.clips.map((clip) => clip.figure)),
+		root.append(element("div", { className: "clips" }, ...entry.clips.map((clip) => clip.figure)),
 			...answers.map(({ teacher, kind, value }) =>
 				element("p", { className: "aside" }, `${visible(teacher)} said ${inWords(kind, value)}`)));
-		root.reel = reel;
+		root.entry = entry;
 		this.seen.observe(root);
 		return root;
 	}
 
-	#listen(reel, { figure, play, trace }, place) {
+	#listen(entry, { figure, play, trace }, index) {
 		figure.addEventListener("pointerenter", (event) =>
-			event.pointerType === "mouse" && !this.still && this.#start(reel, place));
-		reel.root.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && this.#stop(reel));
-		play.addEventListener("focus", () => this.still || this.#start(reel, place));
-		play.addEventListener("blur", () => this.#stop(reel));
+			event.pointerType === "mouse" && !this.still && this.#start(entry, index));
+		entry.root.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && this.#stop(entry));
+		play.addEventListener("focus", () => this.still || this.#start(entry, index));
+		play.addEventListener("blur", () => this.#stop(entry));
 		play.addEventListener("click", () => {
-			if (this.active !== reel) this.#start(reel, place);
-			else if (performance.now() - this.since > JUST) reel.clock.toggle();
+			if (this.active !== entry) this.#start(entry, index);
+			else if (performance.now() - this.since > JUST) entry.clock.toggle();
 		});
 		const seek = (event) => {
-			if (this.active !== reel) this.#start(reel, place);
+			if (this.active !== entry) this.#start(entry, index);
 			const { left, width } = trace.getBoundingClientRect();
-			reel.clock.seek(reel.clips[place].line.at((event.clientX - left - 5) / (width - 10)));
+			entry.clock.seek(entry.clips[index].line.at((event.clientX - left - 5) / (width - 10)));
 		};
 		trace.addEventListener("pointermove", seek);
 		trace.addEventListener("pointerdown", seek);
 		trace.addEventListener("pointerleave", (event) =>
-			event.pointerType === "mouse" && this.active === reel && !this.still && this.#start(reel, place));
+			event.pointerType === "mouse" && this.active === entry && !this.still && this.#start(entry, index));
 	}
 
 	/** Lets a query's clips move: both of a pair, of more the one that is looked at. */
-	#start(reel, place) {
-		if (this.active !== reel) this.since = performance.now();
-		this.active = reel;
-		Object.assign(reel.clock, { playing: true, last: null });
-		reel.only = reel.clips.length > 2 ? place : null;
+	#start(entry, index) {
+		if (this.active !== entry) this.since = performance.now();
+		this.active = entry;
+		Object.assign(entry.clock, { playing: true, last: null });
+		entry.only = entry.clips.length > 2 ? index : null;
 	}
 
-	#stop(reel) {
-		if (this.active === reel) this.active = null;
+	#stop(entry) {
+		if (this.active === entry) this.active = null;
 	}
 
 	/** Does what a key asks of the clips that move; returns whether there are any. */
@@ -113,12 +113,12 @@ export class Reels {
 	async #see({ target, isIntersecting }) {
 		if (!isIntersecting) return;
 		this.seen.unobserve(target);
-		const { reel } = target;
+		const { entry } = target;
 		try {
-			const { query } = await get(`/api/query/${reel.ticket}`);
+			const { query } = await get(`/api/query/${entry.ticket}`);
 			const { clips } = await loadQuery(query);
-			reel.clock.load(Math.max(...clips.map((clip) => clip.frames)), clips[0].dt);
-			reel.clips.forEach((clip, place) => this.#fill(clip, clips[place]));
+			entry.clock.load(Math.max(...clips.map((clip) => clip.frames)), clips[0].dt);
+			entry.clips.forEach((clip, index) => this.#fill(clip, clips[index]));
 		} catch {
 			target.replaceChildren(element("p", { className: "aside" }, "These clips cannot be shown any more."));
 		}
@@ -130,7 +130,7 @@ export class Reels {
 		this.#draw(clip, clip.shown);
 	}
 
-	/** Draws a clip and its line at a place in time; at first that is where it earns most. */
+	/** Draws a clip and its line at a point in time; at first that is where it earns most. */
 	#draw(clip, position) {
 		clip.shown = position;
 		clip.figure.dataset.frame = Math.floor(position);
@@ -143,19 +143,19 @@ export class Reels {
 
 	#redraw() {
 		if (!this.list.clientWidth) return; // not on screen
-		for (const { reel } of this.list.children) {
-			for (const clip of reel.clips) if (clip.drawer) this.#draw(clip, clip.shown);
+		for (const { entry } of this.list.children) {
+			for (const clip of entry.clips) if (clip.drawer) this.#draw(clip, clip.shown);
 		}
 	}
 
 	#tick(now) {
-		const reel = this.active;
-		if (!reel || !this.list.clientWidth || now - this.drawn < PACE) return;
+		const entry = this.active;
+		if (!entry || !this.list.clientWidth || now - this.drawn < PACE) return;
 		this.drawn = now;
-		reel.clock.tick(now);
-		reel.clips.forEach((clip, place) => {
-			const idle = reel.only !== null && reel.only !== place;
-			if (!idle && clip.drawer && clip.shown !== reel.clock.position) this.#draw(clip, reel.clock.position);
+		entry.clock.tick(now);
+		entry.clips.forEach((clip, index) => {
+			const idle = entry.only !== null && entry.only !== index;
+			if (!idle && clip.drawer && clip.shown !== entry.clock.position) this.#draw(clip, entry.clock.position);
 		});
 	}
 }

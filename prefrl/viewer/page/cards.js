@@ -16,7 +16,7 @@ export function aboutAnswer({ person, answered_at: at, seconds }) {
 }
 
 /** A list of cards, each opening one answer. */
-export class Past {
+export class AnswerCards {
 	constructor(views) {
 		Object.assign(this, { views, camera: new Camera(), list: element("ul", { className: "answers-list" }) });
 		this.seen = new IntersectionObserver((entries) => entries.forEach((entry) => this.#see(entry)));
@@ -47,7 +47,7 @@ export class Past {
 	#item(answer, title, lines) {
 		const stills = element("span", { className: "stills" });
 		const card = { answer: { ...answer }, stills };
-		const open = element("button", { type: "button", className: "past" }, stills, element("b", {}, title),
+		const open = element("button", { type: "button", className: "answer-card" }, stills, element("b", {}, title),
 			...lines.map((line) => element("span", { className: "said-when" }, line)));
 		card.open = open;
 		open.addEventListener("click", () => this.#open(card));
