@@ -256,6 +256,18 @@ def _lesson_of_rewrite(query: Query, answer: Answer) -> Lesson:
     return Lesson([comparison], [rewritten], [rewritten])
 
 
+def is_decisive(answer: Answer) -> bool:
+    """Return whether an answer prefers a segment to another."""
+    value = answer.value
+    if answer.kind == "preference":
+        return value["left"] != 0.5
+    if answer.kind == "ranking":
+        return len(value["order"]) > 1
+    if answer.kind == "ratings":
+        return len(set(value["ratings"])) > 1
+    return answer.kind == "rewrite"
+
+
 def check_answer(query: Query, answer: Answer) -> None:
     """Raise `UserError` unless the answer fits the query."""
     problem = _problem_with(answer, query.segments)

@@ -257,9 +257,9 @@ def test_counts(store):
     store.answer(prefer((0, 0)), say((0, 1), "tie"), say((0, 2), "skip"))
     assert store.counts() == (5, 2, 1, 2)  # asked, answered, decisive, pending
     assert [query.id for query in store.pending()] == [(0, 3), (1, 0)]
-    assert store.counts(before_round=1) == (4, 2, 1, 1)
-    assert store.counts(through=1) == (5, 1, 1, 4)
-    assert store.counts(before_round=0) == (0, 0, 0, 0)
+    assert store.counts_at(1, 3) == (4, 2, 1, 1)
+    assert store.counts_at(2, 1) == (5, 1, 1, 4)
+    assert store.counts_at(0, 3) == (0, 0, 0, 0)
     store.answer(say((0, 2), "tie", "ben"))  # what anna could not tell
     assert store.counts() == (5, 3, 1, 2)
     store.answer(prefer((0, 0), 0.0, "ben"))  # a second opinion is no second label
@@ -286,7 +286,7 @@ def test_what_was_superseded_counts_no_more(store):
     store.answer(say((0, 0), "skip"))
     assert store.comparisons() == []
     assert store.counts() == (1, 0, 0, 0)
-    assert store.counts(through=2) == (1, 1, 0, 0) and store.counts(through=1) == (1, 1, 1, 0)
+    assert store.counts_at(1, 2) == (1, 1, 0, 0) and store.counts_at(1, 1) == (1, 1, 1, 0)
 
 
 def test_a_fit_sees_only_what_was_answered_in_time(store):
@@ -329,7 +329,7 @@ def test_counts_and_answers_agree_with_a_ledger_on_paper(said, through):
                 if kind == "preference"
                 else say((0, index), kind, teacher)
             )
-        counts, standing = store.counts(through=through), store.answers(through)
+        counts, standing = store.counts_at(1, through), store.answers(through)
         pending = {query.id.index for query in store.pending()}
         view = store.connection.execute("SELECT count(*) FROM standing").fetchone()
         everything = store.answers()
@@ -343,6 +343,98 @@ def test_counts_and_answers_agree_with_a_ledger_on_paper(said, through):
     assert [(a.query.index, a.kind) for a in standing] == [entry[1:] for entry in in_order]
     assert pending == set(range(4)) - {index for index, _ in stands_on_paper(said)}
     assert view == (len(everything),)
+
+
+OF_PAIRS = {
+    "left": ("preference", {"left": 1.0}), "equal": ("preference", {"left": 0.5}),
+    "tie": ("tie", {}), "skip": ("skip", {}), "retraction": ("retraction", {}),
+    "alike": ("ratings", {"ratings": [3, 3], "low": 1, "high": 7}),
+    "rated": ("ratings", {"ratings": [3, 4], "low": 1, "high": 7}),
+    "together": ("ranking", {"order": [[0, 1]]}), "ranked": ("ranking", {"order": [[1], [0]]}),
+}  # fmt: skip
+SAYS_NOTHING = {"skip", "retraction"}
+PREFERS = {"left", "rated", "ranked"}
+which = st.tuples(st.integers(0, 2), st.integers(0, 2))
+events = st.one_of(
+    st.tuples(st.just("answer"), which, st.sampled_from([*OF_PAIRS]), st.sampled_from("abc")),
+    st.tuples(st.just("withdraw"), which),
+    st.tuples(st.just("look"), which),
+    st.tuples(st.just("expire"), st.integers(0, 3)),
+    st.tuples(st.just("import"), st.lists(st.sampled_from(["left", "tie", "skip"]), min_size=1)),
+)
+
+
+@many
+@given(st.lists(events, max_size=30), st.integers(0, 4), st.integers(0, 30))
+def test_the_tally_is_always_what_counting_from_scratch_gives(happened, before_round, through):
+    said, gone, looked_at = [], set(), set()
+    everything = [(lap, index) for lap in range(3) for index in range(3)]
+
+    def counted(before, through):
+        asked = [query for query in everything if query[0] < before]
+        stands = stands_on_paper(said[:through])
+        of = {
+            query: {what for (q, _), (_, what) in stands.items() if q == query} for query in asked
+        }
+        return (
+            len(asked),
+            sum(bool(words - SAYS_NOTHING) for words in of.values()),
+            sum(bool(words & PREFERS) for words in of.values()),
+            sum(not words and query not in gone for query, words in of.items()),
+        )
+
+    with closing(FeedbackStore(":memory:")) as store:
+        for lap in range(3):
+            ask(store, round_index=lap)
+        for number, (event, *what) in enumerate(happened):
+            if event == "answer":
+                query, words, teacher = what
+                kind, value = OF_PAIRS[words]
+                store.answer(Answer(QueryId(*query), kind, value, teacher))
+                said.append((query, words, teacher))
+            elif event == "withdraw":
+                store.withdraw(QueryId(*what[0]), "damaged")
+                gone.add(what[0])
+            elif event == "look" and what[0] not in looked_at:
+                lease(store, what[0], 60)
+                looked_at.add(what[0])
+            elif event == "expire":
+                store.expire(*what)
+                answered = {query for query, _ in stands_on_paper(said)}
+                gone |= {q for q in everything if q[0] < what[0]} - answered - looked_at
+            elif event == "import":
+                queries = [make_query(5, 100 * number + index) for index in range(len(what[0]))]
+                answers = [
+                    Answer(query.id._replace(index=index), *OF_PAIRS[words], "others")
+                    for index, (query, words) in enumerate(zip(queries, what[0], strict=True))
+                ]
+                store.record(queries, answers, f"import {number}")
+                said += [((-1, number), words, "others") for words in what[0]]
+            assert store.counts() == counted(9, None)
+        assert store.counts_at(before_round, through) == counted(before_round, through)
+
+
+def steps_of_sqlite(store, call):
+    """Return how many instructions SQLite's machine ran, in hundreds."""
+    ticks = []
+    store.connection.set_progress_handler(lambda: ticks.append(1) and None, 100)
+    call()
+    store.connection.set_progress_handler(None, 0)
+    return len(ticks)
+
+
+def test_counting_is_quick_however_many_answers_there_are():
+    with closing(FeedbackStore(":memory:")) as store:
+        found = []
+        for lap in range(20):
+            ask(store, 100, round_index=lap)
+            store.answer(*(prefer((lap, index)) for index in range(100)))
+            if lap in (1, 19):  # 200 and 2,000 answers
+                at = lambda: store.counts_at(20, 2**62)  # noqa: E731
+                found.append((steps_of_sqlite(store, store.counts), steps_of_sqlite(store, at)))
+    (now, then), (now_of_many, then_of_many) = found
+    assert now == now_of_many == 0
+    assert then_of_many < 15 * then, "it grows with the answers, not with their square"
 
 
 # --- taking back, withdrawing, copying --------------------------------------------------------
@@ -362,7 +454,7 @@ def test_an_answer_that_is_taken_back_is_asked_again(store):
     assert store.connection.execute("SELECT count(*) FROM standing").fetchone() == (1,)
     # A fit that saw it sees it again when its round is redone.
     assert [c.query for c in store.comparisons(through=2)] == [(0, 0), (0, 1)]
-    assert store.counts(through=2) == (2, 2, 2, 0)
+    assert store.counts_at(1, 2) == (2, 2, 2, 0)
     store.answer(prefer((0, 0), 0.0))
     assert store.pending() == [] and store.counts() == (2, 2, 2, 0)
     assert [c.preference for c in store.comparisons()] == [1.0, 0.0]

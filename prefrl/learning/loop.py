@@ -200,7 +200,7 @@ def labels_due(config: LoopConfig, index: int) -> int:
 def _head(state: LoopState, feedback: FeedbackStore, through: int) -> dict[str, float]:
     """Return the first numbers of a round's line: where it stands and what its fit saw."""
     index = state.round - 1
-    counts = feedback.counts(before_round=index, through=through)
+    counts = feedback.counts_at(index, through)
     return {
         "round": index, "steps": state.steps, "asked": counts.asked,
         "answered": counts.answered, "decisive": counts.decisive,

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prefrl.errors import UserError
-from prefrl.storage.schema import STANDING, connect
+from prefrl.storage.schema import STOOD, connect
 from prefrl.storage.segments import (
     average_return,
     read_picture,
@@ -36,6 +36,7 @@ from prefrl.types import (
     QueryId,
     Segment,
     check_answer,
+    is_decisive,
     to_comparisons,
 )
 
@@ -151,8 +152,9 @@ class FeedbackStore:
             ]
             self._write_round(lowest - 1, asked, {}, self.last_answer())
             for answer in answers:
-                query = asked[answer.query.index].id
-                self._write_answer(dataclasses.replace(answer, query=query), None)
+                query = asked[answer.query.index]
+                check_answer(query, answer)
+                self._write_answer(dataclasses.replace(answer, query=query.id), None)
         return lowest - 1
 
     def expire(self, before_round: int) -> None:
@@ -253,8 +255,8 @@ class FeedbackStore:
         with self.errors():
             rows = self.connection.execute(
                 'SELECT round, "index", kind, value, teacher, shown_at, answered_at '
-                f"FROM ({STANDING}) ORDER BY id",
-                (2**62 if through is None else through,),
+                f"FROM answer a WHERE {STOOD} ORDER BY id",
+                {"through": 2**62 if through is None else through},
             ).fetchall()
         return [Answer(QueryId(r[0], r[1]), r[2], json.loads(r[3]), r[4], r[5], r[6]) for r in rows]
 
@@ -282,26 +284,32 @@ class FeedbackStore:
             ).fetchone()
         return None if row is None else Ledger(*map(int, row))
 
-    def counts(self, before_round: int | None = None, through: int | None = None) -> Counts:
+    def counts(self) -> Counts:
+        """Count the queries of the run's own rounds, as they stand; triggers keep count."""
+        with self.errors():
+            row = self.connection.execute(
+                "SELECT asked, answered, decisive, pending FROM tally"
+            ).fetchone()
+        return Counts(*row)
+
+    def counts_at(self, before_round: int, through: int) -> Counts:
         """Count queries of rounds before `before_round`, and answers as they stood by `through`.
 
-        What was imported (rounds below 0) is not counted.
+        Its time grows with the number of answers. What was imported (rounds below 0) and what has
+        been withdrawn since are no exceptions to `counts`.
         """
         with self.errors():
             row = self.connection.execute(
-                "SELECT count(*), coalesce(sum(label), 0), coalesce(sum(decisive), 0), "
+                "SELECT count(*), coalesce(sum(labelled), 0), coalesce(sum(decided), 0), "
                 "coalesce(sum(answered = 0 AND withdrawn IS NULL), 0) FROM ("
                 "  SELECT max(a.id IS NOT NULL) AS answered, q.withdrawn AS withdrawn, "
-                "    max(coalesce(a.kind <> 'skip', 0)) AS label, "
-                "    max(coalesce(a.kind NOT IN ('skip', 'tie') AND "
-                "    coalesce(json_extract(a.value, '$.left'), 1) <> 0.5, 0)) AS decisive "
-                f"  FROM query q LEFT JOIN ({STANDING}) a "
-                '  ON a.round = q.round AND a."index" = q."index" '
-                '  WHERE q.round BETWEEN 0 AND ? GROUP BY q.round, q."index")',
-                (
-                    2**62 if through is None else through,
-                    2**62 if before_round is None else before_round - 1,
-                ),
+                "    coalesce(max(a.kind <> 'skip'), 0) AS labelled, "
+                "    coalesce(max(a.decisive), 0) AS decided "
+                '  FROM query q LEFT JOIN answer a ON a.round = q.round AND a."index" = q."index" '
+                f"  AND {STOOD} "
+                "  WHERE q.round >= 0 AND q.round < :before "
+                '  GROUP BY q.round, q."index")',
+                {"before": before_round, "through": through},
             ).fetchone()
         return Counts(*map(int, row))
 
@@ -346,7 +354,8 @@ class FeedbackStore:
                 write_segment(self.connection, segment, rewards, picture)
             names = json.dumps([segment.id for segment in query.segments])
             execute(
-                "INSERT INTO query VALUES (?, ?, ?, ?, ?, NULL, 1)",
+                'INSERT INTO query (round, "index", kind, question, segments) '
+                "VALUES (?, ?, ?, ?, ?)",
                 (*query.id, query.kind, query.question, names),
             )
 
@@ -359,10 +368,10 @@ class FeedbackStore:
                 f"kept ({error}); expected JSON of finite numbers"
             ) from None
         self.connection.execute(
-            'INSERT INTO answer (round, "index", kind, value, teacher, shown_at, '
-            "answered_at, uuid) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (*answer.query, answer.kind, value, answer.teacher, answer.shown_at,
-             answer.answered_at, uuid),
+            'INSERT INTO answer (round, "index", kind, value, decisive, teacher, shown_at, '
+            "answered_at, uuid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (*answer.query, answer.kind, value, is_decisive(answer), answer.teacher,
+             answer.shown_at, answer.answered_at, uuid),
         )  # fmt: skip
 
     @staticmethod

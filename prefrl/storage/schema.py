@@ -9,7 +9,7 @@ from pathlib import Path
 from prefrl.errors import UserError
 
 BUSY_SECONDS = 10.0
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS round (          -- one row a lap, written with its queries
     round           INTEGER PRIMARY KEY,
@@ -44,6 +44,8 @@ CREATE TABLE IF NOT EXISTS query (
     segments TEXT NOT NULL,                 -- a JSON list of segment ids, left first
     withdrawn TEXT,                         -- why nobody is asked any more: expired, damaged
     open     INTEGER NOT NULL DEFAULT 1,    -- whether it waits for an answer
+    labelled INTEGER NOT NULL DEFAULT 0,    -- whether an answer that stands is no skip
+    decided  INTEGER NOT NULL DEFAULT 0,    -- whether one that stands prefers a segment
     PRIMARY KEY (round, "index")
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS open_query ON query (round, "index") WHERE open;
@@ -53,20 +55,44 @@ CREATE TABLE IF NOT EXISTS answer (         -- append-only: a teacher's later an
     "index"     INTEGER NOT NULL,
     kind        TEXT NOT NULL,
     value       TEXT NOT NULL,              -- JSON, by kind
+    decisive    INTEGER NOT NULL,           -- whether it prefers a segment
     teacher     TEXT NOT NULL,
     shown_at    REAL NOT NULL,              -- seconds since the epoch
     answered_at REAL NOT NULL,
     uuid        TEXT UNIQUE,                -- of the sender: what is sent twice counts once
+    superseded  INTEGER,                    -- id of the teacher's next answer to the query
     FOREIGN KEY (round, "index") REFERENCES query
 );
 CREATE INDEX IF NOT EXISTS answer_of_query ON answer (round, "index");
+CREATE INDEX IF NOT EXISTS answer_that_stands ON answer (teacher, kind, id)
+    WHERE superseded IS NULL AND kind <> 'retraction';
 CREATE VIEW IF NOT EXISTS standing AS       -- the last answer of each teacher to each query
-    SELECT * FROM answer a WHERE kind <> 'retraction' AND NOT EXISTS (
-        SELECT 1 FROM answer b WHERE b.round = a.round AND b."index" = a."index"
-        AND b.teacher = a.teacher AND b.id > a.id);
+    SELECT * FROM answer WHERE superseded IS NULL AND kind <> 'retraction';
+CREATE TABLE IF NOT EXISTS tally (          -- of the run's own rounds, not of imported ones
+    asked    INTEGER NOT NULL,              -- queries
+    answered INTEGER NOT NULL,              -- those that are labelled
+    decisive INTEGER NOT NULL,              -- those that are decided
+    pending  INTEGER NOT NULL               -- those that are open
+);
+INSERT INTO tally SELECT 0, 0, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM tally);
+CREATE TRIGGER IF NOT EXISTS asked AFTER INSERT ON query WHEN new.round >= 0 BEGIN
+    UPDATE tally SET asked = asked + 1, pending = pending + new.open;
+END;
+CREATE TRIGGER IF NOT EXISTS tallied AFTER UPDATE OF open, labelled, decided ON query
+WHEN new.round >= 0 BEGIN
+    UPDATE tally SET
+        answered = answered + new.labelled - old.labelled,
+        decisive = decisive + new.decided - old.decided,
+        pending = pending + new.open - old.open;
+END;
 CREATE TRIGGER IF NOT EXISTS answered AFTER INSERT ON answer BEGIN
-    UPDATE query SET open = withdrawn IS NULL AND NOT EXISTS (
-        SELECT 1 FROM standing s WHERE s.round = new.round AND s."index" = new."index")
+    UPDATE answer SET superseded = new.id
+    WHERE round = new.round AND "index" = new."index" AND teacher = new.teacher
+        AND superseded IS NULL AND id < new.id;
+    UPDATE query SET (open, labelled, decided) = (
+        SELECT query.withdrawn IS NULL AND count(*) = 0,
+            coalesce(max(kind <> 'skip'), 0), coalesce(max(decisive), 0)
+        FROM standing s WHERE s.round = new.round AND s."index" = new."index")
     WHERE round = new.round AND "index" = new."index";
 END;
 CREATE TABLE IF NOT EXISTS lease (          -- who is looking at what; nobody else is shown it
@@ -103,10 +129,10 @@ CREATE TABLE IF NOT EXISTS true_reward (    -- for the oracle, evaluation and pl
     rewards BLOB NOT NULL                   -- float64, one a step
 ) WITHOUT ROWID;
 """
-# What stood when the newest answer had some id.
-STANDING = (
-    "SELECT * FROM answer WHERE kind <> 'retraction' AND id IN "
-    '(SELECT max(id) FROM answer WHERE id <= ? GROUP BY round, "index", teacher)'
+# Whether the answer `a` stood when the newest one had the id `:through`.
+STOOD = (
+    "a.kind <> 'retraction' AND a.id <= :through "
+    "AND (a.superseded IS NULL OR a.superseded > :through)"
 )
 
 

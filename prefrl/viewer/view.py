@@ -198,7 +198,7 @@ class View:
         }
 
     def history(self, request: Request) -> dict[str, Any]:
-        """List answers, newest first."""
+        """List answers, newest first; their queries are asked for as they come into sight."""
         asked = request.query_params
         limit = fields.whole(asked.get("limit", "50"), MOST_HISTORY)
         before = fields.whole(asked["before"], 2**62) if "before" in asked else None
@@ -241,7 +241,8 @@ class View:
             "ticket": str(ticket), "kind": query.kind, "question": question, "clips": clips,
         } | scale  # fmt: skip
 
-    def _entry(self, said: Said) -> dict[str, Any]:
+    @staticmethod
+    def _entry(said: Said) -> dict[str, Any]:
         answer = said.answer
         return {
             "answer": said.number,
@@ -251,7 +252,6 @@ class View:
             "value": answer.value,
             "answered_at": answer.answered_at,
             "seconds": max(0.0, answer.answered_at - answer.shown_at),
-            "query": self._described(said.ticket),
         }
 
     def _common_status(self) -> dict[str, Any]:
