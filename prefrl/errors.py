@@ -2,10 +2,8 @@
 
 import sysconfig
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
-
-OURS = str(Path(__file__).parent)
-LIBRARY = sysconfig.get_path("stdlib")
 
 
 class UserError(Exception):
@@ -15,11 +13,25 @@ class UserError(Exception):
     """
 
 
-def raised_by(who: str, error: Exception) -> str:
+def raised_by(who: str, error: BaseException) -> str:
     """Say what somebody's own code raised, and where: "judge raised KeyError: 'a' (own.py:7)"."""
-    told = str(error).strip().splitlines() or [""]
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if not f.filename.startswith((OURS, LIBRARY))]
-    theirs = [frame for frame in theirs if "site-packages" not in frame.filename]
-    where = f" ({Path(theirs[-1].filename).name}:{theirs[-1].lineno})" if theirs else ""
-    return f"{who} raised {type(error).__name__}: {told[0]}{where}"
+    if isinstance(error, SyntaxError) and error.filename:  # of a file that could not be read
+        where, words = f" ({Path(error.filename).name}:{error.lineno})", error.msg
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        theirs = [frame for frame in frames if is_users_own(frame.filename)]
+        where = f" ({Path(theirs[-1].filename).name}:{theirs[-1].lineno})" if theirs else ""
+        words = (str(error).strip().splitlines() or [""])[0]
+    kind = type(error).__name__
+    return f"{who} raised {f'{kind}: {words}' if words else kind}{where}"
+
+
+def is_users_own(filename: str) -> bool:
+    """Return whether a file is neither installed, nor of the standard library, nor of prefrl."""
+    path = Path(filename).resolve()
+    if {"site-packages", "dist-packages"}.intersection(path.parts) or not path.is_file():
+        return False
+    envs = find_spec("prefrl.envs")
+    others = [sysconfig.get_path("stdlib"), Path(__file__).parent]
+    others += [Path(envs.origin).parent] if envs and envs.origin else []
+    return not any(path.is_relative_to(Path(folder).resolve()) for folder in others)

@@ -25,6 +25,7 @@ from prefrl.cli import COMMANDS, main
 from prefrl.commands import console, training
 from prefrl.commands.progress import Display
 from prefrl.config.presets import PRESETS
+from prefrl.errors import is_users_own
 from prefrl.learning.loop import Round
 from prefrl.storage.feedback import Counts, FeedbackStore
 
@@ -157,7 +158,10 @@ def test_the_console_script_is_this(capsys):
         (["train", "half-cheeta"], r"no preset 'half-cheeta'; did you mean half-cheetah"),
         (["train", "--env", "Pendulm-v1"], r"'Pendulm-v1'; did you mean Pendulum-v1"),
         ([*TRAIN, "--labels", "0"], r"--labels is 0; expected a whole number above 0"),
-        ([*TRAIN, "--teacher", "nonsense:thing"], r"cannot import 'nonsense' for the teacher"),
+        (
+            [*TRAIN, "--teacher", "nonsense:thing"],
+            r"teacher 'nonsense:thing': cannot import 'nonsense'",
+        ),
         ([*TRAIN, "--run", "exists"], r"exists exists already; .* `prefrl resume exists`"),
         (["resume", "damaged"], r"damaged/config.json is damaged: .*; restore it"),
         (["resume", "missing"], r"missing is not a run folder .* made by `prefrl train`"),
@@ -512,8 +516,8 @@ def test_who_asks_python_for_warnings_gets_them_all(tmp_path):
 def test_a_deprecation_about_prefrls_own_code_is_not_for_its_user():
     envs = importlib.import_module("prefrl.envs")
     for module in (prefrl.cli, envs, os, pytest):
-        assert not console._is_users_own(module.__file__), module
-    assert console._is_users_own(__file__)
+        assert not is_users_own(module.__file__), module
+    assert is_users_own(__file__)
 
 
 def test_in_tests_a_deprecation_stays_an_error():

@@ -2,14 +2,11 @@
 
 import os
 import sys
-import sysconfig
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
-from pathlib import Path
 
-from prefrl.errors import UserError
+from prefrl.errors import UserError, is_users_own
 
 USAGE_ERROR = 2
 DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
@@ -53,22 +50,11 @@ def without_deprecations_of_dependencies() -> Iterator[None]:
         show = warnings.showwarning
 
         def show_to_user(message, category, filename, lineno, file=None, line=None):
-            if not issubclass(category, DEPRECATIONS) or _is_users_own(filename):
+            if not issubclass(category, DEPRECATIONS) or is_users_own(filename):
                 show(message, category, filename, lineno, file, line)
 
         warnings.showwarning = show_to_user
         yield
-
-
-def _is_users_own(filename: str) -> bool:
-    """Return whether a file is neither installed, nor of the standard library, nor of prefrl."""
-    path = Path(filename).resolve()
-    if {"site-packages", "dist-packages"}.intersection(path.parts) or not path.is_file():
-        return False
-    envs = find_spec("prefrl.envs")
-    others = [sysconfig.get_path("stdlib"), Path(__file__).parents[1]]
-    others += [Path(envs.origin).parent] if envs and envs.origin else []
-    return not any(path.is_relative_to(Path(folder).resolve()) for folder in others)
 
 
 @contextmanager

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import gymnasium
 
+from prefrl.environments.modules import import_module
 from prefrl.errors import UserError, raised_by
 
 
@@ -23,13 +21,10 @@ def resolve(name: str) -> str:
     package, _, bare = name.rpartition(":")
     if bare.startswith("prefrl/"):
         package = "prefrl.envs"
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, and `load_teacher`
+    if package:
+        import_module(package, f"environment {name!r}")
     try:
-        if package:
-            importlib.import_module(package)
         return gymnasium.spec(bare).id
-    except ModuleNotFoundError as error:
-        raise UserError(f"cannot import {error.name!r}, which environment {name!r} names") from None
     except gymnasium.error.Error:
         known = [*gymnasium.registry]
         near = difflib.get_close_matches(bare, known, n=3, cutoff=0.5)
@@ -38,17 +33,17 @@ def resolve(name: str) -> str:
             f"there is no environment {name!r}; {hint} An environment of your own is named "
             "with the package that registers it: your_package:Your-v0"
         ) from None
-    finally:
-        sys.path.pop(0)
 
 
 @contextmanager
 def installed(name: str) -> Iterator[None]:
-    """Turn what is said of a missing package into a sentence."""
+    """Turn what is said of a missing package, or of one that is broken, into a sentence."""
     try:
         yield
-    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+    except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
         raise UserError(f"{name} needs a package that is not installed: {error}") from None
+    except ImportError as error:
+        raise UserError(f"{raised_by(f'making {name}', error)}; correct that import") from error
 
 
 def speaks(name: str) -> bool:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import math
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from prefrl.environments.modules import load_object
 from prefrl.errors import UserError, raised_by
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.types import Answer, Query, Segment, transcript
@@ -88,22 +86,11 @@ def load_teacher(name: str) -> FunctionTeacher:
     Raises:
         UserError: there is no such module or object, or it cannot be called.
     """
-    module_name, colon, attribute = name.partition(":")
-    if not colon or not module_name or module_name.startswith("."):
+    if ":" not in name or name.startswith((":", ".")):
         near = difflib.get_close_matches(name, ["oracle", "human"], cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else "expected oracle, human or MODULE:OBJECT"
         raise UserError(f"there is no teacher {name!r}; {hint}")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        teacher = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            teacher = getattr(teacher, part)
-    except ModuleNotFoundError as error:
-        raise UserError(f"cannot import {error.name!r} for the teacher {name!r}") from None
-    except AttributeError as error:
-        raise UserError(f"cannot find the teacher {name!r}: {error}") from None
-    finally:
-        sys.path.pop(0)
+    teacher = load_object(name, "teacher")
     if not callable(teacher):
         raise UserError(f"the teacher {name!r} is {teacher!r}; expected a function of two clips")
     return FunctionTeacher(teacher, name)

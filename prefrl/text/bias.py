@@ -11,15 +11,14 @@ the model a run began with and what it became.
 
 from __future__ import annotations
 
-import pkgutil
 import re
-import sys
 from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from prefrl.environments.modules import load_object
 from prefrl.errors import UserError
 from prefrl.learning.statistics import aligned, estimate, share
 from prefrl.learning.statistics import in_words as interval
@@ -187,16 +186,7 @@ def load_scorer(name: str) -> Scorer:
     Raises:
         UserError: there is none.
     """
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        scorer = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"cannot find the scorer {name!r} ({error}); expected MODULE:OBJECT, a function of a "
-            "text that returns a number"
-        ) from None
-    finally:
-        sys.path.pop(0)
+    scorer = load_object(name, "scorer")
     if not callable(scorer):
         raise UserError(f"the scorer {name!r} is {scorer!r}; expected a function of a text")
     return scorer
