@@ -13,6 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from prefrl.config.experiment import PPOConfig
 from prefrl.control.agents.side_by_side import policy_options
 from prefrl.control.environments.interface import Description, Environments
+from prefrl.environments.info import means
 
 OBSERVATION_CLIP = 10.0
 
@@ -69,8 +70,8 @@ class Episodes:
 
     true_returns: np.ndarray
     """[episode]"""
-    info: dict[str, np.ndarray]
-    """[episode] each: the numbers that the environment reports at an episode's end."""
+    info: dict[str, float]
+    """The means of the numbers that all episodes report at their end."""
     extras: dict[str, np.ndarray]
     """[step, episode, …] each: what redraws the episodes."""
 
@@ -89,10 +90,8 @@ def play(
         step = environments.step(policy.predict(observations, deterministic))
         returns += step.env_rewards
         observations, reports = step.observations, step.reports
-    names = [name for name in reports[0] if all(name in report for report in reports.values())]
-    info = {n: np.array([reports[row][n] for row in range(environments.count)]) for n in names}
     kept = {name: np.stack([extra[name] for extra in extras]) for name in extras[0]}
-    return Episodes(returns, info, kept)
+    return Episodes(returns, means([*reports.values()]), kept)
 
 
 def evaluate(
@@ -106,5 +105,5 @@ def evaluate(
     return {
         "episodes": environments.count,
         "true_return": {"mean": float(returns.mean()), "std": float(returns.std())},
-        "info": {name: float(values.mean()) for name, values in episodes.info.items()},
+        "info": episodes.info,
     }

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import gymnasium
 import numpy as np
 
+from prefrl.environments.info import numbers
 from prefrl.errors import UserError, raised_by
 from prefrl.text.episode import Episode
 from prefrl.text.models.sampling import Reply
@@ -72,11 +72,11 @@ def _turn(episode: Episode, environment: gymnasium.Env, policy: TextPolicy, repl
     episode.say(action, reply.ids, reply.finished)
     episode.env_rewards.append(reward)
     if terminated or truncated:
-        episode.report = _numbers(info)
+        episode.report = numbers(info)
         return True
     following = policy.template.next(observation, reply.finished)
     if len(episode.ids) + len(following) >= policy.context:  # no room to go on
-        episode.report = _numbers(info)
+        episode.report = numbers(info)
         return True
     episode.hear(observation, following)
     return False
@@ -97,14 +97,6 @@ def _explained(environment: gymnasium.Env) -> Iterator[None]:
 
 def _name(environment: gymnasium.Env) -> str:
     return environment.spec.id if environment.spec else type(environment.unwrapped).__name__
-
-
-def _numbers(info: dict[str, Any]) -> dict[str, float]:
-    return {
-        name: float(value)
-        for name, value in info.items()
-        if np.isscalar(value) and isinstance(value, (int, float, np.number, np.bool_))
-    }
 
 
 def task_seed(seed: int, task: int) -> int:

@@ -17,6 +17,7 @@ import torch
 from prefrl.config.experiment import Experiment
 from prefrl.contracts import Teacher
 from prefrl.environments.ids import installed, make, resolve
+from prefrl.environments.info import means
 from prefrl.errors import UserError
 from prefrl.learning.statistics import aligned, estimate, length_controlled, win_rate
 from prefrl.learning.statistics import in_words as interval
@@ -190,14 +191,13 @@ def measure(
 
 
 def _summary(episodes: Sequence[Episode], entropies: Sequence[np.ndarray]) -> dict[str, Any]:
-    returns, reports = _returns(episodes), [episode.report for episode in episodes]
-    shared = [name for name in reports[0] if all(name in report for report in reports)]
+    returns = _returns(episodes)
     return {
         "true_return": estimate(returns) | {"std": float(returns.std())},
         "tokens": estimate(_tokens(episodes)),
         "entropy": float(np.concatenate(entropies).mean()),
         "finished": float(np.mean([end for episode in episodes for end in episode.finished])),
-        "info": {name: float(np.mean([report[name] for report in reports])) for name in shared},
+        "info": means([episode.report for episode in episodes]),
     }
 
 

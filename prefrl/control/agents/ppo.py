@@ -25,6 +25,7 @@ from prefrl.control.agents.side_by_side import make_ppo
 from prefrl.control.environments.interface import Environments
 from prefrl.control.environments.recorder import Recorder
 from prefrl.control.policy import OBSERVATION_CLIP, normalise
+from prefrl.environments.info import means
 from prefrl.types import Picture, Segment, Trajectory
 
 
@@ -146,7 +147,7 @@ class PPOAgent:
             self.ppo._current_progress_remaining = max(left, 0.0)
             self.ppo.train()
         self.round += 1
-        metrics = _means(recorder.finished) | self.ppo.metrics
+        metrics = means(recorder.finished) | {"episodes": len(recorder.finished)} | self.ppo.metrics
         metrics["predicted_reward"] = float(np.mean(paid))
         return [t for _, _, t in recorder.trajectories(source)], metrics
 
@@ -265,10 +266,3 @@ class PPOAgent:
         finally:
             self.random_state = torch.get_rng_state()
             torch.set_rng_state(outside)
-
-
-def _means(reports: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean, over the episodes that finished, of each number that all of them report."""
-    names = [n for n in reports[0] if all(n in report for report in reports)] if reports else []
-    metrics = {name: float(np.mean([report[name] for report in reports])) for name in names}
-    return metrics | {"episodes": len(reports)}

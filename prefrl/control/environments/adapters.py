@@ -23,6 +23,7 @@ from prefrl.control.environments.interface import Environments, Step, describe
 from prefrl.control.environments.make import build
 from prefrl.control.environments.redraw import by_episode, film, replay, steps_per_picture
 from prefrl.environments.ids import installed, resolve
+from prefrl.environments.info import numbers
 from prefrl.errors import UserError
 from prefrl.types import Picture, Segment
 
@@ -53,7 +54,7 @@ class BatchedEnvironments:
         if not truncated.any():
             return Step(observations, rewards, truncated)
         rows, final = np.flatnonzero(truncated), info["final_info"]
-        reports = {int(row): _numbers(final, int(row)) for row in rows}
+        reports = {int(row): numbers(_row_of(final, int(row))) for row in rows}
         last = {int(row): info["final_obs"][row] for row in rows}
         return Step(observations, rewards, truncated, last, reports)
 
@@ -144,7 +145,7 @@ class SeparateEnvironments:
         for row, action in enumerate(actions):
             self.actions[row].append(np.array(action))
             if ended[row]:
-                last[row], reports[row] = observations[row], _numbers(results[row][4], None)
+                last[row], reports[row] = observations[row], numbers(results[row][4])
                 if self.draws and not self.has_poses:
                     self.ended[row, self.episodes[row]] = np.array(self.actions[row])
                 self.episodes[row] += 1
@@ -276,19 +277,10 @@ def make_environments(
     return SeparateEnvironments(name, count, seed, horizon, clip_seconds, brief)
 
 
-def _numbers(info: dict[str, Any], row: int | None) -> dict[str, float]:
-    """Return the plain numbers of an info dictionary, of one row where it holds arrays."""
-    numbers = {}
-    for key, value in info.items():
-        if row is not None and (key.startswith("_") or not info.get(f"_{key}", [False])[row]):
-            continue
-        value = value if row is None else value[row]
-        try:
-            if np.ndim(value) == 0:
-                numbers[key] = float(value)
-        except (TypeError, ValueError):  # a word, a ragged list
-            continue
-    return numbers
+def _row_of(info: dict[str, Any], row: int) -> dict[str, Any]:
+    """Return the info of one row of a vector environment, whose masks say what is there."""
+    masks = {name: info.get(f"_{name}") for name in info}
+    return {name: info[name][row] for name, mask in masks.items() if mask is not None and mask[row]}
 
 
 def _check_finite(name: str, observations: np.ndarray, rewards: np.ndarray) -> None:

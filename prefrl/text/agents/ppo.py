@@ -20,6 +20,7 @@ from torch import Tensor
 
 from prefrl.config.experiment import TextConfig
 from prefrl.contracts import RewardModel
+from prefrl.environments.info import means
 from prefrl.text.agents.token_ppo import (
     Batch,
     advantages_gae,
@@ -146,12 +147,13 @@ class TextAgent:
             )  # fmt: skip
             kl = float(paid.kl.mean())
             ours = updated | _report(episodes, self.sample_scores, kl, paid.entropy)
-            reports.append(ours | _numbers(episodes) | ours)  # the environment's hide none
+            theirs = means([episode.report for episode in episodes])
+            reports.append(ours | theirs | ours)  # the environment's hide none
             self._adapt(kl, len(episodes))
         self.round += 1
         names = dict.fromkeys(name for report in reports for name in report)
-        means = {n: float(np.mean([r[n] for r in reports if n in r])) for n in names}
-        return trajectories, means | {"kl_coef": self.kl_coef}
+        averages = {n: float(np.mean([r[n] for r in reports if n in r])) for n in names}
+        return trajectories, averages | {"kl_coef": self.kl_coef}
 
     def entropy(self) -> float:
         """Return how much the policy varies its replies to the first tasks, nats per token.
@@ -338,10 +340,3 @@ def _report(
         "turns": float(np.mean([len(episode) for episode in episodes])),
         "finished": float(np.mean([episode.finished[-1] for episode in episodes])),
     }
-
-
-def _numbers(episodes: Sequence[Episode]) -> dict[str, float]:
-    """Return the means of the numbers that the environment gives with every episode."""
-    reports = [episode.report for episode in episodes]
-    shared = [n for n in reports[0] if all(n in report for report in reports)]
-    return {name: float(np.mean([report[name] for report in reports])) for name in shared}
