@@ -80,6 +80,7 @@ ROWS = {
     "control.policy": ("config environments", "gymnasium numpy stable_baselines3 torch"),
     "control.reward": ("config types", "gymnasium numpy torch"),
     "environments": ("", ""),
+    "environments.contract": ("errors", "gymnasium numpy"),
     "environments.ids": ("errors", "gymnasium"),
     "environments.info": ("", "numpy"),
     "environments.modules": ("errors", ""),
@@ -132,8 +133,8 @@ ROWS = {
     "text.agents.token_ppo": ("config", "torch"),
     "text.bias": ("environments errors learning", "numpy"),
     "text.build": ("config contracts environments errors learning storage", ""),
-    "text.check": ("environments errors", "gymnasium numpy"),
-    "text.environments": ("environments errors", "gymnasium numpy"),
+    "text.check": ("environments errors", "gymnasium"),
+    "text.environments": ("environments", "gymnasium numpy"),
     "text.episode": ("types", "numpy"),
     "text.evaluation": (
         "config contracts environments errors learning storage teachers types",

@@ -653,14 +653,15 @@ def fails(given):
     ("wrong", "words"),
     [
         (fails, r"raised KeyError: 'nothing here'"),
-        (lambda given: given[:4], r"four|five|not enough values"),
+        (lambda given: given[:4], r"gave four values, .* expected the five \(observation"),
         (lambda given: (given[0], math.nan, *given[2:]), r"nan.*expected a finite"),
         (
             lambda given: (given[0], "much", *given[2:]),
-            r"reward 'much'|raised ValueError: could not convert",
+            r"gave the reward 'much'; expected a finite float",
         ),
+        (lambda given: (3, *given[1:]), r"gave the observation 3, of type int; expected str"),
     ],
-    ids=["raises", "too few", "nan", "a word"],
+    ids=["raises", "too few", "nan", "a word", "a number"],
 )
 def test_an_environment_that_fails_is_a_sentence(wrong, words, after, model, tmp_path, monkeypatch):
     for name, value in (("wrong", staticmethod(wrong)), ("after", after), ("taken", 0)):

@@ -7,14 +7,13 @@ print(check_environment("your_package:Guess-v0"))
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import Any
 
 import gymnasium
-import numpy as np
 
+from prefrl.environments import contract
+from prefrl.environments.contract import short
 from prefrl.environments.ids import make, resolve
 from prefrl.errors import UserError
 
@@ -62,8 +61,6 @@ class _Trial:
 
     def __init__(self, environment: gymnasium.Env, turns: int):
         self.environment, self.turns = environment, turns
-        spec = environment.spec
-        self.name = spec.id if spec else type(environment.unwrapped).__name__
         self.replies: Sequence[str] = REPLIES
 
     def check_spaces(self) -> None:
@@ -72,8 +69,8 @@ class _Trial:
             sample = self._call(f"{which}_space.sample()", space.sample)
             if not isinstance(sample, str):
                 raise self._wrong(
-                    f"its {which} space {space} holds samples {_kind(sample)}, not str; use "
-                    "prefrl.text.FreeText()"
+                    f"its {which} space {space} holds samples of type {type(sample).__name__}, "
+                    "not str; use prefrl.text.FreeText()"
                 )
         actions = self._space("action")
         if ORDINARY not in actions:
@@ -90,8 +87,8 @@ class _Trial:
         again = self.play(0)
         if first[0] != again[0]:
             raise self._wrong(
-                f"reset(seed=0) began with {_short(first[0][0])} and later with "
-                f"{_short(again[0][0])}; the same seed must give the same task, so draw it from "
+                f"reset(seed=0) began with {short(first[0][0])} and later with "
+                f"{short(again[0][0])}; the same seed must give the same task, so draw it from "
                 "self.np_random after super().reset(seed=seed)"
             )
         if first != again:
@@ -118,7 +115,7 @@ class _Trial:
         call = f"demonstrations({DEMONSTRATIONS}, seed=0)"
         some, again = (self._call(call, demonstrations, DEMONSTRATIONS, seed=0) for _ in range(2))
         if not isinstance(some, list) or len(some) != DEMONSTRATIONS:
-            raise self._wrong(f"{call} gave {_short(some)}; expected a list of {DEMONSTRATIONS}")
+            raise self._wrong(f"{call} gave {short(some)}; expected a list of {DEMONSTRATIONS}")
         for turns in some:
             self._check_demonstration(turns)
         if some != again:
@@ -128,7 +125,7 @@ class _Trial:
         whole = isinstance(turns, list) and turns
         if not whole or not all(isinstance(turn, tuple) and len(turn) == 2 for turn in turns):
             raise self._wrong(
-                f"a demonstration is {_short(turns)}; expected a list of turns, each the pair "
+                f"a demonstration is {short(turns)}; expected a list of turns, each the pair "
                 "(observation, reply), at least one"
             )
         for turn in turns:
@@ -137,9 +134,10 @@ class _Trial:
 
     def notes(self) -> list[str]:
         if all(self.play(0) == self.play(seed) for seed in range(1, SEEDS)):
+            name = contract.name_of(self.environment)
             return [
-                f"{self.name}: the seeds 0 to {SEEDS - 1} all gave the same task. If there are "
-                "more, reset(seed) must choose one by the seed"
+                f"{name}: the seeds 0 to {SEEDS - 1} all gave the same task. If there are more, "
+                "reset(seed) must choose one by the seed"
             ]
         return []
 
@@ -155,73 +153,39 @@ class _Trial:
                 return heard
         raise self._wrong(
             f"an episode was not over after {self.turns} turns of replies such as "
-            f"{_short(replies[0])}; terminate it, register it with max_episode_steps, or tell "
+            f"{short(replies[0])}; terminate it, register it with max_episode_steps, or tell "
             "check_environment(…, turns=…) how many it may take"
         )
 
     def _reset(self, seed: int | None, options: dict | None) -> str:
-        arguments: dict[str, Any] = {} if seed is None else {"seed": seed}
-        if options is not None:
-            arguments["options"] = options
-        call = f"reset({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
-        result = self._call(call, self.environment.reset, **arguments)
-        if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
-            raise self._wrong(f"{call} gave {_short(result)}; expected (observation, info)")
-        self._check_text("observation", result[0], f"{call} gave")
-        return result[0]
+        observation, _ = contract.reset(self.environment, seed, options)
+        source = f"{contract.words_of_reset(seed, options)} gave"
+        self._check_text("observation", observation, source)
+        return observation
 
     def _step(self, reply: str, turn: int) -> Heard:
-        call = f"step({_short(reply)}) in turn {turn}"
-        result = self._call(call, self.environment.step, reply)
-        if not isinstance(result, tuple) or len(result) != 5:
-            raise self._wrong(
-                f"{call} gave {_short(result)}; expected the five (observation, reward, "
-                "terminated, truncated, info)"
-            )
-        observation, reward, terminated, truncated, info = result
-        self._check_text("observation", observation, f"{call} gave")
-        number = isinstance(reward, Real) and not isinstance(reward, bool)
-        if not number or not math.isfinite(reward):
-            raise self._wrong(f"{call} gave the reward {_short(reward)}; expected a finite float")
-        for name, flag in (("terminated", terminated), ("truncated", truncated)):
-            if not isinstance(flag, bool | np.bool_):
-                raise self._wrong(f"{call} gave {name} = {_short(flag)}; expected a bool")
-        if not isinstance(info, dict):
-            raise self._wrong(f"{call} gave the info {_short(info)}; expected a dict")
-        return observation, float(reward), bool(terminated), bool(truncated)
+        when = f"in turn {turn}"
+        outcome = contract.step(self.environment, reply, when)
+        source = f"{contract.words_of_step(reply, when)} gave"
+        self._check_text("observation", outcome.observation, source)
+        return outcome[:4]
 
     def _check_text(self, which: str, text: Any, who: str) -> None:
-        if not isinstance(text, str):
-            raise self._wrong(f"{who} the {which} {_short(text)}, {_kind(text)}; expected str")
+        contract.check_text(self.environment, text, f"{who} the {which}")
         if text not in self._space(which):
             raise self._wrong(
-                f"{who} the {which} {_short(text)}, which its {which} space {self._space(which)} "
+                f"{who} the {which} {short(text)}, which its {which} space {self._space(which)} "
                 "does not contain; use prefrl.text.FreeText()"
             )
 
     def _space(self, which: str) -> gymnasium.Space:
-        space = getattr(self.environment, f"{which}_space", None)
-        if not isinstance(space, gymnasium.Space):
-            raise self._wrong(f"it has no {which}_space; set it to prefrl.text.FreeText()")
-        return space
+        return contract.space_of(self.environment, which, "prefrl.text.FreeText()")
 
     def _call(self, call: str, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        try:
-            return method(*args, **options)
-        except Exception as error:  # whatever somebody's environment raises
-            raise self._wrong(f"{call} raised {type(error).__name__}: {error}") from error
+        return contract.call(self.environment, call, method, *args, **options)
 
     def _wrong(self, problem: str) -> UserError:
-        return UserError(f"{self.name}: {problem}")
-
-
-def _kind(value: Any) -> str:
-    return f"of type {type(value).__name__}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:50]}… ({len(text)} characters)"
+        return contract.broken(self.environment, problem)
 
 
 def _at(heard: Sequence[Heard], turn: int) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import gymnasium
 import numpy as np
 
+from prefrl.environments import contract
 from prefrl.environments.info import numbers
-from prefrl.errors import UserError, raised_by
 from prefrl.text.episode import Episode
 from prefrl.text.models.sampling import Reply
 from prefrl.text.policy import TextPolicy
@@ -30,7 +28,8 @@ def play(
         deterministic: take the likeliest tokens.
 
     Raises:
-        UserError: a prompt is longer than the policy's context, or the environment fails.
+        UserError: a prompt is longer than the policy's context, or the environment breaks its
+            contract.
     """
     episodes = []
     for begin in range(0, len(seeds), len(environments)):
@@ -46,8 +45,8 @@ def _play(
     mark, going = policy.template.mark, list(range(len(seeds)))
     episodes = [Episode(seed, mark) for seed in seeds]
     for episode, environment in zip(episodes, environments, strict=True):
-        with _explained(environment):
-            observation, _ = environment.reset(seed=episode.seed, options={"split": split})
+        observation, _ = contract.reset(environment, episode.seed, {"split": split})
+        contract.check_text(environment, observation, "reset gave the observation")
         episode.hear(observation, policy.template.first(observation))
     while going:
         replies = policy.reply([episodes[row].ids for row in going], deterministic)
@@ -62,13 +61,8 @@ def _play(
 def _turn(episode: Episode, environment: gymnasium.Env, policy: TextPolicy, reply: Reply) -> bool:
     """Give a reply to the environment; return whether the episode is over."""
     action = policy.template.decode(reply.ids)
-    with _explained(environment):
-        observation, reward, terminated, truncated, info = environment.step(action)
-        reward = float(reward)
-    if not math.isfinite(reward):
-        raise UserError(
-            f"{_name(environment)} paid {reward} for the reply {action!r}; expected a finite number"
-        )
+    observation, reward, terminated, truncated, info = contract.step(environment, action)
+    contract.check_text(environment, observation, "step gave the observation")
     episode.say(action, reply.ids, reply.finished)
     episode.env_rewards.append(reward)
     if terminated or truncated:
@@ -80,23 +74,6 @@ def _turn(episode: Episode, environment: gymnasium.Env, policy: TextPolicy, repl
         return True
     episode.hear(observation, following)
     return False
-
-
-@contextmanager
-def _explained(environment: gymnasium.Env) -> Iterator[None]:
-    """Turn what somebody's environment raises into a sentence."""
-    try:
-        yield
-    except (UserError, ImportError, gymnasium.error.DependencyNotInstalled):
-        raise
-    except Exception as error:
-        raise UserError(
-            f"{raised_by(_name(environment), error)}; correct the environment"
-        ) from error
-
-
-def _name(environment: gymnasium.Env) -> str:
-    return environment.spec.id if environment.spec else type(environment.unwrapped).__name__
 
 
 def task_seed(seed: int, task: int) -> int:
