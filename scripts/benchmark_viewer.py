@@ -129,9 +129,9 @@ async def _labeller(
     base = address.split("/?")[0]
     held: list[str] = []
     async with httpx2.AsyncClient(base_url=base, follow_redirects=True) as client:
-        await client.get(address)
+        client.headers.update({"X-Prefrl-Token": address.partition("token=")[2], "Origin": base})
         run = (await client.get("/api/run")).json()["id"]
-        client.headers.update({"X-Prefrl": run, "Origin": base})
+        client.headers.update({"X-Prefrl": run})
         due = time.perf_counter() + random.random() * pause
         while time.perf_counter() < until:
             body = {"person": name, "tab": name, "count": PRELOADED - len(held), "held": held}

@@ -2,6 +2,8 @@
 
 import base64
 import contextlib
+import http.client
+import http.server
 import io
 import json
 import os
@@ -11,7 +13,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -197,13 +201,171 @@ def test_the_first_pair_moves_soon_and_nothing_leaves_this_machine(viewer, open_
     assert sum(file.stat().st_size for file in PAGE.iterdir()) < 200 * 1024
 
 
-def test_the_key_leaves_the_address_and_the_cookie_is_out_of_reach(viewer, open_page):
+class Eavesdropper(http.server.BaseHTTPRequestHandler):
+    """Another program's server on this host: it keeps what it is sent."""
+
+    heard: ClassVar[list[str]] = []
+
+    def do_GET(self):
+        self.heard.append(f"{self.path}\n{self.headers}")
+        self.send_response(200)
+        self.end_headers()
+
+    do_POST = do_OPTIONS = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def served(handler):
+    """Serve on a free port of this host; give the port."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_the_key_leaves_the_address_and_no_other_port_hears_of_it(viewer, open_page):
+    """Cookies know no ports: whatever the browser keeps must be of this origin alone."""
     page = open_page(viewer.address)
     wait_for(page, state="labelling")
-    assert "token" not in page.url and page.evaluate("document.cookie") == ""
-    [cookie] = page.context.cookies()
-    assert cookie["httpOnly"] and cookie["sameSite"] == "Lax"
-    assert cookie["name"] == f"prefrl-{viewer.address.split(':')[2].partition('/')[0]}"
+    token = viewer.address.partition("token=")[2]
+    assert page.url == viewer.address.partition("?")[0] and len(token) > 30
+    assert page.context.cookies() == [] and page.evaluate("document.cookie") == ""
+    port = viewer.address.split(":")[2].partition("/")[0]
+    with served(Eavesdropper) as other:
+        for host in ("127.0.0.1", "localhost"):
+            stranger = page.context.new_page()
+            stranger.goto(f"http://{host}:{other}/")
+            assert stranger.evaluate("JSON.stringify({...localStorage})").count(token) == 0
+            tried = stranger.evaluate(
+                f"""() => Promise.all(['run', 'status'].map((name) => fetch(
+                'http://127.0.0.1:{port}/api/' + name, {{credentials: 'include'}}).then(
+                (r) => r.text(), () => 'refused')))"""
+            )
+            assert tried == ["refused", "refused"]
+            stranger.close()
+    heard = "\n".join(Eavesdropper.heard)
+    assert "User-Agent" in heard and token not in heard and "ookie" not in heard
+    page.reload()
+    wait_for(page, state="labelling")
+
+
+def test_the_key_survives_a_reload_where_the_browser_keeps_nothing(viewer, open_page):
+    page = open_page(viewer.address)
+    page.context.add_init_script(
+        "Storage.prototype.setItem = () => { throw new Error('forbidden'); };"
+        "Storage.prototype.getItem = () => { throw new Error('forbidden'); };"
+    )
+    for _ in range(2):
+        page.goto(viewer.address) if "token" not in page.url else page.reload()
+        page.get_by_role("button", name="Start labelling").click()
+        wait_for(page, state="labelling")
+        assert "token=" in page.url
+
+
+def test_a_page_without_the_key_says_what_it_needs_and_goes_on_with_it(viewer, open_page):
+    page = open_page(viewer.address.partition("?")[0])
+    wait_until(page, "document.body.innerText.includes('open the link that prefrl printed')")
+    page.context.new_page().goto(viewer.address)
+    wait_for(page, state="labelling")
+
+
+# --- behind a proxy ---------------------------------------------------------------------------
+
+
+def proxy(port, prefix, keep_host):
+    """Make a reverse proxy as nginx is: Host is the backend's unless it is kept, a path is cut."""
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if not self.path.startswith(f"{prefix}/"):
+                self.send_error(404)
+                return
+            headers = {
+                k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")
+            }
+            headers["Host"] = self.headers["Host"] if keep_host else f"127.0.0.1:{port}"
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as backend:
+                backend.request(self.command, self.path[len(prefix) :], body, headers)
+                reply = backend.getresponse()
+                data = reply.read()
+            self.send_response(reply.status)
+            for name, value in reply.getheaders():
+                if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    return Proxy
+
+
+@pytest.mark.parametrize(
+    "prefix, keep_host", [("", False), ("/user/ann/proxy/8765", True), ("/proxy/8765", False)]
+)
+def test_the_page_works_behind_a_proxy(folder, viewer, open_page, prefix, keep_host):
+    port = int(viewer.address.split(":")[2].partition("/")[0])
+    with served(proxy(port, prefix, keep_host)) as outside:
+        page = open_page(f"http://127.0.0.1:{outside}{prefix}/?{viewer.address.partition('?')[2]}")
+        bad = []
+        page.on("response", lambda reply: bad.append(reply.url) if reply.status >= 400 else None)
+        wait_for(page, state="labelling")
+        assert page.url == f"http://127.0.0.1:{outside}{prefix}/"
+        page.reload()
+        wait_for(page, state="labelling")
+        press(page, "ArrowLeft", "ArrowRight", "u", "ArrowDown")
+        wait_for(page, unsaved=0)
+        for key, state in [("h", "history"), ("i", "inspect")]:
+            page.keyboard.press(key)
+            wait_for(page, state=state)
+        page.keyboard.press("h")
+        page.locator("#history canvas.still").first.wait_for()
+        wait_until(page, "!document.querySelector('#policy').hidden")
+        assert bad == []
+    assert [a.kind for a in stored(folder)] == ["preference", "tie"]
+
+
+@pytest.mark.parametrize("status", [404, 413, 502])
+def test_what_a_proxy_says_while_the_viewer_is_gone_drops_no_answer(folder, viewer, page, status):
+    """Nor does what another server says that has taken the port."""
+    sentence = "<h1>Nobody here</h1>"
+    page.route("**/api/**", lambda route: route.fulfill(status=status, body=sentence))
+    press(page, "ArrowLeft")
+    wait_for(page, unsaved=1)
+    if status == 502:
+        wait_for(page, server="gone")
+        assert "The server does not answer" in page.locator("#banner").inner_text()
+    time.sleep(1.5)
+    wait_for(page, unsaved=1)
+    page.unroute("**/api/**")
+    saved(page, 1)
+    assert len(stored(folder)) == 1
+
+
+def test_a_proxy_whose_name_was_not_allowed_is_told_the_flag(viewer, open_page, chromium):
+    port = int(viewer.address.split(":")[2].partition("/")[0])
+    with served(proxy(port, "", False)) as outside:
+        browser = chromium.browser_type.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--host-resolver-rules=MAP labels.example.org 127.0.0.1"],
+        )
+        page = browser.new_page()
+        page.goto(f"http://labels.example.org:{outside}/?{viewer.address.partition('?')[2]}")
+        words = "document.querySelector('#waiting-words').innerText"
+        wait_until(page, f"{words}.includes('--allow-host labels.example.org')")
+        browser.close()
+
+
+# --- the rest of the first seconds ------------------------------------------------------------
 
 
 def test_the_first_run_card_asks_the_question_and_practice_is_not_stored(folder, viewer, open_page):
@@ -851,14 +1013,13 @@ def test_answers_outlive_a_killed_viewer_and_a_closed_tab(folder, viewer, open_p
     wait_until(page, "document.querySelector('#figures').innerText.includes('unsaved')")
     assert page.locator("#banner").is_visible(), "it says that the server is gone"
     assert len(stored(folder)) == 1
-    state, url = page.context.storage_state(), page.url
+    url = page.url
     again = page.context.new_page()
     page.close()
     viewer.start()
     again.goto(url)
     wait_for(again, state="labelling", unsaved=0)
     assert [a.kind for a in stored(folder)] == ["preference", "preference", "tie"]
-    assert state["cookies"]
 
 
 def test_the_page_goes_on_by_itself_when_the_viewer_is_back(folder, viewer, page):

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import resource
 import socket
 import sqlite3
 import string
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import httpx2 as httpx
 import numpy as np
@@ -29,8 +31,9 @@ from prefrl.errors import UserError
 from prefrl.learning.loop import Round, select
 from prefrl.storage.feedback import Counts
 from prefrl.types import Answer, Query, QueryId, Segment, Trajectory
+from prefrl.viewer.addresses import host_name, is_wide, url
 from prefrl.viewer.guard import LARGEST_BODY, run_id
-from prefrl.viewer.server import app, serve
+from prefrl.viewer.server import PAGE, app, serve
 from prefrl.viewer.view import View
 
 KEY, PORT = "the-key", 8765
@@ -41,15 +44,15 @@ OURS = {"X-Prefrl": run_id(KEY), "Origin": HOME}
 class Client:
     """Asks the application itself, without a socket, in this thread."""
 
-    def __init__(self, folder, key=KEY, hosts=()):
+    def __init__(self, folder, key=KEY, hosts=(), wide=False):
         self.view = View(folder, "anna")
-        self.transport = httpx.ASGITransport(app(self.view, KEY, PORT, hosts))
-        self.cookies = {f"prefrl-{PORT}": key} if key else {}
+        self.transport = httpx.ASGITransport(app(self.view, KEY, hosts, wide))
+        self.headers = {"X-Prefrl-Token": key} if key else {}
 
     def request(self, method, path, **options):
         async def ask():
             async with httpx.AsyncClient(
-                transport=self.transport, base_url=HOME, cookies=self.cookies
+                transport=self.transport, base_url=HOME, headers=self.headers
             ) as client:
                 return await client.request(method, path, **options)
 
@@ -447,28 +450,49 @@ def test_why_there_is_no_report_yet(client):
 # --- who is served ----------------------------------------------------------------------------
 
 
-def test_the_key_in_the_address_becomes_a_cookie_and_leaves_the_address(folder):
+def test_no_cookie_is_ever_set_nor_looked_at(folder):
+    """A browser shows cookies to every server of this host, whatever its port."""
     client = Client(folder, key="")
-    reply = client.get(f"/?token={KEY}")
-    assert reply.status_code == 303 and reply.headers["location"] == "/"
-    cookie = reply.headers["set-cookie"]
-    assert cookie.startswith(f"prefrl-{PORT}={KEY};") and "HttpOnly" in cookie
-    assert "SameSite=lax" in cookie
+    cookies = {"Cookie": f"prefrl-{PORT}={KEY}; token={KEY}; X-Prefrl-Token={KEY}"}
+    for path in ("/", f"/?token={KEY}", "/api/run", f"/api/run?token={KEY}"):
+        reply = client.get(path, headers=cookies)
+        assert "set-cookie" not in reply.headers and KEY not in reply.text
+        assert reply.status_code == (403 if "api" in path else 200)
+    assert post(client, "/api/next", OURS | cookies, count=1, held=[]).status_code == 403
 
 
-@pytest.mark.parametrize("path", ["/", "/api/run", "/api/next", "/api/clip/0-0/0", "/main.js"])
-def test_without_the_key_nothing_is_served(folder, path):
-    client = Client(folder, key="another")
-    assert client.get(path).status_code == 403
-    assert client.get(path, params={"token": "another"}).status_code == 403
-    assert client.post(path, json={}, headers=OURS).status_code == 403
+@pytest.mark.parametrize("path", ["/api/run", "/api/next", "/api/clip/0-0/0", "/api/none"])
+def test_without_the_key_nothing_of_the_run_is_served(folder, path):
+    for key in ("", "another", KEY[:-1], KEY + "x", run_id(KEY)):
+        client = Client(folder, key=key)
+        reply = client.get(path)
+        assert reply.status_code == 403 and "prefrl label RUN" in reply.json()["error"]
+        assert client.get(path, params={"token": KEY}).status_code == 403
+        assert client.post(path, json={}, headers=OURS).status_code == 403
+        assert client.request("DELETE", path.replace("/api", "")).status_code == 403
+
+
+def test_the_page_itself_holds_nothing_of_the_run(folder):
+    client = Client(folder, key="")
+    for file in PAGE.iterdir():
+        reply = client.get(f"/{file.name}")
+        assert reply.status_code == 200 and reply.content == file.read_bytes()
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8765", "", "[::2]:1"])
 def test_another_host_is_refused(client, host):
     assert client.get("/api/run", headers={"Host": host}).status_code == 421
-    reply = client.get(f"/?token={KEY}", headers={"Host": host})
-    assert reply.status_code == 421
+    for path in (f"/?token={KEY}", "/main.js"):
+        reply = client.get(path, headers={"Host": host})
+        assert reply.status_code == 421 and "<" not in reply.text
+
+
+def test_a_refused_host_is_told_which_flag_allows_it(client):
+    for path in ("/", "/api/run"):
+        reply = client.get(path, headers={"Host": "Labels.Example.org:8443"})
+        assert "`prefrl label RUN --allow-host labels.example.org`" in reply.text
+    reply = client.get("/", headers={"Host": "`rm -rf`"})
+    assert "--allow-host NAME`" in reply.text
 
 
 @pytest.mark.parametrize("host", ["localhost:9000", "127.0.0.1", "[::1]:8765", "LOCALHOST"])
@@ -478,7 +502,38 @@ def test_this_machine_by_any_port_is_served(client, host):
 
 def test_a_host_that_was_allowed(folder):
     client = Client(folder, hosts=["label.example"])
-    assert client.get("/api/run", headers={"Host": "label.example"}).status_code == 200
+    for host in ("label.example", "Label.Example:80", "label.example.:8765"):
+        assert client.get("/api/run", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host, status",
+    [("192.168.1.7:80", 200), ("[fe80::1]:8765", 200), ("lab.example", 421), ("1.2.3.4.a", 421)],
+)
+def test_who_listens_on_a_network_is_asked_for_by_any_address(folder, host, status):
+    """A name may be somebody's who points it at this machine; an address is nobody's."""
+    assert Client(folder, wide=True).get("/api/run", headers={"Host": host}).status_code == status
+    assert Client(folder).get("/api/run", headers={"Host": host}).status_code == 421
+
+
+@pytest.mark.parametrize(
+    "host, origin, status",
+    [
+        (f"127.0.0.1:{PORT}", "http://localhost:9000", 200),  # a tunnel, another port
+        (f"127.0.0.1:{PORT}", "https://labels.example.org", 200),  # nginx: Host is the backend's
+        ("labels.example.org", "https://labels.example.org", 200),
+        ("labels.example.org:8443", "https://labels.example.org:8443", 200),
+        (f"127.0.0.1:{PORT}", "https://evil.example", 403),
+        ("labels.example.org", "https://labels.example.org.evil.example", 403),
+    ],
+)
+def test_behind_a_proxy_the_origin_may_be_any_name_that_was_allowed(folder, host, origin, status):
+    client = Client(folder, hosts=["labels.example.org"])
+    reply = post(client, "/api/next", OURS | {"Host": host, "Origin": origin}, count=1, held=[])
+    assert reply.status_code == status
+    if status == 403:
+        name = origin.partition("://")[2]
+        assert f"--allow-host {name}` allows it" in reply.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -751,6 +806,187 @@ def test_hosts_that_were_allowed_are_kept_until_others_are_given(folder):
     with label(folder.path, "--allow-host", "three.example") as address:
         assert allowed(address) == ["three.example"]
     assert folder.viewer()["hosts"] == ["three.example"]
+
+
+@pytest.mark.parametrize(
+    "given, name",
+    [
+        ("labels.example.org", "labels.example.org"), ("LABELS.Example.org.", "labels.example.org"),
+        ("lab_box", "lab_box"), ("192.168.1.7", "192.168.1.7"), ("[2001:DB8::0:1]", "2001:db8::1"),
+        ("bücher.example", "xn--bcher-kva.example"),
+    ],
+)  # fmt: skip
+def test_a_host_that_may_be_allowed_is_kept_as_browsers_write_it(given, name):
+    assert host_name(given) == name
+
+
+@pytest.mark.parametrize(
+    "given, remedy",
+    [
+        ("https://labels.example.org/page", "--allow-host labels.example.org"),
+        ("labels.example.org:8765", "--allow-host labels.example.org"),
+        ("labels.example.org/proxy/8765", "--allow-host labels.example.org"),
+        ("http://[2001:db8::1]:80", "--allow-host 2001:db8::1"),
+        ("*.example.org", "--allow-host example.org"), ("*", "--allow-host labels.example.org"),
+        ("", "--allow-host labels.example.org"), ("a b", "--allow-host labels.example.org"),
+        ("-x", "--allow-host labels.example.org"), ("0.0.0.0", "--host 0.0.0.0"),
+        ("::", "--host ::"),
+    ],
+)  # fmt: skip
+def test_a_host_that_no_request_could_name_is_refused_with_one_that_works(given, remedy):
+    with pytest.raises(UserError) as refused:
+        host_name(given)
+    assert str(refused.value).startswith(f"--allow-host is {given!r}")
+    assert str(refused.value).endswith(remedy)
+    if remedy.startswith("--allow-host"):
+        host_name(remedy.split()[1])
+
+
+def test_a_host_that_cannot_be_is_refused_on_the_command_line(folder):
+    for words, sentence in {
+        ("--allow-host", "https://x.example"): "expected a host's name alone",
+        ("--host", "192.0.2.1"): "expected an address of this machine",
+        ("--host", "no such host"): "expected an address of this machine",
+    }.items():
+        command = [sys.executable, "-m", "prefrl.cli", "label", str(folder.path), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
+    assert "hosts" not in folder.viewer()
+
+
+@pytest.mark.parametrize("host, wide, address", [
+    ("127.0.0.1", False, "http://127.0.0.1:9/"), ("localhost", False, None),
+    ("127.0.0.5", False, "http://127.0.0.5:9/"), ("0.0.0.0", True, "http://127.0.0.1:9/"),
+    ("::", True, "http://[::1]:9/"), ("::1", False, "http://[::1]:9/"),
+    ("192.168.1.7", True, "http://192.168.1.7:9/"),
+])  # fmt: skip
+def test_where_the_page_is_found(host, wide, address):
+    assert is_wide(host) == wide
+    assert address is None or url(host, 9) == address
+
+
+def test_the_page_of_a_container_is_reached_from_outside_with_its_token_alone(folder):
+    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    for words in (["--host", "0.0.0.0"], []):  # it is kept, as the port is
+        with label(folder.path, *words) as address:
+            assert address.startswith("http://127.0.0.1:")
+            port, token = httpx.URL(address).port, address.partition("token=")[2]
+            for other in {"127.0.0.1", *others}:
+                at = f"http://{other}:{port}"
+                assert httpx.get(f"{at}/").status_code == 200
+                assert httpx.get(f"{at}/api/run").status_code == 403
+                headers = {"X-Prefrl-Token": token}
+                assert httpx.get(f"{at}/api/run", headers=headers).json()["name"] == "run"
+            named = httpx.get(f"{at}/", headers={"Host": "evil.example"})
+            assert named.status_code == 421
+    with label(folder.path, "--host", "127.0.0.1") as address:
+        for other in others - {"127.0.0.1"}:
+            with pytest.raises(OSError), socket.create_connection((other, port), 1):
+                pass
+
+
+# --- connections that nobody uses --------------------------------------------------------------
+
+
+PATIENT = (
+    "import sys; from prefrl.viewer import connections; "
+    "connections.PATIENCE_SECONDS = {patience}; from prefrl.cli import main; sys.exit(main())"
+)
+
+
+@contextlib.contextmanager
+def patient(folder, log, patience=30.0, files=256):
+    """Run `prefrl label` in a process that may open so many files; give it and its port."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+    command = [sys.executable, "-c", PATIENT.format(patience=patience), "label", str(folder.path)]
+    with (
+        log.open("wb") as complaints,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=complaints, text=True, preexec_fn=limit
+        ) as process,
+    ):
+        try:
+            address = process.stdout.readline().removeprefix("answer at ").strip()
+            headers = {"X-Prefrl-Token": address.partition("token=")[2]}
+            yield process, httpx.URL(address).port, headers
+        finally:
+            process.kill()
+
+
+def status_of(port, headers):
+    at = f"http://127.0.0.1:{port}/api/status"
+    return httpx.get(at, headers=headers, timeout=5).status_code
+
+
+def cpu_seconds(process):
+    text = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(text[11]) + int(text[12])) / os.sysconf("SC_CLK_TCK")
+
+
+HALF = [
+    b"", b"GET /api/run HTTP/1.1\r\nHost: 127.0.0.1",
+    b"POST /api/next HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n{",
+]  # fmt: skip
+needs_limits = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="needs Linux's /proc"
+)
+
+
+@needs_limits
+@pytest.mark.parametrize("files", [256, 60], ids=["too many connections", "too many files"])
+def test_hundreds_of_half_open_connections_stop_nobody_and_fill_no_log(folder, tmp_path, files):
+    log = tmp_path / "log"
+    with (
+        patient(folder, log, 2.0 if files < 100 else 30.0, files) as (process, port, headers),
+        contextlib.ExitStack() as stack,
+    ):
+        assert status_of(port, headers) == 200
+        halves = [stack.enter_context(socket.socket()) for _ in range(450)]
+        for half in halves:
+            half.setblocking(False)
+            half.connect_ex(("127.0.0.1", port))
+        time.sleep(1.5)
+        for number, half in enumerate(halves):
+            with contextlib.suppress(
+                OSError
+            ):  # it was closed to make room, or still waits for some
+                half.sendall(HALF[number % 3])
+        if files < 100:
+            time.sleep(3.0)  # then those that could be opened have been waited for long enough
+        for _ in range(5):
+            assert status_of(port, headers) == 200
+        held = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+        assert held < min(files, 160)
+        before = cpu_seconds(process)
+        time.sleep(2.0)
+        assert cpu_seconds(process) - before < 1.0, "it does not spin"
+        assert process.poll() is None
+    assert log.read_bytes() == b""
+
+
+@needs_limits
+@pytest.mark.parametrize("said", HALF)
+def test_who_does_not_finish_a_request_is_cut_off(folder, tmp_path, said):
+    with (
+        patient(folder, tmp_path / "log", patience=1.0) as (_, port, headers),
+        socket.create_connection(("127.0.0.1", port), 5) as half,
+    ):
+        half.sendall(said)
+        began, heard = time.monotonic(), b"?"
+        with contextlib.suppress(ConnectionResetError):
+            while heard:
+                for byte in b"X-Slow: 1":  # nor does it help to say a little now and then
+                    half.settimeout(0.3)
+                    with contextlib.suppress(TimeoutError):
+                        heard = half.recv(1000)
+                        break
+                    half.sendall(bytes([byte]))
+                assert time.monotonic() - began < 10
+        assert status_of(port, headers) == 200
+    assert (tmp_path / "log").read_bytes() == b""
 
 
 def test_a_port_in_use_gets_a_sentence(folder):

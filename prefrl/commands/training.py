@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 from prefrl.commands.console import complain, parse
 from prefrl.config.experiment import Experiment
@@ -41,6 +42,9 @@ def train(words: list[str]) -> None:
         """A run whose answers are learned from, too; then --labels may be 0."""
         port: int | None = None
         """Port of the page on which people answer; the first free one from 8765 by default."""
+        host: str = ""
+        """Address that page listens on: 127.0.0.1 (this machine alone) by default, 0.0.0.0 for
+        every network that it is in, as inside a container."""
 
     chosen = parse(Train, words, f"prefrl train {name or '[PRESET]'}")
     experiment = chosen.experiment
@@ -51,9 +55,11 @@ def train(words: list[str]) -> None:
     stem = name or experiment.env.split("/")[-1].split(":")[-1]
     path = chosen.run or Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
+    _check_page(chosen.port, chosen.host)
+
     from prefrl.runs.session import start
 
-    _run(start(experiment, path, answers_from=chosen.answers_from), chosen.port)
+    _run(start(experiment, path, answers_from=chosen.answers_from), chosen.port, chosen.host)
 
 
 def resume(words: list[str]) -> None:
@@ -70,8 +76,11 @@ def resume(words: list[str]) -> None:
         """Steps to add."""
         port: int | None = None
         """Port of the page on which people answer; the one it had before by default."""
+        host: str = ""
+        """Address that page listens on; the one it had before by default."""
 
     chosen = parse(Resume, words, "prefrl resume")
+    _check_page(chosen.port, chosen.host)
 
     from prefrl.runs.session import resume as resume_run
 
@@ -80,7 +89,7 @@ def resume(words: list[str]) -> None:
         raise UserError(
             f"{chosen.run} has finished its {session.config.steps} steps; add some with --steps +N"
         )
-    _run(session, chosen.port)
+    _run(session, chosen.port, chosen.host)
 
 
 def label(words: list[str]) -> None:
@@ -94,22 +103,33 @@ def label(words: list[str]) -> None:
         name: str = ""
         """Who answers; the page asks otherwise."""
         port: int | None = None
-        """Port to listen on, at this machine alone; the first free one from 8765 by default."""
+        """Port to listen on; the one it had before, or the first free one from 8765, by default."""
+        host: str = ""
+        """Address to listen on: 127.0.0.1 (this machine alone), 0.0.0.0 (every network that it is
+        in, as inside a container) or another one; the one it had before by default."""
         allow_host: tuple[str, ...] = ()
         """Further host names under which a proxy of yours may ask for the page."""
 
     chosen = parse(Label, words, "prefrl label")
 
     from prefrl.storage.folder import RunFolder
+    from prefrl.viewer.addresses import is_wide
     from prefrl.viewer.server import serve
 
-    def announce(address: str) -> None:
+    def announce(address: str, host: str) -> None:
         print(f"answer at {address}", flush=True)
-        if "SSH_CONNECTION" in os.environ:
-            port = address.split(":")[2].partition("/")[0]
+        if is_wide(host):
+            print(
+                f"it listens on {host}: open it from elsewhere under this machine's own address; "
+                "whoever has the token may answer, and nothing is encrypted on the way",
+                flush=True,
+            )
+        elif "SSH_CONNECTION" in os.environ:
+            port = urlsplit(address).port
             print(f"from elsewhere: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE", flush=True)
 
-    serve(RunFolder.open(chosen.run), chosen.name, chosen.port, chosen.allow_host, announce)
+    folder = RunFolder.open(chosen.run)
+    serve(folder, chosen.name, chosen.port, chosen.allow_host, chosen.host, announce)
 
 
 def replay(words: list[str]) -> None:
@@ -151,7 +171,16 @@ def replay(words: list[str]) -> None:
     print(f"identical: {len(lines)} rounds")
 
 
-def _run(session: "Session", port: int | None = None) -> None:
+def _check_page(port: int | None, host: str) -> None:
+    """Refuse a port or a host of the page's before anything is begun that nobody could answer."""
+    if port is None and not host:
+        return
+    from prefrl.viewer.addresses import HERE, listen
+
+    listen(host or HERE, port, None).close()
+
+
+def _run(session: "Session", port: int | None = None, host: str = "") -> None:
     """Run the rounds to come, showing each; Ctrl-C leaves the run ready to be resumed."""
     from prefrl.commands.progress import Display
     from prefrl.runs.session import rounds
@@ -167,7 +196,7 @@ def _run(session: "Session", port: int | None = None) -> None:
     display = Display(config.rounds, config.steps, config.labels, session.state.round, people)
     saved = session.state.round - 1
     try:
-        with _viewer(session, port), display:
+        with _viewer(session, port, host), display:
             for done in rounds(session):
                 saved = done.index if done.state == "done" else saved
                 display.show(done)
@@ -198,13 +227,14 @@ def _interrupt(*_: object) -> None:
 
 
 @contextmanager
-def _viewer(session: "Session", port: int | None) -> Iterator[None]:
+def _viewer(session: "Session", port: int | None, host: str) -> Iterator[None]:
     """Show the page, where people answer, from a process of its own while the run goes on."""
     if session.teacher is not None or not session.config.labels:
         yield
         return
     command = [sys.executable, "-m", "prefrl.cli", "label", str(session.folder.path)]
     command += [] if port is None else ["--port", str(port)]
+    command += ["--host", host] if host else []
     # In a session of its own, so that Ctrl-C stops the trainer first.
     viewer = subprocess.Popen(command, start_new_session=True)
     try:

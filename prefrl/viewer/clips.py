@@ -70,7 +70,7 @@ class Clips:
                 "form": "poses",
                 "frames": len(segment),
                 "dt": self.dt,
-                "scene": "/api/scene/0",
+                "scene": "api/scene/0",
                 "url": url,
                 "distance": distance,
             }
@@ -116,8 +116,8 @@ class Clips:
         rows = np.empty((len(segment), 3 + 7 * len(geoms)), np.float32)
         rows[:, :3] = tracking.path
         quaternion = np.empty(4)
-        for place, geom in enumerate(geoms):
-            left = 3 + 7 * place
+        for index, geom in enumerate(geoms):
+            left = 3 + 7 * index
             offset = self._offset(geom)
             rows[:, left : left + 3] = clip.positions[:, geom] + clip.rotations[:, geom] @ offset
             for frame, rotation in enumerate(clip.rotations[:, geom]):
@@ -172,7 +172,7 @@ class Clips:
         moving = np.flatnonzero(np.nanstd(values, axis=0) > 0)[:PLOTTED]
         shown = values[:, moving if len(moving) else slice(PLOTTED)].T
         series = [[float(x) if math.isfinite(x) else None for x in row] for row in shown]
-        names = [f"observation {place}" for place in moving]
+        names = [f"observation {index}" for index in moving]
         return {
             "form": "trace", "frames": len(segment), "dt": self.dt, "names": names,
             "values": series,
@@ -183,7 +183,7 @@ def _text(segment: Segment) -> dict[str, Any]:
     said = [str(line) for line in segment.observations]
     replies = [str(line) for line in segment.actions]
     turns = [
-        {"said": "" if place == 0 else line, "reply": reply}
-        for place, (line, reply) in enumerate(zip(said, replies, strict=True))
+        {"said": "" if index == 0 else line, "reply": reply}
+        for index, (line, reply) in enumerate(zip(said, replies, strict=True))
     ]
     return {"form": "text", "prompt": said[0], "turns": turns}

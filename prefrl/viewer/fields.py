@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+LONGEST_TEXT = 200_000  # characters that somebody may write
+
 
 class Refused(Exception):
     """A request that cannot be served: a status code and a sentence."""

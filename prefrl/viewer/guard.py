@@ -1,16 +1,29 @@
-"""Who may use the viewer: the holder of its key, from its own page, on this machine."""
+"""Who may use the viewer: the holder of its key, from its own page.
+
+The key is a header of every request about the run, never a cookie: a browser shows cookies to all
+servers of a host, whatever their port, and sends them with what other pages ask for. The page gets
+the key from the address that prefrl prints and keeps it in the storage of its own origin. The
+page's own files are for everybody who asks this host for them; they say nothing of the run.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import secrets
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LARGEST_BODY = 64 * 1024
+from prefrl.viewer.fields import LONGEST_TEXT
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LARGEST_BODY = 2 * 6 * LONGEST_TEXT + 64 * 1024
+"""Bytes: two texts in which JSON writes every character as \\uXXXX, and the rest of a request."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; "
     "base-uri 'none'; frame-ancestors 'none'; form-action 'none'",
@@ -28,9 +41,17 @@ def run_id(key: str) -> str:
 class Guard:
     """Lets nobody in but the key's holder, and no other page act in their name."""
 
-    def __init__(self, app: ASGIApp, key: str, port: int, hosts: Sequence[str]):
-        self.app, self.key, self.hosts = app, key, [host.lower() for host in hosts]
-        self.cookie, self.run = f"prefrl-{port}", run_id(key)
+    def __init__(self, app: ASGIApp, key: str, hosts: Sequence[str] = (), wide: bool = False):
+        """Keep who is let in.
+
+        Args:
+            app: what is guarded.
+            key: whoever sends it may ask about the run.
+            hosts: names, beside this machine's own, under which the page may be asked for.
+            wide: whether any address (no name) may be asked for, too.
+        """
+        self.app, self.key, self.run = app, key, run_id(key)
+        self.hosts, self.wide = {*LOOPBACK, *hosts}, wide
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it."""
@@ -47,7 +68,7 @@ class Guard:
             await send(message)
 
         request = Request(scope, receive)
-        answer = self._entrance(request) or await self._refusal(request)
+        answer = self._refusal(request)
         if answer:
             await answer(scope, receive, send_guarded)
             return
@@ -65,55 +86,75 @@ class Guard:
 
         await self.app(scope, receive_body, send_guarded)
 
-    def _entrance(self, request: Request) -> Response | None:
-        """Turn a key in the address into a cookie, and take it out of the address."""
-        token = request.query_params.get("token")
-        if token is None or request.url.path != "/" or request.method != "GET":
-            return None
-        if not self._host_is_ours(request) or not _same(token, self.key):
-            return None
-        response = RedirectResponse("/", status_code=303)
-        response.set_cookie(
-            self.cookie, self.key, max_age=30 * 86400, httponly=True, samesite="lax", path="/"
-        )
-        return response
-
-    async def _refusal(self, request: Request) -> Response | None:
-        if not self._host_is_ours(request):
+    def _refusal(self, request: Request) -> Response | None:
+        headers, asks = request.headers, request.url.path.startswith("/api/")
+        host = headers.get("host", "")
+        if not self._is_ours(host):
+            sentence = f"this page is not served under {_shown(host)}; {_remedy(host)}"
+            return error_response(421, sentence) if asks else PlainTextResponse(sentence, 421)
+        if not asks and request.method in ("GET", "HEAD"):
+            return None  # a file of the page
+        if not _same(headers.get("x-prefrl-token", ""), self.key):
             return error_response(
-                421, "this address is not one of the viewer's; allow it with --allow-host NAME"
+                403,
+                "this page needs the address that prefrl printed, with its token; "
+                "`prefrl label RUN` prints it again",
             )
-        if not _same(request.cookies.get(self.cookie, ""), self.key):
-            return PlainTextResponse(
-                "This page needs the address that prefrl printed, with its token; "
-                "`prefrl label RUN` prints it again.", 403,
-            )  # fmt: skip
-        headers = request.headers
         if headers.get("x-prefrl", self.run) != self.run:
             return error_response(403, "this page is another run's; open the address of this one")
-        if request.method in ("GET", "HEAD"):
-            return None
-        origin = headers.get("origin", "")
-        if origin.partition("://")[2] != headers.get("host") or "x-prefrl" not in headers:
+        return None if request.method in ("GET", "HEAD") else self._refusal_to_write(headers)
+
+    def _refusal_to_write(self, headers: Headers) -> Response | None:
+        origin = headers.get("origin", "").partition("://")[2]
+        if not origin or "x-prefrl" not in headers:
             return error_response(403, "only the viewer's own page may do this")
+        if origin != headers["host"] and not self._is_ours(origin):  # a proxy may rewrite Host
+            sentence = f"this page was opened at {_shown(origin)}, which is not one of its names"
+            return error_response(403, f"{sentence}; {_remedy(origin)}")
         if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return error_response(415, "expected JSON (Content-Type: application/json)")
         return None
 
-    def _host_is_ours(self, request: Request) -> bool:
-        host = request.headers.get("host", "").lower()
-        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-        return name in self.hosts
+    def _is_ours(self, host: str) -> bool:
+        name = _name(host)
+        return name in self.hosts or (self.wide and _is_address(name))
+
+
+def _name(host: str) -> str:
+    """Return a Host header's name or address, without port and brackets."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _shown(host: str) -> str:
+    return repr(host[:80])
+
+
+def _remedy(host: str) -> str:
+    name = _name(host)[:80]
+    named = name if name and name.replace("-", "").replace(".", "").isalnum() else "NAME"
+    return f"`prefrl label RUN --allow-host {named}` allows it"
 
 
 async def _read(request: Request) -> bytes | None:
     """Return the body, or None if it is too large."""
-    body = b""
+    parts, length = [], 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
+        parts.append(chunk)
+        length += len(chunk)
+        if length > LARGEST_BODY:
             return None
-    return body
+    return b"".join(parts)
 
 
 def error_response(status: int, sentence: str) -> Response:

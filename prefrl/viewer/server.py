@@ -1,4 +1,4 @@
-"""The viewer's server: a page, the clips, and the answers, for this machine alone.
+"""The viewer's server: a page, the clips, and the answers, for whoever has its key.
 
 One process serves one run. It shares nothing with the trainer but the run folder, so either may
 die and come back. Requests are served one after another on one thread: each takes milliseconds,
@@ -8,8 +8,6 @@ and SQLite would make them queue anyway.
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,27 +24,28 @@ from starlette.staticfiles import StaticFiles
 from prefrl.errors import UserError
 from prefrl.storage.folder import RunFolder
 from prefrl.viewer import fields
+from prefrl.viewer.addresses import HERE, host_name, is_wide, listen, url
+from prefrl.viewer.connections import PatientProtocol
 from prefrl.viewer.fields import Refused
 from prefrl.viewer.guard import Guard, error_response
 from prefrl.viewer.view import View
 
 PAGE = Path(__file__).parent / "page"
-FIRST_PORT, PORTS = 8765, 100
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+BACKLOG = 32  # connections taken in one go
 
 
-def app(view: View, key: str, port: int, hosts: Sequence[str] = ()) -> Starlette:
+def app(view: View, key: str, hosts: Sequence[str] = (), wide: bool = False) -> Starlette:
     """Build the web application.
 
     Args:
         view: what to serve.
-        key: whoever has it in the address or in a cookie may use it.
-        port: the cookie is named with it, since cookies do not know ports.
+        key: whoever has it may ask about the run.
         hosts: names, beside those of this machine itself, that the Host header may hold.
+        wide: whether the Host header may hold any address, too.
     """
     reads = {
         "/api/run": view.run, "/api/scene/0": view.scene, "/api/status": view.status,
-        "/api/clip/{ticket}/{place}": view.clip, "/api/history": view.history,
+        "/api/clip/{ticket}/{index}": view.clip, "/api/history": view.history,
         "/api/query/{ticket}": view.query,
         "/api/practice": view.practice, "/api/policy": view.policy, "/api/inspect": view.inspect,
     }  # fmt: skip
@@ -75,7 +74,7 @@ def app(view: View, key: str, port: int, hosts: Sequence[str] = ()) -> Starlette
 
     routes = [Route(path, reading(serve), methods=["GET"]) for path, serve in reads.items()]
     routes += [Route(path, writing(serve), methods=["POST"]) for path, serve in writes.items()]
-    guard = Middleware(Guard, key=key, port=port, hosts=[*LOOPBACK, *hosts])
+    guard = Middleware(Guard, key=key, hosts=hosts, wide=wide)
     return Starlette(
         routes=[*routes, Mount("/", StaticFiles(directory=PAGE, html=True))],
         middleware=[guard],
@@ -88,57 +87,36 @@ def serve(
     person: str = "",
     port: int | None = None,
     hosts: Sequence[str] = (),
-    announce: Callable[[str], None] = print,
+    host: str = "",
+    announce: Callable[[str, str], None] = lambda address, host: print(address),
 ) -> None:
-    """Serve a run's page on this machine until interrupted.
+    """Serve a run's page until interrupted.
 
     Args:
         folder: the run.
         person: name to suggest to whoever opens the page.
         port: where to listen; the one used before, or the first free one from 8765, by default.
         hosts: further names that a request may be addressed to; those given last, by default.
-        announce: is told the address once it can be opened.
+        host: address to listen on; the one given last, or this machine's loopback, by default.
+        announce: is told the address and the host listened on once the page can be opened.
 
     Raises:
-        UserError: the port is in use, or the run cannot be read.
+        UserError: the port is in use, a host makes no sense, or the run cannot be read.
     """
     kept = folder.viewer()
+    hosts = [host_name(name) for name in hosts] or kept.get("hosts", [])
+    host = host or kept.get("host", HERE)
     view = View(folder, person)
-    listener = _listen(port, kept["port"])
+    listener = listen(host, port, kept["port"])
     opened: int = listener.getsockname()[1]
-    hosts = list(hosts) or kept.get("hosts", [])
-    folder.save_viewer(kept | {"port": opened, "hosts": hosts})
-    built = app(view, kept["key"], opened, hosts)
+    folder.save_viewer(kept | {"port": opened, "hosts": hosts, "host": host})
     config = uvicorn.Config(
-        built, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
-        timeout_graceful_shutdown=2, ws="none", lifespan="off",
+        app(view, kept["key"], hosts, is_wide(host)), http=PatientProtocol, backlog=BACKLOG,
+        loop="asyncio", log_level="error", access_log=False, server_header=False,
+        proxy_headers=False, timeout_graceful_shutdown=2, ws="none", lifespan="off",
     )  # fmt: skip
-    announce(f"http://127.0.0.1:{opened}/?token={kept['key']}")
+    announce(f"{url(host, opened)}?token={kept['key']}", host)
     uvicorn.Server(config).run(sockets=[listener])
-
-
-def _listen(port: int | None, before: int | None) -> socket.socket:
-    """Open a port on the loopback interface alone."""
-    candidates = [port] if port is not None else [
-        *([before] if before else []), *range(FIRST_PORT, FIRST_PORT + PORTS),
-    ]  # fmt: skip
-    for candidate in candidates:
-        listener = socket.socket()
-        if os.name == "posix":  # a port that was just given up may be taken at once
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", candidate))
-            listener.listen(128)
-        except (OSError, OverflowError):
-            listener.close()
-            continue
-        return listener
-    if port is not None:
-        raise UserError(
-            f"port {port} cannot be opened (in use by another program?); choose another --port, or "
-            "leave it out and the first free one is taken"
-        )
-    raise UserError(f"none of the ports {FIRST_PORT} to {candidates[-1]} is free; give one: --port")
 
 
 @contextlib.contextmanager

@@ -28,7 +28,6 @@ from prefrl.viewer.inspector import Inspector
 MOST_QUERIES = 9  # that one request may ask for
 MOST_HISTORY = 200
 CACHED_SEGMENTS = 64
-LONGEST_TEXT = 50_000
 SYNCHRONIZE = 0x100000  # a right to a process of Windows
 NOT_STANDING = (
     "That answer does not stand any more, so nothing was undone; the history shows what does."
@@ -96,11 +95,11 @@ class View:
         """Send a clip's poses or pictures."""
         ticket = Ticket.parse(request.path_params["ticket"])
         segments = self.desk.query(ticket).segments
-        place = fields.whole(request.path_params["place"], 9)
-        if place >= len(segments):
-            raise Refused(404, f"this query has {len(segments)} clips; there is no clip {place}")
+        index = fields.whole(request.path_params["index"], 9)
+        if index >= len(segments):
+            raise Refused(404, f"this query has {len(segments)} clips; there is no clip {index}")
         try:
-            data, kind = self.clips.data(segments[place])
+            data, kind = self.clips.data(segments[index])
         except UserError as error:
             self.feedback.withdraw(ticket.query, "damaged")
             raise Refused(410, str(error)) from None
@@ -160,10 +159,10 @@ class View:
 
     def demonstration(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         """Keep a demonstration; it is better than a clip of the same task, if there is one."""
-        person, prompt = fields.person(body), fields.word(body, "prompt", LONGEST_TEXT)
+        person, prompt = fields.person(body), fields.word(body, "prompt", fields.LONGEST_TEXT)
         response = body.get("response")
         if response is not None:
-            response = fields.word(body, "response", LONGEST_TEXT)
+            response = fields.word(body, "response", fields.LONGEST_TEXT)
         self.feedback.demonstrate(prompt, response, person, fields.word(body, "uuid"))
         line = json.dumps({"prompt": prompt, "response": response})
         taught = False
@@ -232,8 +231,8 @@ class View:
 
     def _json(self, ticket: Ticket, query: Query) -> dict[str, Any]:
         clips = [
-            self.clips.describe(segment, f"/api/clip/{ticket}/{place}?run={self.id}")
-            for place, segment in enumerate(query.segments)
+            self.clips.describe(segment, f"api/clip/{ticket}/{index}?run={self.id}")
+            for index, segment in enumerate(query.segments)
         ]
         scale = {"scale": [1, 7]} if query.kind == "ratings" else {}
         question = query.question or self.question

@@ -24,6 +24,21 @@ function note(gone) {
 	connection.dispatchEvent(new Event("change"));
 }
 
+const HOLDER = `token:${new URL(".", location).pathname}`; // of this origin, below this path, alone
+let token = remember(HOLDER);
+
+/** Takes the token out of the page's address and keeps it; a cookie would be shown to other ports. */
+export function enter() {
+	const address = new URL(location);
+	const given = address.searchParams.get("token");
+	if (given === null) return;
+	token = given;
+	keep(HOLDER, token);
+	if (remember(HOLDER) !== token) return; // a browser that keeps nothing must find it there again
+	address.searchParams.delete("token");
+	history.replaceState(null, "", address);
+}
+
 let run = null; // the id of the run that this page is about; another one's server must refuse it
 
 /** Says which run every request from now on is about. */
@@ -33,11 +48,13 @@ async function request(path, options = {}) {
 	const abort = new AbortController();
 	const timer = setTimeout(() => abort.abort(), PATIENCE);
 	try {
-		const headers = { ...options.headers, ...(run ? { "X-Prefrl": run } : {}) };
+		const headers = { ...options.headers, "X-Prefrl-Token": token ?? "", ...(run ? { "X-Prefrl": run } : {}) };
 		const response = await fetch(path, { ...options, headers, signal: abort.signal });
+		const said = response.ok ? {} : await response.json().catch(() => ({}));
+		if (response.status >= 500 && !said.error) throw new Error("a proxy says that nobody is behind it");
 		note(false);
 		if (response.ok) return response;
-		const said = await response.json().catch(() => ({}));
+		if (response.status === 403) token = remember(HOLDER) ?? token; // another tab may have a newer one
 		throw new Refusal(response.status, said.error ?? `The server answered ${response.status}.`, Boolean(said.error));
 	} catch (error) {
 		if (!(error instanceof Refusal)) note(true);
@@ -75,7 +92,7 @@ export class Outbox {
 	}
 
 	get count() {
-		return this.items.filter((item) => item.path === "/api/answer").length;
+		return this.items.filter((item) => item.path === "api/answer").length;
 	}
 
 	/** Adds a request; returns its uuid. It is sent at once, and again until acknowledged. */
@@ -125,12 +142,11 @@ export class Outbox {
 			item.attempts += 1;
 			try {
 				await post(item.path, item.body);
-				if (item.path === "/api/answer") this.saved += 1;
+				if (item.path === "api/answer") this.saved += 1;
 				this.delay = 500;
 			} catch (error) {
-				const final = FINAL.includes(error.status);
-				if (error instanceof Refusal) this.onRefused(error, final, item.path);
-				if (!final) return;
+				if (error instanceof Refusal) this.onRefused(error, error.final, item.path);
+				if (!error.final) return;
 			}
 			this.#remove(item);
 		}

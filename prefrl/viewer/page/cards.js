@@ -57,7 +57,7 @@ export class AnswerCards {
 	}
 
 	async #queryOf({ answer }) {
-		answer.query ??= (await get(`/api/query/${answer.ticket}`)).query;
+		answer.query ??= (await get(`api/query/${answer.ticket}`)).query;
 		return answer.query;
 	}
 

@@ -34,7 +34,7 @@ export class History {
 	async enter() {
 		const { session } = this;
 		await session.outbox.flush();
-		const { people } = await get(`/api/status?person=${encodeURIComponent(session.identity().person)}`)
+		const { people } = await get(`api/status?person=${encodeURIComponent(session.identity().person)}`)
 			.catch(() => ({ people: [] }));
 		const chosen = this.people.value;
 		this.people.replaceChildren(...[["", "everybody"],
@@ -77,7 +77,7 @@ export class History {
 		const query = new URLSearchParams({ limit: PAGE, person: this.people.value,
 			kind: side === undefined ? wanted : "preference", before: this.last });
 		if (!this.last) query.delete("before");
-		const { answers } = await get(`/api/history?${query}`).catch(() => ({}));
+		const { answers } = await get(`api/history?${query}`).catch(() => ({}));
 		if (turn !== this.turn) return; // something else was chosen meanwhile
 		if (!answers) {
 			this.words.textContent = "The server does not answer; the history comes when it is back.";

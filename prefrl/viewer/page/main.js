@@ -1,6 +1,6 @@
 // Wires the page together.
 
-import { get, Outbox, post, speakOf } from "./api.js";
+import { enter, get, Outbox, post, speakOf } from "./api.js";
 import { Clock } from "./clock.js";
 import { button, find, keep, randomId, remember, say } from "./dom.js";
 import { History } from "./history.js";
@@ -22,7 +22,7 @@ const tab = randomId(); // anew with each load, so that two tabs never share the
 async function runOf() {
 	for (;;) {
 		try {
-			return await get("/api/run");
+			return await get("api/run");
 		} catch (error) {
 			find("old-browser").textContent = error.status === 403
 				? "This page needs its token: open the link that prefrl printed in its terminal."
@@ -120,7 +120,7 @@ function assemble(run) {
 	const outbox = new Outbox(run.id, {
 		onChange: () => parts.status?.figures(),
 		onRefused: (error, dropped, path) => {
-			if (path === "/api/damaged") return; // the pair is no longer this page's
+			if (path === "api/damaged") return; // the pair is no longer this page's
 			say(dropped ? `Not stored: ${error.message}` : `${error.message} The answer is kept and tried again.`);
 		},
 	});
@@ -129,7 +129,7 @@ function assemble(run) {
 	const queue = new Queue({
 		identity, current: () => session.tickets, onReady: () => session.wake(),
 		onDamaged: (ticket) => {
-			if (ticket) outbox.add("/api/damaged", { ...identity(), ticket });
+			if (ticket) outbox.add("api/damaged", { ...identity(), ticket });
 			say("A clip was damaged and its pair was skipped.");
 			parts.status.figures();
 		},
@@ -144,12 +144,13 @@ function assemble(run) {
 }
 
 async function start() {
+	enter();
 	const parts = assemble(await runOf());
 	const { run, outbox, session, queue, identity, practice } = parts;
 	listen(parts);
 	extras(parts);
 	addEventListener("pagehide", () => {
-		post("/api/release", identity(), { keepalive: true }).catch(() => null); // gives the leases back
+		post("api/release", identity(), { keepalive: true }).catch(() => null); // gives the leases back
 	});
 	addEventListener("pageshow", (event) => event.persisted && queue.fill());
 	find("old-browser").remove();

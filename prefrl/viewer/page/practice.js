@@ -14,7 +14,7 @@ export class Practice {
 	async start() {
 		if (this.session.mode !== "labelling") return;
 		try {
-			const { queries } = await get("/api/practice");
+			const { queries } = await get("api/practice");
 			this.entries = await Promise.all(queries.slice(0, 3).map(loadQuery));
 		} catch {
 			this.entries = [];

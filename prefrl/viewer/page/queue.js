@@ -48,7 +48,7 @@ export class Queue {
 
 	async #ask(count) {
 		try {
-			const said = await post("/api/next", { ...this.identity(), count, held: this.held });
+			const said = await post("api/next", { ...this.identity(), count, held: this.held });
 			const lost = new Set(said.lost);
 			this.slots = this.slots.filter((slot) => !lost.has(slot.query.ticket));
 			const known = new Set(this.held);

@@ -30,7 +30,7 @@ export class Report extends EventTarget {
 		if (this.asking || document.hidden || !this.watchers.size) return;
 		this.asking = true;
 		try {
-			const { ready, report, words = "", working = false } = await get("/api/inspect");
+			const { ready, report, words = "", working = false } = await get("api/inspect");
 			Object.assign(this, { value: ready ? report : null, words, working });
 		} catch (error) {
 			this.words = error instanceof Refusal ? error.message

@@ -115,7 +115,7 @@ export class RewardTraces {
 		this.seen.unobserve(target);
 		const { entry } = target;
 		try {
-			const { query } = await get(`/api/query/${entry.ticket}`);
+			const { query } = await get(`api/query/${entry.ticket}`);
 			const { clips } = await loadQuery(query);
 			entry.clock.load(Math.max(...clips.map((clip) => clip.frames)), clips[0].dt);
 			entry.clips.forEach((clip, index) => this.#fill(clip, clips[index]));

@@ -105,7 +105,7 @@ export class Session {
 			return true;
 		}
 		const identity = this.identity();
-		const uuid = this.outbox.add("/api/answer", { ...identity, ticket: entry.query.ticket, kind,
+		const uuid = this.outbox.add("api/answer", { ...identity, ticket: entry.query.ticket, kind,
 			value, shown_at: this.shownTime, answered_at: Date.now() / 1000 });
 		if (this.mode === "review") {
 			say(`Noted: ${words}.`);
@@ -139,7 +139,7 @@ export class Session {
 	async #undoThere() {
 		const last = this.recent.at(-1);
 		const meant = last?.meant ?? this.identity();
-		const { query, was, words } = await post("/api/undo", { ...meant, uuid: randomId() });
+		const { query, was, words } = await post("api/undo", { ...meant, uuid: randomId() });
 		this.recent = this.recent.filter((other) => other !== last);
 		if (!query) return say(words);
 		const entry = await this.queue.ready(query).catch(() => null);
@@ -150,7 +150,7 @@ export class Session {
 	#undoHere() {
 		const last = this.recent.pop();
 		if (!last) return say(GONE);
-		if (!this.outbox.withdraw(last.meant.answer)) this.outbox.add("/api/undo", last.meant);
+		if (!this.outbox.withdraw(last.meant.answer)) this.outbox.add("api/undo", last.meant);
 		return this.#bringBack(last.entry, last.was);
 	}
 

@@ -23,7 +23,7 @@ export class Status {
 		this.asking = true;
 		try {
 			const { person } = this.identity();
-			this.last = await get(`/api/status?person=${encodeURIComponent(person)}`);
+			this.last = await get(`api/status?person=${encodeURIComponent(person)}`);
 			if (this.signedOut) location.reload();
 			this.#show(this.last);
 		} catch (error) {
@@ -110,7 +110,7 @@ class Policy {
 		if (round === this.round && (this.clip || now - this.asked < 5000)) return;
 		Object.assign(this, { round, asked: now });
 		try {
-			const { clip, round: made } = await get("/api/policy");
+			const { clip, round: made } = await get("api/policy");
 			if (!clip || clip.form === "text") return;
 			this.clip = await loadClip(clip);
 			this.#open(made);

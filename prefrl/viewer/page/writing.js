@@ -57,7 +57,7 @@ export class Writing {
 		this.#open("A demonstration", [element("p", {}, "Write ", kind, "."), ...rows], () => {
 			const alone = kind.value === "prompt";
 			if (!prompt.value.trim() || !(alone || response.value.trim())) return say("Write something first.");
-			this.session.outbox.add("/api/demonstration", { ...this.session.identity(), prompt: prompt.value,
+			this.session.outbox.add("api/demonstration", { ...this.session.identity(), prompt: prompt.value,
 				response: alone ? null : response.value });
 			this.dialog.close();
 			return say("Demonstration stored.");
