@@ -21,9 +21,10 @@ from test_experiment import TAUGHT, TRAIN, command
 
 import prefrl.cli
 import prefrl.runs.session
-from prefrl.cli import COMMANDS, main
+from prefrl.cli import main
 from prefrl.commands import console, training
 from prefrl.commands.progress import Display
+from prefrl.commands.table import COMMANDS
 from prefrl.config.presets import PRESETS
 from prefrl.errors import is_users_own
 from prefrl.learning.loop import Round

@@ -40,7 +40,7 @@ LEVELS = [
 # The rooms that a module imports from, wherever in the file; the packages that it loads at once.
 ROWS = {
     "": ("", ""),
-    "cli": ("commands errors", ""),
+    "cli": ("commands", ""),
     "clips": ("", ""),
     "clips.camera": ("", "mujoco numpy"),
     "clips.draw": ("", "mujoco numpy"),
@@ -52,8 +52,10 @@ ROWS = {
     "commands.answers": ("storage", ""),
     "commands.console": ("errors", ""),
     "commands.list": ("config envs", ""),
+    "commands.process": ("", ""),
     "commands.progress": ("config learning", "rich"),
     "commands.reports": ("errors reports storage", ""),
+    "commands.table": ("errors", ""),
     "commands.text": ("config errors storage text", ""),
     "commands.training": ("config environments errors runs storage viewer", ""),
     "config": ("", ""),

@@ -9,6 +9,7 @@ import pytest
 from toy_texts import TINY_TEXT_FLAGS, save_small_model
 
 from prefrl import cli
+from prefrl.commands.table import COMMANDS
 from prefrl.config.experiment import Experiment, QueryConfig
 from prefrl.runs.session import train
 from prefrl.storage.feedback import FeedbackStore
@@ -64,7 +65,7 @@ def test_the_example_of_prompts_and_a_judge_runs(tmp_path, monkeypatch):
 
 
 def test_every_command_is_in_readme():
-    for name in cli.COMMANDS:
+    for name in COMMANDS:
         assert f"`prefrl {name}" in README
 
 

@@ -1,7 +1,6 @@
 """Runs: begin one, go on with it, answer its queries, run it again."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 from prefrl.commands.console import complain, parse
+from prefrl.commands.process import INTERRUPTS
 from prefrl.config.experiment import Experiment
 from prefrl.errors import UserError
 
@@ -189,9 +189,7 @@ def _run(session: "Session", port: int | None = None, host: str = "") -> None:
     print(f"run folder: {path}", flush=True)
     for note in session.notes:
         print(f"note: {note}", flush=True)
-    for name in ("SIGTERM", "SIGHUP"):  # as Ctrl-C does: the viewer is to end, too
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _interrupt)
+    INTERRUPTS.listen_to("SIGTERM", "SIGHUP")  # as Ctrl-C does: the viewer is to end, too
     people = config if session.teacher is None and config.labels else None
     display = Display(config.rounds, config.steps, config.labels, session.state.round, people)
     saved = session.state.round - 1
@@ -202,7 +200,7 @@ def _run(session: "Session", port: int | None = None, host: str = "") -> None:
                 display.show(done)
     except KeyboardInterrupt:
         state = f"round {saved} is saved" if saved >= 0 else "no round was finished yet"
-        raise UserError(
+        raise KeyboardInterrupt(
             f"stopped; {state} and no answer is lost. Continue with `prefrl resume {path}`"
         ) from None
     except FloatingPointError as error:
@@ -220,10 +218,6 @@ def _ways_to_look(folder: "RunFolder") -> str:
     if folder.environment()["observations"].get("text"):
         return f"`prefrl evaluate {folder.path} --show 3`"
     return f"`prefrl video {folder.path}`, `prefrl evaluate {folder.path}`"
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 @contextmanager
