@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -36,13 +37,14 @@ def main() -> int:
     parser.add_argument("after", nargs="?", default=WORKING_TREE, help="likewise; . by default")
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=[*RUNS], help="which runs")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--more", default="", help='further options, "--steps 4096 --rounds 1"')
     chosen = parser.parse_args()
+    more = ["--seed", str(chosen.seed), *shlex.split(chosen.more)]
     with tempfile.TemporaryDirectory() as scratch:
-        lines = {
-            revision: train(revision, chosen.runs, chosen.seed, Path(scratch) / str(number))
+        before, after = (
+            train(revision, chosen.runs, more, Path(scratch) / str(number))
             for number, revision in enumerate((chosen.before, chosen.after))
-        }
-    before, after = lines[chosen.before], lines[chosen.after]
+        )
     report = {
         name: {
             "same": before[name] == after[name],
@@ -56,14 +58,14 @@ def main() -> int:
     return 0 if all(run["same"] for run in report.values()) else 1
 
 
-def train(revision: str, names: list[str], seed: int, scratch: Path) -> dict[str, bytes]:
+def train(revision: str, names: list[str], more: list[str], scratch: Path) -> dict[str, bytes]:
     """Train the runs with one state of prefrl; return their metrics."""
     package = install(revision, scratch)
     environment = os.environ | {"PYTHONPATH": str(package)}
     found = {}
     for name in names:
         folder = scratch / name
-        command = [sys.executable, "-m", "prefrl.cli", "train", *RUNS[name], "--seed", str(seed)]
+        command = [sys.executable, "-m", "prefrl.cli", "train", *RUNS[name], *more]
         print(f"{revision}: {name}", file=sys.stderr, flush=True)
         subprocess.run(
             [*command, "--run", str(folder)], check=True, cwd=scratch, env=environment,

