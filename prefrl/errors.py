@@ -1,4 +1,4 @@
-"""The one exception that means: the user can put this right."""
+"""The exceptions that mean: the user can put this right."""
 
 import sysconfig
 import traceback
@@ -11,6 +11,10 @@ class UserError(Exception):
 
     The command line prints the message without a traceback and exits with code 2.
     """
+
+
+class StoreError(UserError):
+    """The feedback store cannot be used for now; what it holds is as it was."""
 
 
 def raised_by(who: str, error: BaseException) -> str:

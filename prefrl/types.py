@@ -162,6 +162,9 @@ class Answer:
     """Seconds since the epoch."""
     answered_at: float = 0.0
     """Seconds since the epoch."""
+    repeat: bool = False
+    """Whether the teacher had answered it before; this only shows whether they agree with
+    themselves, and teaches nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +208,7 @@ def to_comparisons(query: Query, answer: Answer, margin_scale: float = 0.0) -> L
         margin_scale: logits that the strongest preference should lead by.
     """
     check_answer(query, answer)
-    if answer.kind in ("skip", "retraction"):
+    if answer.repeat or answer.kind in ("skip", "retraction"):
         return Lesson([], [], [])
     if answer.kind == "rewrite":
         return _lesson_of_rewrite(query, answer)

@@ -137,7 +137,7 @@ async def _labeller(
             body = {"person": name, "tab": name, "count": PRELOADED - len(held), "held": held}
             reply = await client.post("/api/next", json=body)
             shared["errors"] += reply.status_code != 200
-            fresh = [q for q in reply.json()["queries"] if not q["ticket"].endswith("again")]
+            fresh = [q for q in reply.json()["queries"] if not q["ticket"].endswith("repeat")]
             for query in fresh:
                 shared["held_by_two"] += shared["holders"].get(query["ticket"], name) != name
                 shared["holders"][query["ticket"]] = name
@@ -456,8 +456,7 @@ class _Scene:
         """Keep the browser's own log of what was acknowledged."""
         if response.url.endswith("/api/answer") and response.status == 200:
             sent = json.loads(response.request.post_data)
-            if not sent["ticket"].endswith("again"):  # those teach nothing and are kept elsewhere
-                self.acknowledged.add(sent["uuid"])
+            self.acknowledged.add(sent["uuid"])
 
     def kill(self, what: str) -> None:
         """Kill one of the three, as a power cut would."""

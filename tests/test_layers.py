@@ -120,8 +120,10 @@ ROWS = {
     "storage.feedback": ("errors types", "numpy"),
     "storage.files": ("errors", ""),
     "storage.folder": ("config errors", ""),
+    "storage.history": ("types", ""),
     "storage.import_export": ("errors types", "numpy"),
     "storage.jsonl": ("errors types", "numpy"),
+    "storage.labelling": ("errors types", ""),
     "storage.schema": ("errors", ""),
     "storage.segments": ("errors types", "numpy"),
     "storage.spaces": ("errors types", "numpy"),
@@ -161,7 +163,6 @@ ROWS = {
     "viewer.addresses": ("errors", ""),
     "viewer.clips": ("clips errors types", "mujoco numpy"),
     "viewer.connections": ("", "uvicorn"),
-    "viewer.desk": ("errors storage types", ""),
     "viewer.fields": ("", ""),
     "viewer.guard": ("", "starlette"),
     "viewer.inspector": ("", ""),
@@ -335,6 +336,25 @@ def test_nobody_but_the_loops_own_rooms_knows_both_worlds():
 
 def attributes(tree):
     return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+SQL = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|CREATE|PRAGMA) ")
+BEHIND_THE_WALL = {
+    "connection",
+    "execute",
+    "executescript",
+    "transaction",
+    "run_sql",
+    "write_answer",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if room(name) != "storage"])
+def test_only_the_store_knows_how_it_is_kept(name):
+    assert not attributes(TREES[name]) & BEHIND_THE_WALL
+    assert "sqlite3" not in imports(name)
+    texts = [node.value for node in ast.walk(TREES[name]) if isinstance(node, ast.Constant)]
+    assert not [text for text in texts if isinstance(text, str) and SQL.search(text)]
 
 
 def test_only_the_oracle_reads_the_table_of_true_rewards():

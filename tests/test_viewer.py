@@ -408,8 +408,8 @@ def test_one_query_by_its_ticket_answered_or_not(client):
         found = client.get(f"/api/query/{query['ticket']}").json()["query"]
         assert found == query
         answer(client, query["ticket"])
-    again = client.get(f"/api/query/{query['ticket']}-again").json()["query"]
-    assert again["ticket"] == f"{query['ticket']}-again"
+    again = client.get(f"/api/query/{query['ticket']}-repeat").json()["query"]
+    assert again["ticket"] == f"{query['ticket']}-repeat"
 
 
 @pytest.mark.parametrize("ticket", ["77-0", "x", "0-0-perhaps", "-1-0"])
@@ -682,7 +682,7 @@ anything = st.recursive(
     max_leaves=12,
 )
 tickets = st.sampled_from(
-    ["0-0", "0-1", "-1-0", "0-1-again", "1-0", "00-0", "-", "0-0-", "9" * 30 + "-1"]
+    ["0-0", "0-1", "-1-0", "0-1-repeat", "1-0", "00-0", "-", "0-0-", "9" * 30 + "-1"]
 )
 bodies = st.fixed_dictionaries(
     {},

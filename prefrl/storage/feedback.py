@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prefrl.errors import UserError
+from prefrl.errors import StoreError, UserError
 from prefrl.storage.schema import STOOD, connect
 from prefrl.storage.segments import (
     average_return,
@@ -40,6 +40,7 @@ from prefrl.types import (
     to_comparisons,
 )
 
+COLUMNS = 'round, "index", kind, value, teacher, shown_at, answered_at, repeat'  # of an answer
 NO_PICTURES: Mapping[str, Picture] = MappingProxyType({})
 
 
@@ -63,6 +64,13 @@ class Ledger(NamedTuple):
     """Its fit saw the answers with id up to this."""
     asked: int
     """How many queries it asked."""
+
+
+def answer_of(row: Sequence[Any]) -> Answer:
+    """Return the answer of which a row holds `COLUMNS`."""
+    round_index, index, kind, value, teacher, shown_at, answered_at, repeat = row
+    query = QueryId(round_index, index)
+    return Answer(query, kind, json.loads(value), teacher, shown_at, answered_at, bool(repeat))
 
 
 class FeedbackStore:
@@ -154,7 +162,7 @@ class FeedbackStore:
             for answer in answers:
                 query = asked[answer.query.index]
                 check_answer(query, answer)
-                self._write_answer(dataclasses.replace(answer, query=query.id), None)
+                self.write_answer(dataclasses.replace(answer, query=query.id), None)
         return lowest - 1
 
     def expire(self, before_round: int) -> None:
@@ -181,7 +189,7 @@ class FeedbackStore:
         with self.transaction() as execute:
             for answer in answers:
                 check_answer(self.query(answer.query), answer)
-                self._write_answer(answer, uuid)
+                self.write_answer(answer, uuid)
                 if uuid is None:
                     (number,) = execute("SELECT last_insert_rowid()").fetchone()
                 else:
@@ -199,10 +207,7 @@ class FeedbackStore:
 
     def demonstrations(self) -> list[tuple[str, str | None]]:
         """Return the prompts and responses that people wrote, in order."""
-        with self.errors():
-            return self.connection.execute(
-                "SELECT prompt, response FROM demonstration ORDER BY id"
-            ).fetchall()
+        return self.run_sql("SELECT prompt, response FROM demonstration ORDER BY id")
 
     def withdraw(self, query: QueryId, why: str) -> None:
         """Ask this nobody any more; answers that it has stay."""
@@ -225,20 +230,18 @@ class FeedbackStore:
 
     def segments(self, task: str | None = None) -> list[str]:
         """Return the ids of all segments, or of one task's, in order."""
-        with self.errors():
-            rows = self.connection.execute(
-                "SELECT id FROM segment WHERE task = ? OR ? IS NULL ORDER BY id", (task, task)
-            ).fetchall()
+        rows = self.run_sql(
+            "SELECT id FROM segment WHERE task = ? OR ? IS NULL ORDER BY id", task, task
+        )
         return [row[0] for row in rows]
 
     def segments_after(self, prompt: str) -> list[str]:
         """Return the ids of the segments of text that begin with a prompt, in order."""
-        with self.errors():
-            rows = self.connection.execute(
-                "SELECT segment FROM array WHERE name = 'observations' AND dtype = 'json' "
-                "AND json_extract(CAST(data AS TEXT), '$[0]') = ? ORDER BY segment",
-                (prompt,),
-            ).fetchall()
+        rows = self.run_sql(
+            "SELECT segment FROM array WHERE name = 'observations' AND dtype = 'json' "
+            "AND json_extract(CAST(data AS TEXT), '$[0]') = ? ORDER BY segment",
+            prompt,
+        )
         return [row[0] for row in rows]
 
     def picture(self, segment_id: str) -> Picture | None:
@@ -250,15 +253,19 @@ class FeedbackStore:
         """Return the queries that still wait for an answer, oldest first."""
         return self._queries("WHERE open")
 
-    def answers(self, through: int | None = None) -> list[Answer]:
-        """Return the answers that stand, by id: the last of each teacher to each query."""
-        with self.errors():
-            rows = self.connection.execute(
-                'SELECT round, "index", kind, value, teacher, shown_at, answered_at '
-                f"FROM answer a WHERE {STOOD} ORDER BY id",
-                {"through": 2**62 if through is None else through},
-            ).fetchall()
-        return [Answer(QueryId(r[0], r[1]), r[2], json.loads(r[3]), r[4], r[5], r[6]) for r in rows]
+    def answers(self, through: int | None = None, repeats: bool = False) -> list[Answer]:
+        """Return the answers that stand, by id: the last of each teacher to each query.
+
+        Args:
+            through: those that stood when the newest answer had this id; now by default.
+            repeats: those to pairs that were shown again, too, which teach nothing.
+        """
+        rows = self.run_sql(
+            f"SELECT {COLUMNS} FROM answer a WHERE {STOOD} AND (:repeats OR NOT repeat) "
+            "ORDER BY id",
+            through=2**62 if through is None else through, repeats=repeats,
+        )  # fmt: skip
+        return [*map(answer_of, rows)]
 
     def comparisons(
         self, through: int | None = None, margin_scale: float = 0.0
@@ -272,46 +279,42 @@ class FeedbackStore:
 
     def last_answer(self) -> int:
         """Return the id of the newest answer, 0 if there is none."""
-        return self._number("SELECT coalesce(max(id), 0) FROM answer")
+        [(number,)] = self.run_sql("SELECT coalesce(max(id), 0) FROM answer")
+        return number
 
     def ledger(self, round_index: int) -> Ledger | None:
         """Return what is on record of a round, None if it was never asked."""
-        with self.errors():
-            row = self.connection.execute(
-                "SELECT answers_through, (SELECT count(*) FROM query q WHERE q.round = r.round) "
-                "FROM round r WHERE r.round = ?",
-                (round_index,),
-            ).fetchone()
-        return None if row is None else Ledger(*map(int, row))
+        rows = self.run_sql(
+            "SELECT answers_through, (SELECT count(*) FROM query q WHERE q.round = r.round) "
+            "FROM round r WHERE r.round = ?",
+            round_index,
+        )
+        return Ledger(*rows[0]) if rows else None
 
     def counts(self) -> Counts:
         """Count the queries of the run's own rounds, as they stand; triggers keep count."""
-        with self.errors():
-            row = self.connection.execute(
-                "SELECT asked, answered, decisive, pending FROM tally"
-            ).fetchone()
+        [row] = self.run_sql("SELECT asked, answered, decisive, pending FROM tally")
         return Counts(*row)
 
     def counts_at(self, before_round: int, through: int) -> Counts:
         """Count queries of rounds before `before_round`, and answers as they stood by `through`.
 
-        Its time grows with the number of answers. What was imported (rounds below 0) and what has
-        been withdrawn since are no exceptions to `counts`.
+        What was imported (rounds below 0) is not counted here either. The time that this takes
+        grows with the number of answers.
         """
-        with self.errors():
-            row = self.connection.execute(
-                "SELECT count(*), coalesce(sum(labelled), 0), coalesce(sum(decided), 0), "
-                "coalesce(sum(answered = 0 AND withdrawn IS NULL), 0) FROM ("
-                "  SELECT max(a.id IS NOT NULL) AS answered, q.withdrawn AS withdrawn, "
-                "    coalesce(max(a.kind <> 'skip'), 0) AS labelled, "
-                "    coalesce(max(a.decisive), 0) AS decided "
-                '  FROM query q LEFT JOIN answer a ON a.round = q.round AND a."index" = q."index" '
-                f"  AND {STOOD} "
-                "  WHERE q.round >= 0 AND q.round < :before "
-                '  GROUP BY q.round, q."index")',
-                {"before": before_round, "through": through},
-            ).fetchone()
-        return Counts(*map(int, row))
+        [row] = self.run_sql(
+            "SELECT count(*), coalesce(sum(labelled), 0), coalesce(sum(decided), 0), "
+            "coalesce(sum(answered = 0 AND withdrawn IS NULL), 0) FROM ("
+            "  SELECT max(a.id IS NOT NULL) AS answered, q.withdrawn AS withdrawn, "
+            "    coalesce(max(a.kind <> 'skip'), 0) AS labelled, "
+            "    coalesce(max(a.decisive), 0) AS decided "
+            '  FROM query q LEFT JOIN answer a ON a.round = q.round AND a."index" = q."index" '
+            f"  AND {STOOD} AND NOT a.repeat "
+            "  WHERE q.round >= 0 AND q.round < :before "
+            '  GROUP BY q.round, q."index")',
+            before=before_round, through=through,
+        )  # fmt: skip
+        return Counts(*row)
 
     def true_rewards(self, segment_id: str) -> np.ndarray:
         """Return the true rewards `[step]` of a segment. Not for the reward model or the agent."""
@@ -327,12 +330,11 @@ class FeedbackStore:
             return average_return(self.connection, round_index)
 
     def _queries(self, where: str, *values: int) -> list[Query]:
-        with self.errors():
-            rows = self.connection.execute(
-                f'SELECT round, "index", kind, question, segments FROM query {where} '
-                'ORDER BY round, "index"',
-                values,
-            ).fetchall()
+        rows = self.run_sql(
+            f'SELECT round, "index", kind, question, segments FROM query {where} '
+            'ORDER BY round, "index"',
+            *values,
+        )
         return [
             Query(QueryId(r[0], r[1]), tuple(map(self.segment, json.loads(r[4]))), r[2], r[3])
             for r in rows
@@ -359,7 +361,8 @@ class FeedbackStore:
                 (*query.id, query.kind, query.question, names),
             )
 
-    def _write_answer(self, answer: Answer, uuid: str | None) -> None:
+    def write_answer(self, answer: Answer, uuid: str | None) -> None:
+        """Write one answer, within a transaction; see `answer`."""
         try:
             value = json.dumps(answer.value, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -367,20 +370,22 @@ class FeedbackStore:
                 f"the answer of teacher {answer.teacher!r} holds {answer.value!r}, which cannot be "
                 f"kept ({error}); expected JSON of finite numbers"
             ) from None
-        self.connection.execute(
+        self.run_sql(
             'INSERT INTO answer (round, "index", kind, value, decisive, teacher, shown_at, '
-            "answered_at, uuid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (*answer.query, answer.kind, value, is_decisive(answer), answer.teacher,
-             answer.shown_at, answer.answered_at, uuid),
+            "answered_at, repeat, uuid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT DO NOTHING",
+            *answer.query, answer.kind, value, is_decisive(answer), answer.teacher,
+            answer.shown_at, answer.answered_at, answer.repeat, uuid,
         )  # fmt: skip
 
     @staticmethod
     def _key(query: Query) -> tuple:
         return (query.id, query.kind, query.question, [segment.id for segment in query.segments])
 
-    def _number(self, sql: str) -> int:
+    def run_sql(self, sql: str, *values: Any, **named: Any) -> list[Any]:
+        """Run one statement and return its rows; for the modules of `storage` alone."""
         with self.errors():
-            return int(self.connection.execute(sql).fetchone()[0])
+            return self.connection.execute(sql, named or values).fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
@@ -401,11 +406,11 @@ class FeedbackStore:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise UserError(
+            raise StoreError(
                 f"cannot use {self.path}: {error}. Every answer acknowledged so far is safe; free "
                 "disk space, or close what holds the file, and continue with `prefrl resume`"
             ) from error
         except sqlite3.DatabaseError as error:
-            raise UserError(
+            raise StoreError(
                 f"{self.path} is damaged or not a feedback store ({error}); restore it from a copy"
             ) from error

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prefrl.errors import UserError
+from prefrl.errors import StoreError, UserError
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.jsonl import (
     contents,
@@ -249,6 +249,8 @@ def _record(
     asked = [replace(query, segments=tuple(map(renamed, query.segments))) for query in queries]
     try:
         return Imported(store.record(asked, answers, mark), len(asked), len(answers))
+    except StoreError:
+        raise
     except UserError as error:
         raise UserError(f"{name}: {error}; nothing is imported") from None
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from prefrl.errors import UserError
+from prefrl.errors import StoreError, UserError
 from prefrl.types import Segment
 
 TEXT = "text"
@@ -47,6 +47,8 @@ def in_line(name: str, number: int) -> Iterator[None]:
     """Say in which line it was."""
     try:
         yield
+    except StoreError:
+        raise
     except (ValueError, UserError) as error:
         raise UserError(f"{name}, line {number}: {error}; nothing is imported") from None
 

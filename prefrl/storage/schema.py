@@ -60,13 +60,15 @@ CREATE TABLE IF NOT EXISTS answer (         -- append-only: a teacher's later an
     shown_at    REAL NOT NULL,              -- seconds since the epoch
     answered_at REAL NOT NULL,
     uuid        TEXT UNIQUE,                -- of the sender: what is sent twice counts once
-    superseded  INTEGER,                    -- id of the teacher's next answer to the query
+    repeat      INTEGER NOT NULL,           -- whether the pair was shown again; teaches nothing
+    superseded  INTEGER,                    -- id of the teacher's next answer to the same
     FOREIGN KEY (round, "index") REFERENCES query
 );
 CREATE INDEX IF NOT EXISTS answer_of_query ON answer (round, "index");
 CREATE INDEX IF NOT EXISTS answer_that_stands ON answer (teacher, kind, id)
     WHERE superseded IS NULL AND kind <> 'retraction';
 CREATE VIEW IF NOT EXISTS standing AS       -- the last answer of each teacher to each query
+                                            -- and to each that was shown to them again
     SELECT * FROM answer WHERE superseded IS NULL AND kind <> 'retraction';
 CREATE TABLE IF NOT EXISTS tally (          -- of the run's own rounds, not of imported ones
     asked    INTEGER NOT NULL,              -- queries
@@ -88,12 +90,12 @@ END;
 CREATE TRIGGER IF NOT EXISTS answered AFTER INSERT ON answer BEGIN
     UPDATE answer SET superseded = new.id
     WHERE round = new.round AND "index" = new."index" AND teacher = new.teacher
-        AND superseded IS NULL AND id < new.id;
+        AND repeat = new.repeat AND superseded IS NULL AND id < new.id;
     UPDATE query SET (open, labelled, decided) = (
         SELECT query.withdrawn IS NULL AND count(*) = 0,
             coalesce(max(kind <> 'skip'), 0), coalesce(max(decisive), 0)
-        FROM standing s WHERE s.round = new.round AND s."index" = new."index")
-    WHERE round = new.round AND "index" = new."index";
+        FROM standing s WHERE s.round = new.round AND s."index" = new."index" AND NOT s.repeat)
+    WHERE round = new.round AND "index" = new."index" AND NOT new.repeat;
 END;
 CREATE TABLE IF NOT EXISTS lease (          -- who is looking at what; nobody else is shown it
     round   INTEGER NOT NULL,
@@ -105,14 +107,10 @@ CREATE TABLE IF NOT EXISTS lease (          -- who is looking at what; nobody el
     PRIMARY KEY (round, "index"),
     FOREIGN KEY (round, "index") REFERENCES query
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS again (          -- pairs shown to a person once more, sides swapped
+CREATE TABLE IF NOT EXISTS repeat (         -- pairs shown to a person once more, sides swapped
     round   INTEGER NOT NULL,
     "index" INTEGER NOT NULL,
     teacher TEXT NOT NULL,
-    kind    TEXT,                           -- of the second answer, null while there is none
-    value   TEXT,                           -- JSON, as if the sides had not been swapped
-    answered_at REAL,
-    undone  TEXT,                           -- the uuid of who took the second answer back
     PRIMARY KEY (round, "index", teacher),
     FOREIGN KEY (round, "index") REFERENCES query
 ) WITHOUT ROWID;

@@ -8,7 +8,6 @@ and SQLite would make them queue anyway.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from prefrl.errors import UserError
+from prefrl.errors import StoreError, UserError
 from prefrl.storage.folder import RunFolder
 from prefrl.viewer import fields
 from prefrl.viewer.addresses import HERE, host_name, is_wide, listen, url
@@ -125,7 +124,7 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        status = 503 if isinstance(error.__cause__, sqlite3.Error) else 400
+        status = 503 if isinstance(error, StoreError) else 400
         raise Refused(status, str(error)) from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sqlite3
 import time
 from typing import Any
 
@@ -13,14 +12,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from prefrl.clips.scene import load_model
-from prefrl.errors import UserError
+from prefrl.errors import StoreError, UserError
+from prefrl.storage import history
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
+from prefrl.storage.history import Given
 from prefrl.storage.import_export import import_demonstrations
+from prefrl.storage.labelling import Assignments, Ticket
 from prefrl.types import Answer, Query
 from prefrl.viewer import fields
 from prefrl.viewer.clips import Clips
-from prefrl.viewer.desk import Desk, Said, Ticket
 from prefrl.viewer.fields import Refused
 from prefrl.viewer.guard import run_id
 from prefrl.viewer.inspector import Inspector
@@ -55,7 +56,7 @@ class View:
         self.feedback = FeedbackStore(folder.feedback, CACHED_SEGMENTS)
         self.id = run_id(folder.viewer()["key"])
         self.file = folder.feedback.stat().st_ino
-        self.desk = Desk(self.feedback)
+        self.assignments = Assignments(self.feedback)
         self.clips = Clips(_model(folder), environment["dt"], self.feedback.picture)
         self.question = environment["question"]
         self.inspector = Inspector(folder.path)
@@ -94,12 +95,14 @@ class View:
     def clip(self, request: Request) -> Response:
         """Send a clip's poses or pictures."""
         ticket = Ticket.parse(request.path_params["ticket"])
-        segments = self.desk.query(ticket).segments
+        segments = self.assignments.query(ticket).segments
         index = fields.whole(request.path_params["index"], 9)
         if index >= len(segments):
             raise Refused(404, f"this query has {len(segments)} clips; there is no clip {index}")
         try:
             data, kind = self.clips.data(segments[index])
+        except StoreError:
+            raise
         except UserError as error:
             self.feedback.withdraw(ticket.query, "damaged")
             raise Refused(410, str(error)) from None
@@ -118,7 +121,7 @@ class View:
         person, tab = fields.person(body), fields.word(body, "tab")
         count = fields.number(body, "count", 0, MOST_QUERIES)
         held = [Ticket.parse(text) for text in fields.words(body, "held", 4 * MOST_QUERIES)]
-        tickets, lost = self.desk.next(person, tab, int(count), held)
+        tickets, lost = self.assignments.next(person, tab, int(count), held)
         queries = [query for query in map(self._described, tickets) if query]
         words = ""
         if len(queries) < count:
@@ -133,15 +136,13 @@ class View:
             ticket.query, fields.kind(body), value, person,
             fields.number(body, "shown_at", 0, 1e12), fields.number(body, "answered_at", 0, 1e12),
         )  # fmt: skip
-        return {"answer": self.desk.answer(ticket, said, fields.word(body, "uuid"))}
+        return {"answer": self.assignments.answer(ticket, said, fields.word(body, "uuid"))}
 
     def undo(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
-        """Take back the answer that is meant: its ticket and uuid, or a person's newest one."""
-        meant = None
-        if "answer" in body:
-            meant = (Ticket.parse(fields.word(body, "ticket")), fields.word(body, "answer"))
+        """Take back the answer that is meant, by its uuid, or a person's newest one."""
+        meant = fields.word(body, "answer") if "answer" in body else None
         person, tab, uuid = fields.person(body), fields.word(body, "tab"), fields.word(body, "uuid")
-        taken = self.desk.undo(person, tab, uuid, meant)
+        taken = self.assignments.undo(person, tab, uuid, meant)
         if taken is None:
             words = NOT_STANDING if meant else "There is nothing left to undo."
             return {"query": None, "was": None, "words": words}
@@ -154,7 +155,7 @@ class View:
     def damaged(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         """Skip a query of which the page cannot show a clip."""
         ticket = Ticket.parse(fields.word(body, "ticket"))
-        self.desk.spoil(ticket, fields.person(body), fields.word(body, "tab"))
+        self.assignments.withdraw_damaged(ticket, fields.person(body), fields.word(body, "tab"))
         return {}
 
     def demonstration(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
@@ -171,29 +172,30 @@ class View:
         ):
             try:
                 import_demonstrations(self.feedback, [line], person)
-            except UserError as error:
-                if isinstance(error.__cause__, sqlite3.Error):
-                    raise  # the page sends it again
+            except StoreError:
+                raise  # the page sends it again
+            except UserError:
+                pass
             taught = True  # now, or when it was sent before
         return {"teaches": taught}
 
     def release(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         """Give back what a page held."""
-        self.desk.release(fields.person(body), fields.word(body, "tab"))
+        self.assignments.release(fields.person(body), fields.word(body, "tab"))
         return {}
 
     def status(self, request: Request) -> dict[str, Any]:
         """Say how far labelling and training are."""
         person = request.query_params.get("person", "")
-        rate = self.desk.per_minute(person)
-        same, of = self.desk.agreement(person)
+        rate = history.labels_per_minute(self.feedback, person)
+        same, of = history.agreement(self.feedback, person)
         common = self._common_status()
         left = max(0, common["budget"] - common["labels"])
         return common | {
             "mine": next((p["labels"] for p in common["people"] if p["person"] == person), 0),
             "per_minute": rate,
             "seconds_left": 60 * left / rate if rate else None,
-            "again": {"same": same, "of": of},
+            "repeats": {"same": same, "of": of},
         }
 
     def history(self, request: Request) -> dict[str, Any]:
@@ -201,20 +203,22 @@ class View:
         asked = request.query_params
         limit = fields.whole(asked.get("limit", "50"), MOST_HISTORY)
         before = fields.whole(asked["before"], 2**62) if "before" in asked else None
-        found = self.desk.history(limit, before, asked.get("person", ""), asked.get("kind", ""))
-        return {"answers": [self._entry(said) for said in found]}
+        person, kind = asked.get("person", ""), asked.get("kind", "")
+        found = history.history(self.feedback, limit, before, person, kind)
+        return {"answers": [_entry(given) for given in found]}
 
     def practice(self, request: Request) -> dict[str, Any]:
         """Give a few queries to practise on; nobody's answers to them are kept."""
-        queries = [self._described(ticket) for ticket in self.desk.earliest(3)]
+        earliest = history.earliest(self.feedback, 3)
+        queries = [self._described(Ticket(query)) for query in earliest]
         return {"queries": [query for query in queries if query]}
 
     def policy(self, request: Request) -> dict[str, Any]:
         """Show the newest policy moving."""
-        ticket = self.desk.newest()
-        query = ticket and self._described(ticket)
+        newest = history.newest(self.feedback)
+        query = newest and self._described(Ticket(newest))
         clip = query["clips"][0] if query else None
-        return {"clip": clip, "round": ticket.query.round if ticket else None}
+        return {"clip": clip, "round": newest.round if newest else None}
 
     def inspect(self, request: Request) -> dict[str, Any]:
         """Give `prefrl inspect`'s report on the newest reward; working it out takes seconds."""
@@ -222,9 +226,11 @@ class View:
 
     def _described(self, ticket: Ticket) -> dict[str, Any] | None:
         """Return a query for the page; one with a damaged clip is withdrawn, and None."""
-        query = self.desk.query(ticket)
+        query = self.assignments.query(ticket)
         try:
             return self._json(ticket, query)
+        except StoreError:
+            raise
         except UserError:
             self.feedback.withdraw(query.id, "damaged")
             return None
@@ -240,26 +246,13 @@ class View:
             "ticket": str(ticket), "kind": query.kind, "question": question, "clips": clips,
         } | scale  # fmt: skip
 
-    @staticmethod
-    def _entry(said: Said) -> dict[str, Any]:
-        answer = said.answer
-        return {
-            "answer": said.number,
-            "ticket": str(said.ticket),
-            "person": answer.teacher,
-            "kind": answer.kind,
-            "value": answer.value,
-            "answered_at": answer.answered_at,
-            "seconds": max(0.0, answer.answered_at - answer.shown_at),
-        }
-
     def _common_status(self) -> dict[str, Any]:
         """Count what is the same for everybody, not more often than is of use."""
         at, known = self.counted
         if time.monotonic() - at < STATUS_SECONDS:
             return known
         counts, trainer = self.feedback.counts(), self._trainer()
-        people = [{"person": name, "labels": labels} for name, labels in self.desk.people().items()]
+        people = history.people(self.feedback).items()
         known = {
             "labels": counts.answered,
             "budget": self.folder.experiment().labels,
@@ -267,8 +260,8 @@ class View:
             "pending": counts.pending,
             "trainer": trainer,
             "accuracy": self._accuracy(),
-            "damaged": self.desk.damaged(),
-            "people": people,
+            "damaged": history.damaged(self.feedback),
+            "people": [{"person": name, "labels": labels} for name, labels in people],
         }
         self.counted = (time.monotonic(), known)
         return known
@@ -282,8 +275,8 @@ class View:
         """Say what kinds of clips there are to see."""
         if self.clips.model is not None:
             return ["poses"]
-        ticket = self.desk.newest()
-        query = ticket and self._described(ticket)
+        newest = history.newest(self.feedback)
+        query = newest and self._described(Ticket(newest))
         return sorted({clip["form"] for clip in query["clips"]}) if query else []
 
     def _trainer(self) -> dict[str, Any]:
@@ -316,6 +309,19 @@ class View:
         if trainer["state"] == "stopped":
             return f"No new pairs at the moment: {trainer['words']}."
         return f"No new pairs at the moment. The trainer is {trainer['words']}."
+
+
+def _entry(given: Given) -> dict[str, Any]:
+    answer = given.answer
+    return {
+        "answer": given.number,
+        "ticket": str(Ticket(answer.query)),
+        "person": answer.teacher,
+        "kind": answer.kind,
+        "value": answer.value,
+        "answered_at": answer.answered_at,
+        "seconds": max(0.0, answer.answered_at - answer.shown_at),
+    }
 
 
 def _alive(process: int) -> bool:

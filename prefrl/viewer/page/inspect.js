@@ -68,7 +68,7 @@ export class Inspect {
 		if (this.words.textContent !== sentence) this.words.textContent = sentence;
 		if (!value) return;
 		this.sides.replaceChildren(...Object.entries(value.teachers).map(([name, entry]) => teacher(name, entry)),
-			again(this.status.last?.again));
+			repeats(this.status.last?.repeats));
 		this.truth.hidden = value.true.correlation === null;
 		this.together.textContent = this.truth.hidden ? "" : correlation(value.true);
 		this.plot.setAttribute("aria-label", this.together.textContent);
@@ -101,7 +101,7 @@ function teacher(name, { decisive, agreement }) {
 		: "has preferred no side yet");
 }
 
-function again(counts) {
+function repeats(counts) {
 	const { same, of } = counts ?? { same: 0, of: 0 };
 	return side("You, asked again", of ? same / of : null, of
 		? `you agreed with yourself on ${same} of ${of} pairs shown twice`

@@ -80,16 +80,16 @@ export class Status {
 }
 
 /** The numbers of a status: [value, name, sentence]. */
-function rowsOf({ labels, budget, mine, per_minute: pace, seconds_left: left, accuracy, again, damaged }, seen) {
+function rowsOf({ labels, budget, mine, per_minute: pace, seconds_left: left, accuracy, repeats, damaged }, seen) {
 	const percent = `${Math.round(accuracy * 100)} %`;
-	const agreed = `${again.same} of ${again.of}`;
+	const agreed = `${repeats.same} of ${repeats.of}`;
 	const skipped = Math.max(damaged, seen);
 	return [
 		[`${labels} of ${budget}`, "labels", `${labels} of ${budget} labels are done, ${mine} of them yours`],
 		pace && [Math.round(pace * 10) / 10, "a minute", "labels a minute"],
 		left !== null && [duration(left), "left", "time left at this rate"],
 		accuracy !== null && [percent, "foreseen", `of answers unseen by the reward model it foresaw ${percent}`],
-		again.of && [agreed, "same again", `you agreed with yourself on ${agreed} pairs asked again`],
+		repeats.of && [agreed, "same again", `you agreed with yourself on ${agreed} pairs asked again`],
 		skipped && [skipped, "damaged", "pairs were skipped, as a clip was damaged"],
 	].filter(Boolean);
 }

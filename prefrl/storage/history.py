@@ -1,0 +1,110 @@
+"""What people have answered so far, and how fast; nothing here reads a clip."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from prefrl.storage.feedback import COLUMNS, FeedbackStore, answer_of
+from prefrl.types import Answer, QueryId
+
+RATE_SECONDS = 180.0  # labels per minute are of so long a time
+
+
+class Given(NamedTuple):
+    """An answer that stands, and its number."""
+
+    number: int
+    answer: Answer
+
+
+def history(
+    store: FeedbackStore, limit: int, before: int | None = None, person: str = "", kind: str = ""
+) -> list[Given]:
+    """Return answers that stand, imported ones too, newest first.
+
+    Args:
+        store: where they are.
+        limit: at most so many.
+        before: only those with a smaller number.
+        person: of this teacher alone.
+        kind: of this kind alone.
+    """
+    wanted = {"teacher": person, "kind": kind}
+    where = "".join(f" AND {name} = ?" for name, value in wanted.items() if value)
+    rows = store.run_sql(
+        f"SELECT {COLUMNS}, id FROM standing WHERE NOT repeat AND id < ?{where} "
+        "ORDER BY id DESC LIMIT ?",
+        2**62 if before is None else before, *filter(None, wanted.values()), limit,
+    )  # fmt: skip
+    return [Given(row[-1], answer_of(row[:-1])) for row in rows]
+
+
+def agreement(store: FeedbackStore, person: str) -> tuple[int, int]:
+    """Return on how many of the pairs shown twice a person answered the same, and of how many.
+
+    A pair for which either answer is "can't tell" is not counted.
+    """
+    [(same, count)] = store.run_sql(
+        "SELECT coalesce(sum(a.kind = b.kind AND json_extract(a.value, '$.left') IS "
+        "json_extract(b.value, '$.left')), 0), count(*) FROM standing b JOIN standing a ON "
+        'a.round = b.round AND a."index" = b."index" AND a.teacher = b.teacher AND NOT a.repeat '
+        "AND a.kind IN ('preference', 'tie') "
+        "WHERE b.repeat AND b.kind IN ('preference', 'tie') AND b.teacher = ?",
+        person,
+    )
+    return same, count
+
+
+def people(store: FeedbackStore) -> dict[str, int]:
+    """Return how many labels each teacher has given that stand.
+
+    Imported ones do not count: who has given no others has 0.
+    """
+    return dict(
+        store.run_sql(
+            "SELECT teacher, sum(round >= 0) AS labels FROM standing WHERE kind <> 'skip' "
+            "AND NOT repeat GROUP BY teacher ORDER BY labels DESC, teacher"
+        )
+    )
+
+
+def labels_per_minute(store: FeedbackStore, person: str) -> float:
+    """Return how many labels a minute a person has given of late."""
+    since = time.time() - RATE_SECONDS
+    [(count, first)] = store.run_sql(
+        "SELECT count(*), min(shown_at) FROM standing WHERE teacher = ? AND kind <> 'skip' "
+        "AND NOT repeat AND id > (SELECT max(id) - 2000 FROM answer) AND answered_at > ?",
+        person, since,
+    )  # fmt: skip
+    if not count:
+        return 0.0
+    return 60 * count / max(time.time() - max(first, since), 1.0)
+
+
+def damaged(store: FeedbackStore) -> int:
+    """Return how many queries were withdrawn because a clip could not be shown."""
+    [(count,)] = store.run_sql(
+        "SELECT count(*) FROM query WHERE round >= 0 AND withdrawn = 'damaged'"
+    )
+    return count
+
+
+def earliest(store: FeedbackStore, limit: int) -> list[QueryId]:
+    """Return the run's first queries that can be shown."""
+    return _queries(store, 'round, "index"', limit)
+
+
+def newest(store: FeedbackStore) -> QueryId | None:
+    """Return a query about the newest policy."""
+    found = _queries(store, 'round DESC, "index"', 1)
+    return found[0] if found else None
+
+
+def _queries(store: FeedbackStore, order: str, limit: int) -> list[QueryId]:
+    rows = store.run_sql(
+        "SELECT round, \"index\" FROM query WHERE round >= 0 AND withdrawn IS NOT 'damaged' "
+        f"ORDER BY {order} LIMIT ?",
+        limit,
+    )
+    return [QueryId(*row) for row in rows]

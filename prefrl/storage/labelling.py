@@ -1,0 +1,242 @@
+"""Who is shown which query, what they answer, and what they take back.
+
+Everything is in the feedback store, so that pages, viewers and trainers may come and go.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from prefrl.errors import UserError
+from prefrl.storage.feedback import COLUMNS, FeedbackStore, answer_of
+from prefrl.types import Answer, Query, QueryId, check_answer
+
+LEASE_SECONDS = 90.0
+SILENT_SECONDS = 40.0  # a page says every 30 s that it is there
+LONGEST_LEASE_SECONDS = 600.0  # then a page that is open, but idle, lets go of what it holds
+REPEATED_SHARE = 0.05  # of a person's pairs are shown once more, sides swapped
+REPEATED_AFTER = 10  # answers that lie between the two, at least
+
+TICKET = re.compile("(-?[0-9]{1,9})-([0-9]{1,9})(-repeat)?")  # imported rounds are below 0
+
+
+class Ticket(NamedTuple):
+    """What a page holds while it shows a query."""
+
+    query: QueryId
+    repeat: bool = False
+    """Whether the person has answered it before; then the sides are swapped."""
+
+    def __str__(self) -> str:
+        return f"{self.query.round}-{self.query.index}" + ("-repeat" if self.repeat else "")
+
+    @classmethod
+    def parse(cls, text: str) -> Ticket:
+        """Read what `str` wrote.
+
+        Raises:
+            UserError: it is no ticket.
+        """
+        found = TICKET.fullmatch(text)
+        if not found:
+            raise UserError(f"{text[:40]!r} is not a ticket; expected one that the viewer gave out")
+        return cls(QueryId(int(found[1]), int(found[2])), bool(found[3]))
+
+
+class Assignments:
+    """Hands queries to people and takes their answers."""
+
+    def __init__(self, store: FeedbackStore):
+        self.store = store
+
+    def next(
+        self, person: str, tab: str, count: int, held: Sequence[Ticket] = ()
+    ) -> tuple[list[Ticket], list[Ticket]]:
+        """Lease `count` more queries to a page and renew those it holds.
+
+        Nobody gets what another page holds, but for what a page of their own that has fallen silent
+        holds still: a browser that was killed. The newest policy's come first.
+
+        Returns:
+            The new tickets, and those of `held` that are no longer to be answered.
+        """
+        now = time.time()
+        with self.store.transaction() as execute:
+            lost = [ticket for ticket in held if not self._renew(ticket, person, tab, now)]
+            repeat = self._repeat(person) if count else None
+            rows = execute(
+                'SELECT round, "index" FROM query q WHERE open AND NOT EXISTS (SELECT 1 FROM lease '
+                'l WHERE l.round = q.round AND l."index" = q."index" AND l.until > ? + '
+                "CASE WHEN l.teacher = ? AND l.tab <> ? THEN ? ELSE 0 END) "
+                'ORDER BY round DESC, "index" DESC LIMIT ?',
+                (now, person, tab, LEASE_SECONDS - SILENT_SECONDS, count - bool(repeat)),
+            ).fetchall()
+            tickets = [Ticket(QueryId(*row)) for row in rows]
+            for ticket in tickets:
+                self._lease(ticket.query, person, tab, now)
+        return ([repeat] if repeat else []) + tickets, lost
+
+    def release(self, person: str, tab: str) -> None:
+        """Give back all that a page holds."""
+        with self.store.transaction() as execute:
+            execute("DELETE FROM lease WHERE teacher = ? AND tab = ?", (person, tab))
+
+    def query(self, ticket: Ticket) -> Query:
+        """Return a ticket's query, as its page shows it."""
+        query = self.store.query(ticket.query)
+        segments = query.segments[::-1] if ticket.repeat else query.segments
+        return Query(query.id, segments, query.kind, query.question)
+
+    def answer(self, ticket: Ticket, answer: Answer, uuid: str) -> int:
+        """Store an answer, as it was given on the page, and return its number.
+
+        The same uuid changes nothing the second time, whatever comes with it. A late answer, to a
+        query that somebody else has answered by now, stands beside theirs.
+
+        Raises:
+            UserError: the answer does not fit the query.
+        """
+        if ticket.repeat:
+            check_answer(self.store.query(ticket.query), answer)
+            answer = replace(_swapped(answer), repeat=True)
+        return self.store.answer(answer, uuid=uuid)
+
+    def undo(
+        self, person: str, tab: str, uuid: str, meant: str | None = None
+    ) -> tuple[Ticket, Answer] | None:
+        """Take back an answer that stands, and hand its query out again.
+
+        The same uuid takes back no second answer, and the same answer is taken back once.
+
+        Args:
+            person: whose answer.
+            tab: their page.
+            uuid: the sender's own name for this undo.
+            meant: the uuid of the answer; the person's newest by default.
+
+        Returns:
+            What was taken back, as it was given on the page; None if there is no such answer or it
+            has been changed since.
+        """
+        with self.store.transaction():
+            found = self._undone(uuid) or (
+                self._meant(person, meant) if meant else self._newest(person)
+            )
+            if found is None:
+                return None
+            answer, stands = found
+            ticket = Ticket(answer.query, answer.repeat)
+            if stands:
+                self._retract(answer, uuid)
+                if not ticket.repeat:
+                    self._lease(ticket.query, person, tab, time.time())
+        return ticket, _swapped(answer) if answer.repeat else answer
+
+    def withdraw_damaged(self, ticket: Ticket, person: str, tab: str) -> None:
+        """Ask a query nobody any more: the page that holds it cannot show a clip of it.
+
+        Raises:
+            UserError: the page does not hold it.
+        """
+        of = 'WHERE round = ? AND "index" = ? AND teacher = ?'
+        if ticket.repeat:
+            held = self.store.run_sql(f"SELECT 1 FROM repeat {of}", *ticket.query, person)
+        else:
+            held = self.store.run_sql(
+                f"SELECT 1 FROM lease {of} AND tab = ?", *ticket.query, person, tab
+            )
+        if not held:
+            raise UserError(f"the pair {ticket} is not in front of {person!r}; nothing was changed")
+        self.store.withdraw(ticket.query, "damaged")
+
+    def _renew(self, ticket: Ticket, person: str, tab: str, now: float) -> bool:
+        """Prolong a lease; return whether the query is still this page's to answer."""
+        if ticket.repeat:
+            return True
+        return bool(
+            self.store.run_sql(
+                "UPDATE lease SET until = min(?, since + ?) "
+                'WHERE round = ? AND "index" = ? AND teacher = ? AND tab = ? AND EXISTS ('
+                "SELECT 1 FROM query q WHERE q.open AND q.round = lease.round "
+                'AND q."index" = lease."index") RETURNING 1',
+                now + LEASE_SECONDS, LONGEST_LEASE_SECONDS, *ticket.query, person, tab,
+            )
+        )  # fmt: skip
+
+    def _lease(self, query: QueryId, person: str, tab: str, now: float) -> None:
+        self.store.run_sql(
+            "INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?)",
+            *query, person, tab, now, now + LEASE_SECONDS,
+        )  # fmt: skip
+
+    def _repeat(self, person: str) -> Ticket | None:
+        """Choose a pair to show once more, if it is time for one."""
+        [(answered, shown)] = self.store.run_sql(
+            "SELECT (SELECT count(*) FROM standing WHERE teacher = ? AND NOT repeat), "
+            "(SELECT count(*) FROM repeat WHERE teacher = ?)",
+            person, person,
+        )  # fmt: skip
+        if shown >= answered * REPEATED_SHARE or answered <= REPEATED_AFTER:
+            return None
+        rows = self.store.run_sql(
+            'SELECT s.round, s."index" FROM standing s JOIN query q ON q.round = s.round AND '
+            'q."index" = s."index" WHERE s.teacher = ? AND NOT s.repeat AND s.round >= 0 '
+            "AND s.kind IN ('preference', 'tie') AND json_array_length(q.segments) = 2 "
+            'AND NOT EXISTS (SELECT 1 FROM repeat r WHERE r.round = s.round AND r."index" = '
+            's."index" AND r.teacher = s.teacher) ORDER BY s.id DESC LIMIT 1 OFFSET ?',
+            person, REPEATED_AFTER,
+        )  # fmt: skip
+        if not rows:
+            return None
+        query = QueryId(*rows[0])
+        self.store.run_sql("INSERT INTO repeat VALUES (?, ?, ?)", *query, person)
+        return Ticket(query, repeat=True)
+
+    def _undone(self, uuid: str) -> tuple[Answer, bool] | None:
+        """Return the answer that an earlier undo of this uuid took back."""
+        rows = self.store.run_sql(
+            f"SELECT {COLUMNS} FROM answer WHERE superseded = "
+            "(SELECT id FROM answer WHERE uuid = ? AND kind = 'retraction')",
+            uuid,
+        )
+        return (answer_of(rows[0]), False) if rows else None
+
+    def _meant(self, person: str, uuid: str) -> tuple[Answer, bool] | None:
+        """Return the answer of a uuid and whether it stands; None if it was changed since."""
+        rows = self.store.run_sql(
+            f"SELECT {COLUMNS}, superseded IS NULL, EXISTS (SELECT 1 FROM answer b WHERE "
+            "b.id = a.superseded AND b.kind = 'retraction' AND b.superseded IS NULL) "
+            "FROM answer a WHERE uuid = ? AND teacher = ? AND kind <> 'retraction'",
+            uuid, person,
+        )  # fmt: skip
+        if not rows:
+            return None
+        *row, stands, taken_back = rows[0]
+        return (answer_of(row), bool(stands)) if stands or taken_back else None
+
+    def _newest(self, person: str) -> tuple[Answer, bool] | None:
+        """Return a person's newest answer that stands; nobody has just given an imported one."""
+        rows = self.store.run_sql(
+            f"SELECT {COLUMNS} FROM standing WHERE round >= 0 AND teacher = ? "
+            "ORDER BY id DESC LIMIT 1",
+            person,
+        )
+        return (answer_of(rows[0]), True) if rows else None
+
+    def _retract(self, answer: Answer, uuid: str) -> None:
+        now = time.time()
+        retraction = Answer(
+            answer.query, "retraction", {}, answer.teacher, now, now, repeat=answer.repeat
+        )
+        self.store.write_answer(retraction, uuid)
+
+
+def _swapped(answer: Answer) -> Answer:
+    """Return what an answer to a pair says of the pair with its sides swapped."""
+    if answer.kind != "preference":
+        return answer
+    return replace(answer, value=answer.value | {"left": 1 - answer.value["left"]})
