@@ -1,26 +1,100 @@
-"""The roles that have two real actors each, and what an experiment is made of."""
+"""The roles that have two real actors each: what the loop, a run and a report may rely on.
+
+Data only crosses these borders as frozen dataclasses. Nothing here is imported at run time but
+types: a contract costs nothing to read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from prefrl.types import Picture, Segment, Trajectory
+from prefrl.types import (
+    Answer,
+    Comparison,
+    Counts,
+    EnvironmentCard,
+    Evaluation,
+    Ledger,
+    Picture,
+    Query,
+    Segment,
+    Trajectory,
+    Truth,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from torch.nn import Parameter
+    from torch.nn import Module, Parameter
 
-    from prefrl.storage.feedback import FeedbackStore
+    from prefrl.config.experiment import Experiment
     from prefrl.storage.folder import RunFolder
 
+Network = Callable[[int], "Module"]
+"""Builds one member's reward network for a number of features."""
 
-class RewardModel(Protocol):
-    """An ensemble that predicts the reward of steps, and so the return of segments."""
+Distance = Callable[[Segment, Segment], float]
+"""How different two segments look."""
+
+ShowClips = Callable[[Sequence[Segment]], Mapping[str, Picture]]
+"""Returns the pictures of segments of the newest round by id; {} where their extras do."""
+
+
+class Agent(Protocol):
+    """A policy and its optimiser."""
+
+    def explore(self, steps: int) -> list[Trajectory]:
+        """Run the untrained policy for about `steps` steps; what `train` does not count."""
+        ...
+
+    def train(self, reward: Reward, steps: int) -> tuple[list[Trajectory], dict[str, float]]:
+        """Train for about `steps` steps on predicted rewards; return what was done and metrics."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything: policy, optimisers, normalisers, generators, environments."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Continue from what `state_dict` returned, to the bit."""
+        ...
+
+
+class Reward(Protocol):
+    """What an agent is trained on: the true reward, or a `RewardModel`."""
+
+    def rewards(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
+        """Return calibrated rewards, `[step]` for each trajectory: the members' mean."""
+        ...
+
+    def sample(
+        self, trajectories: Sequence[Trajectory], before: list[Trajectory]
+    ) -> list[Trajectory]:
+        """Return what to calibrate on, of a round's trajectories and what was kept before it."""
+        ...
+
+    def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
+        """Give each member mean 0 and deviation 1 on this data, until the next fit.
+
+        Comparisons leave the offset of a reward open and its scale to the noise of the answers.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the rewards depend on."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
+        """Continue from what `state_dict` returned."""
+        ...
+
+
+class RewardModel(Reward, Protocol):
+    """An ensemble that predicts rewards, and so the returns of segments; `fit` trains it."""
 
     members: int
 
@@ -42,87 +116,192 @@ class RewardModel(Protocol):
         """
         ...
 
-    def rewards(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
-        """Predict calibrated rewards, `[step]` for each trajectory: the members' mean."""
-        ...
-
-    def sample(
-        self, trajectories: Sequence[Trajectory], before: list[Trajectory]
-    ) -> list[Trajectory]:
-        """Return what to calibrate on, of a round's trajectories and what was kept before it."""
-        ...
-
-    def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
-        """Give each member mean 0 and deviation 1 on this data, until the next fit.
-
-        Comparisons leave the offset of a reward open and its scale to the noise of the answers.
-        """
-        ...
-
-    def distance(self, left: Segment, right: Segment) -> float:
-        """Return how different two segments look; people are not asked about what looks alike."""
-        ...
-
     def parameters(self) -> Iterable[Parameter]:
         """Return what is fitted."""
         ...
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that the predictions depend on."""
-        ...
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
-        """Continue from what `state_dict` returned."""
-        ...
-
-
-class Agent(Protocol):
-    """A policy and its optimiser."""
-
-    def explore(self, steps: int) -> list[Trajectory]:
-        """Run the untrained policy for about `steps` steps; what `train` does not count."""
-        ...
-
-    def train(
-        self, reward_model: RewardModel, steps: int
-    ) -> tuple[list[Trajectory], dict[str, float]]:
-        """Train for about `steps` steps on predicted rewards; return what was done and metrics."""
-        ...
-
-    def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
-        """Return what people need to see segments of this round; {} where their extras do."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything: policy, optimisers, normalisers, generators, environments."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned, to the bit."""
-        ...
-
 
 class Teacher(Protocol):
-    """Whoever answers queries."""
+    """Whoever answers in this process: a batch of queries in, answers out."""
 
-    def answer(self, feedback: FeedbackStore) -> None:
-        """Answer what is pending, or return at once."""
+    name: str
+    sees_true_rewards: bool
+    """Whether `answer` is given the truth: the oracle's alone."""
+
+    def answer(self, queries: Sequence[Query], truth: Truth | None) -> Iterable[Answer]:
+        """Answer queries, in order; each answer is kept as it comes.
+
+        Args:
+            queries: what is pending.
+            truth: the true rewards of their clips, for a teacher that sees them.
+        """
+        ...
+
+
+class Pacing(Protocol):
+    """When a round may begin, and how many queries it asks: by budget, or as people answer."""
+
+    distance: Distance | None
+    """By which clips that look alike are left out, where they tire whoever answers."""
+
+    def wait(self, store: Store, index: int) -> Iterator[Counts]:
+        """Yield about once a second until round `index` may begin."""
+        ...
+
+    def queries_due(self, store: Store, index: int) -> int:
+        """Return how many queries round `index` asks."""
+        ...
+
+    def explores_again(self, index: int) -> bool:
+        """Return whether a round without any usable answer may explore once more."""
+        ...
+
+    def pictures(self, segments: Sequence[Segment], /) -> Mapping[str, Picture]:
+        """Return what whoever answers must be given to see the segments."""
+        ...
+
+
+class Store(Protocol):
+    """Queries, answers and clips: the mailbox of trainer and teachers, and the ledger of a run."""
+
+    def ledger(self, round_index: int) -> Ledger | None:
+        """Return what is on record of a round, None if it was never asked."""
+        ...
+
+    def counts(self) -> Counts:
+        """Count all queries and answers as they stand."""
+        ...
+
+    def counts_at(self, before_round: int, through: int) -> Counts:
+        """Count queries of rounds before `before_round`, and answers as they stood by `through`."""
+        ...
+
+    def last_answer(self) -> int:
+        """Return the id of the newest answer, 0 if there is none."""
+        ...
+
+    def comparisons(
+        self, through: int | None = None, margin_scale: float = 0.0
+    ) -> list[Comparison]:
+        """Return what the answers with id up to `through` teach a reward model."""
+        ...
+
+    def pending(self) -> list[Query]:
+        """Return the queries that still wait for an answer, oldest first."""
+        ...
+
+    def truth(self, queries: Sequence[Query]) -> Truth:
+        """Return the true rewards of the clips of queries, for the oracle."""
+        ...
+
+    def answer(self, *answers: Answer, uuid: str | None = None) -> int:
+        """Append answers in one transaction and return the last one's id; then they are safe."""
+        ...
+
+    def expire(self, before_round: int) -> None:
+        """Withdraw what earlier rounds asked, but for what somebody is looking at."""
+        ...
+
+    def ask(
+        self, round_index: int, queries: Sequence[Query], true_rewards: dict[str, np.ndarray],
+        answers_through: int, pictures: Mapping[str, Picture] = ...,
+    ) -> None:  # fmt: skip
+        """Write a round's queries, clips, true rewards and ledger entry, all or nothing."""
         ...
 
 
 @dataclass(frozen=True)
-class Parts:
-    """An agent in its environments and a reward model; `control` and `text` build them."""
+class Components:
+    """What a domain builds of an experiment: a learner, in its environments."""
 
     agent: Agent
-    reward_model: RewardModel
+    reward: Reward
+    reward_model: RewardModel | None
+    """The reward, where it is learned."""
+    card: EnvironmentCard
     clip_steps: int | None
     """Steps of a clip; None shows whole episodes."""
-    question: str
-    """The environment's own."""
-    environment: dict[str, Any]
-    """`dt`, seconds of a step, and the spaces, as `prefrl.storage.spaces` has them."""
+    pictures: ShowClips
+    distance: Distance | None
+    """How different two clips look; None where nobody is asked."""
     save: Callable[[RunFolder], None]
     """Keeps what is needed beside configuration and checkpoints, before the first round."""
-    notes: Callable[[bool], list[str]]
-    """What to say before a run begins, given whether people are asked."""
+    notes: tuple[str, ...] = ()
+    """What to say before the first round."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Whole episodes of a policy, to cut clips from."""
+
+    trajectories: list[Trajectory]
+    pictures: ShowClips
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """How a policy is to be evaluated."""
+
+    episodes: int
+    sample: bool = False
+    """Sample actions as training does, instead of taking the most probable."""
+    teacher: str | None = None
+    """Who judges replies; the run's own function, or the oracle, by default."""
+    show: int = 0
+    """How many tasks to show replies of."""
+
+
+class Domain(Protocol):
+    """A kind of environment and all that is special about it: robots, or text.
+
+    `domain` names the object, "package:OBJECT"; a run's folder keeps the name.
+    """
+
+    domain: str
+
+    def smallest_round(self, experiment: Experiment) -> int:
+        """Return the steps of one update."""
+        ...
+
+    def build(
+        self, experiment: Experiment, network: Network | None, folder: RunFolder | None
+    ) -> Components:
+        """Check an experiment and build its components.
+
+        Args:
+            experiment: what to run.
+            network: somebody's own reward network.
+            folder: a run that is taken up, with what it keeps.
+
+        Raises:
+            UserError: the numbers or the environment do not go together.
+        """
+        ...
+
+    def load_policy(
+        self, experiment: Experiment, agent_state: dict[str, Any], folder: RunFolder
+    ) -> Any:
+        """Return the policy of an agent's state: `policy.predict(observation)`."""
+        ...
+
+    def load_reward(
+        self, experiment: Experiment, network: Network | None, folder: RunFolder
+    ) -> RewardModel:
+        """Return an experiment's unfitted reward model, to be given a state."""
+        ...
+
+    def evaluate(
+        self, folder: RunFolder, experiment: Experiment, policy: Any, request: EvaluationRequest
+    ) -> Evaluation:
+        """Play fresh episodes with a run's policy."""
+        ...
+
+    def record(
+        self, experiment: Experiment, policy: Any, episodes: int, source: str, sampling: int
+    ) -> Recording:
+        """Play fresh episodes and keep every step; `sampling` seeds what is sampled."""
+        ...
+
+    def clip_steps(self, experiment: Experiment) -> int | None:
+        """Return the steps of a clip; None takes whole episodes."""
+        ...

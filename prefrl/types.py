@@ -39,6 +39,115 @@ class QueryId(NamedTuple):
 FIRST_QUERY = QueryId(0, 0)
 
 
+@dataclass(frozen=True)
+class SpaceSpec:
+    """What is observed or done at a step: numbers of a shape, one of `n` choices, or a text."""
+
+    shape: tuple[int, ...] = ()
+    n: int | None = None
+    """Given, a whole number from 0 to n - 1."""
+    text: bool = False
+
+
+@dataclass(frozen=True)
+class EnvironmentCard:
+    """What others must know of an environment: whoever answers, and an import."""
+
+    domain: str
+    """The object that builds for it, "package:OBJECT"."""
+    dt: float
+    """Seconds of a step."""
+    question: str
+    observations: SpaceSpec | None = None
+    """None where it is not known."""
+    actions: SpaceSpec | None = None
+
+    @property
+    def spaces(self) -> dict[str, SpaceSpec]:
+        """What is observed and done, as far as it is known."""
+        spaces = {"observations": self.observations, "actions": self.actions}
+        return {name: space for name, space in spaces.items() if space is not None}
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the environment observes and acts in text."""
+        return self.actions is not None and self.actions.text
+
+
+class Counts(NamedTuple):
+    """How far the labelling is."""
+
+    asked: int
+    """Queries."""
+    answered: int
+    """Labels: queries with an answer that is not a skip. The budget counts these."""
+    decisive: int
+    """Labels that prefer one segment."""
+    pending: int
+    """Queries that wait for an answer."""
+
+
+class Ledger(NamedTuple):
+    """What is on record of a round."""
+
+    answers_through: int
+    """Its fit saw the answers with id up to this."""
+    asked: int
+    """How many queries it asked."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the oracle alone may see of the clips of some queries."""
+
+    rewards: dict[str, np.ndarray]
+    """The true rewards `[step]` of each clip, by id."""
+    average_return: dict[int, float]
+    """Mean absolute true return of all clips that a round asked about, by round."""
+
+
+@dataclass(frozen=True)
+class Achieved:
+    """What one policy did in its episodes. Numbers of text alone are None for robots."""
+
+    true_return: dict[str, Any]
+    """`mean`, `std`, and the `interval` of the mean where it was worked out."""
+    info: dict[str, float]
+    """The means of what the environment reports at an episode's end."""
+    tokens: dict[str, Any] | None = None
+    """Of a reply."""
+    entropy: float | None = None
+    """Of a token, in nats."""
+    finished: float | None = None
+    """Share of replies that came to an end."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a policy achieves, of a language model beside its reference."""
+
+    episodes: int
+    policy: Achieved
+    reference: Achieved | None = None
+    gain: dict[str, Any] | None = None
+    """In true return over the reference; like the following, with an `interval` over tasks."""
+    kl: dict[str, Any] | None = None
+    """Nats of divergence from the reference in an episode."""
+    win_rate: dict[str, Any] | None = None
+    """Against the reference; a tie is half a win."""
+    length_controlled: dict[str, Any] | None = None
+    """The win rate if replies were equally long."""
+    ties: int = 0
+    skips: int = 0
+    teacher: str | None = None
+    """Who said which reply wins."""
+    held_out: bool | None = None
+    """Whether the tasks were kept from training; None where there are no tasks."""
+    notes: list[str] = field(default_factory=list)
+    completions: list[dict[str, Any]] = field(default_factory=list)
+    """Replies to show: `prompt`, and of `reference` and `policy` `text` and `true_return`."""
+
+
 @dataclass(frozen=True, eq=False)
 class Trajectory:
     """Consecutive steps of one episode."""

@@ -11,6 +11,7 @@ environment reports, if one is named.
         --labels 900 400 200 --number clean_flips
 """
 
+import dataclasses
 import json
 import shlex
 import subprocess
@@ -73,7 +74,8 @@ def main() -> None:
         }
         if arguments.number:
             numbers = [
-                [r["info"][arguments.number] for r in rs] for rs in (learned, trues, randoms)
+                [r["policy"]["info"][arguments.number] for r in rs]
+                for rs in (learned, trues, randoms)
             ]
             table[str(labels)][f"{arguments.number}_ratio"] = ratio(*numbers)
         table[str(labels)]["seeds"] = learned
@@ -107,12 +109,12 @@ def run_one(arguments: Arguments, seed: int, labels: int | None) -> dict:
     sampled = json.loads(
         prefrl("evaluate", path, "--json", "--sample", "--episodes", arguments.episodes)
     )
-    report["sampling_policy"] = {key: sampled[key] for key in ("true_return", "info")}
+    report["sampling_policy"] = sampled["policy"]
     parts = [line for line in RunFolder(path).timings()]
     report["seconds"] = sum(
         value for part in parts for key, value in part.items() if key != "round"
     )
-    print(path.name, report["true_return"], report["info"], file=sys.stderr, flush=True)
+    print(path.name, report["policy"], file=sys.stderr, flush=True)
     return report
 
 
@@ -126,12 +128,13 @@ def random_report(arguments: Arguments, seed: int) -> dict:
     """Return the evaluation of uniform random actions."""
     experiment = RunFolder(run_path(arguments, seed, None)).experiment()
     environments = fresh_environments(experiment, arguments.episodes, seed)
-    return evaluate(environments, RandomPolicy(environments.description, seed))
+    achieved = evaluate(environments, RandomPolicy(environments.description, seed))
+    return {"policy": dataclasses.asdict(achieved)}
 
 
 def true_return(report: dict) -> float:
     """Return the mean true return of an evaluation."""
-    return report["true_return"]["mean"]
+    return report["policy"]["true_return"]["mean"]
 
 
 def ratio(

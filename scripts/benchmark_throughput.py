@@ -140,10 +140,10 @@ def our_run(arguments: Arguments, reward: str) -> dict[str, Any]:
         fits = sum(line.get("fit", 0) for line in session.folder.timings())
         steps = session.state.steps + experiment.query.explore_steps
         policy = load_policy(session.folder.path)
-        report = evaluate(fresh_environments(experiment, 20, 0), policy)
+        achieved = evaluate(fresh_environments(experiment, 20, 0), policy)
     return {
         "rate": steps / seconds,
-        "return": report["true_return"]["mean"],
+        "return": achieved.true_return["mean"],
         "fit_share": fits / seconds,
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }

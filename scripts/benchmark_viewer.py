@@ -37,7 +37,7 @@ from prefrl.clips.scene import save_model
 from prefrl.config.experiment import Experiment
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
-from prefrl.types import Query, QueryId, Segment
+from prefrl.types import EnvironmentCard, Query, QueryId, Segment
 
 ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = 3  # pairs that a page holds
@@ -242,11 +242,13 @@ def person(arguments: Arguments) -> dict[str, Any]:
         name: json.loads(_prefrl("evaluate", run, "--json"))
         for name, run in (("oracle", oracle), ("page", page))
     }
-    flips = {name: report["info"]["clean_flips"] for name, report in reports.items()}
+    flips = {name: report["policy"]["info"]["clean_flips"] for name, report in reports.items()}
     return told | {
         "seconds": time.perf_counter() - began,
         "clean_flips": flips,
-        "true_return": {name: report["true_return"]["mean"] for name, report in reports.items()},
+        "true_return": {
+            name: report["policy"]["true_return"]["mean"] for name, report in reports.items()
+        },
         "ratio_clean_flips": flips["page"] / flips["oracle"] if flips["oracle"] else None,
         "evaluations": reports,
     }
@@ -533,7 +535,7 @@ def _run_of(path: Path, robot: str, count: int) -> RunFolder:
         queries.append(Query(QueryId(0, index), pair, "preference", "Which is better?"))
     experiment = Experiment(env=robot, teacher="human", labels=count)
     folder = RunFolder.create(path, experiment, {})
-    folder.save_environment({"dt": inner.dt, "question": "Which is better?"})
+    folder.save_card(EnvironmentCard("prefrl.control:DOMAIN", inner.dt, "Which is better?"))
     save_model(inner.model, folder.model)
     store = FeedbackStore(folder.feedback)
     store.ask(0, queries, {}, 0)

@@ -41,7 +41,7 @@ def main() -> int:
     prefrl("video", run, "--strip", "--output", run / "backflip.png")
     prefrl("plot", run)
     report = json.loads(prefrl("evaluate", run, "--json", capture=True))
-    flips = report["info"]["clean_flips"]
+    flips = report["policy"]["info"]["clean_flips"]
     print(f"\n{flips:.2f} clean flips an episode, over {report['episodes']} episodes of 4 s")
     print(f"{report['labels']['answered']} answers, {time.monotonic() - began:.0f} s")
     return 0 if flips >= 1 else 1

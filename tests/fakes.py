@@ -104,12 +104,12 @@ class FakeAgent:
         self.log.append("explore")
         return self._play("exploration", steps)
 
-    def train(self, reward_model, steps):
+    def train(self, reward, steps):
         assert self.explored, "training comes after exploration"
         assert isinstance(steps, int) and steps > 0
         self.log.append("train")
         trajectories = self._play(f"policy {self.updates}", steps)
-        rewards = reward_model.rewards(trajectories)
+        rewards = reward.rewards(trajectories)
         assert len(rewards) == len(trajectories)
         features = []
         for trajectory, paid in zip(trajectories, rewards, strict=True):
@@ -245,6 +245,7 @@ class FakeTeacher:
     """Prefers the higher true return, after checking that the query can be judged at all."""
 
     name = "fake"
+    sees_true_rewards = True
 
     def __init__(self, question, log=None):
         self.question, self.log = question, [] if log is None else log
@@ -254,24 +255,22 @@ class FakeTeacher:
         self.dies_after = None
         """Answers given before the process is killed."""
 
-    def answer(self, feedback):
+    def answer(self, queries, truth):
         self.log.append("answers")
         if self.sleeps:
             self.sleeps -= 1
             return
-        for query in feedback.pending():
+        for query in queries:
             self._check(query)
             if self.dies_after is not None:
                 if self.dies_after == 0:
                     raise Killed
                 self.dies_after -= 1
             if self.skips(query):
-                feedback.answer(Answer(query.id, "skip", {}, self.name))
+                yield Answer(query.id, "skip", {}, self.name)
                 continue
-            left, right = (feedback.true_rewards(s.id).sum() for s in query.segments)
-            feedback.answer(
-                Answer(query.id, "preference", {"left": float(left > right)}, self.name)
-            )
+            left, right = (truth.rewards[s.id].sum() for s in query.segments)
+            yield Answer(query.id, "preference", {"left": float(left > right)}, self.name)
 
     def _check(self, query):
         left, right = query.segments
@@ -281,6 +280,14 @@ class FakeTeacher:
             assert not hasattr(segment, "env_rewards"), "a segment shows its reward"
             lengths = {len(array) for array in (segment.actions, *segment.extras.values())}
             assert lengths == {len(segment)}
+
+
+def answer_all(teacher, store):
+    """Let a teacher answer what is pending."""
+    queries = store.pending()
+    truth = store.truth(queries) if teacher.sees_true_rewards else None
+    for answer in teacher.answer(queries, truth):
+        store.answer(answer)
 
 
 class LoggedStore(FeedbackStore):

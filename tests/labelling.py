@@ -10,7 +10,7 @@ from prefrl.config.experiment import Experiment
 from prefrl.control.environments.adapters import SeparateEnvironments
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
-from prefrl.types import Query, QueryId, Segment
+from prefrl.types import EnvironmentCard, Query, QueryId, Segment
 
 QUESTION = "Which clip is nearer to a backflip?"
 
@@ -83,7 +83,7 @@ def make_run(
     """Make a run folder whose round 0 asks these queries; without a robot if it has pictures."""
     experiment = Experiment(env="Hopper-v5", teacher="human", labels=labels)
     folder = RunFolder.create(path, experiment, {"prefrl": "0"})
-    folder.save_environment({"dt": dt, "question": QUESTION})
+    folder.save_card(EnvironmentCard("prefrl.control:DOMAIN", dt, QUESTION))
     if pictures is None:
         save_model(robot(robot_name)[0], folder.model)
     if status:

@@ -22,6 +22,7 @@ from prefrl.runs.load import load_policy
 from prefrl.runs.session import resume, train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
+from prefrl.teachers import pairs as pairing
 from prefrl.types import Answer, QueryId, Segment, Trajectory
 from prefrl.viewer.view import View
 
@@ -206,8 +207,8 @@ def test_judged_knows_a_policy_by_its_side():
             for n in range(20)
         ]
 
-    pairs = comparing.pair_up(episodes("A", 1.0), episodes("B", 0.0), None, 0)
-    assert comparing.judged(pairs, comparing.judge_named("oracle", 0), "?", 0) == [1.0] * 20
+    pairs = pairing.pair_up(episodes("A", 1.0), episodes("B", 0.0), None, 0)
+    assert pairing.judged(pairs, pairing.judge_named("oracle", 0), "?", 0) == [1.0] * 20
 
 
 def test_the_teacher_sees_no_reward(robots, tmp_path, monkeypatch):
@@ -273,7 +274,7 @@ def test_mistakes(words, sentence, robots, texts, tmp_path, monkeypatch, capsys)
 def test_an_episode_that_is_too_short_for_a_clip():
     short = Trajectory(np.zeros((3, 1)), np.zeros((3, 1)), np.zeros(3), source="A")
     with pytest.raises(UserError, match="a clip lasts 5 steps"):
-        comparing.pair_up([short], [short], 5, 0)
+        pairing.pair_up([short], [short], 5, 0)
 
 
 def test_a_question_of_two_tasks_is_none():
@@ -281,5 +282,5 @@ def test_a_question_of_two_tasks_is_none():
         Trajectory(np.array(["?"]), np.array(["!"]), np.zeros(1), task=name, source=letter)
         for name, letter in (("x", "A"), ("y", "B"))
     )
-    with closing(FeedbackStore(comparing.MEMORY)) as store, pytest.raises(ValueError, match="task"):
-        comparing.ask(store, comparing.pair_up([one], [other], None, 0), "?", 0)
+    with pytest.raises(ValueError, match="task"):
+        pairing.queries_of(pairing.pair_up([one], [other], None, 0), "?", 0)

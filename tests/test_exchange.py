@@ -25,7 +25,7 @@ from prefrl.storage.import_export import (
     import_demonstrations,
     import_file,
 )
-from prefrl.types import Answer, Picture, Query, QueryId, Segment
+from prefrl.types import Answer, EnvironmentCard, Picture, Query, QueryId, Segment, SpaceSpec
 
 
 @pytest.fixture
@@ -528,16 +528,21 @@ def test_any_line_comes_in_or_is_refused_in_a_sentence(row, changes, read):
             lines_of(store)
 
 
-BOX = {"observations": {"shape": [2]}, "actions": {"shape": [1]}}
+BOX = {"observations": SpaceSpec((2,)), "actions": SpaceSpec((1,))}
+THREE = {"actions": SpaceSpec(n=3)}
 SPACES = [
     (BOX, {}, None),
     (BOX, {"observations": [[0.5, 1.0, 2.0]]}, r"observations of shape \[3\], but .* \[2\]"),
     (BOX, {"actions": [0.0]}, r"actions of shape \[\], but the environment's are of shape \[1\]"),
     (BOX, {"observations": ["words"]}, r"observations text, but .* of shape \[2\]"),
     (BOX, {"observations": [[0.5, None]]}, "observations that are not finite"),
-    (BOX | {"actions": {"n": 3}}, {"actions": [2]}, None),
-    (BOX | {"actions": {"n": 3}}, {"actions": [3]}, "other actions than the 3 here; .* 0 to 2"),
-    ({"observations": {"text": True}, "actions": {"text": True}}, {}, "are text"),
+    (BOX | {"actions": SpaceSpec(n=3)}, {"actions": [2]}, None),
+    (
+        BOX | {"actions": SpaceSpec(n=3)},
+        {"actions": [3]},
+        "other actions than the 3 here; .* 0 to 2",
+    ),
+    ({"observations": SpaceSpec(text=True), "actions": SpaceSpec(text=True)}, {}, "are text"),
 ]
 
 
@@ -561,18 +566,17 @@ def test_a_run_without_clips_knows_what_they_must_be_of(
 
 
 def test_a_run_of_texts_takes_texts(store):
-    spaces = {"observations": {"text": True}, "actions": {"text": True}}
+    spaces = {"observations": SpaceSpec(text=True), "actions": SpaceSpec(text=True)}
     pair = {"prompt": "Hello", "chosen": "Hi!", "rejected": "Go away"}
     assert import_answers(store, [json.dumps(pair)], "pairs", spaces) == (-1, 1, 1)
     with pytest.raises(UserError, match="observations text, but the environment's are of shape"):
         import_answers(store, [json.dumps(pair)], "pairs again", BOX)
 
 
-@pytest.mark.parametrize("known", [{}, {"dt": 0.1}, {"dt": 0.1} | BOX])
+@pytest.mark.parametrize("known", [{}, BOX])
 def test_the_command_checks_a_file_by_what_the_run_folder_says(known, tmp_path, capsys):
     folder = RunFolder.create(tmp_path / "run", Experiment(), {})
-    if known:
-        folder.save_environment(known)
+    folder.save_card(EnvironmentCard("prefrl.control:DOMAIN", 0.1, "?", **known))
     path = tmp_path / "file.jsonl"
     wide = {"observations": [[0.5, 1.0, 2.0]]}
     path.write_text(json.dumps(ROW | {"segments": [s | wide for s in ROW["segments"]]}))

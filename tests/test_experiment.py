@@ -306,7 +306,7 @@ def test_a_loaded_reward_and_policy_are_those_of_the_run(tmp_path):
     trajectory = Trajectory(observations, actions, np.zeros(30))
     model = load_reward(tmp_path / "run")
     np.testing.assert_array_equal(
-        model.rewards([trajectory])[0], session.reward_model.rewards([trajectory])[0]
+        model.rewards([trajectory])[0], session.state.reward_model.rewards([trajectory])[0]
     )
     policy = load_policy(tmp_path / "run")
     state = session.agent.state_dict()

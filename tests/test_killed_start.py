@@ -13,6 +13,7 @@ from prefrl.runs import session as experiment
 from prefrl.runs.session import replay, resume, rounds, start, train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
+from prefrl.types import SpaceSpec
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def assert_no_run(path, capsys):
         (experiment, "copy_answers"),
         (FeedbackStore, "record"),
         (FeedbackStore, "_write_answer"),
-        (RunFolder, "save_environment"),
+        (RunFolder, "save_card"),
         (RunFolder, "save_experiment"),
     ],
     ids=lambda part: part if isinstance(part, str) else part.__name__,
@@ -86,13 +87,13 @@ def test_a_replay_that_is_killed_leaves_no_run(old, tmp_path, monkeypatch, capsy
     [
         (
             "toy_environments:toy/Pay-v0",
-            {"observations": {"shape": [3]}, "actions": {"shape": [1]}},
+            {"observations": SpaceSpec((3,)), "actions": SpaceSpec((1,))},
         ),
-        ("CartPole-v1", {"observations": {"shape": [5]}, "actions": {"n": 2}}),
+        ("CartPole-v1", {"observations": SpaceSpec((5,)), "actions": SpaceSpec(n=2)}),
     ],
 )
 def test_a_run_says_what_its_clips_are_of(env, spaces, tmp_path):
     query = QueryConfig(explore_steps=256, clip_seconds=0.1)
     session = start(tiny(env=env, query=query), tmp_path / "run")
     session.feedback.close()
-    assert RunFolder.open(tmp_path / "run").spaces() == spaces
+    assert RunFolder.open(tmp_path / "run").card().spaces == spaces

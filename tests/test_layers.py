@@ -1,8 +1,8 @@
 """Who may import whom: the rooms of prefrl/README.md, read from the source.
 
 Every module has a row in `ROWS`: the rooms it imports from beside its own, and the packages it
-loads as it is imported, beside the standard library. `python tests/test_layers.py` prints the rows
-as the source has them, and writes the picture in prefrl/README.md anew.
+loads as it is imported, beside the standard library. `python tests/test_layers.py` writes the rows
+as the source has them, and the picture in prefrl/README.md.
 """
 
 import ast
@@ -54,14 +54,14 @@ ROWS = {
     "commands.list": ("config envs", ""),
     "commands.process": ("", ""),
     "commands.progress": ("config learning", "rich"),
-    "commands.reports": ("errors reports storage", ""),
+    "commands.reports": ("contracts errors reports storage", ""),
     "commands.table": ("errors", ""),
     "commands.text": ("config errors storage text", ""),
     "commands.training": ("config environments errors runs storage viewer", ""),
     "config": ("", ""),
     "config.experiment": ("errors", ""),
     "config.presets": ("errors", ""),
-    "contracts": ("storage types", "numpy"),
+    "contracts": ("config storage types", "numpy"),
     "control": ("", ""),
     "control.agents": ("", ""),
     "control.agents.ppo": (
@@ -69,7 +69,11 @@ ROWS = {
         "gymnasium numpy stable_baselines3 torch",
     ),
     "control.agents.side_by_side": ("config", "gymnasium numpy stable_baselines3 torch"),
-    "control.build": ("clips config contracts errors learning storage", "gymnasium numpy torch"),
+    "control.build": (
+        "clips config contracts errors learning storage types",
+        "gymnasium numpy torch",
+    ),
+    "control.domain": ("config contracts storage types", ""),
     "control.environments": ("", ""),
     "control.environments.adapters": ("clips environments errors types", "gymnasium numpy"),
     "control.environments.fixed_horizon": ("", "gymnasium numpy"),
@@ -78,8 +82,8 @@ ROWS = {
     "control.environments.probe": ("clips", "numpy"),
     "control.environments.recorder": ("types", "numpy"),
     "control.environments.redraw": ("clips types", "PIL gymnasium numpy"),
-    "control.evaluation": ("config storage types", "torch"),
-    "control.policy": ("config environments", "gymnasium numpy stable_baselines3 torch"),
+    "control.evaluation": ("config contracts errors types", "torch"),
+    "control.policy": ("config environments types", "gymnasium numpy stable_baselines3 torch"),
     "control.reward": ("config types", "gymnasium numpy torch"),
     "environments": ("", ""),
     "environments.contract": ("errors", "gymnasium numpy"),
@@ -99,27 +103,29 @@ ROWS = {
     "envs.tiny_reviews": ("", "gymnasium numpy"),
     "errors": ("", ""),
     "learning": ("", ""),
-    "learning.loop": ("config contracts errors storage types", "numpy"),
+    "learning.loop": ("config contracts errors types", ""),
+    "learning.pacing": ("config contracts types", ""),
     "learning.preference": ("", "torch"),
     "learning.reward": ("config contracts types", "numpy torch"),
-    "learning.selection": ("contracts errors types", "numpy torch"),
+    "learning.selection": ("config contracts errors types", "numpy torch"),
     "learning.statistics": ("", "numpy"),
-    "learning.true_reward": ("types", "numpy torch"),
+    "learning.true_reward": ("types", "numpy"),
     "reports": ("", ""),
     "reports.compare": ("environments errors learning runs storage teachers types", ""),
-    "reports.evaluate": ("environments errors runs storage text", ""),
-    "reports.film": ("clips control environments errors runs storage", "numpy"),
+    "reports.evaluate": ("contracts errors learning runs storage text types", ""),
+    "reports.film": ("clips control errors runs storage", "numpy"),
     "reports.inspect": ("errors learning runs storage types", "numpy torch"),
     "reports.plot": ("config errors storage", "numpy"),
     "runs": ("", ""),
-    "runs.load": ("environments errors storage", "torch"),
+    "runs.domains": ("contracts environments errors storage", ""),
+    "runs.load": ("contracts errors storage", ""),
     "runs.session": ("config contracts errors learning storage teachers", ""),
     "runs.versions": ("", "torch"),
     "storage": ("", ""),
     "storage.checkpoint": ("", "numpy torch"),
     "storage.feedback": ("errors types", "numpy"),
     "storage.files": ("errors", ""),
-    "storage.folder": ("config errors", ""),
+    "storage.folder": ("config errors types", ""),
     "storage.history": ("types", ""),
     "storage.import_export": ("errors types", "numpy"),
     "storage.jsonl": ("errors types", "numpy"),
@@ -128,16 +134,17 @@ ROWS = {
     "storage.segments": ("errors types", "numpy"),
     "storage.spaces": ("errors types", "numpy"),
     "teachers": ("", ""),
-    "teachers.function": ("environments errors storage types", ""),
-    "teachers.oracle": ("config errors storage types", "numpy"),
-    "teachers.pairs": ("config contracts learning storage types", "numpy"),
+    "teachers.function": ("environments errors types", ""),
+    "teachers.oracle": ("config errors types", "numpy"),
+    "teachers.pairs": ("config contracts learning types", "numpy"),
     "text": ("envs", ""),
     "text.agents": ("", ""),
     "text.agents.ppo": ("config contracts environments types", "gymnasium numpy torch"),
     "text.agents.token_ppo": ("config", "torch"),
     "text.bias": ("environments errors learning", "numpy"),
-    "text.build": ("config contracts environments errors learning storage", ""),
+    "text.build": ("config contracts environments errors learning storage types", ""),
     "text.check": ("environments errors", "gymnasium"),
+    "text.domain": ("config contracts errors storage types", ""),
     "text.environments": ("environments", "gymnasium numpy"),
     "text.episode": ("types", "numpy"),
     "text.evaluation": (
@@ -264,7 +271,7 @@ def picture():
 def test_the_source_is_found():
     known = {"", "learning.loop", "control.agents.ppo", "clips.draw", "envs", "envs.hopper"}
     assert known <= SOURCES.keys()
-    assert imports("learning.loop") >= {"prefrl.learning.selection", "numpy", "math"}
+    assert imports("learning.loop") >= {"prefrl.learning.selection", "time"}
 
 
 def test_every_module_has_a_row_and_every_row_a_module():
@@ -358,10 +365,10 @@ def test_only_the_store_knows_how_it_is_kept(name):
 
 
 def test_only_the_oracle_reads_the_table_of_true_rewards():
-    hidden = {"true_rewards", "average_clip_return"}
+    hidden = {"true_rewards", "truth"}
     readers = {name for name, tree in TREES.items() if attributes(tree) & hidden}
     evaluation = {"reports.evaluate", "reports.inspect"}  # and plots
-    assert readers <= {"teachers.oracle", "storage.feedback"} | evaluation
+    assert readers <= {"learning.pacing", "storage.feedback", "storage.import_export"} | evaluation
     tables = [
         name for name, path in SOURCES.items() if SQL_OF_REWARDS.search(path.read_text("utf-8"))
     ]
@@ -449,14 +456,19 @@ def test_what_must_be_quick_loads_nothing_heavy(code, heavy):
 
 
 def write():
-    """Print the rows as the source has them, and write the picture in the README anew."""
-    print("ROWS = {")
-    for name in SOURCES:
-        print(f"    {name!r}: {row_of(name)},".replace("'", '"'))
-    print("}")
+    """Write the rows as the source has them, and the picture in the README."""
+    rows = {name: row_of(name) for name in SOURCES}
+    ROWS.clear()
+    ROWS.update(rows)
+    here = Path(__file__)
+    before, begin, rest = here.read_text("utf-8").partition("ROWS = {\n")
+    after = rest.partition("\n}\n")[2]
+    lines = [f"    {name!r}: {row},".replace("'", '"') for name, row in rows.items()]
+    here.write_text("".join([before, begin, "\n".join(lines), "\n}\n", after]), "utf-8")
     before, begin, rest = README.read_text("utf-8").partition(PICTURE[0])
     after = rest.partition(PICTURE[1])[2]
     README.write_text(f"{before}{begin}\n{picture()}\n{PICTURE[1]}{after}", "utf-8")
+    subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(here)], check=True)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,10 @@ from strategies import few, many
 
 from prefrl.config.experiment import FitConfig, LoopConfig, QueryConfig
 from prefrl.errors import UserError
-from prefrl.learning import loop
-from prefrl.learning.loop import LoopState, answers_needed, labels_due, preference_loop, select
-from prefrl.learning.selection import ACQUISITIONS
+from prefrl.learning import loop, pacing, selection
+from prefrl.learning.loop import LoopState, preference_loop
+from prefrl.learning.pacing import ByBudget, ByPeople, answers_needed, labels_due
+from prefrl.learning.selection import ACQUISITIONS, select
 from prefrl.learning.true_reward import TrueReward
 from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.storage.feedback import FeedbackStore
@@ -61,7 +62,8 @@ class Run:
         self.reward_model = reward_model or LinearReward(world(), log=self.log)
         self.teacher = FakeTeacher(QUESTION, self.log)
         self.feedback = LoggedStore(path, self.log)
-        self.state = LoopState(self.reward_model, self.config)
+        learned = None if isinstance(self.reward_model, TrueReward) else self.reward_model
+        self.state = LoopState(learned, self.config)
         if saved is not None:
             state = from_bytes(saved)
             self.agent.load_state_dict(state["agent"])
@@ -83,9 +85,12 @@ class Run:
             }
         )
 
+    def pacing(self):
+        return ByBudget(self.config, self.teacher)
+
     def rounds(self):
         return preference_loop(
-            self.agent, self.reward_model, self.teacher, self.feedback, self.config, self.state
+            self.agent, self.reward_model, self.pacing(), self.feedback, self.config, self.state
         )
 
     def done(self):
@@ -124,20 +129,20 @@ def world(request):
 # --- one lap ----------------------------------------------------------------------------------
 
 
-def spy(monkeypatch, log, *names):
-    for name in names:
-        original = getattr(loop, name)
+def spy(monkeypatch, log, **homes):
+    for name, home in homes.items():
+        original = getattr(home, name)
 
         def noted(*arguments, _name=name, _original=original):
             log.append(_name)
             return _original(*arguments)
 
-        monkeypatch.setattr(loop, name, noted)
+        monkeypatch.setattr(home, name, noted)
 
 
 def test_a_lap_is_answers_fit_calibrate_train_cut_choose_ask(tmp_path, world, monkeypatch):
     with Run(tmp_path / "store", world) as run:
-        spy(monkeypatch, run.log, "fit", "cut", "propose", "choose")
+        spy(monkeypatch, run.log, fit=loop, cut=selection, propose=selection, choose=selection)
         laps = []
         for done in run.done():
             laps.append(list(run.log))
@@ -360,13 +365,13 @@ def test_the_true_reward_asks_nothing(tmp_path, world):
 
 @pytest.mark.parametrize("acquisition", ["disagreement", "entropy"])
 def test_the_first_round_is_uniform_and_later_ones_choose(tmp_path, monkeypatch, acquisition):
-    chosen, original = [], loop.choose
+    chosen, original = [], selection.choose
 
     def noted(candidates, count, acquisition, reward_model):
         chosen.append((acquisition, len(candidates) / count))
         return original(candidates, count, acquisition, reward_model)
 
-    monkeypatch.setattr(loop, "choose", noted)
+    monkeypatch.setattr(selection, "choose", noted)
     query = dataclasses.replace(CONFIG.query, acquisition=acquisition)
     with Run(tmp_path / "store", query=query) as run:
         run.finish()
@@ -408,7 +413,7 @@ def test_too_few_clips_for_the_queries_is_a_sentence():
 def naps(monkeypatch):
     """Return the seconds slept, without sleeping them."""
     seconds = []
-    monkeypatch.setattr(loop.time, "sleep", seconds.append)
+    monkeypatch.setattr(pacing.time, "sleep", seconds.append)
     return seconds
 
 
@@ -430,13 +435,15 @@ def test_the_loop_says_that_it_waits_and_does_not_mind(tmp_path, naps):
     done = [(index, "done") for index in range(CONFIG.rounds + 1)]
     assert states == [done[0], *waiting[:2], done[1], *waiting[2:], *done[2:]]
     assert metrics == expected
-    assert naps == [loop.WAIT_SECONDS] * 4
+    assert naps == [pacing.WAIT_SECONDS] * 4
 
 
 def test_a_person_answers_through_a_file_of_their_own(tmp_path, naps):
     class Nobody:
-        def answer(self, feedback):
-            pass
+        sees_true_rewards = False
+
+        def answer(self, queries, truth):
+            return []
 
     with Run(tmp_path / "store") as run, closing(FeedbackStore(tmp_path / "store")) as person:
         run.teacher, told = Nobody(), []
@@ -480,8 +487,11 @@ class People(Run):
 
     def __init__(self, path, world=NumberWorld, saved=None, **changes):
         super().__init__(path, world, saved, **PEOPLE | changes)
-        self.teacher = None
         self.told = []
+
+    def pacing(self):
+        distance = getattr(self.reward_model, "distance", None)
+        return ByPeople(self.config, self.agent.pictures, distance)
 
     def live(self, act):
         """Run to the end; `act` is called with whatever the loop tells."""
@@ -507,7 +517,7 @@ class People(Run):
 def test_people_get_thirty_pairs_at_first_and_a_round_begins_with_just_enough_answers(
     tmp_path, world, naps
 ):
-    assert (loop.FIRST_ANSWERS, loop.SPARE_QUERIES) == (15, 15)
+    assert (pacing.FIRST_ANSWERS, pacing.SPARE_QUERIES) == (15, 15)
     with People(tmp_path / "store", world) as run:
         run.live(run.answer_one)
         assert run.feedback.ledger(0) == (0, 30)
@@ -520,7 +530,7 @@ def test_people_get_thirty_pairs_at_first_and_a_round_begins_with_just_enough_an
     assert [waits.count(index) for index in range(9)] == [0, *np.diff(begun)]
     assert all(told.counts.answered < answers_needed(run.config, told.index) for told in run.told
                if told.state == "waiting")  # fmt: skip
-    assert naps == [loop.WAIT_SECONDS] * len(waits)
+    assert naps == [pacing.WAIT_SECONDS] * len(waits)
 
 
 def test_people_who_are_quick_are_not_waited_for(tmp_path):
@@ -552,12 +562,13 @@ actions = st.sampled_from(["answer", "answer", "tie", "skip", "undo", "new perso
 @given(st.integers(16, 120), st.lists(st.lists(actions, max_size=9), min_size=1, max_size=30))
 def test_whatever_people_do_there_is_enough_to_answer_and_no_more_than_the_budget(labels, moods):
     """Of any round: pairs to spare while the budget lasts, never more than it, and no deadlock."""
-    moods = [*moods, ["answer"]]
+    undone = sum(mood.count("undo") for mood in moods)
+    moods = [*moods, ["answer"] * (undone + 1)]  # in the end, more is answered than taken back
 
     def act(told):
         if told.state == "done" and told.index < run.config.rounds:
             counts = run.feedback.counts()
-            spare = min(loop.SPARE_QUERIES, labels - counts.answered)
+            spare = min(pacing.SPARE_QUERIES, labels - counts.answered)
             assert counts.pending >= spare, "somebody will have to wait"
             assert counts.answered + counts.pending <= labels
         for action in moods[len(run.told) % len(moods)]:
@@ -571,7 +582,7 @@ def test_whatever_people_do_there_is_enough_to_answer_and_no_more_than_the_budge
                 run.say(pending[len(run.told) % len(pending)], kind)
 
     with People(":memory:", labels=labels) as run, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.time, "sleep", lambda seconds: None)
+        patch.setattr(pacing.time, "sleep", lambda seconds: None)
         run.live(act)
         assert run.agent.updates == run.config.rounds
 
@@ -607,7 +618,7 @@ def test_people_who_never_can_tell_are_told_so_in_the_end(tmp_path, naps):
         with pytest.raises(UserError, match=r"\(485 queries were asked, all skipped\)"):
             run.live(skip)
         needed = [answers_needed(run.config, index) for index in range(1, 9)]
-        assert sum(min(n + loop.SPARE_QUERIES, 100) for n in needed) == 485
+        assert sum(min(n + pacing.SPARE_QUERIES, 100) for n in needed) == 485
         assert run.agent.updates == 0
 
 
@@ -620,7 +631,7 @@ def test_people_who_tire_of_it_and_skip_are_not_waited_for(tmp_path, naps):
         metrics = run.live(act)
         assert run.feedback.counts()[1:] == (20, 20, 0)
         for index in range(4, 8):
-            due = answers_needed(run.config, index + 1) + loop.SPARE_QUERIES
+            due = answers_needed(run.config, index + 1) + pacing.SPARE_QUERIES
             assert run.feedback.ledger(index).asked == min(due, 100) - 20
     assert len(metrics) == 9
 
@@ -641,23 +652,23 @@ def test_old_pairs_expire_unless_somebody_looks_at_them(tmp_path, naps):
             run.say(next((q for q in pending if q.id not in ignored), pending[0]))
         left = {query.id for query in run.feedback.pending()} & set(ignored)
         if told.state == "done" and told.index < run.config.rounds:
-            old = told.index > loop.EXPIRE_ROUNDS
+            old = told.index > pacing.EXPIRE_ROUNDS
             assert left == ({ignored[looked_at]} if old else set(ignored))
-            assert run.feedback.counts().pending >= loop.SPARE_QUERIES
+            assert run.feedback.counts().pending >= pacing.SPARE_QUERIES
 
     with People(tmp_path / "store") as run:
         run.live(act)
 
 
 def test_people_are_not_asked_about_clips_that_look_alike(tmp_path, monkeypatch, naps):
-    offered, original = [], loop.drop_alike
+    offered, original = [], selection.drop_alike
 
     def noted(candidates, count, distance):
         kept = original(candidates, count, distance)
         offered.append((len(candidates), count, len(kept)))
         return kept
 
-    monkeypatch.setattr(loop, "drop_alike", noted)
+    monkeypatch.setattr(selection, "drop_alike", noted)
     with Run(tmp_path / "oracle") as run:
         run.finish()
     assert not offered
@@ -737,9 +748,7 @@ def test_answers_from_elsewhere_are_learned_from_but_buy_nothing(tmp_path, naps)
         metrics = run.live(run.answer_one)
     assert [line["answered"] for line in metrics[:3]] == [0, 15, 15]
     with Run(tmp_path / "taught", labels=0) as run:  # and the teacher is asked nothing
-        run.teacher.answer = lambda feedback: [
-            FakeTeacher._check(None, q) for q in feedback.pending()
-        ]
+        run.teacher.answer = lambda queries, truth: [FakeTeacher._check(None, q) for q in queries]
         run.feedback.record(queries, answers, "old ")
         fits = run.finish()
         assert run.feedback.counts() == (0, 0, 0, 0)

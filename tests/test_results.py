@@ -13,6 +13,7 @@ from toy_environments import HORIZON, prefer_larger, tiny
 
 from prefrl.cli import main
 from prefrl.config.experiment import PPOConfig, QueryConfig
+from prefrl.contracts import EvaluationRequest
 from prefrl.control.environments.adapters import make_environments
 from prefrl.errors import UserError
 from prefrl.reports.evaluate import evaluate_run
@@ -50,13 +51,16 @@ def test_evaluate_prints_what_a_comparison_needs(toy, capsys):
     out = said(["evaluate", toy.path, "--episodes", "6", "--json"], capsys)
     report = json.loads(out)
     assert out.count("\n") == 1
-    assert " ".join(report) == "env steps seed reward labels episodes true_return info"
+    assert " ".join(report) == (
+        "env steps seed reward labels episodes policy reference gain kl win_rate "
+        "length_controlled ties skips teacher held_out notes completions"
+    )
     assert [*report["labels"]] == ["asked", "answered", "decisive"]
-    assert [*report["true_return"]] == ["mean", "std"]
+    assert [*report["policy"]["true_return"]] == ["mean", "std"]
     assert (report["env"], report["steps"], report["seed"]) == ("toy/Pay-v0", 512, 3)
     assert (report["reward"], report["episodes"]) == ("learned", 6)
     assert report["labels"] == {"asked": 16, "answered": 16, "decisive": 16}
-    assert report["info"].keys() == {"push"}
+    assert report["policy"]["info"].keys() == {"push"}
     # Fresh episodes of the bare environment, with the most probable action.
     environments = make_environments("toy/Pay-v0", 6, 1_000_003 + 3)
     policy, observations, returns = load_policy(toy.path), environments.reset(), np.zeros(6)
@@ -64,7 +68,8 @@ def test_evaluate_prints_what_a_comparison_needs(toy, capsys):
         step = environments.step(policy.predict(observations))
         observations, returns = step.observations, returns + step.env_rewards
     expected = {"mean": pytest.approx(returns.mean()), "std": pytest.approx(returns.std())}
-    assert report["true_return"] == expected
+    assert report["policy"]["true_return"] == expected
+    assert report["reference"] is None and report["win_rate"] is None
     words = said(["evaluate", toy.path, "--episodes", "6"], capsys)
     assert f"true return: {returns.mean():.1f} ± {returns.std():.1f} over 6 episodes" in words
     assert "labels: 16 answered of 16 asked" in words
@@ -72,14 +77,14 @@ def test_evaluate_prints_what_a_comparison_needs(toy, capsys):
 
 def test_evaluation_changes_nothing_and_repeats_itself(toy):
     before = {p: p.read_bytes() for p in toy.path.rglob("*") if p.suffix in (".pt", ".jsonl")}
-    one, other = evaluate_run(toy, 5), evaluate_run(toy, 5)
+    one, other = evaluate_run(toy, EvaluationRequest(5)), evaluate_run(toy, EvaluationRequest(5))
     assert one == other
     assert before == {p: p.read_bytes() for p in before}
-    sampled = evaluate_run(toy, 5, sample=True)
-    assert sampled["true_return"] != one["true_return"]
-    assert sampled == evaluate_run(toy, 5, sample=True)
+    sampled = evaluate_run(toy, EvaluationRequest(5, sample=True))
+    assert sampled["policy"] != one["policy"]
+    assert sampled == evaluate_run(toy, EvaluationRequest(5, sample=True))
     with pytest.raises(UserError, match=r"--episodes is -1"):
-        evaluate_run(toy, -1)
+        evaluate_run(toy, EvaluationRequest(-1))
 
 
 def test_export_prints_an_answer_a_line(toy, capsys):

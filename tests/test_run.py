@@ -23,9 +23,10 @@ from prefrl.config.experiment import (
 )
 from prefrl.config.presets import PRESETS, preset
 from prefrl.errors import UserError
-from prefrl.storage import folder as run_module
+from prefrl.storage import files
 from prefrl.storage.files import write_whole, writing
 from prefrl.storage.folder import RunFolder
+from prefrl.types import EnvironmentCard, SpaceSpec
 
 EXPERIMENT = Experiment(env="prefrl/Hopper-v0", labels=5, seed=3)
 
@@ -166,13 +167,27 @@ def test_a_folder_is_a_run_once_its_experiment_is_written(tmp_path):
     assert RunFolder.open(run.path).experiment() == EXPERIMENT
 
 
-def test_what_clips_are_of_is_said_since_this_version(run):
-    assert run.spaces() == {}
-    run.save_environment({"dt": 0.1, "question": "Which?"})
-    assert run.spaces() == {}
-    spaces = {"observations": {"shape": [2]}, "actions": {"n": 4}}
-    run.save_environment({"dt": 0.1, "question": "Which?"} | spaces)
-    assert run.spaces() == spaces
+@pytest.mark.parametrize(
+    ("observations", "actions"),
+    [
+        (None, None),
+        (SpaceSpec((2,)), SpaceSpec(n=4)),
+        (SpaceSpec(text=True), SpaceSpec((3,), text=True)),
+    ],
+)
+def test_a_folder_keeps_what_others_must_know_of_its_environment(run, observations, actions):
+    card = EnvironmentCard("prefrl.control:DOMAIN", 0.1, "Which?", observations, actions)
+    run.save_card(card)
+    assert run.card() == card
+    assert run.card().is_text == (actions is not None and actions.text)
+
+
+def test_a_card_of_another_version_is_not_damaged(run):
+    run.save_card(EnvironmentCard("prefrl.control:DOMAIN", 0.1, "Which?"))
+    path = run.path / "environment.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(UserError, match=r"another version of prefrl \(its format is 99"):
+        run.card()
 
 
 def test_a_folder_in_a_folder_is_made(tmp_path):
@@ -303,7 +318,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_whole(path, b"old")
     synced = []
-    monkeypatch.setattr(run_module.os, "fsync", lambda number: synced.append(path.read_bytes()))
+    monkeypatch.setattr(files.os, "fsync", lambda number: synced.append(path.read_bytes()))
     write_whole(path, b"new")
     assert synced[0] == b"old", "it is on the disk before it takes the old one's place"
     assert path.read_bytes() == b"new"
@@ -311,7 +326,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     def killed(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module.os, "fsync", killed)
+    monkeypatch.setattr(files.os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         write_whole(path, b"newer")
     assert path.read_bytes() == b"new"
@@ -320,7 +335,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 def refuse_to_replace(monkeypatch, times):
     """Let that many replacements fail as on Windows, while somebody reads the file."""
     replace, failures = Path.replace, iter(range(times))
-    monkeypatch.setattr(run_module, "REPLACE_SECONDS", 0.001)
+    monkeypatch.setattr(files, "REPLACE_SECONDS", 0.001)
 
     def replaced(partial, path):
         if next(failures, None) is not None:

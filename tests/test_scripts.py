@@ -158,13 +158,13 @@ def test_benchmark_preferences_compares_learned_and_true_reward(tmp_path):
     for found, reward, answered in ((true, "true", 0), (learned, "learned", 8)):
         assert (found["reward"], found["labels"]["answered"]) == (reward, answered)
         assert (found["steps"], found["episodes"], found["seed"]) == (8192, 2, 0)
-        assert found["sampling_policy"].keys() == {"true_return", "info"}
-        assert found["sampling_policy"]["true_return"] != found["true_return"]
+        assert found["sampling_policy"].keys() == found["policy"].keys()
+        assert found["sampling_policy"]["true_return"] != found["policy"]["true_return"]
         assert found["seconds"] > 0
-    assert learned["true_return"] != true["true_return"]
+    assert learned["policy"]["true_return"] != true["policy"]["true_return"]
     for name, number in (
-        ("return_ratio", lambda r: r["true_return"]["mean"]),
-        ("x_velocity_ratio", lambda r: r["info"]["x_velocity"]),
+        ("return_ratio", lambda r: r["policy"]["true_return"]["mean"]),
+        ("x_velocity_ratio", lambda r: r["policy"]["info"]["x_velocity"]),
     ):
         zero = number(random)
         share = (number(learned) - zero) / (number(true) - zero)
@@ -404,7 +404,11 @@ def in_this_process(*words, capture=False):
 @pytest.mark.parametrize(("flips", "code"), [(0.95, 1), (1.0, 0), (4.8, 0)])
 def test_the_demo_succeeds_if_there_is_a_flip_an_episode(flips, code, tmp_path, monkeypatch):
     demo = load("demo")
-    report = {"info": {"clean_flips": flips}, "episodes": 20, "labels": {"answered": 900}}
+    report = {
+        "policy": {"info": {"clean_flips": flips}},
+        "episodes": 20,
+        "labels": {"answered": 900},
+    }
     monkeypatch.setattr(sys, "argv", ["demo.py", "--run", str(tmp_path / "run")])
     monkeypatch.setattr(demo, "install", lambda *packages: None)
     monkeypatch.setattr(demo, "prefrl", lambda *words, capture=False: json.dumps(report))

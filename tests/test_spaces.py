@@ -5,21 +5,21 @@ import pytest
 
 from prefrl.errors import UserError
 from prefrl.storage.spaces import check_segment, spaces_of
-from prefrl.types import Segment
+from prefrl.types import Segment, SpaceSpec
 
-BOX = {"shape": [2]}
-FOUR = {"n": 4}
-TEXT = {"text": True}
+BOX = SpaceSpec((2,))
+FOUR = SpaceSpec(n=4)
+TEXT = SpaceSpec(text=True)
 WORDS = np.array(["a", "b"])
 
 FITTING = [
     (np.zeros((2, 2)), BOX),
     (np.zeros((2, 2), np.uint8), BOX),
-    (np.zeros((2, 3, 4)), {"shape": [3, 4]}),
-    (np.zeros(2), {"shape": []}),
+    (np.zeros((2, 3, 4)), SpaceSpec((3, 4))),
+    (np.zeros(2), SpaceSpec()),
     (np.array([0, 3]), FOUR),
     (np.array([0.0, 3.0]), FOUR),
-    (np.array([True, False]), {"n": 2}),
+    (np.array([True, False]), SpaceSpec(n=2)),
     (WORDS, TEXT),
     (WORDS, None),
     (np.zeros((2, 7)), None),
@@ -68,6 +68,6 @@ def test_a_clip_is_of_the_spaces_that_it_shows():
         segment = Segment("mine", np.zeros((2, 4)), actions)
         check_segment(segment, spaces_of(segment))
     assert spaces_of(Segment("mine", WORDS, np.zeros((2, 3)))) == {
-        "observations": {"text": True},
-        "actions": {"shape": [3]},
+        "observations": SpaceSpec(text=True),
+        "actions": SpaceSpec((3,)),
     }

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from fakes import make_query, make_segment
+from fakes import answer_all, make_query, make_segment
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import many, seeds
@@ -181,9 +181,9 @@ def store():
 
 def test_the_oracle_answers_what_is_pending_from_the_hidden_rewards(store):
     ask(store, [(3, 1), (1, 3), (2, 2)])
-    Oracle(OracleConfig(), 0).answer(store)
+    answer_all(Oracle(OracleConfig(), 0), store)
     ask(store, [(-1, -2)], 1)
-    Oracle(OracleConfig(), 0).answer(store)
+    answer_all(Oracle(OracleConfig(), 0), store)
     assert [(a.query, a.kind, a.value, a.teacher) for a in store.answers()] == [
         ((0, 0), "preference", {"left": 1.0}, "oracle"),
         ((0, 1), "preference", {"left": 0.0}, "oracle"),
@@ -195,11 +195,11 @@ def test_the_oracle_answers_what_is_pending_from_the_hidden_rewards(store):
 
 def test_the_average_is_of_the_clips_that_were_asked_about(store):
     ask(store, [(-30, 10), (0, 80)])
-    assert store.average_clip_return(0) == pytest.approx(30)
-    Oracle(OracleConfig(equal=0.9), 0).answer(store)  # 27 decide
+    assert store.truth(store.pending()).average_return[0] == pytest.approx(30)
+    answer_all(Oracle(OracleConfig(equal=0.9), 0), store)  # 27 decide
     assert [answer.value for answer in store.answers()] == [{"left": 0.0}] * 2
     ask(store, [(1, 0), (5, 0)], 1)  # their average is 1.5
-    Oracle(OracleConfig(equal=0.9), 0).answer(store)
+    answer_all(Oracle(OracleConfig(equal=0.9), 0), store)
     assert [answer.kind for answer in store.answers()[2:]] == ["tie", "preference"]
 
 
@@ -225,7 +225,7 @@ def test_the_average_is_of_the_clips_that_were_asked_about(store):
 )
 def test_what_a_function_returns_becomes_an_answer(store, said, kind, left):
     ask(store, [(1, 2)])
-    FunctionTeacher(lambda left, right: said, "mine").answer(store)
+    answer_all(FunctionTeacher(lambda left, right: said, "mine"), store)
     [answer] = store.answers()
     assert (answer.kind, answer.teacher) == (kind, "mine")
     assert answer.value == ({} if left is None else {"left": left})
@@ -239,7 +239,7 @@ def test_nonsense_is_refused_in_a_sentence(store, said):
     ask(store, [(1, 2), (2, 1)])
     teacher = FunctionTeacher(lambda left, right: said, "mine")
     with pytest.raises(UserError, match=r"teacher mine returned .* for query \(0, 0\); expected"):
-        teacher.answer(store)
+        answer_all(teacher, store)
     assert len(store.pending()) == 2
 
 
@@ -247,10 +247,10 @@ def test_a_function_sees_the_two_segments_in_order(store):
     ask(store, [(1, 2), (3, 4)])
     seen = []
     teacher = FunctionTeacher(lambda left, right: bool(seen.append((left.id, right.id))))
-    teacher.answer(store)
+    answer_all(teacher, store)
     assert seen == [("0 0 l", "0 0 r"), ("0 1 l", "0 1 r")]
     assert teacher.name == "<lambda>"
-    teacher.answer(store)
+    answer_all(teacher, store)
     assert len(seen) == 2, "an answered query is asked about again"
 
 
@@ -269,7 +269,7 @@ def test_a_function_of_three_reads_the_prompt_and_two_texts(store, said):
         seen.append((prompt, a, b, mood))
         return said
 
-    FunctionTeacher(judge).answer(store)
+    answer_all(FunctionTeacher(judge), store)
     assert seen == [("Say:", "yes", "no\n> heard 1\nwell\n> heard 2\nno", "mild")]
     assert [type(word) for word in seen[0]] == [str] * 4
     [answer] = store.answers()
@@ -279,7 +279,7 @@ def test_a_function_of_three_reads_the_prompt_and_two_texts(store, said):
 def test_a_function_of_three_is_not_for_robots(store):
     ask(store, [(1, 2)])
     with pytest.raises(UserError, match=r"teacher judge takes three arguments.*clips are no texts"):
-        FunctionTeacher(lambda prompt, a, b: 1.0, "judge").answer(store)
+        answer_all(FunctionTeacher(lambda prompt, a, b: 1.0, "judge"), store)
     assert len(store.pending()) == 1
 
 
@@ -290,7 +290,7 @@ def test_optional_and_keyword_parameters_do_not_count(store):
         def __call__(self, left, right, sure=1.0, *, loud=False):
             return sure
 
-    FunctionTeacher(Judge()).answer(store)
+    answer_all(FunctionTeacher(Judge()), store)
     assert [answer.value for answer in store.answers()] == [{"left": 1.0}]
 
 
@@ -311,7 +311,7 @@ def here(tmp_path, monkeypatch):
 def test_a_teacher_is_found_where_you_are(here, store, name):
     ask(store, [(1, 2)])
     teacher = load_teacher(name)
-    teacher.answer(store)
+    answer_all(teacher, store)
     assert [(a.value, a.teacher) for a in store.answers()] == [({"left": 0.25}, name)]
 
 

@@ -19,9 +19,10 @@ from toy_environments import tiny
 from toy_texts import Letters, save_small_model, tiny_text
 
 from prefrl.cli import main
+from prefrl.contracts import EvaluationRequest
 from prefrl.errors import UserError
 from prefrl.learning.statistics import estimate, in_words, length_controlled, share, win_rate
-from prefrl.reports.evaluate import evaluate_run, weigh_wording
+from prefrl.reports.evaluate import evaluate_run, report_bias
 from prefrl.runs.load import load_policy
 from prefrl.runs.session import train
 from prefrl.storage.folder import RunFolder
@@ -156,18 +157,18 @@ def test_measure_by_hand(policy):
 
 def test_a_policy_that_is_its_reference_has_no_divergence_and_wins_half(run, policy):
     same = evaluation.reference_policy(run, policy)
-    report = evaluation.evaluate(run, same, 60)
-    assert report["kl"] == {"mean": 0.0, "interval": [0.0, 0.0]}
-    for name in ("win_rate", "length_controlled"):
-        low, high = report[name]["interval"]
-        assert low <= 0.5 <= high and 0.3 < report[name]["mean"] < 0.7
-    assert report["gain"]["interval"][0] <= 0 <= report["gain"]["interval"][1]
-    assert report["ties"] < 60, "both said the same"
+    report = evaluation.evaluate(run, run.experiment(), same, EvaluationRequest(60))
+    assert report.kl == {"mean": 0.0, "interval": [0.0, 0.0]}
+    for wins in (report.win_rate, report.length_controlled):
+        low, high = wins["interval"]
+        assert low <= 0.5 <= high and 0.3 < wins["mean"] < 0.7
+    assert report.gain["interval"][0] <= 0 <= report.gain["interval"][1]
+    assert report.ties < 60, "both said the same"
 
 
 def test_divergence_of_a_trained_policy_is_positive(run, policy):
     """The mean over its own samples estimates something that is never negative."""
-    report = evaluate_run(run, 60)
+    report = evaluate_run(run, EvaluationRequest(60))
     assert report["kl"]["interval"][1] > 0 and report["kl"]["mean"] > 0
 
 
@@ -175,7 +176,7 @@ def test_divergence_of_a_trained_policy_is_positive(run, policy):
 
 
 def test_evaluate_reports_what_was_played(run, policy, capsys):
-    report = evaluate_run(run, 10)
+    report = evaluate_run(run, EvaluationRequest(10))
     assert report["held_out"] and report["notes"] == []
     assert report["labels"] == {
         "asked": 16,
@@ -208,7 +209,9 @@ def test_evaluate_reports_what_was_played(run, policy, capsys):
 
 def test_evaluation_repeats_itself_and_changes_nothing(run):
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.suffix in (".pt", ".jsonl")}
-    assert evaluate_run(run, 4, show=1) == evaluate_run(run, 4, show=1)
+    assert evaluate_run(run, EvaluationRequest(4, show=1)) == evaluate_run(
+        run, EvaluationRequest(4, show=1)
+    )
     assert before == {p: p.read_bytes() for p in before}
 
 
@@ -221,7 +224,7 @@ def test_training_meets_other_tasks(run):
 
 @pytest.mark.parametrize(("teacher", "sign"), [("prefer_longer", 1), ("undecided", 0)])
 def test_any_function_may_be_the_judge(run, teacher, sign):
-    report = evaluate_run(run, 8, teacher=f"{__name__}:{teacher}", show=8)
+    report = evaluate_run(run, EvaluationRequest(8, teacher=f"{__name__}:{teacher}", show=8))
     if not sign:
         assert report["win_rate"] is None and report["length_controlled"] is None
         assert (report["ties"], report["skips"]) == (0, 8)
@@ -237,7 +240,7 @@ def test_a_reference_that_always_says_the_same_is_warned_about(run, tmp_path):
     with torch.no_grad():
         model.model.get_output_embeddings().weight.mul_(1000)
     save_language_model(model, copy.reference)
-    report = evaluate_run(copy, 4)
+    report = evaluate_run(copy, EvaluationRequest(4))
     assert report["reference"]["entropy"] < 0.05
     assert any("nearly deterministic" in note for note in report["notes"])
 
@@ -289,9 +292,9 @@ def test_what_is_for_language_models_alone_is_refused_of_robots(tmp_path):
     robot = train(tiny(steps=64, rounds=1, reward="true"), tmp_path / "run")
     for options in ({"show": 1}, {"teacher": f"{__name__}:prefer_longer"}):
         with pytest.raises(UserError, match=r"is for language models, but .* does not speak text"):
-            evaluate_run(robot, 2, **options)
+            evaluate_run(robot, EvaluationRequest(2, **options))
     with pytest.raises(UserError, match="--wording is for language models"):
-        weigh_wording(robot)
+        report_bias(robot)
 
 
 def test_a_video_of_texts_is_refused(run, capsys):
@@ -359,12 +362,12 @@ def test_what_a_run_fine_tuned_is_the_third_column(tmp_path):
     base = evaluation.base_policy(folder, policy)
     began = load_language_model("tiny", demonstrating.seed).model.state_dict()
     assert all(torch.equal(began[name], w) for name, w in base.model.state_dict().items())
-    report = weigh_wording(folder)
+    report = report_bias(folder)
     assert report["base"].keys() == report["reference"].keys()
     assert wording.in_words(report)[1].split() == ["base", "reference", "policy"]
     gone = dataclasses.replace(demonstrating, text=dataclasses.replace(policy.config, model="gone"))
     folder.save_experiment(gone)
-    report = weigh_wording(folder)
+    report = report_bias(folder)
     assert "base" not in report and "'gone'" in wording.in_words(report)[-1]
 
 
@@ -377,9 +380,9 @@ def test_words_and_scorer_of_ones_own(run, tmp_path, monkeypatch):
     (tmp_path / "scoring.py").write_text("def length(text):\n    return len(text)\n")
     monkeypatch.chdir(tmp_path)
     assert wording.read_words(tmp_path / "words.txt") == {"teacher", "soup"}
-    report = weigh_wording(run, tmp_path / "words.txt", "scoring:length")
+    report = report_bias(run, tmp_path / "words.txt", "scoring:length")
     assert report["policy"]["sentiment"]["mean"] > 0
-    assert report == weigh_wording(run, tmp_path / "words.txt", "scoring:length")
+    assert report == report_bias(run, tmp_path / "words.txt", "scoring:length")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from prefrl.text.reward import TextReward
 from prefrl.text.stages import fitting
 from prefrl.text.stages.answers import hold_out, read_answers
 from prefrl.text.stages.fitting import load_fitted, passes, save, start
-from prefrl.types import Comparison, QueryId, Segment, Trajectory
+from prefrl.types import Comparison, EnvironmentCard, QueryId, Segment, SpaceSpec, Trajectory
 
 PAIR = {"prompt": "p", "chosen": "good", "rejected": "bad"}
 RANKING = {"prompt": "q", "completions": ["best", "good", "fair", "bad"]}
@@ -438,7 +438,9 @@ def test_a_file_needs_a_model(tmp_path, capsys):
 
 def test_a_run_of_a_robot_is_refused(tmp_path):
     folder = RunFolder.create(tmp_path / "robot", Experiment(env="prefrl/Hopper-v0"), {})
-    folder.save_environment({"observations": {"shape": [11]}, "actions": {"shape": [3]}})
+    folder.save_card(
+        EnvironmentCard("prefrl.control:DOMAIN", 0.1, "?", SpaceSpec((11,)), SpaceSpec((3,)))
+    )
     with pytest.raises(UserError, match=r"Hopper-v0, which does not speak text; .*load_reward"):
         start(folder.path)
 

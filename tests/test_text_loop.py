@@ -39,6 +39,7 @@ from prefrl.config.presets import LANGUAGE, PRESETS
 from prefrl.control import build as control
 from prefrl.errors import UserError
 from prefrl.learning.loop import LoopState, preference_loop
+from prefrl.learning.pacing import ByBudget
 from prefrl.runs.load import load_policy, load_reward
 from prefrl.runs.session import resume, rounds, start, train
 from prefrl.storage.feedback import FeedbackStore
@@ -95,13 +96,13 @@ def test_the_same_call_runs_a_robot_and_a_language_model(build, model, tmp_path)
     parts = build(model)
     config = LoopConfig(
         seed=0, rounds=3, steps=384, labels=12, clip_steps=parts.clip_steps,
-        question=parts.question, query=QueryConfig(explore_steps=64, first_share=0.5),
+        question=parts.card.question, query=QueryConfig(explore_steps=64, first_share=0.5),
         fit=FitConfig(first_epochs=3, epochs=2),
     )  # fmt: skip
     store = FeedbackStore(tmp_path / "feedback.sqlite")
     state = LoopState(parts.reward_model, config)
-    teacher = Oracle(OracleConfig(), 0)
-    told = list(preference_loop(parts.agent, parts.reward_model, teacher, store, config, state))
+    pacing = ByBudget(config, Oracle(OracleConfig(), 0))
+    told = list(preference_loop(parts.agent, parts.reward, pacing, store, config, state))
     lines = [now.metrics for now in told if now.state == "done"]
     assert [line["answered"] for line in lines] == [0, 6, 9, 12]
     assert lines[-1]["steps"] == pytest.approx(384, abs=64)
@@ -204,7 +205,7 @@ def test_a_loaded_reward_and_policy_are_those_of_the_run(model, tmp_path):
     trajectories = session.agent.sample
     loaded = load_reward(tmp_path / "run")
     for mine, theirs in zip(
-        loaded.rewards(trajectories), session.reward_model.rewards(trajectories), strict=True
+        loaded.rewards(trajectories), session.state.reward_model.rewards(trajectories), strict=True
     ):
         assert np.array_equal(mine, theirs)
     policy = load_policy(tmp_path / "run")
@@ -528,7 +529,10 @@ def test_fine_tuning_before_a_run_that_leads_nowhere_is_a_sentence(model, tmp_pa
 
 @pytest.mark.parametrize(
     ("where", "option"),
-    [("sft.hidden_states", "--text.sft-batch-size"), ("policy.sample", "--text.max-new-tokens")],
+    [
+        ("stages.sft.hidden_states", "--text.sft-batch-size"),
+        ("policy.sample", "--text.max-new-tokens"),
+    ],
 )
 def test_a_gpu_without_memory_is_a_sentence_before_a_run(
     where, option, model, tmp_path, monkeypatch

@@ -558,7 +558,7 @@ def test_answers_of_the_same_tokenizer_keep_the_ids_that_were_sampled(tmp_path):
     model = save_small_model(tmp_path / "small")
     old = train(tiny_text(model), tmp_path / "old")
     session = start(tiny_text(model, labels=0, seed=5), tmp_path / "new", answers_from=old.path)
-    store, reward_model = session.feedback, session.reward_model
+    store, reward_model = session.feedback, session.state.reward_model
     for clip in (store.segment(name) for name in store.segments()):
         given_reply = [*turns_of(clip)[0][0], *turns_of(clip)[0][1]]
         assert reward_model.encode([clip]).sequences == [given_reply]

@@ -28,7 +28,8 @@ from prefrl.clips.scene import poses
 from prefrl.commands.progress import Display
 from prefrl.config.experiment import FitConfig, LoopConfig, QueryConfig
 from prefrl.errors import UserError
-from prefrl.learning.loop import Round, select
+from prefrl.learning.loop import Round
+from prefrl.learning.selection import select
 from prefrl.storage.feedback import Counts
 from prefrl.types import Answer, Query, QueryId, Segment, Trajectory
 from prefrl.viewer.addresses import host_name, is_wide, url

@@ -47,7 +47,7 @@ def import_file(words: list[str]) -> None:
 
     folder = RunFolder.open(chosen.run)
     store = FeedbackStore(folder.feedback)
-    done = exchange.import_file(store, chosen.file, chosen.demonstrations, folder.spaces())
+    done = exchange.import_file(store, chosen.file, chosen.demonstrations, folder.card().spaces)
     print(
         f"imported {done.answers} answers to {done.queries} queries; the next round that begins "
         "learns from them"

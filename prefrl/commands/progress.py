@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from prefrl.config.experiment import LoopConfig
-from prefrl.learning.loop import Round, answers_needed
+from prefrl.learning.loop import Round
+from prefrl.learning.pacing import answers_needed
 
 
 class Display:

@@ -61,13 +61,15 @@ def evaluate(words: list[str]) -> None:
 
     chosen = parse(Evaluate, words, "prefrl evaluate")
 
-    from prefrl.reports.evaluate import evaluate_run, in_words, weigh_wording
+    from prefrl.contracts import EvaluationRequest
+    from prefrl.reports.evaluate import evaluate_run, in_words, report_bias
     from prefrl.storage.folder import RunFolder
 
     folder = RunFolder.open(chosen.run)
-    report = evaluate_run(folder, chosen.episodes, chosen.sample, chosen.teacher, chosen.show)
+    request = EvaluationRequest(chosen.episodes, chosen.sample, chosen.teacher, chosen.show)
+    report = evaluate_run(folder, request)
     if chosen.wording or chosen.words or chosen.scorer:
-        report["wording"] = weigh_wording(folder, chosen.words, chosen.scorer)
+        report["wording"] = report_bias(folder, chosen.words, chosen.scorer)
     print(json.dumps(report) if chosen.json else "\n".join(in_words(report)))
 
 

@@ -190,7 +190,7 @@ def _run(session: "Session", port: int | None = None, host: str = "") -> None:
     for note in session.notes:
         print(f"note: {note}", flush=True)
     INTERRUPTS.listen_to("SIGTERM", "SIGHUP")  # as Ctrl-C does: the viewer is to end, too
-    people = config if session.teacher is None and config.labels else None
+    people = config if session.asks_people else None
     display = Display(config.rounds, config.steps, config.labels, session.state.round, people)
     saved = session.state.round - 1
     try:
@@ -215,7 +215,7 @@ def _run(session: "Session", port: int | None = None, host: str = "") -> None:
 
 
 def _ways_to_look(folder: "RunFolder") -> str:
-    if folder.environment()["observations"].get("text"):
+    if folder.card().is_text:
         return f"`prefrl evaluate {folder.path} --show 3`"
     return f"`prefrl video {folder.path}`, `prefrl evaluate {folder.path}`"
 
@@ -223,7 +223,7 @@ def _ways_to_look(folder: "RunFolder") -> str:
 @contextmanager
 def _viewer(session: "Session", port: int | None, host: str) -> Iterator[None]:
     """Show the page, where people answer, from a process of its own while the run goes on."""
-    if session.teacher is not None or not session.config.labels:
+    if not session.asks_people:
         yield
         return
     command = [sys.executable, "-m", "prefrl.cli", "label", str(session.folder.path)]

@@ -1,1 +1,5 @@
-"""Control: policies in Gymnasium environments, trained by Stable-Baselines3's PPO."""
+"""Robots: agents, rewards and environments of numbers."""
+
+from prefrl.control.domain import DOMAIN
+
+__all__ = ["DOMAIN"]

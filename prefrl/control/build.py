@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium.spaces import Discrete
-from torch import nn
 
 from prefrl.clips.scene import save_model
 from prefrl.config.experiment import Experiment, check_positive, check_shares, check_side
-from prefrl.contracts import Parts, RewardModel
+from prefrl.contracts import Components, Network
 from prefrl.control.agents.ppo import PPOAgent
 from prefrl.control.environments.adapters import make_environments
 from prefrl.control.environments.interface import Description, Environments
@@ -22,9 +20,7 @@ from prefrl.control.reward import RewardEnsemble
 from prefrl.errors import UserError
 from prefrl.learning.true_reward import TrueReward
 from prefrl.storage.folder import RunFolder
-
-Network = Callable[[int], nn.Module]
-"""Builds one member's reward network for a number of features."""
+from prefrl.types import EnvironmentCard, SpaceSpec
 
 
 def check(experiment: Experiment) -> None:
@@ -61,14 +57,13 @@ def smallest_round(experiment: Experiment) -> int:
     return experiment.ppo.n_steps * experiment.num_envs
 
 
-def build(
-    experiment: Experiment, network: Network | None = None, folder: RunFolder | None = None
-) -> Parts:
-    """Build environments, agent and reward model; a folder holds nothing that they need.
+def build(experiment: Experiment, network: Network | None = None) -> Components:
+    """Check the numbers; build environments, agent and reward.
 
     Raises:
-        UserError: the environment is not one for these numbers.
+        UserError: numbers or environment do not go together.
     """
+    check(experiment)
     # Small networks gain nothing from a second thread and lose much of the speed to it on a busy
     # machine; the second core takes the critic and half the physics.
     torch.set_num_threads(1)
@@ -86,14 +81,20 @@ def build(
         if "qpos" in environments.extras():
             save_model(environments.model(), folder.model)
 
-    return Parts(
-        PPOAgent(environments, experiment.ppo, experiment.seed, total),
-        build_reward(experiment, description, network),
-        description.clip_steps,
-        description.question,
-        {"dt": description.dt} | _spaces(description),
-        save,
-        lambda people: _notes(experiment.env, environments, people),
+    ensemble = None
+    if experiment.reward == "learned":
+        ensemble = build_reward(experiment, description, network)
+    people = experiment.teacher == "human" and experiment.labels > 0 and ensemble is not None
+    return Components(
+        agent=PPOAgent(environments, experiment.ppo, experiment.seed, total),
+        reward=ensemble or TrueReward(),
+        reward_model=ensemble,
+        card=_card(description),
+        clip_steps=description.clip_steps,
+        pictures=environments.pictures,
+        distance=ensemble.distance if ensemble else None,
+        save=save,
+        notes=tuple(_notes(experiment.env, environments, people)),
     )
 
 
@@ -114,34 +115,34 @@ def fresh_environments(experiment: Experiment, count: int, seed: int) -> Environ
 
 def build_reward(
     experiment: Experiment, description: Description, network: Network | None = None
-) -> RewardModel:
-    """Build the reward model."""
-    if experiment.reward == "true":
-        return TrueReward()
+) -> RewardEnsemble:
+    """Build the ensemble."""
     size = int(np.prod(description.observation_space.shape))
     return RewardEnsemble(
         size, description.action_space, experiment.network, experiment.seed, network
     )
 
 
-def load_policy(experiment: Experiment, agent_state: dict[str, Any], folder: RunFolder) -> Policy:
+def load_policy(experiment: Experiment, agent_state: dict[str, Any]) -> Policy:
     """Return the policy of an agent's state dict."""
     return Policy(build_environments(experiment, 1).description, experiment.ppo, agent_state)
 
 
-def load_reward(experiment: Experiment, network: Network | None, folder: RunFolder) -> RewardModel:
+def load_reward(experiment: Experiment, network: Network | None) -> RewardEnsemble:
     """Return the untrained reward model of an experiment, to be given a state."""
     return build_reward(experiment, build_environments(experiment, 1).description, network)
 
 
-def _spaces(description: Description) -> dict[str, Any]:
-    """Return what is observed and done, as `prefrl.storage.spaces` reads it."""
+def _card(description: Description) -> EnvironmentCard:
     space = description.action_space
-    actions = {"n": int(space.n)} if isinstance(space, Discrete) else {"shape": list(space.shape)}
-    return {
-        "observations": {"shape": list(description.observation_space.shape)},
-        "actions": actions,
-    }
+    actions = SpaceSpec(n=int(space.n)) if isinstance(space, Discrete) else SpaceSpec(space.shape)
+    return EnvironmentCard(
+        domain="prefrl.control:DOMAIN",
+        dt=description.dt,
+        question=description.question,
+        observations=SpaceSpec(description.observation_space.shape),
+        actions=actions,
+    )
 
 
 def _notes(name: str, environments: Environments, people: bool) -> list[str]:

@@ -14,6 +14,7 @@ from prefrl.config.experiment import PPOConfig
 from prefrl.control.agents.side_by_side import policy_options
 from prefrl.control.environments.interface import Description, Environments
 from prefrl.environments.info import means
+from prefrl.types import Achieved
 
 OBSERVATION_CLIP = 10.0
 
@@ -96,14 +97,13 @@ def play(
 
 def evaluate(
     environments: Environments, policy: Policy | RandomPolicy, deterministic: bool = True
-) -> dict[str, Any]:
-    """Return `episodes`, the `true_return` (mean and std) and `info`, the mean of each number."""
+) -> Achieved:
+    """Return the true return (mean and std) and the mean of each number that is reported."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         episodes = play(environments, policy, deterministic)
     returns = episodes.true_returns
-    return {
-        "episodes": environments.count,
-        "true_return": {"mean": float(returns.mean()), "std": float(returns.std())},
-        "info": episodes.info,
-    }
+    return Achieved(
+        true_return={"mean": float(returns.mean()), "std": float(returns.std())},
+        info=episodes.info,
+    )

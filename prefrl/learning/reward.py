@@ -1,8 +1,7 @@
 """Fitting a reward model to comparisons.
 
-What a reward model is (`RewardModel`) and how any of them is fitted (`fit`): bags that never
-change, validation out of bag, a penalty that adapts, an early stop. Nothing here knows what a
-segment holds.
+How any reward model is fitted: bags that never change, validation out of bag, a penalty that
+adapts, an early stop. Nothing here knows what a segment holds.
 """
 
 from __future__ import annotations
@@ -63,9 +62,9 @@ class FitState:
 
     def __init__(self, reward_model: RewardModel, config: FitConfig, seed: int):
         self.seed, self.l2, self.fits = seed, config.l2, 0
-        # Adam wants a parameter; the true reward has none.
-        parameters = list(reward_model.parameters()) or [torch.zeros(1)]
-        self.optimizer = torch.optim.Adam(parameters, config.learning_rate, fused=True)
+        self.optimizer = torch.optim.Adam(
+            reward_model.parameters(), config.learning_rate, fused=True
+        )
         self.generator = torch.Generator().manual_seed(seed)
 
     def state_dict(self) -> dict[str, Any]:

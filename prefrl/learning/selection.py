@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.contracts import RewardModel
+from prefrl.config.experiment import LoopConfig
+from prefrl.contracts import Distance, RewardModel
 from prefrl.errors import UserError
 from prefrl.learning.preference import preference_probability
 from prefrl.learning.reward import predict_returns
-from prefrl.types import Segment, Trajectory
+from prefrl.types import Query, QueryId, Segment, Trajectory
 
 Acquisition = Callable[[Tensor], Tensor]
 """Scores candidates: returns `[member, candidate, K]` in, score `[candidate]` out."""
@@ -25,8 +26,48 @@ Acquisition = Callable[[Tensor], Tensor]
 Group = tuple[Segment, ...]
 """The segments of a query, two to nine."""
 
-Distance = Callable[[Segment, Segment], float]
-"""How different two segments look."""
+
+def select(
+    trajectories: Sequence[Trajectory],
+    reward_model: RewardModel | None,
+    config: LoopConfig,
+    index: int,
+    count: int,
+    distance: Distance | None = None,
+) -> tuple[list[Query], dict[str, np.ndarray]]:
+    """Cut, propose and choose `count` queries; return them and their clips' true rewards by id.
+
+    The first round is uniform: nothing is fitted yet, so its members' disagreement means nothing.
+    With a `distance`, the half of the groups that look most alike is left out before.
+
+    Raises:
+        UserError: the trajectories cannot serve so many.
+    """
+    if count == 0:
+        return [], {}
+    acquisition = ACQUISITIONS["uniform" if index == 0 else config.query.acquisition]
+    plain = acquisition is ACQUISITIONS["uniform"] and distance is None
+    pool = 1 if plain else config.query.pool
+    generator = np.random.default_rng([config.seed, index])
+    size = config.query.clips
+    segments, rewards = cut(trajectories, config.clip_steps, size * pool * count, generator)
+    candidates = propose(segments, pool * count, generator, size)
+    if len(candidates) < count:
+        groups = "pairs of clips" if size == 2 else f"groups of {size} clips"
+        raise UserError(
+            f"{count} queries were due in round {index}, but its {sum(map(len, trajectories))} "
+            f"steps give only {len(candidates)} {groups}; ask for fewer --labels, or make rounds "
+            "longer (fewer --rounds, more --query.explore-steps)"
+        )
+    if distance is not None:
+        candidates = drop_alike(candidates, max(count, len(candidates) // 2), distance)
+    chosen = choose(candidates, count, acquisition, reward_model)
+    queries = [
+        Query(QueryId(index, place), group, config.query.kind, config.question)
+        for place, group in enumerate(chosen)
+    ]
+    shown = {segment.id for group in chosen for segment in group}
+    return queries, {name: rewards[name] for name in rewards if name in shown}
 
 
 def cut(

@@ -1,4 +1,4 @@
-"""The true reward as a reward model: what every learned one is measured against."""
+"""The true reward: what every learned one is measured against."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from prefrl.types import Segment, Trajectory, thinned
+from prefrl.types import Trajectory, thinned
 
 
 class TrueReward:
@@ -17,8 +15,6 @@ class TrueReward:
 
     It is calibrated like a learned reward, so the same agent sees numbers of the same size.
     """
-
-    members = 1
 
     def __init__(self, whole_episodes: bool = False):
         """Build it.
@@ -29,22 +25,6 @@ class TrueReward:
         """
         self.whole_episodes = whole_episodes
         self.mean, self.std = 0.0, 1.0
-
-    def normalise_inputs(self, encoded: Any) -> None:
-        """Refuse: segments hold no reward."""
-        raise NotImplementedError("the true reward is never fitted")
-
-    def encode(self, segments: Sequence[Segment]) -> Any:
-        """Refuse: segments hold no reward."""
-        raise NotImplementedError("the true reward is never fitted")
-
-    def distance(self, left: Segment, right: Segment) -> float:
-        """Refuse: nobody is asked about anything."""
-        raise NotImplementedError("the true reward needs no answers")
-
-    def returns(self, encoded: Any, rows: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Refuse: segments hold no reward."""
-        raise NotImplementedError("the true reward is never fitted")
 
     def rewards(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
         """Return the environment's rewards, calibrated."""
@@ -73,10 +53,6 @@ class TrueReward:
         else:
             rewards = np.concatenate(episodes)
         self.mean, self.std = float(rewards.mean()), max(float(rewards.std()), 1e-4)
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Return nothing: there is nothing to fit."""
-        return []
 
     def state_dict(self) -> dict[str, Any]:
         """Return the calibration."""

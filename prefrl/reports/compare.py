@@ -13,12 +13,22 @@ from typing import Any
 from prefrl.environments import ids
 from prefrl.errors import UserError
 from prefrl.learning.statistics import in_words, share
-from prefrl.reports.evaluate import _evaluation
+from prefrl.runs.domains import domain_of
 from prefrl.runs.load import load_policy
 from prefrl.runs.versions import versions
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
-from prefrl.teachers.pairs import MARK, SIDES, Pairs, ask, judge_named, pair_up, source, verdicts
+from prefrl.teachers.pairs import (
+    MARK,
+    SIDES,
+    Pairs,
+    judge_named,
+    pair_up,
+    queries_of,
+    source,
+    truth_of,
+    verdicts,
+)
 from prefrl.types import Picture, QueryId
 
 
@@ -41,11 +51,11 @@ def begin(
         UserError: the folder exists, or cannot be written.
     """
     folder = RunFolder.begin(path, versions)
-    folder.save_environment(run.environment() | {"question": question})
+    folder.save_card(dataclasses.replace(run.card(), question=question))
     if run.model.exists():
         shutil.copyfile(run.model, folder.model)
     with closing(FeedbackStore(folder.feedback)) as store:
-        ask(store, pairs, question, seed, pictures)
+        store.ask(0, queries_of(pairs, question, seed), pairs.rewards, 0, pictures)
     folder.save_status({"state": MARK})
     experiment = dataclasses.replace(
         run.experiment(), teacher=MARK, labels=len(pairs.pairs), question=question
@@ -82,9 +92,11 @@ def report(folder: RunFolder) -> dict[str, Any]:
             f"`prefrl compare {folder.path} OTHER`"
         )
     with closing(FeedbackStore(folder.feedback)) as store:
-        found = verdicts(store)
-        names = sorted(segment.source for segment in store.query(QueryId(0, 0)).segments)
-        teachers = Counter(answer.teacher for answer in store.answers() if answer.query.round == 0)
+        answers = [answer for answer in store.answers() if answer.query.round == 0]  # not imported
+        queries = [store.query(QueryId(0, index)) for index in range(store.counts().asked)]
+    found = verdicts(queries, answers)
+    names = sorted(segment.source for segment in queries[0].segments)
+    teachers = Counter(answer.teacher for answer in answers)
     told = [verdict.first for verdict in found if verdict.first is not None]
     decided = [first for first in told if first != 0.5]
     lefts = [v.left for v in found if v.left is not None and v.left != 0.5]
@@ -147,6 +159,7 @@ def compare_runs(
     if pairs <= 0:
         raise UserError(f"--pairs is {pairs}; expected a whole number above 0")
     first, second = (folder.experiment() for folder in folders)
+    domain = domain_of(folders[0])
     if ids.resolve(first.env) != ids.resolve(second.env):
         raise UserError(
             f"{folders[0].path} is of {first.env}, {folders[1].path} of {second.env}; only runs of "
@@ -155,20 +168,19 @@ def compare_runs(
     check_free(path)
     judge = None if teacher == "human" else judge_named(teacher, first.seed)
     policies = [load_policy(folder.path) for folder in folders]
-    side = _evaluation(first.env)
-    episodes, pictures = [], []
-    for place, (folder, policy) in enumerate(zip(folders, policies, strict=True)):
-        maker = source(place, folder.path, len(folder.metrics()))
-        played, draw_pictures = side.record(first, policy, pairs, maker, place)
-        episodes.append(played)
-        pictures.append(draw_pictures)
-    found = pair_up(episodes[0], episodes[1], side.clip_steps(first), first.seed)
+    recordings = []
+    for index, (folder, policy) in enumerate(zip(folders, policies, strict=True)):
+        maker = source(index, folder.path, len(folder.metrics()))
+        recordings.append(domain.record(first, policy, pairs, maker, index))
+    one, other = (recording.trajectories for recording in recordings)
+    found = pair_up(one, other, domain.clip_steps(first), first.seed)
     shown = {}
-    for place, draw_pictures in enumerate(pictures if judge is None else ()):
-        shown |= draw_pictures([pair[place] for pair in found.pairs])
-    asked = question or folders[0].environment()["question"]
+    for index, recording in enumerate(recordings if judge is None else ()):
+        shown |= recording.pictures([pair[index] for pair in found.pairs])
+    asked = question or folders[0].card().question
     made = begin(path, folders[0], found, asked, first.seed, shown, versions())
     if judge is not None:
         with closing(FeedbackStore(made.feedback)) as store:
-            judge.answer(store)
+            for answer in judge.answer(store.pending(), truth_of(found)):
+                store.answer(answer)
     return made

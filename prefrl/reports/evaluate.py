@@ -1,50 +1,42 @@
-"""What a run has to show: its evaluation, its video, its learning curve."""
+"""What a run's policy achieves: played, reported as JSON values, and in words."""
 
 from __future__ import annotations
 
-import importlib
+import dataclasses
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from prefrl.environments import ids
+from prefrl.contracts import EvaluationRequest
 from prefrl.errors import UserError
+from prefrl.learning.statistics import aligned
+from prefrl.learning.statistics import in_words as interval
+from prefrl.runs.domains import domain_of
 from prefrl.runs.load import load_policy
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
+from prefrl.types import Achieved, Evaluation
 
 
-def evaluate_run(
-    folder: RunFolder,
-    episodes: int,
-    sample: bool = False,
-    teacher: str | None = None,
-    show: int = 0,
-) -> dict[str, Any]:
+def evaluate_run(folder: RunFolder, request: EvaluationRequest) -> dict[str, Any]:
     """Play fresh episodes with a run's policy and report everything a comparison needs.
 
-    Args:
-        folder: the run.
-        episodes: how many, each from its own start, or a task each.
-        sample: sample actions as training does, instead of taking the most probable; replies of
-            language models are always sampled.
-        teacher: who says whether a language model's replies are better than its reference's; by
-            default the function that the run was taught by, if it was, else the oracle.
-        show: how many tasks to show both replies of.
+    Returns:
+        JSON values: what was trained (`env`, `steps`, `seed`, `reward`, `labels`) and the fields of
+        `Evaluation`.
 
     Raises:
         UserError: something does not go with the run; the message says what.
     """
-    if episodes <= 0:
-        raise UserError(f"--episodes is {episodes}; expected a whole number above 0")
-    if show < 0:
-        raise UserError(f"--show is {show}; expected a number of tasks, or 0")
+    if request.episodes <= 0:
+        raise UserError(f"--episodes is {request.episodes}; expected a whole number above 0")
+    if request.show < 0:
+        raise UserError(f"--show is {request.show}; expected a number of tasks, or 0")
     experiment = folder.experiment()
-    if show or teacher is not None:
-        _check_speaks(folder, "--show" if show else "--teacher")
-    store = FeedbackStore(folder.feedback)
-    counts = store.counts()
-    store.close()
+    with closing(FeedbackStore(folder.feedback)) as store:
+        counts = store.counts()
     policy = load_policy(folder.path)
+    evaluation = domain_of(folder).evaluate(folder, experiment, policy, request)
     return {
         "env": experiment.env,
         "steps": folder.metrics()[-1]["steps"] if folder.metrics() else 0,
@@ -53,19 +45,21 @@ def evaluate_run(
         "labels": {
             "asked": counts.asked, "answered": counts.answered, "decisive": counts.decisive,
         },
-    } | _evaluation(experiment.env).evaluate(
-        folder, policy, episodes, sample=sample, teacher=teacher, show=show
-    )  # fmt: skip
+    } | dataclasses.asdict(evaluation)  # fmt: skip
 
 
-def weigh_wording(
+def report_bias(
     folder: RunFolder, words: Path | None = None, scorer: str | None = None
 ) -> dict[str, Any]:
-    """Report bias and toxicity of a language model beside its reference; see `text.wording`.
+    """Report bias and toxicity of a language model beside its reference; see `text.bias`.
 
     Where the run fine-tuned the reference itself, the model before that is a third.
     """
-    _check_speaks(folder, "--wording")
+    if not folder.card().is_text:
+        raise UserError(
+            f"--wording is for language models, but {folder.path} is of "
+            f"{folder.experiment().env}, which does not speak text; leave --wording out"
+        )
     policy = load_policy(folder.path)
 
     from prefrl.text.bias import wording
@@ -76,35 +70,74 @@ def weigh_wording(
         base = base_policy(folder, policy)
     except UserError as error:  # the run is whole without it
         notes.append(f"note: without the model before it was fine-tuned. {error}")
-    found = wording(policy, reference, folder.experiment().seed, words, scorer, base)
-    return found | ({"notes": notes} if notes else {})
+    report = wording(policy, reference, folder.experiment().seed, words, scorer, base)
+    return report | ({"notes": notes} if notes else {})
 
 
 def in_words(report: dict[str, Any]) -> list[str]:
-    """Return what `evaluate_run` found, and `wording` if it is there, for a terminal."""
+    """Return what `evaluate_run` reports, and `wording` if it is there, for a terminal."""
     labels = report["labels"]
+    fields = {field.name for field in dataclasses.fields(Evaluation)}
+    evaluation = {name: value for name, value in report.items() if name in fields}
+    reference = evaluation.pop("reference")
+    policy = Achieved(**evaluation.pop("policy"))
+    whole = Evaluation(
+        policy=policy, reference=Achieved(**reference) if reference else None, **evaluation
+    )
     lines = [
         f"{report['env']}, {report['reward']} reward, {report['steps']} steps",
         f"labels: {labels['answered']} answered of {labels['asked']} asked",
-        *_evaluation(report["env"]).in_words(report),
+        *evaluation_in_words(whole),
     ]
     if "wording" in report:
-        from prefrl.text import bias as wording
+        from prefrl.text import bias
 
-        lines += ["", *wording.in_words(report["wording"])]
+        lines += ["", *bias.in_words(report["wording"])]
     return lines
 
 
-def _evaluation(env: str) -> Any:
-    """Return the module that evaluates in an environment: of numbers, or of text."""
-    side = "text" if ids.speaks(ids.resolve(env)) else "control"
-    return importlib.import_module(f"prefrl.{side}.evaluation")
+def evaluation_in_words(evaluation: Evaluation) -> list[str]:
+    """Return an evaluation in lines for a terminal: one policy, or two side by side."""
+    if evaluation.reference is None:
+        achieved = evaluation.policy
+        mean, std = achieved.true_return["mean"], achieved.true_return["std"]
+        return [
+            f"true return: {mean:.1f} ± {std:.1f} over {evaluation.episodes} episodes",
+            *(f"{name}: {value:.3f}" for name, value in achieved.info.items()),
+            *(f"note: {note}" for note in evaluation.notes),
+        ]
+    lines = [
+        f"{evaluation.episodes} tasks, replies sampled; means with 95 % intervals over tasks",
+        *aligned(_rows(evaluation, evaluation.reference)),
+        f"who wins is said by {evaluation.teacher}; a tie is half a win (there are "
+        f"{evaluation.ties}), {evaluation.skips} skipped",
+        *(f"note: {note}" for note in evaluation.notes),
+    ]
+    for shown in evaluation.completions:
+        lines += ["", f"prompt: {shown['prompt']}"]
+        for side in ("reference", "policy"):
+            lines += [f"{side} ({shown[side]['true_return']:.3f}):"]
+            lines += [f"    {line}" for line in shown[side]["text"].split("\n")]
+    return lines
 
 
-def _check_speaks(folder: RunFolder, option: str) -> None:
-    env = folder.experiment().env
-    if not ids.speaks(ids.resolve(env)):
-        raise UserError(
-            f"{option} is for language models, but {folder.path} is of {env}, which does not speak "
-            f"text; leave {option} out"
-        )
+def _rows(evaluation: Evaluation, reference: Achieved) -> list[tuple[str, ...]]:
+    sides = (reference, evaluation.policy)
+    returns = [side.true_return for side in sides]
+    return [
+        ("", "reference", "policy"),
+        ("true return", *(interval(value, ".3f") for value in returns)),
+        ("  deviation", *(f"{value['std']:.3f}" for value in returns)),
+        ("  gained", "", interval(evaluation.gain, ".3f")),
+        ("tokens of a reply", *(interval(side.tokens, ".1f") for side in sides)),
+        ("entropy of a token", *(f"{side.entropy:.3f} nats" for side in sides)),
+        ("replies that end", *(f"{side.finished:.0%}" for side in sides)),
+        *(
+            (name, *(f"{side.info[name]:.3f}" for side in sides))
+            for name in reference.info
+            if name in evaluation.policy.info
+        ),
+        ("KL from the reference", "", interval(evaluation.kl, ".2f", " nats")),
+        ("wins", "", interval(evaluation.win_rate, ".0%")),
+        ("  were replies equally long", "", interval(evaluation.length_controlled, ".0%")),
+    ]

@@ -12,7 +12,6 @@ from prefrl.control.build import fresh_environments
 from prefrl.control.environments.adapters import SeparateEnvironments
 from prefrl.control.environments.interface import Environments
 from prefrl.control.policy import Policy, play
-from prefrl.environments import ids
 from prefrl.errors import UserError
 from prefrl.runs.load import load_policy
 from prefrl.storage.files import writing
@@ -44,7 +43,7 @@ def film_run(folder: RunFolder, output: Path, strip: bool = False, episode: int 
         raise UserError(
             f"cannot write {output}: expected a name that ends in {' or '.join(wanted)}"
         )
-    if ids.speaks(ids.resolve(folder.experiment().env)):
+    if folder.card().is_text:
         raise UserError(
             f"{folder.path} is of a language model, of which there is nothing to draw; "
             f"`prefrl evaluate {folder.path} --show 3` shows what it replies"

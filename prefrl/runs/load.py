@@ -6,21 +6,16 @@ load_policy("runs/cheetah").predict(observation)
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from prefrl.environments import ids
+from prefrl.contracts import Network
 from prefrl.errors import UserError
+from prefrl.runs.domains import domain_of
 from prefrl.storage.checkpoint import from_bytes
 from prefrl.storage.folder import RunFolder
-
-Network = Callable[[int], nn.Module]
-"""Builds one member's reward network for a number of features."""
 
 
 def load_policy(path: Path | str) -> Any:
@@ -33,7 +28,7 @@ def load_policy(path: Path | str) -> Any:
     folder = RunFolder.open(path)
     experiment, state = folder.experiment(), _finished_checkpoint(folder)
     with fitting(folder):
-        return side(experiment.env).load_policy(experiment, state["agent"], folder)
+        return domain_of(folder).load_policy(experiment, state["agent"], folder)
 
 
 def load_reward(path: Path | str, network: Network | None = None) -> Any:
@@ -42,26 +37,10 @@ def load_reward(path: Path | str, network: Network | None = None) -> Any:
     experiment, state = folder.experiment(), _finished_checkpoint(folder)
     if experiment.reward == "true":
         raise UserError(f"{path} was trained on the true reward; it has no learned one")
-    model = side(experiment.env).load_reward(experiment, network, folder)
+    model = domain_of(folder).load_reward(experiment, network, folder)
     with fitting(folder):
-        model.load_state_dict(state["reward_model"])
+        model.load_state_dict(state["reward"])
     return model
-
-
-def side(env: str) -> Any:
-    """Return the module that builds for an environment: of numbers, or of text.
-
-    Raises:
-        UserError: there is no such environment, or what its side needs is not installed.
-    """
-    if not ids.speaks(ids.resolve(env)):
-        return importlib.import_module("prefrl.control.build")
-    try:
-        return importlib.import_module("prefrl.text.build")
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{env} speaks text, for which {error.name} is needed: pip install 'prefrl[text]'"
-        ) from None
 
 
 def checkpoint(folder: RunFolder) -> dict[str, Any] | None:

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.config.experiment import Experiment, LoopConfig, check_fit, check_positive, check_seed
-from prefrl.contracts import Agent, Parts, RewardModel, Teacher
+from prefrl.contracts import Agent, Components, Domain, Network, Pacing, Reward, Teacher
 from prefrl.errors import UserError
-from prefrl.learning.loop import LoopState, Round, answers_needed, preference_loop
-from prefrl.runs.load import Network, checkpoint, fitting, side
+from prefrl.learning.loop import LoopState, Round, preference_loop
+from prefrl.learning.pacing import ByBudget, ByPeople, answers_needed
+from prefrl.runs.domains import domain_for, domain_of
+from prefrl.runs.load import checkpoint, fitting
 from prefrl.runs.versions import versions
 from prefrl.storage.checkpoint import to_bytes
 from prefrl.storage.feedback import FeedbackStore
@@ -37,14 +39,18 @@ class Session:
     folder: RunFolder
     experiment: Experiment
     agent: Agent
-    reward_model: RewardModel
-    teacher: Teacher | None
-    """None where people answer, in another process."""
+    reward: Reward
+    pacing: Pacing
     feedback: FeedbackStore
     config: LoopConfig
     state: LoopState
-    notes: list[str]
+    notes: tuple[str, ...]
     """What to say before the first round."""
+
+    @property
+    def asks_people(self) -> bool:
+        """Whether people answer, in another process."""
+        return self.config.labels > 0 and isinstance(self.pacing, ByPeople)
 
 
 def train(
@@ -52,6 +58,7 @@ def train(
     path: Path | str,
     teacher: Preference | None = None,
     network: Network | None = None,
+    domain: Domain | None = None,
 ) -> RunFolder:
     """Run an experiment from beginning to end.
 
@@ -61,11 +68,12 @@ def train(
         teacher: your own, a function of two segments that returns P(the first is better), or None
             for "can't tell"; instead of `experiment.teacher`.
         network: your own reward network, one call a member; see `RewardEnsemble`.
+        domain: your own kind of environment; that of `experiment.env` by default.
 
     Raises:
         UserError: something is wrong that you can put right; the message says what.
     """
-    session = start(experiment, path, teacher, network)
+    session = start(experiment, path, teacher, network, domain=domain)
     for _ in rounds(session):
         pass
     session.feedback.close()
@@ -78,6 +86,7 @@ def start(
     teacher: Preference | None = None,
     network: Network | None = None,
     answers_from: Path | str | None = None,
+    domain: Domain | None = None,
 ) -> Session:
     """Check an experiment, build its parts and make its run folder.
 
@@ -88,6 +97,7 @@ def start(
         network: see `train`.
         answers_from: a run whose answers are learned from, too; its clips must be of the same
             observations and actions. Then no labels are needed.
+        domain: your own kind of environment; that of `experiment.env` by default.
 
     Raises:
         UserError: something is wrong that you can put right; the message says what.
@@ -97,16 +107,17 @@ def start(
         experiment = dataclasses.replace(experiment, teacher=f"{teacher.__module__}:{name}")
     check(experiment, labels_needed=answers_from is None)
     judge = _teacher(experiment, teacher)
-    parts = _build(experiment, network)
+    domain = domain or domain_for(experiment.env)
+    components = domain.build(experiment, network, None)
     if answers_from is None:
-        session = _session(RunFolder.begin(path, versions()), experiment, parts, judge)
+        session = _session(RunFolder.begin(path, versions()), experiment, components, judge)
     elif experiment.reward == "true":
         raise UserError("the true reward needs no answers; leave out --from or --reward true")
     else:
         old = RunFolder.open(answers_from)
         with closing(FeedbackStore(old.feedback)) as answers:
-            _check_answers(answers, parts, old.path)
-            session = _session(RunFolder.begin(path, versions()), experiment, parts, judge)
+            _check_answers(answers, components, old.path)
+            session = _session(RunFolder.begin(path, versions()), experiment, components, judge)
             copy_answers(answers, session.feedback, old.path.resolve().name)
     session.folder.save_experiment(experiment)  # last: a kill before it leaves no run
     return session
@@ -129,12 +140,13 @@ def resume(
         )
     if more_labels < 0 or more_steps < 0:
         raise UserError("--labels and --steps of `prefrl resume` add to a run; expected +N")
-    state = checkpoint(folder)
+    domain, state = domain_of(folder), checkpoint(folder)
     if more_labels or more_steps:
         next_round = state["loop"]["round"] if state else 0
-        experiment = _extended(folder, experiment, next_round, more_labels, more_steps)
-    parts = _build(experiment, network, folder)
-    session = _session(folder, experiment, parts, _teacher(experiment, teacher))
+        smallest = domain.smallest_round(experiment)
+        experiment = _extended(folder, experiment, next_round, more_labels, more_steps, smallest)
+    components = domain.build(experiment, network, folder)
+    session = _session(folder, experiment, components, _teacher(experiment, teacher))
     _load(session, state)
     if more_labels or more_steps:
         folder.extend(session.state.round, experiment)
@@ -146,7 +158,7 @@ def rounds(session: Session) -> Iterator[Round]:
     """Run the rounds still to come; each is saved before it is yielded."""
     writer = _tensorboard(session.folder)
     for done in preference_loop(
-        session.agent, session.reward_model, session.teacher, session.feedback, session.config,
+        session.agent, session.reward, session.pacing, session.feedback, session.config,
         session.state,
     ):  # fmt: skip
         if done.state == "done":
@@ -176,16 +188,17 @@ def replay(path: Path | str, into: Path | str, network: Network | None = None) -
     if not recorded:
         raise UserError(f"{source.path} has not finished a round yet; there is nothing to replay")
     folder: RunFolder | None = None
+    domain = domain_of(source)
     for until, experiment in [*source.earlier(), (recorded, source.experiment())]:
-        parts = _build(experiment, network, source)
+        components = domain.build(experiment, network, source)
         if folder is None:
             folder = RunFolder.begin(into, versions())
             with closing(FeedbackStore(source.feedback)) as feedback:
                 feedback.copy(folder.feedback)
-            session = _session(folder, experiment, parts, None)
+            session = _session(folder, experiment, components, None)
             folder.save_experiment(experiment)  # last: a kill before it leaves no run
         else:
-            session = _session(folder, experiment, parts, None)
+            session = _session(folder, experiment, components, None)
             _load(session, checkpoint(folder))
             folder.extend(session.state.round, experiment)
         for now in rounds(session) if session.state.round < until else ():
@@ -229,13 +242,6 @@ def check(experiment: Experiment, labels_needed: bool = True) -> None:
         )
     if not 0 <= experiment.mistake <= 1:
         raise UserError(f"--mistake is {experiment.mistake}; expected a chance from 0 to 1")
-    side(experiment.env).check(experiment)
-
-
-def _build(
-    experiment: Experiment, network: Network | None, folder: RunFolder | None = None
-) -> Parts:
-    return side(experiment.env).build(experiment, network, folder)
 
 
 def _teacher(experiment: Experiment, teacher: Preference | None) -> Teacher | None:
@@ -248,14 +254,15 @@ def _teacher(experiment: Experiment, teacher: Preference | None) -> Teacher | No
     return None if experiment.teacher == "human" else load_teacher(experiment.teacher)
 
 
-def _check_answers(answers: FeedbackStore, parts: Parts, path: Path) -> None:
+def _check_answers(answers: FeedbackStore, components: Components, path: Path) -> None:
     """Raise `UserError` unless a reward for this environment can be learned from them."""
     comparisons = answers.comparisons()
     if not comparisons:
         raise UserError(f"{path} holds no answer that says anything about a clip")
+    spaces = components.card.spaces
     for segment in {s.id: s for c in comparisons for s in (c.left, c.right)}.values():
         try:
-            check_segment(segment, parts.environment)
+            check_segment(segment, spaces)
         except UserError as error:
             raise UserError(
                 f"{path}: {error}; answers serve an environment of the same spaces alone"
@@ -263,31 +270,35 @@ def _check_answers(answers: FeedbackStore, parts: Parts, path: Path) -> None:
 
 
 def _session(
-    folder: RunFolder, experiment: Experiment, parts: Parts, teacher: Teacher | None
+    folder: RunFolder, experiment: Experiment, components: Components, teacher: Teacher | None
 ) -> Session:
     config = LoopConfig(
         seed=experiment.seed,
         rounds=experiment.rounds,
         steps=experiment.steps,
         labels=experiment.labels if experiment.reward == "learned" else 0,
-        clip_steps=parts.clip_steps,
-        question=experiment.question or parts.question,
+        clip_steps=components.clip_steps,
+        question=experiment.question or components.card.question,
         query=experiment.query,
         fit=experiment.fit,
     )
     feedback = FeedbackStore(folder.feedback)
-    folder.save_environment(parts.environment | {"question": config.question})
-    parts.save(folder)
-    state = LoopState(parts.reward_model, config)
-    notes = parts.notes(teacher is None and config.labels > 0)
+    folder.save_card(dataclasses.replace(components.card, question=config.question))
+    components.save(folder)
+    if teacher is None:
+        pacing: Pacing = ByPeople(config, components.pictures, components.distance)
+    else:
+        pacing = ByBudget(config, teacher)
     return Session(
-        folder, experiment, parts.agent, parts.reward_model, teacher, feedback, config, state, notes
-    )
+        folder, experiment, components.agent, components.reward, pacing, feedback, config,
+        LoopState(components.reward_model, config), components.notes,
+    )  # fmt: skip
 
 
 def _extended(
-    folder: RunFolder, experiment: Experiment, next_round: int, labels: int, steps: int
-) -> Experiment:
+    folder: RunFolder, experiment: Experiment, next_round: int, labels: int, steps: int,
+    smallest_round: int,
+) -> Experiment:  # fmt: skip
     """Return the experiment with more of both; rounds stay about as long as they were.
 
     New labels are asked in one round and learned from in the next, so they need two.
@@ -297,7 +308,7 @@ def _extended(
             f"{folder.path} has finished its {experiment.steps} steps; add some with --steps +N, "
             "so that the new labels can be learned from"
         )
-    smallest = side(experiment.env).smallest_round(experiment) * (2 if labels else 1)
+    smallest = smallest_round * (2 if labels else 1)
     if 0 < steps < smallest:
         raise UserError(f"--steps is +{steps}, which is too few to learn from; add {smallest}")
     more_rounds = max(round(steps * experiment.rounds / experiment.steps), 2 if labels else 1)
@@ -328,14 +339,14 @@ def _load(session: Session, state: dict[str, Any] | None) -> None:
     if state:
         with fitting(session.folder):
             session.agent.load_state_dict(state["agent"])
-            session.reward_model.load_state_dict(state["reward_model"])
+            session.reward.load_state_dict(state["reward"])
             session.state.load_state_dict(state["loop"])
 
 
 def _state(session: Session) -> dict[str, Any]:
     return {
         "agent": session.agent.state_dict(),
-        "reward_model": session.reward_model.state_dict(),
+        "reward": session.reward.state_dict(),
         "loop": session.state.state_dict(),
     }
 

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -31,10 +31,13 @@ from prefrl.storage.segments import (
 from prefrl.types import (
     Answer,
     Comparison,
+    Counts,
+    Ledger,
     Picture,
     Query,
     QueryId,
     Segment,
+    Truth,
     check_answer,
     is_decisive,
     to_comparisons,
@@ -42,28 +45,6 @@ from prefrl.types import (
 
 COLUMNS = 'round, "index", kind, value, teacher, shown_at, answered_at, repeat'  # of an answer
 NO_PICTURES: Mapping[str, Picture] = MappingProxyType({})
-
-
-class Counts(NamedTuple):
-    """How far the labelling is."""
-
-    asked: int
-    """Queries."""
-    answered: int
-    """Labels: queries with an answer that is not a skip. The budget counts these."""
-    decisive: int
-    """Labels that prefer one segment."""
-    pending: int
-    """Queries that wait for an answer."""
-
-
-class Ledger(NamedTuple):
-    """What is on record of a round."""
-
-    answers_through: int
-    """Its fit saw the answers with id up to this."""
-    asked: int
-    """How many queries it asked."""
 
 
 def answer_of(row: Sequence[Any]) -> Answer:
@@ -324,10 +305,15 @@ class FeedbackStore:
             raise UserError(f"the true rewards of {segment_id!r} are not known to {self.path}")
         return rewards
 
-    def average_clip_return(self, round_index: int) -> float:
-        """Return the mean absolute true return of the clips that a round asked about."""
+    def truth(self, queries: Sequence[Query]) -> Truth:
+        """Return the true rewards of the clips of queries. For the oracle alone."""
+        names = {segment.id for query in queries for segment in query.segments}
         with self.errors():
-            return average_return(self.connection, round_index)
+            average = {
+                index: average_return(self.connection, index)
+                for index in {query.id.round for query in queries}
+            }
+        return Truth({name: self.true_rewards(name) for name in names}, average)
 
     def _queries(self, where: str, *values: int) -> list[Query]:
         rows = self.run_sql(

@@ -38,6 +38,8 @@ from typing import Any
 from prefrl.config.experiment import Experiment, from_json
 from prefrl.errors import UserError
 from prefrl.storage.files import _replace, write_whole, writing
+from prefrl.storage.spaces import card_from_json, card_to_json
+from prefrl.types import EnvironmentCard
 
 FORMAT = 1
 KEPT_CHECKPOINTS = 2
@@ -116,14 +118,17 @@ class RunFolder:
     def experiment(self) -> Experiment:
         """Read the configuration."""
         fields = self._read_json("config.json")
+        self._check_format(fields)
+        with self._reading("config.json"):
+            return from_json(Experiment, fields)
+
+    def _check_format(self, fields: dict[str, Any]) -> None:
         version = fields.pop("format", None)
         if version != FORMAT:
             raise UserError(
                 f"{self.path} was written by another version of prefrl (its format is {version}, "
                 f"this one reads {FORMAT}); use the version that made it"
             )
-        with self._reading("config.json"):
-            return from_json(Experiment, fields)
 
     def extend(self, next_round: int, experiment: Experiment) -> None:
         """Write another configuration, for the rounds from `next_round` on."""
@@ -194,20 +199,20 @@ class RunFolder:
             partial.write_text(json.dumps(status), encoding="utf-8")
             _replace(partial, self.path / "status.json")
 
-    def save_environment(self, environment: dict[str, Any]) -> None:
+    def save_card(self, card: EnvironmentCard) -> None:
         """Write what others must know of the environment: whoever answers, and an import."""
-        self._write_json("environment.json", environment)
+        self._write_json("environment.json", {"format": FORMAT} | card_to_json(card))
 
-    def environment(self) -> dict[str, Any]:
-        """Read what `save_environment` wrote."""
-        return self._read_json("environment.json")
+    def card(self) -> EnvironmentCard:
+        """Read what `save_card` wrote.
 
-    def spaces(self) -> dict[str, Any]:
-        """Read what is observed and done, as `storage.spaces` has it; {} of early runs."""
-        if not (self.path / "environment.json").exists():
-            return {}
-        written = self.environment()
-        return {name: written[name] for name in ("observations", "actions") if name in written}
+        Raises:
+            UserError: it is not there, damaged, or of another version.
+        """
+        fields = self._read_json("environment.json")
+        self._check_format(fields)
+        with self._reading("environment.json"):
+            return card_from_json(fields)
 
     def status(self) -> dict[str, Any]:
         """Read what the trainer last said it was doing, {} if nothing."""

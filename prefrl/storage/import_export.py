@@ -27,10 +27,10 @@ from prefrl.storage.jsonl import (
     segment_as_json,
     short,
 )
-from prefrl.storage.spaces import Space, check_segment, spaces_of
-from prefrl.types import Answer, Query, QueryId, Segment, check_answer
+from prefrl.storage.spaces import check_segment, spaces_of
+from prefrl.types import Answer, Query, QueryId, Segment, SpaceSpec, check_answer
 
-UNKNOWN: Mapping[str, Space] = MappingProxyType({})
+UNKNOWN: Mapping[str, SpaceSpec] = MappingProxyType({})
 DEMONSTRATION = "demonstration, line "
 
 
@@ -63,7 +63,7 @@ def export_answers(store: FeedbackStore) -> Iterator[dict[str, Any]]:
 
 def import_file(
     store: FeedbackStore, path: Path, demonstrations: bool = False,
-    spaces: Mapping[str, Space] = UNKNOWN,
+    spaces: Mapping[str, SpaceSpec] = UNKNOWN,
 ) -> Imported:  # fmt: skip
     """Import a file of answers and pairs, or of demonstrations.
 
@@ -87,7 +87,7 @@ def import_file(
 
 
 def import_answers(
-    store: FeedbackStore, lines: Iterable[str], name: str, spaces: Mapping[str, Space] = UNKNOWN
+    store: FeedbackStore, lines: Iterable[str], name: str, spaces: Mapping[str, SpaceSpec] = UNKNOWN
 ) -> Imported:
     """Import answers as an answered round of their own, below the run's rounds.
 
@@ -117,7 +117,7 @@ def import_answers(
 
 
 def import_demonstrations(
-    store: FeedbackStore, lines: Iterable[str], name: str, spaces: Mapping[str, Space] = UNKNOWN
+    store: FeedbackStore, lines: Iterable[str], name: str, spaces: Mapping[str, SpaceSpec] = UNKNOWN
 ) -> Imported:
     """Import demonstrations: each is better than some clip of the same task in the store.
 
@@ -162,7 +162,7 @@ def copy_answers(source: FeedbackStore, store: FeedbackStore, name: str) -> Impo
 class _Reader:
     """Turns rows into clips, queries and answers, and remembers those of earlier rows."""
 
-    def __init__(self, store: FeedbackStore, name: str, spaces: Mapping[str, Space]):
+    def __init__(self, store: FeedbackStore, name: str, spaces: Mapping[str, SpaceSpec]):
         self.name, self.spaces = name, spaces
         if not spaces and (known := store.segments()):
             self.spaces = spaces_of(store.segment(known[0]))

@@ -1,22 +1,52 @@
-"""What an environment observes and how it acts, and whether a clip is of that kind.
-
-A space is {"shape": [3]}, numbers; {"n": 4}, one of 0 to 3; or {"text": true}, a text a step.
-"""
+"""What an environment observes and how it acts, and whether a clip is of that kind."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from prefrl.errors import UserError
-from prefrl.types import Segment
-
-Space = Mapping[str, Any]
+from prefrl.types import EnvironmentCard, Segment, SpaceSpec
 
 
-def spaces_of(segment: Segment) -> dict[str, Space]:
+def card_to_json(card: EnvironmentCard) -> dict[str, Any]:
+    """Return a card as JSON values; spaces that are not known are left out.
+
+    A space is {"shape": [3]}, numbers; {"n": 4}, one of 0 to 3; or {"text": true}, a text a step.
+    """
+    fields = {f.name: getattr(card, f.name) for f in dataclasses.fields(card)}
+    for name in ("observations", "actions"):
+        space = fields.pop(name)
+        if space is not None:
+            fields[name] = _space_to_json(space)
+    return fields
+
+
+def card_from_json(fields: dict[str, Any]) -> EnvironmentCard:
+    """Read what `card_to_json` wrote.
+
+    Raises:
+        TypeError: a field is missing or unknown.
+    """
+    known: dict[str, Any] = dict(fields)
+    for name in ("observations", "actions"):
+        if name in known:
+            space = dict(known[name])
+            known[name] = SpaceSpec(tuple(space.pop("shape", ())), **space)
+    return EnvironmentCard(**known)
+
+
+def _space_to_json(space: SpaceSpec) -> dict[str, Any]:
+    if space.n is not None:
+        return {"n": space.n}
+    shape = {"shape": list(space.shape)}
+    return ({"text": True} | (shape if space.shape else {})) if space.text else shape
+
+
+def spaces_of(segment: Segment) -> dict[str, SpaceSpec]:
     """Return the spaces that a clip shows; discrete actions look like any number."""
     return {
         "observations": _space_of(segment.observations),
@@ -24,7 +54,7 @@ def spaces_of(segment: Segment) -> dict[str, Space]:
     }
 
 
-def check_segment(segment: Segment, spaces: Mapping[str, Space]) -> None:
+def check_segment(segment: Segment, spaces: Mapping[str, SpaceSpec]) -> None:
     """Raise `UserError` unless a clip's observations and actions are of these spaces.
 
     Args:
@@ -38,31 +68,29 @@ def check_segment(segment: Segment, spaces: Mapping[str, Space]) -> None:
             raise UserError(f"the clip {segment.id!r} has {problem}")
 
 
-def _problem_with(name: str, steps: np.ndarray, space: Space | None) -> str | None:
-    found = _space_of(steps)
-    space = found if space is None else space
-    if found != ({"shape": []} if "n" in space else space):
-        return f"{name} {_in_words(found)}, but the environment's are {_in_words(space)}"
-    if "text" in found:
+def _problem_with(name: str, steps: np.ndarray, space: SpaceSpec | None) -> str | None:
+    shown = _space_of(steps)
+    space = shown if space is None else space
+    if shown != (SpaceSpec() if space.n is not None else space):
+        return f"{name} {_in_words(shown)}, but the environment's are {_in_words(space)}"
+    if shown.text:
         return None
     infinite = np.argwhere(~np.isfinite(steps))
     if len(infinite):
         return f"{name} that are not finite in step {infinite[0][0]}; expected finite numbers"
-    if "n" in space and not np.isin(steps, np.arange(space["n"])).all():
-        return f"other {name} than the {space['n']} here; expected {_in_words(space)}"
+    if space.n is not None and not np.isin(steps, np.arange(space.n)).all():
+        return f"other {name} than the {space.n} here; expected {_in_words(space)}"
     return None
 
 
-def _space_of(steps: np.ndarray) -> Space:
+def _space_of(steps: np.ndarray) -> SpaceSpec:
     """Return the space of an array `[step, …]`."""
-    shape = list(steps.shape[1:])
-    if steps.dtype.kind != "U":
-        return {"shape": shape}
-    return {"text": True, "shape": shape} if shape else {"text": True}
+    return SpaceSpec(steps.shape[1:], text=steps.dtype.kind == "U")
 
 
-def _in_words(space: Space) -> str:
-    if "n" in space:
-        return f"whole numbers from 0 to {space['n'] - 1}"
-    words = ["text"] if "text" in space else []
-    return " ".join([*words, f"of shape {space['shape']}"] if "shape" in space else words)
+def _in_words(space: SpaceSpec) -> str:
+    if space.n is not None:
+        return f"whole numbers from 0 to {space.n - 1}"
+    if space.text and not space.shape:
+        return "text"
+    return f"{'text ' if space.text else ''}of shape {list(space.shape)}"

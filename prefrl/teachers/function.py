@@ -6,13 +6,12 @@ import difflib
 import inspect
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from prefrl.environments.modules import load_object
 from prefrl.errors import UserError, raised_by
-from prefrl.storage.feedback import FeedbackStore
-from prefrl.types import Answer, Query, Segment, transcript
+from prefrl.types import Answer, Query, Segment, Truth, transcript
 
 Preference = Callable[[Segment, Segment], Any] | Callable[[str, str, str], Any]
 """Returns P(the first is better) as a number, True or False, or None for "can't tell".
@@ -24,22 +23,24 @@ Of two clips, `f(left, right)`; or of a prompt and two texts that go on from it,
 class FunctionTeacher:
     """Answers with a function of two segments, or of a prompt and two texts; see `Preference`."""
 
+    sees_true_rewards = False
+
     def __init__(self, prefer: Preference, name: str = ""):
         self.prefer: Any = prefer
         self.reads = _takes_three(prefer)
         self.name = name or getattr(prefer, "__name__", type(prefer).__name__)
 
-    def answer(self, feedback: FeedbackStore) -> None:
-        """Answer every pending query, in order.
+    def answer(self, queries: Sequence[Query], truth: Truth | None = None) -> Iterator[Answer]:
+        """Answer queries, in order; the truth is not looked at.
 
         Raises:
             UserError: the function returned something that is not a preference.
         """
-        for query in feedback.pending():
+        for query in queries:
             shown = time.time()
             left, right = query.segments[0], query.segments[1]
             try:
-                said = self._read(left, right) if self.reads else self.prefer(left, right)
+                returned = self._read(left, right) if self.reads else self.prefer(left, right)
             except UserError:
                 raise
             except Exception as error:  # whatever somebody's function raises
@@ -48,7 +49,7 @@ class FunctionTeacher:
                     "or, for text, of a prompt and two texts. Correct it; a run is kept, and "
                     "`prefrl resume` goes on with it"
                 ) from error
-            feedback.answer(self._answer(query, said, shown))
+            yield self._answer(query, returned, shown)
 
     def _read(self, left: Segment, right: Segment) -> Any:
         prompt = left.observations[0]

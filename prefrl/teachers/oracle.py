@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from prefrl.config.experiment import OracleConfig
 from prefrl.errors import UserError
-from prefrl.storage.feedback import FeedbackStore
-from prefrl.types import Answer, QueryId
+from prefrl.types import Answer, Query, QueryId, Truth
 
 
 class Oracle:
@@ -25,19 +25,23 @@ class Oracle:
     """
 
     name = "oracle"
+    sees_true_rewards = True
 
     def __init__(self, config: OracleConfig, seed: int):
         _check_oracle(config)
         self.config, self.seed = config, seed
 
-    def answer(self, feedback: FeedbackStore) -> None:
-        """Answer every pending query, in order."""
-        for query in feedback.pending():
-            rewards = [feedback.true_rewards(segment.id) for segment in query.segments]
-            average = 0.0
-            if self.config.skip or self.config.equal or math.isfinite(self.config.rationality):
-                average = feedback.average_clip_return(query.id.round)
-            feedback.answer(self.judge(query.id, rewards, average))
+    def answer(self, queries: Sequence[Query], truth: Truth | None) -> Iterator[Answer]:
+        """Answer queries, in order.
+
+        Raises:
+            ValueError: there is no truth to go by.
+        """
+        if truth is None:
+            raise ValueError("the oracle answers from true rewards; give it the truth")
+        for query in queries:
+            rewards = [truth.rewards[segment.id] for segment in query.segments]
+            yield self.judge(query.id, rewards, truth.average_return[query.id.round])
 
     def judge(self, query: QueryId, rewards: list[np.ndarray], average: float) -> Answer:
         """Answer one query.

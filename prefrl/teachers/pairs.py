@@ -1,14 +1,13 @@
 """Which of two policies is better: pairs of clips, one of each, put before any teacher.
 
-The pairs are queries in a feedback store, so people answer them on the page that they know. Who
+The pairs are queries like those of a run, so people answer them on the page that they know. Who
 made a clip is in its `source`, which nobody is shown; sides are random.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,14 +16,12 @@ import numpy as np
 from prefrl.config.experiment import OracleConfig
 from prefrl.contracts import Teacher
 from prefrl.learning.selection import cut
-from prefrl.storage.feedback import NO_PICTURES, FeedbackStore
 from prefrl.teachers.function import load_teacher
 from prefrl.teachers.oracle import Oracle
-from prefrl.types import Answer, Picture, Query, QueryId, Segment, Trajectory
+from prefrl.types import Answer, Query, QueryId, Segment, Trajectory, Truth
 
 SIDES = ("A", "B")
 MARK = "comparison"  # such a folder's teacher and state, so that nobody takes it for a run
-MEMORY = Path(":memory:")
 
 Pair = tuple[Segment, Segment]
 """A clip of A and one of B."""
@@ -42,8 +39,8 @@ class Pairs:
 class Verdict(NamedTuple):
     """What was said of one pair."""
 
-    place: int
-    """Which pair."""
+    pair: int
+    """Which one."""
     first: float | None
     """P(A is better), the mean over whoever answered; None if nobody could tell."""
     left: float | None
@@ -83,17 +80,19 @@ def pair_up(
     return Pairs(pairs, rewards)
 
 
-def ask(
-    store: FeedbackStore, pairs: Pairs, question: str, seed: int,
-    pictures: Mapping[str, Picture] = NO_PICTURES,
-) -> None:  # fmt: skip
-    """Write the pairs as queries, each with a random one on the left."""
+def queries_of(pairs: Pairs, question: str, seed: int) -> list[Query]:
+    """Return the pairs as queries, each with a random one on the left."""
     swapped = np.random.default_rng(seed).random(len(pairs.pairs)) < 0.5
-    queries = [
-        Query(QueryId(0, place), pair[::-1] if swap else pair, "preference", question)
-        for place, (pair, swap) in enumerate(zip(pairs.pairs, swapped, strict=True))
+    return [
+        Query(QueryId(0, index), pair[::-1] if swap else pair, "preference", question)
+        for index, (pair, swap) in enumerate(zip(pairs.pairs, swapped, strict=True))
     ]
-    store.ask(0, queries, pairs.rewards, 0, pictures)
+
+
+def truth_of(pairs: Pairs) -> Truth:
+    """Return what the oracle goes by."""
+    returns = [abs(rewards.sum()) for rewards in pairs.rewards.values()]
+    return Truth(pairs.rewards, {0: float(np.mean(returns)) if returns else 0.0})
 
 
 def judge_named(name: str, seed: int) -> Teacher:
@@ -106,26 +105,27 @@ def judged(pairs: Pairs, teacher: Teacher, question: str, seed: int) -> list[flo
 
     A tie is one half, and None what the teacher could not tell.
     """
-    with closing(FeedbackStore(MEMORY)) as store:
-        ask(store, pairs, question, seed)
-        teacher.answer(store)
-        return [verdict.first for verdict in verdicts(store)]
+    queries = queries_of(pairs, question, seed)
+    truth = truth_of(pairs) if teacher.sees_true_rewards else None
+    answers = list(teacher.answer(queries, truth))
+    return [verdict.first for verdict in verdicts(queries, answers)]
 
 
-def verdicts(store: FeedbackStore) -> list[Verdict]:
-    """Return what was said of every pair that somebody answered, in order."""
-    said: dict[QueryId, list[float | None]] = {}
-    for answer in store.answers():
-        if answer.query.round == 0:  # imported ones are below
-            said.setdefault(answer.query, []).append(_left(answer))
-    found = []
-    for query, each in sorted(said.items()):
-        told = [left for left in each if left is not None]
+def verdicts(queries: Sequence[Query], answers: Sequence[Answer]) -> list[Verdict]:
+    """Return the verdict on every pair that somebody answered, in order."""
+    by_query: dict[QueryId, list[float | None]] = {}
+    for answer in answers:
+        by_query.setdefault(answer.query, []).append(_left(answer))
+    judged_pairs = []
+    for query in queries:
+        if query.id not in by_query:
+            continue
+        told = [left for left in by_query[query.id] if left is not None]
         left = float(np.mean(told)) if told else None
-        is_left = store.query(query).segments[0].source.startswith(SIDES[0])
+        is_left = query.segments[0].source.startswith(SIDES[0])
         first = left if is_left or left is None else 1 - left
-        found.append(Verdict(query.index, first, left))
-    return found
+        judged_pairs.append(Verdict(query.id.index, first, left))
+    return judged_pairs
 
 
 def _left(answer: Answer) -> float | None:

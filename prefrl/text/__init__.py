@@ -6,5 +6,6 @@ a step; `FreeText` is a space for both, `PromptEnv` the environment of a list of
 """
 
 from prefrl.envs.text import FreeText, PromptEnv  # pyright: ignore[reportMissingImports]
+from prefrl.text.domain import DOMAIN
 
-__all__ = ["FreeText", "PromptEnv"]
+__all__ = ["DOMAIN", "FreeText", "PromptEnv"]

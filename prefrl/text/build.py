@@ -14,7 +14,7 @@ from prefrl.config.experiment import (
     check_shares,
     check_side,
 )
-from prefrl.contracts import Parts, RewardModel
+from prefrl.contracts import Components, Network
 from prefrl.environments.ids import make, resolve
 from prefrl.errors import UserError
 from prefrl.learning.true_reward import TrueReward
@@ -27,7 +27,9 @@ from prefrl.text.models.networks import enough_memory
 from prefrl.text.policy import TextPolicy
 from prefrl.text.reward import TextReward
 from prefrl.text.stages.sft import from_environment, tune
+from prefrl.types import EnvironmentCard, SpaceSpec
 
+TEXT = SpaceSpec(text=True)
 TURN_SECONDS = 1.0  # what a page of clips calls a step; a turn has no length in time
 LONGEST_EPISODE = 1000  # turns; one that goes on for ever ends where the context does
 LOW_ENTROPY = 0.1  # nats per token; there is next to nothing to prefer among such replies
@@ -114,8 +116,10 @@ def smallest_round(experiment: Experiment) -> int:
     return experiment.text.ppo.episodes
 
 
-def build(experiment: Experiment, network: None = None, folder: RunFolder | None = None) -> Parts:
-    """Build environments, agent and reward model.
+def build(
+    experiment: Experiment, network: Network | None = None, folder: RunFolder | None = None
+) -> Components:
+    """Check the numbers; build environments, agent and reward.
 
     Args:
         experiment: what to run.
@@ -125,6 +129,7 @@ def build(experiment: Experiment, network: None = None, folder: RunFolder | None
     Raises:
         UserError: model and environment do not go with these numbers.
     """
+    check(experiment)
     _check_no_network(network)
     text = experiment.text
     name = resolve(experiment.env)
@@ -138,7 +143,7 @@ def build(experiment: Experiment, network: None = None, folder: RunFolder | None
             save_language_model(language_model, run.reference)
 
     notes += [placing.in_words(text.model, language_model.model, text)]
-    reward_model: RewardModel = TrueReward(whole_episodes=True)
+    reward_model = None
     with _explained(text, "text.ppo.batch-size", "text.max-new-tokens", "text.reward.members"):
         if experiment.reward == "learned":
             reward_model = TextReward(
@@ -148,14 +153,17 @@ def build(experiment: Experiment, network: None = None, folder: RunFolder | None
             environments, language_model, text, experiment.seed, autocast, experiment.steps
         )
         notes += variety("the model", agent.entropy())
-    return Parts(
-        agent,
-        reward_model,
-        None,
-        environments[0].unwrapped.metadata.get("question", "Which reply is better?"),
-        {"dt": TURN_SECONDS, "observations": {"text": True}, "actions": {"text": True}},
-        save,
-        lambda people: notes,
+    question = environments[0].unwrapped.metadata.get("question", "Which reply is better?")
+    return Components(
+        agent=agent,
+        reward=reward_model or TrueReward(whole_episodes=True),
+        reward_model=reward_model,
+        card=EnvironmentCard("prefrl.text:DOMAIN", TURN_SECONDS, question, TEXT, TEXT),
+        clip_steps=None,
+        pictures=lambda segments: {},  # text is shown as text
+        distance=reward_model.distance if reward_model else None,
+        save=save,
+        notes=tuple(notes),
     )
 
 
@@ -203,7 +211,7 @@ def load_reference(experiment: Experiment, folder: RunFolder) -> LanguageModel:
     )
 
 
-def load_reward(experiment: Experiment, network: None, folder: RunFolder) -> TextReward:
+def load_reward(experiment: Experiment, network: Network | None, folder: RunFolder) -> TextReward:
     """Return the unfitted reward model of an experiment, to be given a state."""
     _check_no_network(network)
     text, language_model = experiment.text, load_reference(experiment, folder)

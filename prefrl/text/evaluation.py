@@ -6,7 +6,7 @@ Replies are always sampled, as in training: what is measured is a distribution.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,12 +15,11 @@ import numpy as np
 import torch
 
 from prefrl.config.experiment import Experiment
-from prefrl.contracts import Teacher
+from prefrl.contracts import EvaluationRequest, Recording, Teacher
 from prefrl.environments.ids import installed, make, resolve
 from prefrl.environments.info import means
 from prefrl.errors import UserError
-from prefrl.learning.statistics import aligned, estimate, length_controlled, win_rate
-from prefrl.learning.statistics import in_words as interval
+from prefrl.learning.statistics import estimate, length_controlled, win_rate
 from prefrl.storage.folder import RunFolder
 from prefrl.teachers.pairs import SIDES, judge_named, judged, pair_up
 from prefrl.text.build import load_reference, variety
@@ -35,7 +34,7 @@ from prefrl.text.models.networks import (
     token_log_probabilities,
 )
 from prefrl.text.policy import TextPolicy
-from prefrl.types import Picture, Segment, Trajectory, transcript
+from prefrl.types import Achieved, Evaluation, transcript
 
 FRESH = 1_000_003  # evaluation's seeds lie apart from those of training
 AT_A_TIME = 64  # episodes
@@ -43,43 +42,28 @@ ROWS = 16  # of a pass
 
 
 def evaluate(
-    folder: RunFolder, policy: TextPolicy, episodes: int, teacher: str | None = None, show: int = 0,
-    **_: Any,
-) -> dict[str, Any]:  # fmt: skip
+    folder: RunFolder, experiment: Experiment, policy: TextPolicy, request: EvaluationRequest
+) -> Evaluation:
     """Let policy and reference reply to the same tasks and compare them.
 
-    Args:
-        folder: the run.
-        policy: its policy.
-        episodes: how many tasks.
-        teacher: says whose replies are better: "oracle" goes by the true return; by default the
-            function that the run was taught by, if it was.
-        show: how many tasks to show both replies of.
-        _: what is asked of robots alone.
-
-    Returns:
-        JSON values: `episodes`, `held_out`, `teacher`; of `policy` and `reference` each the
-        `true_return`, `tokens` of a reply, `entropy` of a token in nats, the share `finished` and
-        the environment's numbers (`info`); `gain` in true return; `kl`, nats of divergence from the
-        reference in an episode; `win_rate` against it, a tie being one half, and
-        `length_controlled`; `ties`, `skips`; `notes`; `completions` if they are to be shown. A
-        number with an `interval` is a mean over tasks.
+    The teacher says whose replies are better: "oracle" goes by the true return; by default it is
+    the function that the run was taught by, if it was.
 
     Raises:
         UserError: there is no such teacher, or none that can be asked here.
     """
-    experiment = folder.experiment()
-    if teacher == "human":
+    episodes = request.episodes
+    if request.teacher == "human":
         raise UserError(
             "nobody can be asked while a run is evaluated; let people compare two runs with "
             "`prefrl compare RUN_A RUN_B --teacher human`"
         )
-    teacher, judge = _judge(teacher, experiment)
+    teacher, judge = _judge(request.teacher, experiment)
     reference = reference_policy(folder, policy)
     environments = fresh_environments(experiment, episodes)
     ours = _play(environments, policy, experiment, episodes, sampling=0)
     theirs = _play(environments, reference, experiment, episodes, sampling=1)
-    said, entropy = measure(policy, ours)
+    own, entropy = measure(policy, ours)
     referred = measure(reference, ours)[0]
     reference_entropy = measure(reference, theirs)[1]
     pairs = pair_up(
@@ -87,23 +71,24 @@ def evaluate(
         [episode.trajectory(SIDES[1], n) for n, episode in enumerate(theirs)],
         None, experiment.seed,
     )  # fmt: skip
-    wins = judged(pairs, judge, folder.environment()["question"], experiment.seed)
-    report: dict[str, Any] = {
-        "episodes": episodes,
-        "held_out": holds_out(environments[0], experiment.seed),
-        "teacher": teacher,
-        "policy": _summary(ours, entropy),
-        "reference": _summary(theirs, reference_entropy),
-        "gain": estimate(_returns(ours) - _returns(theirs)),
-        "kl": estimate([(a - b).sum() for a, b in zip(said, referred, strict=True)]),
-    } | _won(wins, _tokens(ours) - _tokens(theirs))
-    report["notes"] = _notes(report)
-    if show:
-        report["completions"] = [
+    wins = judged(pairs, judge, folder.card().question, experiment.seed)
+    held_out = holds_out(environments[0], experiment.seed)
+    shown = zip(ours[: request.show], theirs[: request.show], strict=True)
+    return Evaluation(
+        episodes=episodes,
+        policy=_achieved(ours, entropy),
+        reference=_achieved(theirs, reference_entropy),
+        gain=estimate(_returns(ours) - _returns(theirs)),
+        kl=estimate([(a - b).sum() for a, b in zip(own, referred, strict=True)]),
+        **_won(wins, _tokens(ours) - _tokens(theirs)),
+        teacher=teacher,
+        held_out=held_out,
+        notes=_notes(held_out, float(np.concatenate(reference_entropy).mean())),
+        completions=[
             {"prompt": a.observations[0], "reference": _told(b), "policy": _told(a)}
-            for a, b in zip(ours[:show], theirs[:show], strict=True)
-        ]
-    return report
+            for a, b in shown
+        ],
+    )
 
 
 def _judge(name: str | None, experiment: Experiment) -> tuple[str, Teacher]:
@@ -190,15 +175,15 @@ def measure(
     return said, entropies
 
 
-def _summary(episodes: Sequence[Episode], entropies: Sequence[np.ndarray]) -> dict[str, Any]:
+def _achieved(episodes: Sequence[Episode], entropies: Sequence[np.ndarray]) -> Achieved:
     returns = _returns(episodes)
-    return {
-        "true_return": estimate(returns) | {"std": float(returns.std())},
-        "tokens": estimate(_tokens(episodes)),
-        "entropy": float(np.concatenate(entropies).mean()),
-        "finished": float(np.mean([end for episode in episodes for end in episode.finished])),
-        "info": means([episode.report for episode in episodes]),
-    }
+    return Achieved(
+        true_return=estimate(returns) | {"std": float(returns.std())},
+        info=means([episode.report for episode in episodes]),
+        tokens=estimate(_tokens(episodes)),
+        entropy=float(np.concatenate(entropies).mean()),
+        finished=float(np.mean([end for episode in episodes for end in episode.finished])),
+    )
 
 
 def _returns(episodes: Sequence[Episode]) -> np.ndarray:
@@ -226,9 +211,9 @@ def _won(wins: Sequence[float | None], differences: np.ndarray) -> dict[str, Any
     } | counts
 
 
-def _notes(report: dict[str, Any]) -> list[str]:
-    notes = variety("the reference", report["reference"]["entropy"])
-    if not report["held_out"]:
+def _notes(held_out: bool, reference_entropy: float) -> list[str]:
+    notes = variety("the reference", reference_entropy)
+    if not held_out:
         notes.append("the environment holds no tasks out; these are like those of training")
     return notes
 
@@ -239,45 +224,9 @@ def _told(episode: Episode) -> dict[str, Any]:
     return {"text": text, "true_return": float(sum(episode.env_rewards))}
 
 
-def in_words(report: dict[str, Any]) -> list[str]:
-    """Return what `evaluate` found in lines for a terminal."""
-    sides = [report["reference"], report["policy"]]
-    returns = [side["true_return"] for side in sides]
-    rows = [
-        ("", "reference", "policy"),
-        ("true return", *(interval(found, ".3f") for found in returns)),
-        ("  deviation", *(f"{found['std']:.3f}" for found in returns)),
-        ("  gained", "", interval(report["gain"], ".3f")),
-        ("tokens of a reply", *(interval(side["tokens"], ".1f") for side in sides)),
-        ("entropy of a token", *(f"{side['entropy']:.3f} nats" for side in sides)),
-        ("replies that end", *(f"{side['finished']:.0%}" for side in sides)),
-        *(
-            (name, *(f"{side['info'][name]:.3f}" for side in sides))
-            for name in sides[0]["info"]
-            if name in sides[1]["info"]
-        ),
-        ("KL from the reference", "", interval(report["kl"], ".2f", " nats")),
-        ("wins", "", interval(report["win_rate"], ".0%")),
-        ("  were replies equally long", "", interval(report["length_controlled"], ".0%")),
-    ]
-    lines = [
-        f"{report['episodes']} tasks, replies sampled; means with 95 % intervals over tasks",
-        *aligned(rows),
-        f"who wins is said by {report['teacher']}; a tie is half a win (there are "
-        f"{report['ties']}), {report['skips']} skipped",
-    ]
-    lines += [f"note: {note}" for note in report["notes"]]
-    for shown in report.get("completions", []):
-        lines += ["", f"prompt: {shown['prompt']}"]
-        for side in ("reference", "policy"):
-            lines += [f"{side} ({shown[side]['true_return']:.3f}):"]
-            lines += [f"    {line}" for line in shown[side]["text"].split("\n")]
-    return lines
-
-
 def record(
     experiment: Experiment, policy: TextPolicy, episodes: int, source: str, sampling: int
-) -> tuple[list[Trajectory], Callable[[Sequence[Segment]], dict[str, Picture]]]:
+) -> Recording:
     """Reply to tasks that are held out.
 
     Args:
@@ -286,16 +235,8 @@ def record(
         episodes: how many.
         source: of the trajectories.
         sampling: tells apart policies that are asked the same.
-
-    Returns:
-        A whole episode each, and what gives the pictures of clips, of which there are none.
     """
     environments = fresh_environments(experiment, episodes)
     played = _play(environments, policy, experiment, episodes, sampling)
-    found = [episode.trajectory(source, place) for place, episode in enumerate(played)]
-    return found, lambda segments: {}
-
-
-def clip_steps(experiment: Experiment) -> None:
-    """Return None: a clip of text is a whole episode."""
-    return None
+    trajectories = [episode.trajectory(source, index) for index, episode in enumerate(played)]
+    return Recording(trajectories, lambda segments: {})

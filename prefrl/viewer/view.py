@@ -51,14 +51,14 @@ class View:
     """One run, as its page sees it."""
 
     def __init__(self, folder: RunFolder, person: str = ""):
-        experiment, environment = folder.experiment(), folder.environment()
+        experiment, card = folder.experiment(), folder.card()
         self.folder, self.experiment, self.person = folder, experiment, person
         self.feedback = FeedbackStore(folder.feedback, CACHED_SEGMENTS)
         self.id = run_id(folder.viewer()["key"])
         self.file = folder.feedback.stat().st_ino
         self.assignments = Assignments(self.feedback)
-        self.clips = Clips(_model(folder), environment["dt"], self.feedback.picture)
-        self.question = environment["question"]
+        self.clips = Clips(_model(folder), card.dt, self.feedback.picture)
+        self.question = card.question
         self.inspector = Inspector(folder.path)
         self.counted: tuple[float, dict[str, Any]] = (-math.inf, {})
 

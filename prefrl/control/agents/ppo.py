@@ -8,7 +8,7 @@ made. So the true reward cannot reach the policy, and a run resumes to the bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,13 +20,13 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv
 
 from prefrl.config.experiment import PPOConfig
-from prefrl.contracts import RewardModel
+from prefrl.contracts import Reward
 from prefrl.control.agents.side_by_side import make_ppo
 from prefrl.control.environments.interface import Environments
 from prefrl.control.environments.recorder import Recorder
 from prefrl.control.policy import OBSERVATION_CLIP, normalise
 from prefrl.environments.info import means
-from prefrl.types import Picture, Segment, Trajectory
+from prefrl.types import Trajectory
 
 
 class RewardlessVecEnv(VecEnv):
@@ -128,18 +128,16 @@ class PPOAgent:
         self.round += 1
         return [t for _, _, t in self.environments.recorder.trajectories(source)]
 
-    def train(
-        self, reward_model: RewardModel, steps: int
-    ) -> tuple[list[Trajectory], dict[str, float]]:
+    def train(self, reward: Reward, steps: int) -> tuple[list[Trajectory], dict[str, float]]:
         """Train for about `steps` steps on the rewards that the model predicts."""
         recorder = self.environments.recorder
         self.environments.forget()
         recorder.finished = []
-        changed = self._rescale_critic(reward_model)
+        changed = self._rescale_critic(reward)
         source, paid = f"round {self.round}", []
         for rollout in range(self._rollouts(steps)):
             self._collect()
-            paid.append(self._pay(reward_model, source))
+            paid.append(self._pay(reward, source))
             if rollout == 0 and changed:
                 self.ppo.train_critic(self.config.value_warmup_epochs)
                 self._revalue()
@@ -150,10 +148,6 @@ class PPOAgent:
         metrics = means(recorder.finished) | {"episodes": len(recorder.finished)} | self.ppo.metrics
         metrics["predicted_reward"] = float(np.mean(paid))
         return [t for _, _, t in recorder.trajectories(source)], metrics
-
-    def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
-        """Return what segments of the newest round looked like, where no pose redraws them."""
-        return self.environments.environments.pictures(segments)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything the next round depends on, as arrays, tensors and plain values."""
@@ -207,14 +201,14 @@ class PPOAgent:
         steps = self.environments.recorder.steps[-ppo.n_steps :]
         self.environments.normaliser.update(np.concatenate([step[0] for step in steps]))
 
-    def _pay(self, reward_model: RewardModel, source: str) -> float:
+    def _pay(self, reward: Reward, source: str) -> float:
         """Write predicted rewards into the rollout buffer and recompute its advantages."""
         recorder, buffer = self.environments.recorder, self.ppo.rollout_buffer
         pieces = recorder.trajectories(source, since=len(recorder.steps) - self.ppo.n_steps)
         self.sample = [trajectory for _, _, trajectory in pieces]
-        rewards = reward_model.rewards(self.sample)
-        for (row, start, trajectory), reward in zip(pieces, rewards, strict=True):
-            buffer.rewards[start : start + len(trajectory), row] += self.reward_scale * reward
+        rewards = reward.rewards(self.sample)
+        for (row, start, trajectory), steps in zip(pieces, rewards, strict=True):
+            buffer.rewards[start : start + len(trajectory), row] += self.reward_scale * steps
         self.sample_rewards = np.concatenate(rewards)
         self._compute_advantages()
         return float(self.sample_rewards.mean())
@@ -237,14 +231,14 @@ class PPOAgent:
         buffer.values[:] = values.reshape(buffer.values.shape).numpy()
         self._compute_advantages()
 
-    def _rescale_critic(self, reward_model: RewardModel) -> bool:
+    def _rescale_critic(self, reward: Reward) -> bool:
         """Move the critic to the scale of a reward that was refitted; return whether it was.
 
         With new reward ≈ a · old + b on the last rollout, V becomes a V + b / (1 − γ).
         """
         if not self.sample:
             return True
-        new = np.concatenate(reward_model.rewards(self.sample))
+        new = np.concatenate(reward.rewards(self.sample))
         old = self.sample_rewards
         if np.array_equal(new, old):
             return False

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from prefrl.config.experiment import TextConfig
-from prefrl.contracts import RewardModel
+from prefrl.contracts import Reward
 from prefrl.environments.info import means
 from prefrl.text.agents.token_ppo import (
     Batch,
@@ -41,7 +41,7 @@ from prefrl.text.models.networks import (
     sampled_places,
 )
 from prefrl.text.policy import TextPolicy
-from prefrl.types import Picture, Segment, Trajectory
+from prefrl.types import Trajectory
 
 ADAM_EPSILON = 1e-5  # as PPO implementations have it (Huang et al. 2022)
 MEMORY = "text.ppo.batch-size", "text.ppo.episodes", "text.max-new-tokens"  # take the most
@@ -119,21 +119,19 @@ class TextAgent:
         return trajectories
 
     @enough_memory(*MEMORY)
-    def train(
-        self, reward_model: RewardModel, steps: int
-    ) -> tuple[list[Trajectory], dict[str, float]]:
+    def train(self, reward: Reward, steps: int) -> tuple[list[Trajectory], dict[str, float]]:
         """Train for about `steps` turns on the rewards that the model predicts.
 
         It is one update at least, even where episodes of many turns have used the steps up before.
         """
-        changed = self._rescale_critic(reward_model)
+        changed = self._rescale_critic(reward)
         trajectories: list[Trajectory] = []
         reports: list[dict[str, float]] = []
         while not trajectories or sum(map(len, trajectories)) < steps:
             episodes = self._play()
             self.sample = self._trajectories(episodes)
             trajectories += self.sample
-            scores = reward_model.rewards(self.sample)
+            scores = reward.rewards(self.sample)
             self.sample_scores = np.array([score.sum() for score in scores])
             paid = self._pay(episodes, scores)
             if changed:
@@ -166,10 +164,6 @@ class TextAgent:
         episodes = play(environments, self.policy, seeds)
         generator.set_state(before)
         return self._said(episodes).entropy()
-
-    def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
-        """Return nothing: text is shown as text."""
-        return {}
 
     def _play(self) -> list[Episode]:
         """Play the next tasks, each so often that its completions can be compared."""
@@ -257,14 +251,14 @@ class TextAgent:
         )  # fmt: skip
         return self._pay(episodes, scores)
 
-    def _rescale_critic(self, reward_model: RewardModel) -> bool:
+    def _rescale_critic(self, reward: Reward) -> bool:
         """Move the critic to the scale of a reward that was refitted; return whether it was.
 
         With new score ≈ a · old + b on the last episodes, V becomes a V + b.
         """
         if not self.sample:
             return True
-        new = np.array([score.sum() for score in reward_model.rewards(self.sample)])
+        new = np.array([score.sum() for score in reward.rewards(self.sample)])
         old = self.sample_scores
         if np.array_equal(new, old):
             return False

@@ -16,9 +16,9 @@ from prefrl.storage.folder import RunFolder
 from prefrl.storage.import_export import import_answers
 from prefrl.storage.jsonl import field, in_line, short
 from prefrl.text.stages.sft import text_file
-from prefrl.types import MARGIN_OF_STRENGTH, Comparison
+from prefrl.types import MARGIN_OF_STRENGTH, Comparison, SpaceSpec
 
-TEXT = {"observations": {"text": True}, "actions": {"text": True}}
+TEXT = {"observations": SpaceSpec(text=True), "actions": SpaceSpec(text=True)}
 
 
 def read_answers(source: Path | str, margin_scale: float = 0.0) -> list[Comparison]:
@@ -64,7 +64,7 @@ def run_of_text(source: Path | str) -> RunFolder | None:
     if not Path(source).is_dir():
         return None
     run = RunFolder.open(source)
-    if run.spaces() != TEXT:
+    if not run.card().is_text:
         raise UserError(
             f"{source} is a run of {run.experiment().env}, which does not speak text; its reward "
             "model was fitted as it went: prefrl.runs.load.load_reward(path)"

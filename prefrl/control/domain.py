@@ -1,0 +1,76 @@
+"""Robots as a domain: environments of numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from prefrl.contracts import Components, EvaluationRequest, Network, Recording, RewardModel
+from prefrl.types import Evaluation
+
+if TYPE_CHECKING:
+    from prefrl.config.experiment import Experiment
+    from prefrl.control.policy import Policy
+    from prefrl.storage.folder import RunFolder
+
+# torch, Stable-Baselines3 and MuJoCo are imported by what needs them alone.
+
+
+class ControlDomain:
+    """Builds, loads and plays policies for environments of numbers; see `contracts.Domain`."""
+
+    domain = "prefrl.control:DOMAIN"
+
+    def smallest_round(self, experiment: Experiment) -> int:
+        """Return the steps of one rollout."""
+        from prefrl.control.build import smallest_round
+
+        return smallest_round(experiment)
+
+    def build(
+        self, experiment: Experiment, network: Network | None, folder: RunFolder | None
+    ) -> Components:
+        """Build environments, agent and reward; a folder holds nothing that they need."""
+        from prefrl.control.build import build
+
+        return build(experiment, network)
+
+    def load_policy(
+        self, experiment: Experiment, agent_state: dict[str, Any], folder: RunFolder
+    ) -> Policy:
+        """Return the policy of an agent's state."""
+        from prefrl.control.build import load_policy
+
+        return load_policy(experiment, agent_state)
+
+    def load_reward(
+        self, experiment: Experiment, network: Network | None, folder: RunFolder
+    ) -> RewardModel:
+        """Return the unfitted ensemble."""
+        from prefrl.control.build import load_reward
+
+        return load_reward(experiment, network)
+
+    def evaluate(
+        self, folder: RunFolder, experiment: Experiment, policy: Policy, request: EvaluationRequest
+    ) -> Evaluation:
+        """Play fresh episodes, each from its own start."""
+        from prefrl.control.evaluation import evaluate
+
+        return evaluate(experiment, policy, request)
+
+    def record(
+        self, experiment: Experiment, policy: Policy, episodes: int, source: str, sampling: int
+    ) -> Recording:
+        """Play fresh episodes with the most probable actions."""
+        from prefrl.control.evaluation import record
+
+        return record(experiment, policy, episodes, source)
+
+    def clip_steps(self, experiment: Experiment) -> int:
+        """Return the steps of a clip."""
+        from prefrl.control.build import build_environments
+
+        return build_environments(experiment, 1).description.clip_steps
+
+
+DOMAIN = ControlDomain()

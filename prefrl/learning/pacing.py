@@ -1,0 +1,114 @@
+"""When a round may begin and how many queries it asks: by budget, or as people answer."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from prefrl.config.experiment import LoopConfig
+from prefrl.contracts import Distance, ShowClips, Store, Teacher
+from prefrl.types import Counts, Picture, Segment
+
+WAIT_SECONDS = 1.0
+
+# While people answer: the first fit needs so many answers, so many queries more than the next round
+# needs are kept at hand, and those of policies so many rounds old are withdrawn.
+FIRST_ANSWERS = 15
+SPARE_QUERIES = 15
+EXPIRE_ROUNDS = 3
+
+
+class ByBudget:
+    """A teacher in this process answers all that a round asked before the next begins."""
+
+    distance: Distance | None = None
+
+    def __init__(self, config: LoopConfig, teacher: Teacher):
+        self.config, self.teacher = config, teacher
+
+    def wait(self, store: Store, index: int) -> Iterator[Counts]:
+        """Let the teacher answer; yield as long as something is still pending."""
+        while True:
+            queries = store.pending()
+            truth = store.truth(queries) if self.teacher.sees_true_rewards else None
+            for answer in self.teacher.answer(queries, truth):
+                store.answer(answer)
+            counts = store.counts()
+            if not counts.pending:
+                return
+            yield counts
+            time.sleep(WAIT_SECONDS)
+
+    def queries_due(self, store: Store, index: int) -> int:
+        """Return what is due by the schedule; skipped ones are asked for again, as other pairs."""
+        return _still_to_ask(store.counts(), labels_due(self.config, index), self.config, index)
+
+    def explores_again(self, index: int) -> bool:
+        """Return False: this teacher would skip again."""
+        return False
+
+    def pictures(self, segments: Sequence[Segment]) -> Mapping[str, Picture]:
+        """Return none: nobody looks."""
+        return {}
+
+
+class ByPeople:
+    """People answer in another process; a round begins once they have bought its steps."""
+
+    def __init__(self, config: LoopConfig, pictures: ShowClips, distance: Distance | None):
+        self.config, self.pictures, self.distance = config, pictures, distance
+
+    def wait(self, store: Store, index: int) -> Iterator[Counts]:
+        """Yield until enough is answered, or nothing is pending: all of it was skipped."""
+        while True:
+            counts = store.counts()
+            if counts.answered >= answers_needed(self.config, index) or not counts.pending:
+                return
+            yield counts
+            time.sleep(WAIT_SECONDS)
+
+    def queries_due(self, store: Store, index: int) -> int:
+        """Return what keeps some to spare, so that nobody runs out while the policy trains."""
+        store.expire(index - EXPIRE_ROUNDS)  # before counting what is left to answer
+        counts = store.counts()
+        due = max(answers_needed(self.config, index + 1), counts.answered) + SPARE_QUERIES
+        return _still_to_ask(counts, due, self.config, index)
+
+    def explores_again(self, index: int) -> bool:
+        """Return whether a fit comes later: people who skipped all are shown other clips."""
+        return index < self.config.rounds
+
+
+def answers_needed(config: LoopConfig, index: int) -> int:
+    """Return how many labels people must have given before round `index` trains on them.
+
+    Steps are bought by answers, `steps / labels` each; the trainer may be one round ahead, but the
+    last fit is given them all.
+    """
+    if index >= config.rounds:
+        return config.labels
+    bought = round(config.labels * (index - 1) / config.rounds)
+    return min(max(bought, FIRST_ANSWERS), config.labels) if index else 0
+
+
+def labels_due(config: LoopConfig, index: int) -> int:
+    """Return how many labels should have been asked for by the end of round `index`.
+
+    A first share about the untrained policy, the rest at Christiano's hyperbolic rate in steps
+    (arXiv 1706.03741, appendix A.1), all in time for the last fit.
+    """
+    last = config.rounds - 1
+    if index >= last:
+        return config.labels
+    decay, per_round = config.query.decay_steps, config.steps / config.rounds
+    done = math.log1p(index * per_round / decay) / math.log1p(last * per_round / decay)
+    first = config.query.first_share
+    due = round(config.labels * (first + (1 - first) * done))
+    return max(due, min(1, config.labels))  # the first fit needs one
+
+
+def _still_to_ask(counts: Counts, due: int, config: LoopConfig, index: int) -> int:
+    if index >= config.rounds:
+        return 0  # no fit comes after the last round
+    return max(0, min(due, config.labels) - counts.answered - counts.pending)

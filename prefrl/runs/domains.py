@@ -1,0 +1,42 @@
+"""Which domain an experiment belongs to: asked of its environment once, then kept in the run."""
+
+from __future__ import annotations
+
+import importlib
+
+from prefrl.contracts import Domain
+from prefrl.environments import ids
+from prefrl.errors import UserError
+from prefrl.storage.folder import RunFolder
+
+CONTROL, TEXT = "prefrl.control:DOMAIN", "prefrl.text:DOMAIN"
+
+
+def domain_for(env: str) -> Domain:
+    """Return the domain of an environment: of numbers, or of text.
+
+    Raises:
+        UserError: there is no such environment.
+    """
+    return _named(TEXT if ids.speaks(ids.resolve(env)) else CONTROL)
+
+
+def domain_of(folder: RunFolder) -> Domain:
+    """Return the domain that a run is of, as its folder says.
+
+    Raises:
+        UserError: the module that the domain is in is not at hand.
+    """
+    name = folder.card().domain
+    try:
+        return _named(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{folder.path} is of the domain {name!r}, which cannot be imported ({error}); run "
+            "where its module lies"
+        ) from None
+
+
+def _named(name: str) -> Domain:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,90 @@
+"""Language models as a domain: environments that observe and act in `str`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from prefrl.contracts import Components, EvaluationRequest, Network, Recording, RewardModel
+from prefrl.errors import UserError
+from prefrl.types import Evaluation
+
+if TYPE_CHECKING:
+    from prefrl.config.experiment import Experiment
+    from prefrl.storage.folder import RunFolder
+    from prefrl.text.policy import TextPolicy
+
+# torch and transformers are imported by what needs them alone.
+
+
+class TextDomain:
+    """Builds, loads and plays language models; see `contracts.Domain`."""
+
+    domain = "prefrl.text:DOMAIN"
+
+    def smallest_round(self, experiment: Experiment) -> int:
+        """Return the turns of one update, if each episode has one."""
+        return experiment.text.ppo.episodes
+
+    def build(
+        self, experiment: Experiment, network: Network | None, folder: RunFolder | None
+    ) -> Components:
+        """Build environments, agent and reward; the reference is a folder's, where it has one."""
+        with _installed(experiment):
+            from prefrl.text.build import build
+
+        return build(experiment, network, folder)
+
+    def load_policy(
+        self, experiment: Experiment, agent_state: dict[str, Any], folder: RunFolder
+    ) -> TextPolicy:
+        """Return the policy of an agent's state."""
+        with _installed(experiment):
+            from prefrl.text.build import load_policy
+
+        return load_policy(experiment, agent_state, folder)
+
+    def load_reward(
+        self, experiment: Experiment, network: Network | None, folder: RunFolder
+    ) -> RewardModel:
+        """Return the unfitted reward model."""
+        with _installed(experiment):
+            from prefrl.text.build import load_reward
+
+        return load_reward(experiment, network, folder)
+
+    def evaluate(
+        self, folder: RunFolder, experiment: Experiment, policy: TextPolicy,
+        request: EvaluationRequest,
+    ) -> Evaluation:  # fmt: skip
+        """Let policy and reference reply to the same tasks."""
+        from prefrl.text.evaluation import evaluate
+
+        return evaluate(folder, experiment, policy, request)
+
+    def record(
+        self, experiment: Experiment, policy: TextPolicy, episodes: int, source: str, sampling: int
+    ) -> Recording:
+        """Reply to tasks that are held out."""
+        from prefrl.text.evaluation import record
+
+        return record(experiment, policy, episodes, source, sampling)
+
+    def clip_steps(self, experiment: Experiment) -> None:
+        """Return None: a clip of text is a whole episode."""
+        return None
+
+
+@contextmanager
+def _installed(experiment: Experiment) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{experiment.env} speaks text, for which {error.name} is needed: "
+            "pip install 'prefrl[text]'"
+        ) from None
+
+
+DOMAIN = TextDomain()
