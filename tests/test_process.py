@@ -152,7 +152,7 @@ def test_output_that_cannot_be_written_is_a_sentence(unbuffered, tmp_path):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(**options, stdout=full, stderr=subprocess.PIPE, timeout=60)
     assert done.returncode == 2
-    assert done.stderr == "prefrl: cannot write the output: No space left on device\n"
+    assert done.stderr == "prefrl: cannot write the output: no space left on the device\n"
 
 
 def test_a_pipe_of_an_environment_that_breaks_is_no_quiet_success(tmp_path):

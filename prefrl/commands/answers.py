@@ -3,21 +3,23 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from prefrl.commands.console import parse
+from tyro.conf import Positional, arg
+
+from prefrl.commands.console import Run
 
 
-def export(words: list[str]) -> None:
+@dataclass(frozen=True)
+class Export:
     """RUN: print the feedback as JSON lines, one an answer."""
-    import tyro
 
-    @dataclass(frozen=True)
-    class Export:
-        run: tyro.conf.Positional[Path]
-        """The run folder."""
+    run: Run
+    """The run folder."""
 
-    chosen = parse(Export, words, "prefrl export")
 
+def export(chosen: Export) -> None:
+    """Print a run's answers."""
     from prefrl.storage.feedback import FeedbackStore
     from prefrl.storage.folder import RunFolder
     from prefrl.storage.import_export import export_answers
@@ -26,21 +28,20 @@ def export(words: list[str]) -> None:
         print(json.dumps(line))
 
 
-def import_file(words: list[str]) -> None:
+@dataclass(frozen=True)
+class Import:
     """RUN FILE: add answers, pairs of texts or demonstrations, one a line, to a run's feedback."""
-    import tyro
 
-    @dataclass(frozen=True)
-    class Import:
-        run: tyro.conf.Positional[Path]
-        """The run folder."""
-        file: tyro.conf.Positional[Path]
-        """JSON lines: of `prefrl export`, or {"prompt", "chosen", "rejected"}."""
-        demonstrations: bool = False
-        """The lines are {"prompt", "response"} or {"segment"}: each beats a clip of the run."""
+    run: Run
+    """The run folder."""
+    file: Annotated[Positional[Path], arg(metavar="FILE")]
+    """JSON lines: of `prefrl export`, or {"prompt", "chosen", "rejected"}."""
+    demonstrations: bool = False
+    """The lines are {"prompt", "response"} or {"segment"}: each beats a clip of the run."""
 
-    chosen = parse(Import, words, "prefrl import")
 
+def import_file(chosen: Import) -> None:
+    """Import a file into a run."""
     from prefrl.storage import import_export as exchange
     from prefrl.storage.feedback import FeedbackStore
     from prefrl.storage.folder import RunFolder

@@ -1,22 +1,60 @@
 """What commands share: options, complaints, a line that lives."""
 
+import dataclasses
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import tyro
+from tyro.conf import Positional, arg
 
 from prefrl.errors import UserError, is_users_own
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 USAGE_ERROR = 2
 DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
+Options = TypeVar("Options", bound="DataclassInstance")
+Run = Annotated[Positional[Path], arg(metavar="RUN")]
+Output = Annotated[Path | None, arg(aliases=["-o"], metavar="FILE")]
 
-def parse(kind, words: list[str], program: str):
-    """Return the options of a command, an instance of the dataclass `kind`."""
-    import tyro
 
-    return tyro.cli(kind, args=words, prog=program)
+def parse(kind: type[Options], words: list[str], program: str, default: Any = None) -> Options:
+    """Return the options of a command: an instance of the dataclass `kind`.
+
+    Their paths are absolute, since an environment's own code may change the working folder.
+
+    Args:
+        kind: the command's dataclass.
+        words: what comes after the command.
+        program: how the command is called, for its help.
+        default: an instance to start from; the defaults of `kind` by default.
+    """
+    chosen = tyro.cli(kind, args=words, prog=program, default=default)
+    return dataclasses.replace(chosen, **{k: _absolute(v) for k, v in vars(chosen).items()})
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_absolute, value))
+    return value.absolute() if isinstance(value, Path) else value
+
+
+def absolute_folder(model: str) -> str:
+    """Return a model's name: absolute if it names a folder, for the same reason as in `parse`."""
+    return str(Path(model).absolute()) if Path(model).is_dir() else model
+
+
+def shown(path: Path) -> str:
+    """Return a path as it may be given from the working folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def complain(sentence: str) -> int:

@@ -2,18 +2,14 @@
 
 from dataclasses import dataclass
 
-from prefrl.commands.console import parse
 
-
-def list_all(words: list[str]) -> None:
+@dataclass(frozen=True)
+class List:
     """List presets and environments, a line each."""
 
-    @dataclass(frozen=True)
-    class List:
-        pass
 
-    parse(List, words, "prefrl list")
-
+def list_all(_: List) -> None:
+    """Print what there is to train, and on what."""
     import gymnasium
 
     import prefrl.envs  # pyright: ignore[reportMissingImports]

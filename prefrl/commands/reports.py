@@ -6,25 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from prefrl.commands.console import parse
+from tyro.conf import Positional, arg
+
+from prefrl.commands.console import Output, Run, shown
 from prefrl.errors import UserError
 
 
-def inspect(words: list[str]) -> None:
+@dataclass(frozen=True)
+class Inspect:
     """RUN: say whether the learned reward is any good: against teachers, truth and each answer."""
-    import tyro
 
-    @dataclass(frozen=True)
-    class Inspect:
-        run: tyro.conf.Positional[Path]
-        """The run folder."""
-        worst: int = 10
-        """How many of the answers that it fits worst to list."""
-        json: bool = False
-        """Print one JSON object."""
+    run: Run
+    """The run folder."""
+    worst: int = 10
+    """How many of the answers that it fits worst to list."""
+    json: bool = False
+    """Print one JSON object."""
 
-    chosen = parse(Inspect, words, "prefrl inspect")
 
+def inspect(chosen: Inspect) -> None:
+    """Print how well the reward explains the answers."""
     from prefrl.reports.inspect import in_words, inspect_run
     from prefrl.storage.folder import RunFolder
 
@@ -32,35 +33,34 @@ def inspect(words: list[str]) -> None:
     print(json.dumps(report) if chosen.json else "\n".join(in_words(report)))
 
 
-def evaluate(words: list[str]) -> None:
+@dataclass(frozen=True)
+class Evaluate:
     """RUN: play fresh episodes with the policy; of a language model, beside its reference."""
-    import tyro
 
-    @dataclass(frozen=True)
-    class Evaluate:
-        run: tyro.conf.Positional[Path]
-        """The run folder."""
-        episodes: int = 20
-        """Episodes to play; of a language model tasks, held-out ones where there are some."""
-        json: bool = False
-        """Print one JSON object."""
-        sample: bool = False
-        """Sample actions as training does, instead of taking the most probable one. Language
-        models are always sampled."""
-        teacher: str | None = None
-        """Says whether a language model's replies beat its reference's: oracle, MODULE:OBJECT; by
-        default the function that the run was taught by, if it was."""
-        show: int = 0
-        """How many tasks to show the replies of reference and policy to."""
-        wording: bool = False
-        """Measure bias and toxicity, too: how prompts about people are continued."""
-        words: Path | None = None
-        """File of words that count as toxic, one a line, instead of a short list of our own."""
-        scorer: str | None = None
-        """MODULE:OBJECT, f(text) gives its sentiment, instead of two short lists of words."""
+    run: Run
+    """The run folder."""
+    episodes: int = 20
+    """Episodes to play; of a language model tasks, held-out ones where there are some."""
+    json: bool = False
+    """Print one JSON object."""
+    sample: bool = False
+    """Sample actions as training does, instead of taking the most probable one. Language
+    models are always sampled."""
+    teacher: str | None = None
+    """Says whether a language model's replies beat its reference's: oracle, MODULE:OBJECT; by
+    default the function that the run was taught by, if it was."""
+    show: int = 0
+    """How many tasks to show the replies of reference and policy to."""
+    wording: bool = False
+    """Measure bias and toxicity, too: how prompts about people are continued."""
+    words: Path | None = None
+    """File of words that count as toxic, one a line, instead of a short list of our own."""
+    scorer: str | None = None
+    """MODULE:OBJECT, f(text) gives its sentiment, instead of two short lists of words."""
 
-    chosen = parse(Evaluate, words, "prefrl evaluate")
 
+def evaluate(chosen: Evaluate) -> None:
+    """Print how well the policy does."""
     from prefrl.contracts import EvaluationRequest
     from prefrl.reports.evaluate import evaluate_run, in_words, report_bias
     from prefrl.storage.folder import RunFolder
@@ -73,28 +73,28 @@ def evaluate(words: list[str]) -> None:
     print(json.dumps(report) if chosen.json else "\n".join(in_words(report)))
 
 
-def compare(words: list[str]) -> None:
+@dataclass(frozen=True)
+class Compare:
     """RUN_A RUN_B: say whose policy is better, by an oracle, a function or people."""
-    import tyro
 
-    @dataclass(frozen=True)
-    class Compare:
-        runs: tyro.conf.Positional[tuple[Path, ...]]
-        """Two run folders."""
-        pairs: int = 50
-        """Pairs of clips, one of each run."""
-        teacher: str = "oracle"
-        """oracle (the true return), MODULE:OBJECT, or human."""
-        question: str = ""
-        """What people are asked; RUN_A's own question by default."""
-        into: Path | None = None
-        """Folder to make for the pairs and answers; comparisons/A-B-DATE-TIME by default."""
-        report: Path | None = None
-        """Report what was answered so far in such a folder, instead of making one."""
-        json: bool = False
-        """Print one JSON object."""
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN …")]
+    """Two run folders."""
+    pairs: int = 50
+    """Pairs of clips, one of each run."""
+    teacher: str = "oracle"
+    """oracle (the true return), MODULE:OBJECT, or human."""
+    question: str = ""
+    """What people are asked; RUN_A's own question by default."""
+    into: Path | None = None
+    """Folder to make for the pairs and answers; comparisons/A-B-DATE-TIME by default."""
+    report: Path | None = None
+    """Report what was answered so far in such a folder, instead of making one."""
+    json: bool = False
+    """Print one JSON object."""
 
-    chosen = parse(Compare, words, "prefrl compare")
+
+def compare(chosen: Compare) -> None:
+    """Pair two runs, or report what such a comparison came to."""
     if chosen.report is None and len(chosen.runs) != 2:
         raise UserError(
             f"{len(chosen.runs)} runs are named; expected two to compare, or --report FOLDER"
@@ -111,7 +111,7 @@ def compare(words: list[str]) -> None:
         from prefrl.reports.compare import compare_runs
 
         names = "-".join(path.resolve().name for path in chosen.runs)
-        made = Path("comparisons") / f"{names}-{time.strftime('%Y%m%d-%H%M%S')}"
+        made = Path(f"comparisons/{names}-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
         folders = [RunFolder.open(path) for path in chosen.runs]
         folder = compare_runs(
             folders, chosen.into or made, chosen.pairs, chosen.teacher, chosen.question
@@ -119,47 +119,46 @@ def compare(words: list[str]) -> None:
     told = report(folder)
     print(json.dumps(told) if chosen.json else "\n".join(report_in_words(told)))
     if told["answered"] < told["pairs"] and not chosen.json:
-        print(f"to answer: `prefrl label {folder.path}`")
-        print(f"then: `prefrl compare --report {folder.path}`")
+        print(f"to answer: `prefrl label {shown(folder.path)}`")
+        print(f"then: `prefrl compare --report {shown(folder.path)}`")
 
 
-def video(words: list[str]) -> None:
+@dataclass(frozen=True)
+class Video:
     """RUN: draw an episode of the policy as mp4, GIF or film strip."""
-    import tyro
 
-    @dataclass(frozen=True)
-    class Video:
-        run: tyro.conf.Positional[Path]
-        """The run folder."""
-        output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-        """File to write: .mp4, .gif, or .png for a strip; in the run folder by default."""
-        strip: bool = False
-        """Draw a film strip."""
-        episode: int = 0
-        """Which start; the same number always starts alike."""
+    run: Run
+    """The run folder."""
+    output: Output = None
+    """File to write: .mp4, .gif, or .png for a strip; in the run folder by default."""
+    strip: bool = False
+    """Draw a film strip."""
+    episode: int = 0
+    """Which start; the same number always starts alike."""
 
-    chosen = parse(Video, words, "prefrl video")
 
+def video(chosen: Video) -> None:
+    """Draw an episode."""
     from prefrl.reports.film import film_run
     from prefrl.storage.folder import RunFolder
 
     output = chosen.output or chosen.run / ("strip.png" if chosen.strip else "video.mp4")
     film_run(RunFolder.open(chosen.run), output, chosen.strip, chosen.episode)
-    print(output)
+    print(shown(output))
 
 
-def plot(words: list[str]) -> None:
+@dataclass(frozen=True)
+class Plot:
     """RUN…: draw learning curves; runs that differ in seed alone share a line."""
-    import tyro
 
-    @dataclass(frozen=True)
-    class Plot:
-        runs: tyro.conf.Positional[tuple[Path, ...]]
-        """Run folders."""
-        output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-        """File to write (.png, .pdf, .svg); learning-curve.png beside the run by default."""
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN …")]
+    """Run folders."""
+    output: Output = None
+    """File to write (.png, .pdf, .svg); learning-curve.png beside the run by default."""
 
-    chosen = parse(Plot, words, "prefrl plot")
+
+def plot(chosen: Plot) -> None:
+    """Draw learning curves."""
     if not chosen.runs:
         raise UserError("nothing to plot; name at least one run folder")
 
@@ -168,4 +167,4 @@ def plot(words: list[str]) -> None:
 
     beside = chosen.runs[0] if len(chosen.runs) == 1 else Path()
     output = chosen.output or beside / "learning-curve.png"
-    print(plot_runs([RunFolder.open(path) for path in chosen.runs], output))
+    print(shown(plot_runs([RunFolder.open(path) for path in chosen.runs], output)))

@@ -1,34 +1,36 @@
 """The commands by name, as `prefrl --help` lists them."""
 
 import difflib
+import errno
 import os
+import select
 import sys
-import traceback
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 from prefrl import __version__
 from prefrl.commands import answers, reports, text, training
 from prefrl.commands import list as listing
-from prefrl.commands.console import complain, without_deprecations_of_dependencies
+from prefrl.commands.console import complain, parse, without_deprecations_of_dependencies
 from prefrl.errors import UserError
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "train": training.train,
-    "resume": training.resume,
-    "label": training.label,
-    "inspect": reports.inspect,
-    "sft": text.sft,
-    "fit": text.fit,
-    "evaluate": reports.evaluate,
-    "compare": reports.compare,
-    "video": reports.video,
-    "plot": reports.plot,
-    "export": answers.export,
-    "import": answers.import_file,
-    "replay": training.replay,
-    "list": listing.list_all,
+COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
+    "train": (training.Train, training.train),
+    "resume": (training.Resume, training.resume),
+    "label": (training.Label, training.label),
+    "inspect": (reports.Inspect, reports.inspect),
+    "sft": (text.Sft, text.sft),
+    "fit": (text.Fit, text.fit),
+    "evaluate": (reports.Evaluate, reports.evaluate),
+    "compare": (reports.Compare, reports.compare),
+    "video": (reports.Video, reports.video),
+    "plot": (reports.Plot, reports.plot),
+    "export": (answers.Export, answers.export),
+    "import": (answers.Import, answers.import_file),
+    "replay": (training.Replay, training.replay),
+    "list": (listing.List, listing.list_all),
 }
+"""The options of each, whose docstring is its help, and what it does with them."""
 
 
 def run(words: list[str]) -> int:
@@ -40,27 +42,37 @@ def run(words: list[str]) -> int:
             elif words[0] == "--version":
                 print(f"prefrl {__version__}")
             else:
-                _command(words[0])(words[1:])
+                options, act = _command(words[0])
+                act(_parsed(options, words[1:], words[0]))
         if sys.stdout is not None:
             sys.stdout.flush()
     except UserError as error:
         return complain(str(error))
     except OSError as error:
-        if sys.stdout is None or not _is_about_output(error):
+        if sys.stdout is None or not (_reader_is_gone() or error.errno == errno.ENOSPC):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
-        if not isinstance(error, BrokenPipeError):
-            return complain(f"cannot write the output: {error.strerror}")
+        if error.errno == errno.ENOSPC:
+            return complain("cannot write the output: no space left on the device")
     return 0
 
 
-def _is_about_output(error: OSError) -> bool:
-    """Return whether it was raised by printing, and not by somebody's environment or a file."""
-    innermost = traceback.extract_tb(error.__traceback__)[-1]
-    return Path(innermost.filename).parent == Path(__file__).parent
+def _reader_is_gone() -> bool:
+    """Return whether the output is a pipe that nobody reads any more, as after `| head`."""
+    if not hasattr(select, "poll"):  # on Windows
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def _command(name: str) -> Callable[[list[str]], None]:
+def _parsed(options: type, words: list[str], name: str) -> Any:
+    if options is training.Train:
+        return training.parse_train(words)
+    return parse(options, words, f"prefrl {name}")
+
+
+def _command(name: str) -> tuple[type, Callable[[Any], None]]:
     if name in COMMANDS:
         return COMMANDS[name]
     near = difflib.get_close_matches(name, COMMANDS, n=1)
@@ -71,5 +83,5 @@ def _command(name: str) -> Callable[[list[str]], None]:
 def _usage() -> str:
     lines = ["usage: prefrl COMMAND …   (prefrl COMMAND --help shows its options)"]
     lines += ["       prefrl --version", ""]
-    lines += [f"  {name:9} {command.__doc__}" for name, command in COMMANDS.items()]
+    lines += [f"  {name:9} {options.__doc__}" for name, (options, _) in COMMANDS.items()]
     return "\n".join(lines)

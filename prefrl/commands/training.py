@@ -1,5 +1,6 @@
 """Runs: begin one, go on with it, answer its queries, run it again."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
-from prefrl.commands.console import complain, parse
+from tyro.conf import arg
+
+from prefrl.commands.console import Run, complain, parse, shown
 from prefrl.commands.process import INTERRUPTS
 from prefrl.config.experiment import Experiment
 from prefrl.errors import UserError
@@ -20,66 +23,72 @@ if TYPE_CHECKING:
     from prefrl.runs.session import Session
     from prefrl.storage.folder import RunFolder
 
+DEFAULT = Experiment()
 UNLIKE = 1
 FAREWELL_SECONDS = 2.0  # for pages to learn that the run has finished
 
 
-def train(words: list[str]) -> None:
+@dataclass(frozen=True)
+class Train:
     """PRESET | --env ID: learn a reward from preferences and train a policy on it."""
-    import tyro
 
+    experiment: Annotated[Experiment, arg(name="")] = DEFAULT
+    run: Path | None = None
+    """Run folder to make; runs/NAME-DATE-TIME by default."""
+    answers_from: Annotated[Path | None, arg(name="from")] = None
+    """A run whose answers are learned from, too; then --labels may be 0."""
+    port: int | None = None
+    """Port of the page on which people answer; the first free one from 8765 by default."""
+    host: str = ""
+    """Address that page listens on: 127.0.0.1 (this machine alone) by default, 0.0.0.0 for
+    every network that it is in, as inside a container."""
+
+
+def parse_train(words: list[str]) -> Train:
+    """Return the options of `prefrl train`, whose defaults a preset or an environment gives."""
     from prefrl.config.presets import LANGUAGE, preset
 
     name = words.pop(0) if words and not words[0].startswith("-") else None
-    default = preset(name).experiment if name else LANGUAGE if _speaks(words) else Experiment()
-
-    @dataclass(frozen=True)
-    class Train:
-        experiment: Annotated[Experiment, tyro.conf.arg(name="")] = default
-        run: Path | None = None
-        """Run folder to make; runs/NAME-DATE-TIME by default."""
-        answers_from: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-        """A run whose answers are learned from, too; then --labels may be 0."""
-        port: int | None = None
-        """Port of the page on which people answer; the first free one from 8765 by default."""
-        host: str = ""
-        """Address that page listens on: 127.0.0.1 (this machine alone) by default, 0.0.0.0 for
-        every network that it is in, as inside a container."""
-
-    chosen = parse(Train, words, f"prefrl train {name or '[PRESET]'}")
-    experiment = chosen.experiment
-    if not experiment.env:
+    default = preset(name).experiment if name else LANGUAGE if _speaks(words) else DEFAULT
+    chosen = parse(Train, words, f"prefrl train {name or '[PRESET]'}", Train(default))
+    if not chosen.experiment.env:
         raise UserError(
             "nothing to train on; name a preset (`prefrl list` shows them) or give --env ID"
         )
-    stem = name or experiment.env.split("/")[-1].split(":")[-1]
-    path = chosen.run or Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    stem = name or chosen.experiment.env.split("/")[-1].split(":")[-1]
+    path = Path(f"runs/{stem}-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
+    return dataclasses.replace(chosen, run=chosen.run or path)
 
+
+def train(chosen: Train) -> None:
+    """Begin a run."""
     _check_page(chosen.port, chosen.host)
 
     from prefrl.runs.session import start
 
-    _run(start(experiment, path, answers_from=chosen.answers_from), chosen.port, chosen.host)
+    assert chosen.run is not None
+    session = start(chosen.experiment, chosen.run, answers_from=chosen.answers_from)
+    _run(session, chosen.port, chosen.host)
 
 
-def resume(words: list[str]) -> None:
+@dataclass(frozen=True)
+class Resume:
     """RUN: continue a run that was stopped, or extend one that has finished."""
-    import tyro
 
-    @dataclass(frozen=True)
-    class Resume:
-        run: tyro.conf.Positional[Path]
-        """The run folder."""
-        labels: int = 0
-        """Labels to add to the budget."""
-        steps: int = 0
-        """Steps to add."""
-        port: int | None = None
-        """Port of the page on which people answer; the one it had before by default."""
-        host: str = ""
-        """Address that page listens on; the one it had before by default."""
+    run: Run
+    """The run folder."""
+    labels: int = 0
+    """Labels to add to the budget."""
+    steps: int = 0
+    """Steps to add."""
+    port: int | None = None
+    """Port of the page on which people answer; the one it had before by default."""
+    host: str = ""
+    """Address that page listens on; the one it had before by default."""
 
-    chosen = parse(Resume, words, "prefrl resume")
+
+def resume(chosen: Resume) -> None:
+    """Go on with a run."""
     _check_page(chosen.port, chosen.host)
 
     from prefrl.runs.session import resume as resume_run
@@ -92,26 +101,25 @@ def resume(words: list[str]) -> None:
     _run(session, chosen.port, chosen.host)
 
 
-def label(words: list[str]) -> None:
+@dataclass(frozen=True)
+class Label:
     """RUN: open the page on which people answer, while the run trains or not."""
-    import tyro
 
-    @dataclass(frozen=True)
-    class Label:
-        run: tyro.conf.Positional[Path]
-        """The run folder."""
-        name: str = ""
-        """Who answers; the page asks otherwise."""
-        port: int | None = None
-        """Port to listen on; the one it had before, or the first free one from 8765, by default."""
-        host: str = ""
-        """Address to listen on: 127.0.0.1 (this machine alone), 0.0.0.0 (every network that it is
-        in, as inside a container) or another one; the one it had before by default."""
-        allow_host: tuple[str, ...] = ()
-        """Further host names under which a proxy of yours may ask for the page."""
+    run: Run
+    """The run folder."""
+    name: str = ""
+    """Who answers; the page asks otherwise."""
+    port: int | None = None
+    """Port to listen on; the one it had before, or the first free one from 8765, by default."""
+    host: str = ""
+    """Address to listen on: 127.0.0.1 (this machine alone), 0.0.0.0 (every network that it is
+    in, as inside a container) or another one; the one it had before by default."""
+    allow_host: tuple[str, ...] = ()
+    """Further host names under which a proxy of yours may ask for the page."""
 
-    chosen = parse(Label, words, "prefrl label")
 
+def label(chosen: Label) -> None:
+    """Serve a run's page until interrupted."""
     from prefrl.storage.folder import RunFolder
     from prefrl.viewer.addresses import is_wide
     from prefrl.viewer.server import serve
@@ -132,19 +140,18 @@ def label(words: list[str]) -> None:
     serve(folder, chosen.name, chosen.port, chosen.allow_host, chosen.host, announce)
 
 
-def replay(words: list[str]) -> None:
+@dataclass(frozen=True)
+class Replay:
     """RUN: run it again from its configuration, seed and answers, and compare every number."""
-    import tyro
 
-    @dataclass(frozen=True)
-    class Replay:
-        recorded: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-        """The run folder."""
-        run: Path | None = None
-        """Run folder to make; RUN-replay by default."""
+    recorded: Run
+    """The run folder."""
+    run: Path | None = None
+    """Run folder to make; RUN-replay by default."""
 
-    chosen = parse(Replay, words, "prefrl replay")
 
+def replay(chosen: Replay) -> None:
+    """Run a run again beside what it recorded."""
     from prefrl.commands.progress import Display
     from prefrl.runs.session import replay as rounds_again
     from prefrl.runs.versions import differences
@@ -154,7 +161,7 @@ def replay(words: list[str]) -> None:
     path = chosen.recorded.resolve()
     into = chosen.run or path.with_name(f"{path.name}-replay")
     experiment, lines = source.experiment(), source.metrics()
-    print(f"run folder: {into}", flush=True)
+    print(f"run folder: {shown(into)}", flush=True)
     wrong = ""
     with Display(experiment.rounds, experiment.steps, experiment.labels, 0) as display:
         for now in rounds_again(source.path, into):
@@ -186,7 +193,7 @@ def _run(session: "Session", port: int | None = None, host: str = "") -> None:
     from prefrl.runs.session import rounds
 
     config, path = session.config, session.folder.path
-    print(f"run folder: {path}", flush=True)
+    print(f"run folder: {shown(path)}", flush=True)
     for note in session.notes:
         print(f"note: {note}", flush=True)
     INTERRUPTS.listen_to("SIGTERM", "SIGHUP")  # as Ctrl-C does: the viewer is to end, too
@@ -201,7 +208,7 @@ def _run(session: "Session", port: int | None = None, host: str = "") -> None:
     except KeyboardInterrupt:
         state = f"round {saved} is saved" if saved >= 0 else "no round was finished yet"
         raise KeyboardInterrupt(
-            f"stopped; {state} and no answer is lost. Continue with `prefrl resume {path}`"
+            f"stopped; {state} and no answer is lost. Continue with `prefrl resume {shown(path)}`"
         ) from None
     except FloatingPointError as error:
         raise UserError(f"{error} The run is kept up to its last round in {path}") from None
@@ -215,9 +222,10 @@ def _run(session: "Session", port: int | None = None, host: str = "") -> None:
 
 
 def _ways_to_look(folder: "RunFolder") -> str:
+    path = shown(folder.path)
     if folder.card().is_text:
-        return f"`prefrl evaluate {folder.path} --show 3`"
-    return f"`prefrl video {folder.path}`, `prefrl evaluate {folder.path}`"
+        return f"`prefrl evaluate {path} --show 3`"
+    return f"`prefrl video {path}`, `prefrl evaluate {path}`"
 
 
 @contextmanager
