@@ -16,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import arrays, few, many, orders, same_array
 
+from prefrl.answers import to_comparisons
 from prefrl.errors import UserError
 from prefrl.storage import feedback, schema, segments
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.schema import SCHEMA_VERSION as VERSION
-from prefrl.types import Answer, Picture, Query, QueryId, Segment, to_comparisons
+from prefrl.types import Answer, Picture, Query, QueryId, Segment
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import many, seeds
 
+from prefrl.answers import check_answer
 from prefrl.config.experiment import OracleConfig
 from prefrl.errors import UserError
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.teachers.function import FunctionTeacher, load_teacher
 from prefrl.teachers.oracle import Oracle
-from prefrl.types import Query, QueryId, Segment, check_answer
+from prefrl.types import Query, QueryId, Segment
 
 QUERIES = [QueryId(index // 100, index % 100) for index in range(10_000)]
 GOOD, BAD = np.array([1.0, 2.0]), np.array([1.0, 1.0])

@@ -14,6 +14,7 @@ from test_agent import assert_same
 from toy_texts import save_small_model, tiny_text
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from prefrl.answers import to_comparisons
 from prefrl.cli import main
 from prefrl.config.experiment import FitConfig, TextRewardConfig
 from prefrl.errors import UserError
@@ -33,7 +34,7 @@ from prefrl.text.models.load import (
 )
 from prefrl.text.models.template import Template
 from prefrl.text.reward import TextReward
-from prefrl.types import Answer, Comparison, Query, QueryId, Segment, Trajectory, to_comparisons
+from prefrl.types import Answer, Comparison, Query, QueryId, Segment, Trajectory
 
 END, PAD = 256, 257  # of the byte tokenizer
 PLAIN = Template(byte_tokenizer(), chat=False)

@@ -10,17 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import answer_values, kinds, many, near_answers, orders, probabilities
 
+from prefrl.answers import check_answer, to_comparisons
 from prefrl.errors import UserError
-from prefrl.types import (
-    Answer,
-    Comparison,
-    Query,
-    QueryId,
-    Segment,
-    Trajectory,
-    check_answer,
-    to_comparisons,
-)
+from prefrl.types import Answer, Comparison, Query, QueryId, Segment, Trajectory
 
 
 def talk(name, words=("hello", "go away")):

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from prefrl.answers import to_comparisons
 from prefrl.errors import UserError
 from prefrl.learning.preference import preference_probability
 from prefrl.learning.reward import predict_returns
 from prefrl.runs.load import load_reward
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
-from prefrl.types import Answer, Comparison, Query, Segment, Trajectory, to_comparisons
+from prefrl.types import Answer, Comparison, Query, Segment, Trajectory
 
 TRACES = 12  # queries whose reward is given step by step
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from prefrl.answers import check_answer, is_decisive, to_comparisons
 from prefrl.errors import StoreError, UserError
 from prefrl.storage.schema import STOOD, connect
 from prefrl.storage.segments import (
@@ -28,20 +29,7 @@ from prefrl.storage.segments import (
     read_true_rewards,
     write_segment,
 )
-from prefrl.types import (
-    Answer,
-    Comparison,
-    Counts,
-    Ledger,
-    Picture,
-    Query,
-    QueryId,
-    Segment,
-    Truth,
-    check_answer,
-    is_decisive,
-    to_comparisons,
-)
+from prefrl.types import Answer, Comparison, Counts, Ledger, Picture, Query, QueryId, Segment, Truth
 
 COLUMNS = 'round, "index", kind, value, teacher, shown_at, answered_at, repeat'  # of an answer
 NO_PICTURES: Mapping[str, Picture] = MappingProxyType({})

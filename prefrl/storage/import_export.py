@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from prefrl.answers import check_answer
 from prefrl.errors import StoreError, UserError
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.jsonl import (
@@ -28,7 +29,7 @@ from prefrl.storage.jsonl import (
     short,
 )
 from prefrl.storage.spaces import check_segment, spaces_of
-from prefrl.types import Answer, Query, QueryId, Segment, SpaceSpec, check_answer
+from prefrl.types import Answer, Query, QueryId, Segment, SpaceSpec
 
 UNKNOWN: Mapping[str, SpaceSpec] = MappingProxyType({})
 DEMONSTRATION = "demonstration, line "

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from prefrl.answers import check_answer
 from prefrl.errors import UserError
 from prefrl.storage.feedback import COLUMNS, FeedbackStore, answer_of
-from prefrl.types import Answer, Query, QueryId, check_answer
+from prefrl.types import Answer, Query, QueryId
 
 LEASE_SECONDS = 90.0
 SILENT_SECONDS = 40.0  # a page says every 30 s that it is there

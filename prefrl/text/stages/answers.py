@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from prefrl.answers import MARGIN_OF_STRENGTH
 from prefrl.errors import UserError
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.storage.import_export import import_answers
 from prefrl.storage.jsonl import field, in_line, short
 from prefrl.text.stages.sft import text_file
-from prefrl.types import MARGIN_OF_STRENGTH, Comparison, SpaceSpec
+from prefrl.types import Comparison, SpaceSpec
 
 TEXT = {"observations": SpaceSpec(text=True), "actions": SpaceSpec(text=True)}
 

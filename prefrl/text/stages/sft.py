@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from prefrl.answers import to_comparisons
 from prefrl.config.experiment import check_positive
 from prefrl.environments.ids import installed, make, resolve
 from prefrl.errors import UserError, raised_by
@@ -25,7 +26,6 @@ from prefrl.text.models.device import Autocast
 from prefrl.text.models.load import LanguageModel, context_length
 from prefrl.text.models.networks import check_logits, hidden_states, logits, right_padded
 from prefrl.text.models.template import Template
-from prefrl.types import to_comparisons
 
 Demonstration = Sequence[tuple[str, str]]
 """Turns: what was said, and the reply to it."""

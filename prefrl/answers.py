@@ -1,0 +1,253 @@
+"""Each kind of answer: how it is checked, whether it prefers a segment, and what it teaches.
+
+What a kind's `value` holds is in `types.Answer`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prefrl.errors import UserError
+from prefrl.types import Answer, Comparison, Query, Segment
+
+# Llama 2 (arXiv 2307.09288, section 3.2.2) gives clearer preferences a larger margin.
+MARGIN_OF_STRENGTH: dict[str, float] = {
+    "negligibly": 0.0,
+    "slightly": 1 / 3,
+    "better": 2 / 3,
+    "significantly": 1.0,
+}
+
+Value = Mapping[str, Any]
+
+
+class Lesson(NamedTuple):
+    """What one answer teaches."""
+
+    comparisons: list[Comparison]
+    segments: list[Segment]
+    """Segments that did not exist before the answer (rewrites)."""
+    demonstrations: list[Segment]
+
+
+class Preference:
+    """P(left is better) of two."""
+
+    @staticmethod
+    def problem(value: Value, segments: Sequence[Segment]) -> str | None:
+        """Say what is wrong, None if nothing is."""
+        left = value.get("left")
+        if len(segments) != 2:
+            return f"is a preference between two, but the query has {len(segments)} segments"
+        if left is None or not _is_number(left) or not 0 <= left <= 1:
+            return f"says P(left is better) = {left!r}; expected a number from 0 to 1"
+        if value.get("strength") not in (None, *MARGIN_OF_STRENGTH):
+            return f"has strength {value['strength']!r}; expected one of {[*MARGIN_OF_STRENGTH]}"
+        return None
+
+    @staticmethod
+    def decides(value: Value) -> bool:
+        """Return whether one segment is preferred."""
+        return value["left"] != 0.5
+
+    @staticmethod
+    def pair(value: Value, i: int, j: int) -> tuple[float, float]:
+        """Return P(i better than j) and the margin in [0, 1]."""
+        return float(value["left"]), MARGIN_OF_STRENGTH[value.get("strength") or "negligibly"]
+
+
+class Ranking:
+    """An order of the segments, equals together."""
+
+    @staticmethod
+    def problem(value: Value, segments: Sequence[Segment]) -> str | None:
+        """Say what is wrong, None if nothing is."""
+        order = value.get("order") or ()
+        flat = [index for group in order for index in group] if _is_nested(order) else None
+        if flat is None or sorted(flat, key=repr) != list(range(len(segments))):
+            return (
+                f"ranks {order!r}; expected groups that hold each of 0 to {len(segments) - 1} once"
+            )
+        return None
+
+    @staticmethod
+    def decides(value: Value) -> bool:
+        """Return whether not all are equal."""
+        return len(value["order"]) > 1
+
+    @staticmethod
+    def pair(value: Value, i: int, j: int) -> tuple[float, float]:
+        """Return P(i better than j) and the margin in [0, 1]."""
+        rank = {index: rank for rank, group in enumerate(value["order"]) for index in group}
+        return 0.5 + 0.5 * float(np.sign(rank[j] - rank[i])), 0.0
+
+
+class Ratings:
+    """A number for each segment."""
+
+    @staticmethod
+    def problem(value: Value, segments: Sequence[Segment]) -> str | None:
+        """Say what is wrong, None if nothing is."""
+        ratings, low, high = value.get("ratings"), value.get("low", 0), value.get("high", 0)
+        if not _is_number(low) or not _is_number(high) or not 0 < high - low < math.inf:
+            return f"rates on a scale from {low!r} to {high!r}; expected low < high"
+        if not isinstance(ratings, Sequence) or len(ratings) != len(segments):
+            return f"rates {ratings!r}; expected {len(segments)} numbers"
+        if not all(_is_number(rating) and low <= rating <= high for rating in ratings):
+            return f"rates {ratings!r}; expected numbers from {low} to {high}"
+        return None
+
+    @staticmethod
+    def decides(value: Value) -> bool:
+        """Return whether not all are equal."""
+        return len(set(value["ratings"])) > 1
+
+    @staticmethod
+    def pair(value: Value, i: int, j: int) -> tuple[float, float]:
+        """Return P(i better than j) and the margin in [0, 1], which grows with the difference."""
+        difference = value["ratings"][i] - value["ratings"][j]
+        scale = value["high"] - value["low"]
+        return 0.5 + 0.5 * float(np.sign(difference)), abs(difference) / scale
+
+
+class Tie:
+    """All are about equal."""
+
+    @staticmethod
+    def problem(value: Value, segments: Sequence[Segment]) -> str | None:
+        """Return None: it holds nothing."""
+        return None
+
+    @staticmethod
+    def decides(value: Value) -> bool:
+        """Return False."""
+        return False
+
+    @staticmethod
+    def pair(value: Value, i: int, j: int) -> tuple[float, float]:
+        """Return one half, and no margin."""
+        return 0.5, 0.0
+
+
+class Nothing:
+    """A skip or a retraction: teaches nothing."""
+
+    @staticmethod
+    def problem(value: Value, segments: Sequence[Segment]) -> str | None:
+        """Return None: it holds nothing."""
+        return None
+
+    @staticmethod
+    def decides(value: Value) -> bool:
+        """Return False."""
+        return False
+
+
+class Rewrite:
+    """A better last action of one segment, which it is preferred to."""
+
+    @staticmethod
+    def problem(value: Value, segments: Sequence[Segment]) -> str | None:
+        """Say what is wrong, None if nothing is."""
+        index, text = value.get("segment"), value.get("text")
+        known = isinstance(index, int) and 0 <= index < len(segments)
+        if not isinstance(text, str) or not isinstance(index, int) or not known:
+            return "is a rewrite without a text or without the segment it rewrites"
+        if segments[index].actions.dtype.kind not in "UO":
+            return "is a rewrite of actions that are not text; expected another kind of answer"
+        return None
+
+    @staticmethod
+    def decides(value: Value) -> bool:
+        """Return True."""
+        return True
+
+    @staticmethod
+    def lesson(query: Query, answer: Answer) -> Lesson:
+        """Return the new segment, better than the one it was made of, as a demonstration, too."""
+        original = query.segments[answer.value["segment"]]
+        actions = original.actions.astype(object)
+        actions[-1] = answer.value["text"]
+        rewritten = Segment(
+            f"{original.id}/rewritten-{query.id.round}-{query.id.index} by {answer.teacher}",
+            original.observations,
+            np.array(actions.tolist(), dtype=original.actions.dtype.kind),
+            task=original.task,
+            source=answer.teacher,
+        )
+        comparison = Comparison(rewritten, original, 1.0, query=query.id)
+        return Lesson([comparison], [rewritten], [rewritten])
+
+
+KINDS = {
+    "preference": Preference,
+    "tie": Tie,
+    "ranking": Ranking,
+    "ratings": Ratings,
+    "rewrite": Rewrite,
+    "skip": Nothing,
+    "retraction": Nothing,
+}
+
+
+def check_answer(query: Query, answer: Answer) -> None:
+    """Raise `UserError` unless the answer fits the query."""
+    kind = KINDS.get(answer.kind) if isinstance(answer.kind, str) else None
+    if not isinstance(answer.value, dict):
+        problem = f"holds {answer.value!r}; expected an object with the fields of its kind"
+    elif kind is None:
+        problem = f"is of kind {answer.kind!r}; expected one of {', '.join(KINDS)}"
+    else:
+        problem = kind.problem(answer.value, query.segments)
+    if problem:
+        raise UserError(
+            f"the answer of teacher {answer.teacher!r} to query {tuple(query.id)} {problem}"
+        )
+
+
+def is_decisive(answer: Answer) -> bool:
+    """Return whether an answer prefers a segment to another."""
+    return KINDS[answer.kind].decides(answer.value)
+
+
+def to_comparisons(query: Query, answer: Answer, margin_scale: float = 0.0) -> Lesson:
+    """Turn one answer into comparisons, new segments and demonstrations.
+
+    A ranking of K segments gives its K(K − 1)/2 pairs, which weigh K − 1 in total as a sorting by
+    pairwise comparisons would; ratings give pairs whose margin grows with the difference.
+
+    Args:
+        query: what was asked.
+        answer: what was answered; `check_answer` must hold.
+        margin_scale: logits that the strongest preference should lead by.
+    """
+    check_answer(query, answer)
+    kind = KINDS[answer.kind]
+    if answer.repeat or kind is Nothing:
+        return Lesson([], [], [])
+    if kind is Rewrite:
+        return Rewrite.lesson(query, answer)
+    weight = 2 / len(query.segments)
+    comparisons = []
+    for i, j in combinations(range(len(query.segments)), 2):
+        preference, margin = kind.pair(answer.value, i, j)
+        left, right = query.segments[i], query.segments[j]
+        comparisons.append(
+            Comparison(left, right, preference, margin * margin_scale, weight, query.id)
+        )
+    return Lesson(comparisons, [], [])
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max  # numpy cannot judge huge integers
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(isinstance(group, Sequence) for group in value)
