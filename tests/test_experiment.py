@@ -381,7 +381,7 @@ def test_steps_overrun_by_half_a_rollout_at_most(steps, rounds_, tmp_path):
         ({"horizon": -5}, r"--horizon is -5"),
         ({"steps": 100}, r"100 steps in 4 rounds .* rollout of 4 environments x 16 .* at most 1"),
         ({"steps": 50}, r"raise --steps or lower --num-envs"),
-        ({"mistake": 1.5}, r"--mistake is 1.5; expected a chance"),
+        ({"mistake": 1.5}, r"--mistake is 1.5; expected a number from 0 to 1"),
         ({"oracle": OracleConfig(rationality=0)}, r"--oracle.rationality is 0"),
         ({"query": QueryConfig(first_share=0)}, r"--query.first-share is 0"),
         ({"query": QueryConfig(pool=0)}, r"--query.pool is 0"),

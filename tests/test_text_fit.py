@@ -408,8 +408,11 @@ def test_bad_files(content, sentence, tmp_path, capsys):
         (["FILE", "--epochs", "-1"], "--epochs is -1"),
         (["FILE", "--batch-size", "0"], "--batch-size is 0"),
         (["FILE", "--learning-rate", "inf"], "--learning-rate is inf"),
-        (["FILE", "--held-out", "1"], "--held-out is 1.0; expected a share"),
-        (["FILE", "--margin-scale", "-1"], "--margin-scale is -1.0; expected logits"),
+        (["FILE", "--held-out", "1"], "--held-out is 1.0; expected a number from 0 to less than 1"),
+        (
+            ["FILE", "--margin-scale", "-1"],
+            "--margin-scale is -1.0; expected None or a finite number, 0",
+        ),
         (["FILE", "--freeze-layers", "2"], "--freeze-layers is 2; the model has 2 layers"),
         (["FILE", "--freeze-layers", "-1"], "--freeze-layers is -1"),
         (["FILE", "--device", "tpu9"], "--device is tpu9"),

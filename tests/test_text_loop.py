@@ -349,10 +349,18 @@ def forgetful(tokenizer):
         ("--text.ppo.kl-target 0", None, r"--text.ppo.kl-target is 0"),
         ("--text.ppo.kl-horizon 0", None, r"--text.ppo.kl-horizon is 0"),
         ("--text.ppo.max-grad-norm -1", None, r"--text.ppo.max-grad-norm is -1"),
-        ("--text.ppo.clip-range -1", None, r"--text.ppo.clip-range is -1.0; expected 0 or more"),
+        (
+            "--text.ppo.clip-range -1",
+            None,
+            r"--text.ppo.clip-range is -1.0; expected a number, 0 or more",
+        ),
         ("--text.ppo.clip-range-vf -1", None, r"--text.ppo.clip-range-vf is -1"),
         ("--text.ppo.kl-coef -1", None, r"--text.ppo.kl-coef is -1"),
-        ("--text.ppo.vf-coef nan", None, r"--text.ppo.vf-coef is nan; expected 0 or more"),
+        (
+            "--text.ppo.vf-coef nan",
+            None,
+            r"--text.ppo.vf-coef is nan; expected a finite number, 0 or more",
+        ),
         ("--text.ppo.ent-coef -1", None, r"--text.ppo.ent-coef is -1"),
         ("--text.ppo.missing-end-penalty -1", None, r"--text.ppo.missing-end-penalty is -1"),
         (

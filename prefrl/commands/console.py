@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 from tyro.conf import Positional, arg
 
+from prefrl.config.fields import check_fields
 from prefrl.errors import UserError, is_users_own
 
 if TYPE_CHECKING:
@@ -35,8 +36,12 @@ def parse(kind: type[Options], words: list[str], program: str, default: Any = No
         words: what comes after the command.
         program: how the command is called, for its help.
         default: an instance to start from; the defaults of `kind` by default.
+
+    Raises:
+        UserError: an option is outside the bounds that its field has.
     """
     chosen = tyro.cli(kind, args=words, prog=program, default=default)
+    check_fields(chosen)
     return dataclasses.replace(chosen, **{k: _absolute(v) for k, v in vars(chosen).items()})
 
 

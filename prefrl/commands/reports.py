@@ -9,6 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from prefrl.commands.console import Output, Run, shown
+from prefrl.config.fields import CountOrZero
 from prefrl.errors import UserError
 
 
@@ -18,7 +19,7 @@ class Inspect:
 
     run: Run
     """The run folder."""
-    worst: int = 10
+    worst: CountOrZero = 10
     """How many of the answers that it fits worst to list."""
     json: bool = False
     """Print one JSON object."""
@@ -133,7 +134,7 @@ class Video:
     """File to write: .mp4, .gif, or .png for a strip; in the run folder by default."""
     strip: bool = False
     """Draw a film strip."""
-    episode: int = 0
+    episode: CountOrZero = 0
     """Which start; the same number always starts alike."""
 
 

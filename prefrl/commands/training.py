@@ -17,6 +17,7 @@ from tyro.conf import arg
 from prefrl.commands.console import Run, complain, parse, shown
 from prefrl.commands.process import INTERRUPTS
 from prefrl.config.experiment import Experiment
+from prefrl.config.fields import Port
 from prefrl.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Train:
     """Run folder to make; runs/NAME-DATE-TIME by default."""
     answers_from: Annotated[Path | None, arg(name="from")] = None
     """A run whose answers are learned from, too; then --labels may be 0."""
-    port: int | None = None
+    port: Port | None = None
     """Port of the page on which people answer; the first free one from 8765 by default."""
     host: str = ""
     """Address that page listens on: 127.0.0.1 (this machine alone) by default, 0.0.0.0 for
@@ -81,7 +82,7 @@ class Resume:
     """Labels to add to the budget."""
     steps: int = 0
     """Steps to add."""
-    port: int | None = None
+    port: Port | None = None
     """Port of the page on which people answer; the one it had before by default."""
     host: str = ""
     """Address that page listens on; the one it had before by default."""
@@ -109,7 +110,7 @@ class Label:
     """The run folder."""
     name: str = ""
     """Who answers; the page asks otherwise."""
-    port: int | None = None
+    port: Port | None = None
     """Port to listen on; the one it had before, or the first free one from 8765, by default."""
     host: str = ""
     """Address to listen on: 127.0.0.1 (this machine alone), 0.0.0.0 (every network that it is

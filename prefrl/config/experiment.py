@@ -7,10 +7,20 @@ preferences.
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from prefrl.config.fields import (
+    Count,
+    CountOrZero,
+    NotNegative,
+    Positive,
+    Seed,
+    Share,
+    above,
+    at_least,
+    options,
+)
 from prefrl.errors import UserError
 
 
@@ -18,27 +28,27 @@ from prefrl.errors import UserError
 class PPOConfig:
     """The policy and its optimisation (Stable-Baselines3's PPO; its names)."""
 
-    learning_rate: float = 3e-4
+    learning_rate: Positive = 3e-4
     """Adam's step size, for policy and critic."""
     anneal: bool = False
     """Let the learning rate fall linearly to zero over the run."""
-    n_steps: int = 64
+    n_steps: Count = 64
     """Steps of each environment between two updates."""
-    batch_size: int = 1024
+    batch_size: Count = 1024
     """Steps in a minibatch."""
-    n_epochs: int = 10
+    n_epochs: Count = 10
     """Passes over the rollout in an update."""
-    gamma: float = 0.99
+    gamma: Annotated[float, at_least(0, below=1)] = 0.99
     """Discount per step."""
-    gae_lambda: float = 0.95
+    gae_lambda: Share = 0.95
     """Generalised advantage estimation's λ."""
-    clip_range: float = 0.2
+    clip_range: Annotated[float, at_least(0, infinite=True)] = 0.2
     """PPO's clip of the probability ratio."""
-    ent_coef: float = 1e-3
+    ent_coef: NotNegative = 1e-3
     """Weight of the entropy bonus. The learned reward moves, so 0 is rarely right."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Annotated[float, above(0, infinite=True)] = 0.5
     """Gradient clip, for policy and critic each."""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[Count, ...] = (64, 64)
     """Hidden layers of the policy, and of the critic."""
     activation: Literal["tanh", "relu"] = "tanh"
     """Nonlinearity of both networks."""
@@ -46,10 +56,10 @@ class PPOConfig:
     """Start both networks with orthogonal weights."""
     log_std_init: float = 0.0
     """Logarithm of the first action noise (continuous actions)."""
-    sde_sample_freq: int = 0
+    sde_sample_freq: CountOrZero = 0
     """Steps between two draws of the exploration noise, which is then a function of the state
     (gSDE, arXiv 2005.05719): pushes instead of a tremble. 0 draws independent noise every step."""
-    value_warmup_epochs: int = 5
+    value_warmup_epochs: CountOrZero = 5
     """Passes of the critic over the first rollout after the reward has changed."""
 
 
@@ -57,15 +67,15 @@ class PPOConfig:
 class RewardConfig:
     """The reward model for control: an ensemble of small networks of observation and action."""
 
-    members: int = 3
+    members: Count = 3
     """Networks in the ensemble, each fitted to its own bag of answers."""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[Count, ...] = (64, 64)
     """Hidden layers of each."""
-    steps_per_clip: int = 32
+    steps_per_clip: Count = 32
     """Steps of a clip that one pass looks at, evenly spaced from a random offset."""
-    crop: float = 0.9
+    crop: Annotated[float, above(0, at_most=1)] = 0.9
     """Shortest crop of a clip, as a share of it, that a pass looks at (QPA, arXiv 2305.17400)."""
-    scale: float = 100.0
+    scale: Positive = 100.0
     """Largest return of a clip, in logits; the reward of a step is bounded by a tanh."""
 
 
@@ -73,51 +83,51 @@ class RewardConfig:
 class TextPPOConfig:
     """How a language model is trained against the reward."""
 
-    learning_rate: float = 1e-5
+    learning_rate: Positive = 1e-5
     """Adam's step size."""
     anneal: bool = False
     """Let the learning rate fall linearly to zero over the run."""
-    episodes: int = 64
+    episodes: Count = 64
     """Episodes between two updates."""
-    completions_per_task: int = 4
+    completions_per_task: Count = 4
     """Of them, how many of each task; queries compare those of one task."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Episodes in a minibatch."""
-    n_epochs: int = 4
+    n_epochs: Count = 4
     """Passes over the episodes in an update."""
     advantage: Literal["gae", "rloo"] = "gae"
     """From a critic, or from the other completions of the same task."""
-    gamma: float = 1.0
+    gamma: Share = 1.0
     """Discount per token."""
-    gae_lambda: float = 0.95
+    gae_lambda: Share = 0.95
     """Generalised advantage estimation's λ."""
-    clip_range: float = 0.2
+    clip_range: Annotated[float, at_least(0, infinite=True)] = 0.2
     """PPO's clip of the probability ratio."""
-    clip_range_vf: float = 0.2
+    clip_range_vf: Annotated[float, at_least(0, infinite=True)] = 0.2
     """How far a value may move from the one before the update."""
-    vf_coef: float = 0.5
+    vf_coef: NotNegative = 0.5
     """Weight of the critic's loss."""
-    ent_coef: float = 0.0
+    ent_coef: NotNegative = 0.0
     """Weight of the entropy bonus."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Annotated[float, above(0, infinite=True)] = 1.0
     """Gradient clip, a norm over all that is trained."""
-    kl_coef: float = 0.05
+    kl_coef: NotNegative = 0.05
     """Reward lost for each nat of KL divergence from the reference; the first one, if it adapts."""
     kl_estimator: Literal["k1", "k3"] = "k1"
     """How the divergence at a token is estimated (Schulman 2020)."""
-    kl_target: float | None = None
+    kl_target: Positive | None = None
     """Nats of a completion that an adaptive coefficient aims at (Ziegler 2019); None fixes it."""
-    kl_horizon: int = 10_000
+    kl_horizon: Count = 10_000
     """Episodes in which an adaptive coefficient may change by a fifth."""
-    missing_end_penalty: float = 1.0
+    missing_end_penalty: NotNegative = 1.0
     """Reward lost by an episode whose last reply has no end."""
     whiten_rewards: bool = False
     """Give the tokens' rewards deviation 1 before advantages are computed."""
-    freeze_layers: int = 0
+    freeze_layers: CountOrZero = 0
     """Lower layers that are not trained: policy, reference and critic share them."""
     critic: Literal["own", "shared"] = "own"
     """Whether the critic has upper layers of its own, or is a head on the policy's."""
-    value_warmup_epochs: int = 2
+    value_warmup_epochs: CountOrZero = 2
     """Passes of the critic alone after the reward has changed."""
 
 
@@ -125,9 +135,9 @@ class TextPPOConfig:
 class TextRewardConfig:
     """The reward model for text: language models with a scalar head, begun from the policy."""
 
-    members: int = 1
+    members: Count = 1
     """Models in the ensemble, each fitted to its own bag of answers."""
-    freeze_layers: int = 0
+    freeze_layers: CountOrZero = 0
     """Lower layers that are not fitted; the members share them."""
     per_turn: bool = False
     """Reward each turn at its end, instead of the whole completion at the last."""
@@ -145,21 +155,21 @@ class TextConfig:
     """Of passes through the networks; bfloat16 on a GPU by default. Weights are float32."""
     chat: bool = False
     """Speak to the model through its chat template."""
-    max_new_tokens: int = 48
+    max_new_tokens: Count = 48
     """Tokens of a reply at most."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Of the sampling; the policy and the reference are both taken at it."""
     top_k: int = 0
     """Must be 0: a truncated policy is not what the KL divergence is computed of."""
     top_p: float = 1.0
     """Must be 1, likewise."""
-    demonstrations: int = 0
+    demonstrations: CountOrZero = 0
     """Fine-tune the model on so many demonstrations of the environment first; 0 leaves it alone."""
-    sft_epochs: int = 3
+    sft_epochs: Count = 3
     """Passes over them."""
-    sft_learning_rate: float = 1e-3
+    sft_learning_rate: Positive = 1e-3
     """Adam's step size in them; it falls to zero."""
-    sft_batch_size: int = 32
+    sft_batch_size: Count = 32
     """Demonstrations in a minibatch."""
     ppo: TextPPOConfig = TextPPOConfig()
     reward: TextRewardConfig = TextRewardConfig()
@@ -169,29 +179,29 @@ class TextConfig:
 class FitConfig:
     """How a reward model is fitted to the answers."""
 
-    learning_rate: float = 2e-3
+    learning_rate: Positive = 2e-3
     """Adam's step size."""
-    epochs: int = 8
+    epochs: Count = 8
     """Most passes over the answers in one fit."""
-    first_epochs: int = 60
+    first_epochs: Count = 60
     """Most passes in the first fit, which starts from nothing."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Comparisons in a minibatch."""
-    uniform_error: float = 0.1
+    uniform_error: Share = 0.1
     """Assumed chance that a teacher answers at random (Christiano: 0.1)."""
-    label_smoothing: float = 0.0
+    label_smoothing: Share = 0.0
     """How far answers are moved towards one half."""
-    margin_scale: float = 1.0
+    margin_scale: NotNegative = 1.0
     """Logits by which a significant preference should lead."""
-    stop_accuracy: float = 0.97
+    stop_accuracy: Positive = 0.97
     """A fit stops once the members, in the mean, are this accurate on their own bags."""
-    l2: float = 1e-2
+    l2: NotNegative = 1e-2
     """First coefficient of the L2 penalty; it adapts. 0 leaves it out."""
-    l2_low: float = 1.1
+    l2_low: Positive = 1.1
     """Below this ratio of out-of-bag to training loss the penalty falls."""
-    l2_high: float = 1.5
+    l2_high: Positive = 1.5
     """Above this ratio the penalty rises (Christiano: 1.1 to 1.5)."""
-    enough_out_of_bag: int = 20
+    enough_out_of_bag: CountOrZero = 20
     """Out-of-bag comparisons a member needs before its losses move the penalty."""
 
 
@@ -201,19 +211,19 @@ class QueryConfig:
 
     kind: Literal["preference", "ranking", "choice", "ratings"] = "preference"
     """What is asked: the better of two, an order, the best one, or a rating of each."""
-    clips: int = 2
+    clips: Count = 2
     """Clips of a query: two for a preference, three to nine for an order or the best one."""
     acquisition: Literal["uniform", "disagreement", "entropy"] = "disagreement"
     """Scores candidate queries; the first round is always uniform."""
-    pool: int = 10
+    pool: Count = 10
     """Candidate queries for each one asked."""
-    clip_seconds: float | None = None
+    clip_seconds: Positive | None = None
     """Length of a clip; the environment's own proposal by default."""
-    first_share: float = 0.25
+    first_share: Annotated[float, above(0, at_most=1)] = 0.25
     """Share of the labels asked about the untrained policy (Christiano: 0.25)."""
-    decay_steps: float = 2e6
+    decay_steps: Positive = 2e6
     """Labels are asked at a rate of decay_steps / (decay_steps + steps) (Christiano: 2e6)."""
-    explore_steps: int = 32_000
+    explore_steps: Count = 32_000
     """Steps of the untrained policy that the first clips are cut from."""
 
 
@@ -221,15 +231,15 @@ class QueryConfig:
 class OracleConfig:
     """A synthetic teacher; B-Pref's six (arXiv 2111.03026) are points in this space."""
 
-    rationality: float = float("inf")
+    rationality: Annotated[float, above(0, infinite=True)] = float("inf")
     """β: answers are Bernoulli(σ(β · difference)); infinite answers are exact."""
-    myopia: float = 1.0
+    myopia: Annotated[float, above(0, at_most=1)] = 1.0
     """γ: the reward of a step counts γ^(steps to the end of the clip)."""
-    mistake: float = 0.0
+    mistake: Share = 0.0
     """ε: chance that a decisive answer is turned round."""
-    skip: float = 0.0
+    skip: Share = 0.0
     """Skip when both returns are below this share of the round's average return of a clip."""
-    equal: float = 0.0
+    equal: Share = 0.0
     """Answer "about equal" when the difference is below this share of that average."""
 
 
@@ -245,23 +255,23 @@ class Experiment:
     """What people are asked; the environment's own question by default."""
     instructions: str = ""
     """What people should know beyond the question."""
-    labels: int = 700
+    labels: CountOrZero = 700
     """Budget of answers that are not skips."""
-    steps: int = 1_000_000
+    steps: Count = 1_000_000
     """Environment steps, exploration not counted."""
-    seed: int = 0
+    seed: Seed = 0
     """Everything random follows from it."""
     reward: Literal["learned", "true"] = "learned"
     """true trains the same agent on the environment's own reward: the reference."""
-    rounds: int = 20
+    rounds: Count = 20
     """Laps of fit, train and ask."""
-    mistake: float = 0.0
+    mistake: Share = 0.0
     """Chance that the oracle turns its answer round (short for --oracle.mistake)."""
-    horizon: int | None = None
+    horizon: Count | None = None
     """Steps of an episode, where the environment sets no limit."""
-    num_envs: int = 64
+    num_envs: Count = 64
     """Environments that run side by side."""
-    threads: int = 2
+    threads: Count = 2
     """Threads that simulate prefrl's own tasks."""
     ppo: PPOConfig = PPOConfig()
     network: RewardConfig = RewardConfig()
@@ -286,56 +296,6 @@ class LoopConfig:
     fit: FitConfig
 
 
-def check_positive(numbers: dict[str, float | None], prefix: str = "") -> None:
-    """Raise `UserError` unless all of these options, by name, are finite and above 0."""
-    for name, value in numbers.items():
-        if value is not None and not 0 < value < math.inf:
-            kind = "finite number" if isinstance(value, float) else "whole number"
-            raise UserError(f"--{prefix}{name} is {value}; expected a {kind} above 0")
-
-
-def check_not_negative(numbers: dict[str, float], prefix: str = "") -> None:
-    """Raise `UserError` if one of these options, by name, is below 0 or not a number."""
-    for name, value in numbers.items():
-        if not value >= 0:
-            raise UserError(f"--{prefix}{name} is {value}; expected 0 or more")
-
-
-def check_seed(seed: int) -> None:
-    """Raise `UserError` unless all generators can begin with a seed."""
-    if not 0 <= seed < 2**32:
-        raise UserError(f"--seed is {seed}; expected a whole number from 0 to 4294967295")
-
-
-def check_shares(numbers: dict[str, float], prefix: str = "") -> None:
-    """Raise `UserError` unless all of these options, by name, are from 0 to 1."""
-    for name, value in numbers.items():
-        if not 0 <= value <= 1:
-            raise UserError(f"--{prefix}{name} is {value}; expected a number from 0 to 1")
-
-
-def check_fit(fit: FitConfig) -> None:
-    """Raise `UserError` unless each of these numbers is one that can be used."""
-    check_positive(
-        {
-            "learning-rate": fit.learning_rate, "l2-low": fit.l2_low, "l2-high": fit.l2_high,
-            "stop-accuracy": fit.stop_accuracy,
-        },
-        prefix="fit.",
-    )  # fmt: skip
-    check_not_negative(
-        {
-            "l2": fit.l2, "margin-scale": fit.margin_scale,
-            "enough-out-of-bag": fit.enough_out_of_bag,
-        },
-        prefix="fit.",
-    )  # fmt: skip
-    check_shares(
-        {"uniform-error": fit.uniform_error, "label-smoothing": fit.label_smoothing},
-        prefix="fit.",
-    )
-
-
 CONTROL_ALONE = ("ppo.", "network.", "num-envs", "horizon", "query.clip-seconds")
 TEXT_ALONE = ("text.",)
 TWINS = (("ppo.", "text.ppo."), ("network.", "text.reward."))
@@ -348,7 +308,7 @@ def check_side(experiment: Experiment, speaks: bool) -> None:
         experiment: what is to be run.
         speaks: whether its environment speaks text.
     """
-    given, usual = options(experiment), options(Experiment())
+    given, usual = ({o.name: o.value for o in options(one)} for one in (experiment, Experiment()))
     other = CONTROL_ALONE if speaks else TEXT_ALONE
     for name, value in given.items():
         if name.startswith(other) and value != usual[name]:
@@ -368,15 +328,6 @@ def _twin(name: str, speaks: bool) -> str:
         if name.startswith(here):
             return there + name.removeprefix(here)
     return ""
-
-
-def options(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the value of each option of a configuration, by name."""
-    found: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        name, value = prefix + field.name.replace("_", "-"), getattr(config, field.name)
-        found |= options(value, f"{name}.") if dataclasses.is_dataclass(value) else {name: value}
-    return found
 
 
 def from_json(kind: type, fields: dict[str, Any]) -> Any:

@@ -9,7 +9,7 @@ import torch
 from gymnasium.spaces import Discrete
 
 from prefrl.clips.scene import save_model
-from prefrl.config.experiment import Experiment, check_positive, check_shares, check_side
+from prefrl.config.experiment import Experiment, check_side
 from prefrl.contracts import Components, Network
 from prefrl.control.agents.ppo import PPOAgent
 from prefrl.control.environments.adapters import make_environments
@@ -26,28 +26,12 @@ from prefrl.types import EnvironmentCard, SpaceSpec
 def check(experiment: Experiment) -> None:
     """Raise `UserError` unless the numbers make sense together."""
     check_side(experiment, speaks=False)
-    ppo, network = experiment.ppo, experiment.network
-    check_positive(
-        {
-            "ppo.learning-rate": ppo.learning_rate, "ppo.n-steps": ppo.n_steps,
-            "ppo.batch-size": ppo.batch_size, "ppo.n-epochs": ppo.n_epochs,
-            "network.members": network.members,
-            "network.steps-per-clip": network.steps_per_clip,
-        }
-    )  # fmt: skip
-    check_shares({"ppo.gae-lambda": ppo.gae_lambda})
-    if not 0 <= ppo.gamma < 1:
-        raise UserError(f"--ppo.gamma is {ppo.gamma}; expected from 0 to less than 1")
-    if ppo.sde_sample_freq < 0:
-        raise UserError(
-            f"--ppo.sde-sample-freq is {ppo.sde_sample_freq}; expected a number of steps, or 0"
-        )
     smallest = smallest_round(experiment)
     if experiment.steps < experiment.rounds * smallest:
         most = experiment.steps // smallest
         raise UserError(
             f"{experiment.steps} steps in {experiment.rounds} rounds leave a round less than one "
-            f"rollout of {experiment.num_envs} environments x {ppo.n_steps} steps; "
+            f"rollout of {experiment.num_envs} environments x {experiment.ppo.n_steps} steps; "
             + (f"lower --rounds to at most {most}" if most else "raise --steps or lower --num-envs")
         )
 

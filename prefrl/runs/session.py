@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefrl.config.experiment import Experiment, LoopConfig, check_fit, check_positive, check_seed
+from prefrl.config.experiment import Experiment, LoopConfig
+from prefrl.config.fields import check_fields
 from prefrl.contracts import Agent, Components, Domain, Network, Pacing, Reward, Teacher
 from prefrl.errors import UserError
 from prefrl.learning.loop import LoopState, Round, preference_loop
@@ -210,24 +211,12 @@ def replay(path: Path | str, into: Path | str, network: Network | None = None) -
 
 def check(experiment: Experiment, labels_needed: bool = True) -> None:
     """Raise `UserError` unless the numbers make sense together."""
-    query, fit = experiment.query, experiment.fit
-    positive = {
-        "steps": experiment.steps, "rounds": experiment.rounds, "horizon": experiment.horizon,
-        "num-envs": experiment.num_envs, "threads": experiment.threads,
-        "fit.batch-size": fit.batch_size, "fit.epochs": fit.epochs,
-        "fit.first-epochs": fit.first_epochs, "query.pool": query.pool,
-        "query.explore-steps": query.explore_steps, "query.decay-steps": query.decay_steps,
-        "query.clip-seconds": query.clip_seconds,
-    }  # fmt: skip
-    if experiment.reward == "learned" and (labels_needed or experiment.labels):
-        positive["labels"] = experiment.labels
-    check_positive(positive)
-    check_fit(fit)
-    check_seed(experiment.seed)
-    if not 0 < query.first_share <= 1:
+    check_fields(experiment)
+    query = experiment.query
+    if not experiment.labels and experiment.reward == "learned" and labels_needed:
         raise UserError(
-            f"--query.first-share is {query.first_share}; expected more than 0, at most 1: the "
-            "first fit needs labels"
+            "--labels is 0; expected a whole number above 0: a reward is learned from answers, "
+            "if not from those of another run (--from RUN)"
         )
     least = {"preference": 2, "ratings": 2}.get(query.kind, 3)
     most = 2 if query.kind == "preference" else 9
@@ -240,8 +229,6 @@ def check(experiment: Experiment, labels_needed: bool = True) -> None:
         raise UserError(
             f"the teacher {experiment.teacher} compares two clips; it cannot judge {query.clips}"
         )
-    if not 0 <= experiment.mistake <= 1:
-        raise UserError(f"--mistake is {experiment.mistake}; expected a chance from 0 to 1")
 
 
 def _teacher(experiment: Experiment, teacher: Preference | None) -> Teacher | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from prefrl.config.experiment import OracleConfig
-from prefrl.errors import UserError
+from prefrl.config.fields import check_fields
 from prefrl.types import Answer, Query, QueryId, Truth
 
 
@@ -28,7 +28,7 @@ class Oracle:
     sees_true_rewards = True
 
     def __init__(self, config: OracleConfig, seed: int):
-        _check_oracle(config)
+        check_fields(config, "oracle.")
         self.config, self.seed = config, seed
 
     def answer(self, queries: Sequence[Query], truth: Truth | None) -> Iterator[Answer]:
@@ -91,13 +91,3 @@ class Oracle:
         digest = hashlib.blake2b(key, digest_size=16).digest()
         first, second = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
         return first / 2**64, second / 2**64
-
-
-def _check_oracle(config: OracleConfig) -> None:
-    for name in ("mistake", "skip", "equal"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise UserError(f"--oracle.{name} is {getattr(config, name)}; expected 0 to 1")
-    if not config.rationality > 0:
-        raise UserError(f"--oracle.rationality is {config.rationality}; expected more than 0")
-    if not 0 < config.myopia <= 1:
-        raise UserError(f"--oracle.myopia is {config.myopia}; expected more than 0, at most 1")

@@ -9,9 +9,6 @@ from typing import Any
 from prefrl.config.experiment import (
     Experiment,
     TextConfig,
-    check_not_negative,
-    check_positive,
-    check_shares,
     check_side,
 )
 from prefrl.contracts import Components, Network
@@ -38,7 +35,6 @@ LOW_ENTROPY = 0.1  # nats per token; there is next to nothing to prefer among su
 def check(experiment: Experiment) -> None:
     """Raise `UserError` unless the numbers make sense together."""
     check_side(experiment, speaks=True)
-    _check_numbers(experiment.text)
     text, ppo = experiment.text, experiment.text.ppo
     if text.top_k or text.top_p != 1:
         raise UserError(
@@ -80,35 +76,6 @@ def check(experiment: Experiment) -> None:
             f"{experiment.steps} turns in {experiment.rounds} rounds leave a round less than the "
             f"{smallest} episodes of one update; lower --rounds or raise --steps"
         )
-
-
-def _check_numbers(text: TextConfig) -> None:
-    """Raise `UserError` unless each number is one that can be used."""
-    ppo = text.ppo
-    check_positive(
-        {
-            "max-new-tokens": text.max_new_tokens, "temperature": text.temperature,
-            "sft-epochs": text.sft_epochs, "sft-learning-rate": text.sft_learning_rate,
-            "sft-batch-size": text.sft_batch_size,
-            "ppo.learning-rate": ppo.learning_rate, "ppo.episodes": ppo.episodes,
-            "ppo.completions-per-task": ppo.completions_per_task, "ppo.batch-size": ppo.batch_size,
-            "ppo.n-epochs": ppo.n_epochs, "ppo.max-grad-norm": ppo.max_grad_norm,
-            "ppo.kl-target": ppo.kl_target, "ppo.kl-horizon": ppo.kl_horizon,
-            "reward.members": text.reward.members,
-        },
-        prefix="text.",
-    )  # fmt: skip
-    check_not_negative(
-        {
-            "demonstrations": text.demonstrations, "ppo.clip-range": ppo.clip_range,
-            "ppo.clip-range-vf": ppo.clip_range_vf, "ppo.vf-coef": ppo.vf_coef,
-            "ppo.ent-coef": ppo.ent_coef, "ppo.kl-coef": ppo.kl_coef,
-            "ppo.missing-end-penalty": ppo.missing_end_penalty,
-            "ppo.value-warmup-epochs": ppo.value_warmup_epochs,
-        },
-        prefix="text.",
-    )  # fmt: skip
-    check_shares({"gamma": ppo.gamma, "gae-lambda": ppo.gae_lambda}, prefix="text.ppo.")
 
 
 def smallest_round(experiment: Experiment) -> int:

@@ -15,18 +15,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 
-from prefrl.config.experiment import (
-    FitConfig,
-    TextConfig,
-    TextRewardConfig,
-    check_positive,
-    check_seed,
-    from_json,
-)
+from prefrl.config.experiment import FitConfig, TextConfig, TextRewardConfig, from_json
+from prefrl.config.fields import Called, Count, NotNegative, Positive, Seed, at_least, checked
 from prefrl.environments.ids import installed, make, resolve
 from prefrl.errors import UserError
 from prefrl.learning.preference import correct, decisive, preference_loss
@@ -69,11 +64,14 @@ class Fitting:
 
 
 @enough_memory(*MEMORY, resumable=False)
+@checked
 def start(
-    source: Path | str, model: str | None = None, reward: TextRewardConfig | None = None, *,
-    chat: bool = False, seed: int = 0, device: str = "auto", dtype: Dtype = "auto",
-    held_out: float = 0.1, learning_rate: float | None = None, epochs: int | None = None,
-    batch_size: int | None = None, margin_scale: float | None = None,
+    source: Path | str, model: str | None = None,
+    reward: Annotated[TextRewardConfig | None, Called("")] = None, *,
+    chat: bool = False, seed: Seed = 0, device: str = "auto", dtype: Dtype = "auto",
+    held_out: Annotated[float, at_least(0, below=1)] = 0.1,
+    learning_rate: Positive | None = None, epochs: Count | None = None,
+    batch_size: Count | None = None, margin_scale: NotNegative | None = None,
 ) -> Fitting:  # fmt: skip
     """Read answers and build a reward model.
 
@@ -97,21 +95,12 @@ def start(
     Raises:
         UserError: a line, the run or a number is wrong, or memory is short; the message says how.
     """
-    if not 0 <= held_out < 1:
-        raise UserError(f"--held-out is {held_out}; expected a share from 0 to less than 1")
-    if margin_scale is not None and not 0 <= margin_scale < math.inf:
-        raise UserError(f"--margin-scale is {margin_scale}; expected logits, 0 or more")
-    check_seed(seed)
     reward = reward or TextRewardConfig()
     chosen = {
         "learning_rate": learning_rate, "first_epochs": epochs, "batch_size": batch_size,
         "margin_scale": margin_scale,
     }  # fmt: skip
     changes = {name: value for name, value in chosen.items() if value is not None}
-    check_positive(
-        {"members": reward.members, "learning-rate": learning_rate, "epochs": epochs,
-         "batch-size": batch_size}
-    )  # fmt: skip
     run = run_of_text(source)
     if run is None and model is None:
         raise UserError("nothing to begin with; name a language model with --model")

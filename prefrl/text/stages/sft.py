@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Annotated, Any, NamedTuple, TextIO
 
 import gymnasium
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from prefrl.answers import to_comparisons
-from prefrl.config.experiment import check_positive
+from prefrl.config.fields import Called, Count, checked
 from prefrl.environments.ids import installed, make, resolve
 from prefrl.errors import UserError, raised_by
 from prefrl.storage.feedback import FeedbackStore
@@ -191,13 +191,15 @@ def hold_out(
     return split
 
 
-def from_environment(name: str, count: int, seed: int) -> list[Demonstration]:
+@checked
+def from_environment(
+    name: str, count: Annotated[Count, Called("demonstrations")], seed: int
+) -> list[Demonstration]:
     """Return demonstrations that an environment gives: `demonstrations(count, seed)`.
 
     Raises:
         UserError: there is no such environment, or it gives none.
     """
-    check_positive({"demonstrations": count})
     environment = make(resolve(name))
     with installed(resolve(name)):
         demonstrate: Any = getattr(environment.unwrapped, "demonstrations", None)

@@ -9,7 +9,8 @@ from typing import Literal
 
 import torch
 
-from prefrl.config.experiment import TextConfig, check_positive, check_seed
+from prefrl.config.experiment import TextConfig
+from prefrl.config.fields import Count, Positive, Seed, checked
 from prefrl.errors import UserError
 from prefrl.text.models import device as placing
 from prefrl.text.models.load import LanguageModel, load_language_model
@@ -105,9 +106,11 @@ class Tuning:
             raise UserError(f"{error} It is {self.learning_rate}; nothing is written") from None
 
 
+@checked
 def prepare_tuning(
     model: str, demonstrations: Sequence[sft.Demonstration], *, chat: bool = False,
-    epochs: int = 3, learning_rate: float | None = None, batch_size: int = 32, seed: int = 0,
+    epochs: Count = 3, learning_rate: Positive | None = None, batch_size: Count = 32,
+    seed: Seed = 0,
     device: str = "auto", dtype: Dtype = "auto",
 ) -> Tuning:  # fmt: skip
     """Load a model and set a tenth of the demonstrations aside.
@@ -126,8 +129,6 @@ def prepare_tuning(
     Raises:
         UserError: a number or the model is wrong, or a demonstration is too long for it.
     """
-    check_positive({"epochs": epochs, "learning-rate": learning_rate, "batch-size": batch_size})
-    check_seed(seed)
     placed = place(model, seed, device, dtype)
     sft.encode(placed.language_model, demonstrations, chat)  # none may be too long
     training, held_out = sft.hold_out(demonstrations, seed)
