@@ -445,6 +445,9 @@ HEAVY = ["torch", "stable_baselines3", "mujoco", "matplotlib", "imageio"]
         ("import prefrl.storage.import_export, prefrl.storage.folder", HEAVY),
         ("import prefrl.config.presets, prefrl.teachers.oracle, prefrl.contracts", HEAVY),
         ("import prefrl.clips.draw, prefrl.clips.film", ["torch", "stable_baselines3"]),
+        ("import prefrl.reports.evaluate, prefrl.reports.compare", ["stable_baselines3", "mujoco"]),
+        ("import prefrl.reports.inspect, prefrl.reports.plot", ["stable_baselines3", "mujoco"]),
+        ("import prefrl.control, prefrl.text, prefrl.contracts", [*HEAVY, "transformers"]),
     ],
 )
 def test_what_must_be_quick_loads_nothing_heavy(code, heavy):
