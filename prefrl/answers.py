@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prefrl.errors import UserError
-from prefrl.types import Answer, Comparison, Query, Segment
+from prefrl.types import Answer, Comparison, Query, Segment, is_text, text_array
 
 # Llama 2 (arXiv 2307.09288, section 3.2.2) gives clearer preferences a larger margin.
 MARGIN_OF_STRENGTH: dict[str, float] = {
@@ -49,6 +49,9 @@ class Preference:
             return f"says P(left is better) = {left!r}; expected a number from 0 to 1"
         if value.get("strength") not in (None, *MARGIN_OF_STRENGTH):
             return f"has strength {value['strength']!r}; expected one of {[*MARGIN_OF_STRENGTH]}"
+        margin = value.get("margin", 0)
+        if not _is_number(margin) or not 0 <= margin <= 1:
+            return f"has margin {margin!r}; expected a number from 0 to 1"
         return None
 
     @staticmethod
@@ -59,7 +62,8 @@ class Preference:
     @staticmethod
     def pair(value: Value, i: int, j: int) -> tuple[float, float]:
         """Return P(i better than j) and the margin in [0, 1]."""
-        return float(value["left"]), MARGIN_OF_STRENGTH[value.get("strength") or "negligibly"]
+        strength = MARGIN_OF_STRENGTH[value.get("strength") or "negligibly"]
+        return float(value["left"]), float(value.get("margin", strength))
 
 
 class Ranking:
@@ -159,7 +163,7 @@ class Rewrite:
         known = isinstance(index, int) and 0 <= index < len(segments)
         if not isinstance(text, str) or not isinstance(index, int) or not known:
             return "is a rewrite without a text or without the segment it rewrites"
-        if segments[index].actions.dtype.kind not in "UO":
+        if not is_text(segments[index].actions):
             return "is a rewrite of actions that are not text; expected another kind of answer"
         return None
 
@@ -177,7 +181,7 @@ class Rewrite:
         rewritten = Segment(
             f"{original.id}/rewritten-{query.id.round}-{query.id.index} by {answer.teacher}",
             original.observations,
-            np.array(actions.tolist(), dtype=original.actions.dtype.kind),
+            text_array(actions.tolist()),
             task=original.task,
             source=answer.teacher,
         )

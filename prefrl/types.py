@@ -133,6 +133,21 @@ class Evaluation:
     """Replies to show: `prompt`, and of `reference` and `policy` `text` and `true_return`."""
 
 
+def text_array(texts: Sequence[str]) -> np.ndarray:
+    """Return texts as an array `[text]` of `str`, each whole.
+
+    Arrays of numpy's own strings lose a NUL at the end, so texts that differ in one would be equal.
+    """
+    return np.array(list(texts), object)
+
+
+def is_text(array: np.ndarray) -> bool:
+    """Return whether an array holds texts: of `text_array`, or numpy's own strings."""
+    return array.dtype.kind == "U" or (
+        array.dtype.kind == "O" and all(isinstance(text, str) for text in array.flat)
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Trajectory:
     """Consecutive steps of one episode."""
@@ -191,6 +206,13 @@ class Segment:
         return len(self.observations)
 
 
+def alike(left: Segment, right: Segment) -> bool:
+    """Return whether two segments show the same: then no answer can say which is better."""
+    return np.array_equal(left.observations, right.observations) and np.array_equal(
+        left.actions, right.actions
+    )
+
+
 def transcript(observations: Sequence[str], actions: Sequence[str]) -> str:
     """Return the replies of an episode as one text, what was said between them in quotes.
 
@@ -240,7 +262,8 @@ class Answer:
     """What a teacher said of a query.
 
     `value` depends on `kind`:
-        preference: {"left": P(left is better)} and, if given, {"strength": one of the four words};
+        preference: {"left": P(left is better)} and, if given, {"strength": one of the four words}
+            or {"margin": a strength from 0 to 1};
         tie, skip: {} ("about equal" and "can't tell");
         retraction: {}, of the teacher's own earlier answer;
         ranking: {"order": [[index, …], …]}, best first, equals together;

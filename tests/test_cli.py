@@ -525,3 +525,39 @@ def test_a_deprecation_about_prefrls_own_code_is_not_for_its_user():
 def test_in_tests_a_deprecation_stays_an_error():
     with pytest.raises(FutureWarning), console.without_deprecations_of_dependencies():
         warnings.warn("of a dependency", FutureWarning, stacklevel=1)
+
+
+# What is printed
+
+
+ESCAPES = (
+    "clear \x1b[2J\x1b]0;title\x07 it\r\n\tback\b \x9b1m \u202eback \u2028 \x00\x7f "
+    "donn\udce9es \ud800"
+)
+
+
+def test_nothing_printed_is_obeyed_by_a_terminal(capsys):
+    shown = (
+        r"clear \x1b[2J\x1b]0;title\x07 it\r"
+        "\n\tback"
+        r"\x08 \x9b1m \u202eback \u2028 \x00\x7f donn\xe9es \ud800"
+    ).replace(r"\r", r"\x0d")
+    assert console.printable(ESCAPES) == shown
+    assert console.printable("Grüße, 世界 👩‍👩‍👧 שלום") == "Grüße, 世界 👩‍👩‍👧 שלום"
+    console.say("one", ESCAPES)
+    console.complain(ESCAPES)
+    with console.live_line() as show:
+        show(ESCAPES, True)
+    said = capsys.readouterr()
+    assert said.out == f"one\n{shown}\n{shown}\n" and said.err == f"prefrl: {shown}\n"
+
+
+def test_commands_print_through_one_function():
+    """What is printed elsewhere would not be made safe for a terminal."""
+    folder = Path(console.__file__).parent
+    found = {p.name: p.read_text(encoding="utf-8").count(" print(") for p in folder.glob("*.py")}
+    assert {name: count for name, count in found.items() if count} == {
+        "answers.py": 1,  # JSON, which is ASCII
+        "console.py": 2,
+        "table.py": 2,  # words of our own
+    }

@@ -25,7 +25,16 @@ from prefrl.storage.import_export import (
     import_demonstrations,
     import_file,
 )
-from prefrl.types import Answer, EnvironmentCard, Picture, Query, QueryId, Segment, SpaceSpec
+from prefrl.types import (
+    Answer,
+    EnvironmentCard,
+    Picture,
+    Query,
+    QueryId,
+    Segment,
+    SpaceSpec,
+    text_array,
+)
 
 
 @pytest.fixture
@@ -53,7 +62,7 @@ def lines_of(store):
 dtypes = st.sampled_from(["<f8", "<f4", "<f2", "<i8", "<i4", "|u1", "|b1", ">f4"])
 finite = {"allow_infinity": False, "allow_nan": False}
 numbers = {"allow_infinity": False}  # JSON knows neither; NaN comes back, infinity does not
-words = st.text(max_size=6).map(lambda text: text.rstrip("\0"))  # as numpy does
+words = st.text(max_size=6)
 
 
 @st.composite
@@ -75,7 +84,7 @@ def rounds_of_queries(draw):
         if text:
             said = st.lists(words, min_size=steps, max_size=steps)
             return Segment(
-                name, np.array(draw(said)), np.array(draw(said)),
+                name, text_array(draw(said)), text_array(draw(said)),
                 {"ids": draw(step_arrays(steps, (), "<i8"))}, "task", draw(words),
             )  # fmt: skip
         *arrays, poses = zip(shapes, kinds, (finite, finite, numbers), strict=True)
@@ -278,7 +287,7 @@ def test_clips_of_another_run_with_the_same_ids_stay_apart(store):
     changed = [line.replace("[0.0, 0.0]", "[7.0, 7.0]") for line in lines]
     ask(store)
     store.answer(Answer(QueryId(0, 0), "preference", {"left": 1.0}, "ben"))
-    assert import_answers(store, changed, "old") == (-1, 2, 2)
+    assert import_answers(store, changed, "old") == (-1, 2, 2, 0)
     mine, theirs, other = store.comparisons()
     assert mine.left.id == "0 l" and (mine.left.observations == 0).all()
     assert theirs.left.id.startswith("old ") and theirs.left.id.endswith(": 0 l")
@@ -324,7 +333,7 @@ def test_rows_by_hand_need_no_more_than_is_said(store):
         "value": {"left": 0.9},
     }
     rows = [row, {**row, "value": {"left": 0.1}}]
-    assert import_answers(store, map(json.dumps, rows), "mine") == (-1, 2, 2)
+    assert import_answers(store, map(json.dumps, rows), "mine") == (-1, 2, 2, 0)
     first, second = store.comparisons()
     assert first.left.observations.dtype == np.int64
     assert first.right.observations.dtype == np.float64
@@ -339,12 +348,29 @@ def test_pairs_of_texts(store):
         {"prompt": "Hello", "chosen": "Hi!", "rejected": "Go away", "score": 3},
         {"prompt": "Bye", "chosen": "Bye «»", "rejected": ""},
     ]
-    assert import_answers(store, map(json.dumps, rows), "hh") == (-1, 2, 2)
+    assert import_answers(store, map(json.dumps, rows), "hh") == (-1, 2, 2, 0)
     first, second = store.comparisons()
     assert (first.preference, first.left.task, second.left.task) == (1.0, "Hello", "Bye")
     assert first.left.observations.tolist() == ["Hello"] and first.left.actions.tolist() == ["Hi!"]
     assert first.right.actions.tolist() == ["Go away"] and second.right.actions.tolist() == [""]
     assert store.answers()[0].teacher == "hh"
+
+
+def test_texts_that_differ_in_a_nul_stay_different(store):
+    rows = [
+        {"prompt": "a\0b", "chosen": "yes\0", "rejected": "yes"},
+        {"prompt": "a\0c", "chosen": "\0\0", "rejected": "\0"},
+    ]
+    import_answers(store, map(json.dumps, rows), "odd")
+    said = [
+        (s.observations[0], s.actions[0]) for c in store.comparisons() for s in (c.left, c.right)
+    ]
+    assert said == [("a\0b", "yes\0"), ("a\0b", "yes"), ("a\0c", "\0\0"), ("a\0c", "\0")]
+    assert len(store.segments_after("a\0b")) == 2  # SQLite's JSON functions stop at a NUL
+    assert store.segments_after("a") == []
+    with fresh() as other:
+        import_answers(other, lines_of(store), "again")
+        assert [c.left.actions.tolist() for c in other.comparisons()] == [["yes\0"], ["\0\0"]]
 
 
 # --- demonstrations ---------------------------------------------------------------------------
@@ -355,7 +381,7 @@ def test_a_demonstration_is_better_than_a_clip_of_its_task(store):
     own = {s.id for q in store.pending() for s in q.segments}
     segments = [{"observations": [[v, v]] * 4, "actions": [[0.5]] * 4} for v in range(6)]
     lines = [json.dumps({"segment": segment}) for segment in segments]
-    assert import_demonstrations(store, lines, "expert") == (-1, 6, 6)
+    assert import_demonstrations(store, lines, "expert") == (-1, 6, 6, 0)
     comparisons = store.comparisons()
     assert [c.preference for c in comparisons] == [1.0] * 6
     assert [c.left.observations[0, 0] for c in comparisons] == [*range(6)]
@@ -379,7 +405,7 @@ def test_demonstrations_of_texts(store):
     pair = {"prompt": "Hello", "chosen": "Hi!", "rejected": "Go away"}
     import_answers(store, [json.dumps(pair)], "pairs")
     rows = [{"prompt": "Hello", "response": "How are you?"}]
-    assert import_demonstrations(store, map(json.dumps, rows), "best") == (-2, 1, 1)
+    assert import_demonstrations(store, map(json.dumps, rows), "best") == (-2, 1, 1, 0)
     lesson = store.comparisons()[-1]
     assert lesson.left.actions.tolist() == ["How are you?"]
     assert lesson.right.actions[0] in ("Hi!", "Go away")
@@ -398,7 +424,7 @@ def test_a_demonstration_meets_a_reply_to_its_prompt_whatever_the_task_is_called
     rewards = {clip.id: np.zeros(1) for clip in clips}
     store.ask(0, [Query(QueryId(0, 0), clips)], rewards, answers_through=0)
     row = json.dumps({"prompt": "Hello", "response": "How are you?"})
-    assert import_demonstrations(store, [row], "best") == (-1, 1, 1)
+    assert import_demonstrations(store, [row], "best") == (-1, 1, 1, 0)
     [lesson] = store.comparisons()
     assert (lesson.left.actions[0], lesson.left.task) == ("How are you?", "seed 7")
     assert lesson.right.id in rewards
@@ -477,7 +503,8 @@ BAD_ROWS = [
     (with_segment(id="b", actions=[[1.0]]), "the clip 'b' differs from an earlier one of that"),
     (with_segment(id="c", task="fly"), "must come from the same task"),
     ({"prompt": "p", "rejected": "r"}, "there is no 'chosen'; expected a text"),
-    ({"prompt": ["p"], "chosen": "c", "rejected": "r"}, r"'prompt' is \['p'\]; expected a text"),
+    ({"prompt": ["p"], "chosen": "c", "rejected": "r"}, r"the message 'p' is not .\"role\", "),
+    ({"prompt": 3, "chosen": "c", "rejected": "r"}, "'prompt' is 3; expected a text"),
     ({"prompt": "p", "chosen": "c", "rejected": "r"}, r"observations text, but .* of shape \[2\]"),
 ]
 
@@ -492,7 +519,7 @@ def test_a_bad_line_is_a_sentence_and_nothing_comes_in(row, sentence, store):
         import_answers(store, [good, "\n", bad], "file")
     assert str(caught.value).endswith("; nothing is imported") and len(str(caught.value)) < 400
     assert snapshot(store) == before
-    assert import_answers(store, [good], "file") == (-1, 1, 1)
+    assert import_answers(store, [good], "file") == (-1, 1, 1, 0)
 
 
 @many
@@ -523,7 +550,7 @@ def test_any_line_comes_in_or_is_refused_in_a_sentence(row, changes, read):
         except UserError as error:
             assert "line 1" in str(error) and snapshot(store) == before
         else:
-            assert done == (-1, 1, 1)
+            assert done == (-1, 1, 1, 0)
             store.comparisons()
             lines_of(store)
 
@@ -558,7 +585,7 @@ def test_a_run_without_clips_knows_what_they_must_be_of(
         sentence = sentence or "no clip to compare"
     lines = [json.dumps(row)]
     if sentence is None:
-        assert read(store, lines, "file", spaces) == (-1, 1, 1)
+        assert read(store, lines, "file", spaces) == (-1, 1, 1, 0)
         return
     with pytest.raises(UserError, match=f"file, line 1: .*{sentence}"):
         read(store, lines, "file", spaces)
@@ -568,7 +595,7 @@ def test_a_run_without_clips_knows_what_they_must_be_of(
 def test_a_run_of_texts_takes_texts(store):
     spaces = {"observations": SpaceSpec(text=True), "actions": SpaceSpec(text=True)}
     pair = {"prompt": "Hello", "chosen": "Hi!", "rejected": "Go away"}
-    assert import_answers(store, [json.dumps(pair)], "pairs", spaces) == (-1, 1, 1)
+    assert import_answers(store, [json.dumps(pair)], "pairs", spaces) == (-1, 1, 1, 0)
     with pytest.raises(UserError, match="observations text, but the environment's are of shape"):
         import_answers(store, [json.dumps(pair)], "pairs again", BOX)
 
@@ -598,7 +625,7 @@ def test_lines_about_one_query_are_one_query(store):
         ROW | {"round": 3, "index": 6, "teacher": "ben"},
         ROW | {"round": 3, "index": 5, "teacher": "cem", "question": "Which is slower?"},
     ]
-    assert import_answers(store, map(json.dumps, rows), "file") == (-1, 3, 4)
+    assert import_answers(store, map(json.dumps, rows), "file") == (-1, 3, 4, 0)
     assert [answer.query.index for answer in store.answers()] == [0, 0, 1, 2]
 
 
@@ -619,7 +646,7 @@ def test_a_file_that_cannot_be_read_is_a_sentence(store, tmp_path):
 def test_demonstrations_go_by_file_too(store, tmp_path):
     ask(store)
     (tmp_path / "expert.jsonl").write_text(json.dumps({"segment": SEGMENT}) + "\n")
-    assert import_file(store, tmp_path / "expert.jsonl", demonstrations=True) == (-1, 1, 1)
+    assert import_file(store, tmp_path / "expert.jsonl", demonstrations=True) == (-1, 1, 1, 0)
     assert store.answers()[0].teacher == "expert"
 
 

@@ -216,6 +216,18 @@ def test_metrics_are_what_they_say():
     assert state.l2 == 0.005
 
 
+def test_an_answer_about_clips_that_show_the_same_is_neither_right_nor_wrong():
+    comparisons, _ = fixed_comparisons(60)
+    twice = [
+        Comparison(c.left, replace(c.left, id=f"{c.left.id} again"), c.preference, query=c.query)
+        for c in comparisons
+    ]
+    before, _ = fitted(FixedReward(), comparisons, first_epochs=1, **NEVER_STOP)
+    metrics, _ = fitted(FixedReward(), comparisons + twice, first_epochs=1, **NEVER_STOP)
+    for name in ("train_accuracy", "out_of_bag_accuracy"):
+        assert before[name] == metrics[name] == 1.0
+
+
 def test_accuracy_is_the_mean_over_members():
     comparisons, _ = fixed_comparisons(50)
     metrics, _ = fitted(FixedReward((1.0, -1.0, 1.0, -1.0)), comparisons, first_epochs=1)

@@ -170,13 +170,13 @@ def test_margins_are_words_or_numbers(tmp_path):
     margins = ["negligibly", "slightly", "better", "significantly", 0, 0.25, 1, None]
     rows = [PAIR | {"prompt": f"{place} ", "margin": m} for place, m in enumerate(margins)]
     file = write(tmp_path / "margins.jsonl", *rows, PAIR)
-    comparisons = read_answers(file, margin_scale=3.0)
+    comparisons = read_answers(file, margin_scale=3.0).comparisons
     expected = [0, 1, 2, 3, 0, 0.75, 3, 0, 0]
     assert [c.margin for c in comparisons] == pytest.approx(expected)
     assert [c.preference for c in comparisons] == [1.0] * 9
     assert {c.weight for c in comparisons} == {1.0}
     assert all(c.left.actions == ["good"] and c.right.actions == ["bad"] for c in comparisons)
-    assert not any(c.margin for c in read_answers(file))
+    assert not any(c.margin for c in read_answers(file).comparisons)
 
 
 def test_margins_change_the_fit(tmp_path):
@@ -205,7 +205,7 @@ def test_a_ranking_is_one_query_whose_pairs_weigh_one_less_than_it_has_completio
         tmp_path / "ranks.jsonl", RANKING, PAIR, RANKING | {"completions": list("987654321")}
     )
     found = {}
-    for comparison in read_answers(file):
+    for comparison in read_answers(file).comparisons:
         found.setdefault(comparison.query, []).append(comparison)
     assert [len(group) for group in found.values()] == [6, 1, 36]
     weights = [sum(c.weight for c in group) for group in found.values()]
@@ -326,7 +326,7 @@ def test_an_export_is_a_file_to_fit_to(run, tmp_path, capsys):
     main(["export", str(run)])
     file = tmp_path / "answers.jsonl"
     file.write_text(capsys.readouterr().out)
-    from_file, from_run = read_answers(file), read_answers(run)
+    from_file, from_run = (read_answers(source).comparisons for source in (file, run))
     assert [c.preference for c in from_file] == [c.preference for c in from_run]
     assert [c.left.actions.tolist() for c in from_file] == [
         c.left.actions.tolist() for c in from_run
@@ -384,7 +384,14 @@ GOOD = json.dumps(PAIR) + "\n"
         ('{"prompt": "p", "completions": "ab"}', "'completions' is 'ab'; expected a list"),
         (json.dumps({"prompt": "p", "completions": [*"abcdefghij"]}), "2 to 9 segments, not 10"),
         (b"\xff\xfe", "it is not text in UTF-8"),
-        (json.dumps(PAIR | {"chosen": "r" * 300}), "chosen' has 302 tokens with its prompt"),
+        (json.dumps(PAIR | {"chosen": "r" * 300}), "every comparison holds a completion of"),
+        (json.dumps(PAIR | {"chosen": "bad"}), "holds no answer .*: in each of its 1 comparisons"),
+        (json.dumps({"chosen": "a b", "rejected": "c d"}), "'rejected' do not begin alike"),
+        ('[{"prompt": "p", "chosen": "c"}]', "bad.jsonl, row 1: there is no 'rejected'"),
+        ('[{"prompt": "p"}, 3]', r"row 1: there are \['prompt'\]; expected an answer"),
+        ('[{"prompt": "p"', r"bad.jsonl: it is not JSON"),
+        (json.dumps({"prompt": "p", "chosen": [{"role": "assistant", "content": "c"}]}),
+         "line 1: it holds messages .*; add --chat"),
         ('{"segments": [{"observations": [1], "actions": [2]}], "kind": "tie", "value": {}}',
          "line 1: .*the environment's are text"),
     ],

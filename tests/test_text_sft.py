@@ -230,7 +230,7 @@ GOOD = '{"prompt": "p", "response": "r"}\n'
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("", "bad.jsonl is empty; expected a line for each demonstration"),
+        ("", "bad.jsonl is empty; expected a row for each demonstration"),
         ("\n \n", "is empty"),
         (GOOD + '{"prompt": ', "bad.jsonl, line 2: it is not JSON"),
         (GOOD + "[1]", r"line 2: it is \[1\]; expected an object"),
@@ -242,7 +242,10 @@ GOOD = '{"prompt": "p", "response": "r"}\n'
         ('{"turns": [["a", "b"], ["c"]]}', r"are no turns; expected \[\[said, reply\]"),
         ('{"turns": "ab"}', "'turns' is 'ab'; expected a list"),
         (b"\xff\xfe", "it is not text in UTF-8"),
-        (json.dumps({"prompt": "p", "response": "r" * 300}), "demonstration 1 has 302 tokens"),
+        (
+            json.dumps({"prompt": "p", "response": "r" * 300}),
+            "every demonstration has more than the 256 tokens",
+        ),
     ],
 )
 def test_bad_files(content, sentence, tmp_path, capsys):

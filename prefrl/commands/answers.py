@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from prefrl.commands.console import Run
+from prefrl.commands.console import Run, say
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Import:
     run: Run
     """The run folder."""
     file: Annotated[Positional[Path], arg(metavar="FILE")]
-    """JSON lines: of `prefrl export`, or {"prompt", "chosen", "rejected"}."""
+    """JSON: of `prefrl export`, {"prompt", "chosen", "rejected"}, {"prompt", "completions"}."""
     demonstrations: bool = False
-    """The lines are {"prompt", "response"} or {"segment"}: each beats a clip of the run."""
+    """The rows are {"prompt", "response"} or {"segment"}: each beats a clip of the run."""
 
 
 def import_file(chosen: Import) -> None:
@@ -49,7 +49,9 @@ def import_file(chosen: Import) -> None:
     folder = RunFolder.open(chosen.run)
     store = FeedbackStore(folder.feedback)
     done = exchange.import_file(store, chosen.file, chosen.demonstrations, folder.card().spaces)
-    print(
+    say(
         f"imported {done.answers} answers to {done.queries} queries; the next round that begins "
         "learns from them"
     )
+    if done.left_out:
+        say(f"note: {done.left_out} pairs are left out, as both texts are the same")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 USAGE_ERROR = 2
+# Control characters, but for tab and line end; what overrides the direction of a line, and line
+# ends that are none to a terminal; halves of surrogate pairs.
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 Options = TypeVar("Options", bound="DataclassInstance")
@@ -62,9 +66,30 @@ def shown(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
+def printable(text: str) -> str:
+    r"""Return a text with everything that a terminal would obey written out, as \x1b.
+
+    Prompts, replies and names of files are other people's: they may hold escapes that clear the
+    screen or set its title, turn the line round, or be no UTF-8. Line ends and tabs stay.
+    """
+    return OBEYED.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # how Python shows a byte of a file name that is not UTF-8
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def say(*lines: str) -> None:
+    """Print lines for people, now."""
+    print(printable("\n".join(lines)), flush=True)
+
+
 def complain(sentence: str) -> int:
     """Say what is wrong; return the exit code."""
-    print(f"prefrl: {sentence}", file=sys.stderr)
+    print(printable(f"prefrl: {sentence}"), file=sys.stderr)
     return USAGE_ERROR
 
 
@@ -107,7 +132,11 @@ def live_line() -> Iterator[Callable[[str, bool], None]]:
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     if not console.is_terminal:
-        yield lambda line, stays: print(line, flush=True) if stays else None
+        yield lambda line, stays: say(line) if stays else None
         return
     with console.status("") as status:
-        yield lambda line, stays: console.print(line) if stays else status.update(line)
+
+        def show(line: str, stays: bool) -> None:
+            (console.print if stays else status.update)(printable(line))
+
+        yield show

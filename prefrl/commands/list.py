@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from prefrl.commands.console import say
+
 
 @dataclass(frozen=True)
 class List:
@@ -15,11 +17,11 @@ def list_all(_: List) -> None:
     import prefrl.envs  # pyright: ignore[reportMissingImports]
     from prefrl.config.presets import PRESETS
 
-    print("presets (prefrl train PRESET)")
+    say("presets (prefrl train PRESET)")
     for name, entry in PRESETS.items():
-        print(f"  {name:20} {entry.about}")
-    print("environments (prefrl train --env ID)")
+        say(f"  {name:20} {entry.about}")
+    say("environments (prefrl train --env ID)")
     for name in gymnasium.registry:
         if name.startswith("prefrl/"):
-            print(f"  {name:28} {prefrl.envs.SUMMARIES[name]}")
-    print("  any other Gymnasium id of flat observations or text, yours too: your_package:Your-v0")
+            say(f"  {name:28} {prefrl.envs.SUMMARIES[name]}")
+    say("  any other Gymnasium id of flat observations or text, yours too: your_package:Your-v0")

@@ -8,6 +8,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+from prefrl.commands.console import say
 from prefrl.config.experiment import LoopConfig
 from prefrl.learning.loop import Round
 from prefrl.learning.pacing import answers_needed
@@ -102,4 +103,4 @@ class Display:
             place = done.index + (done.state == "done")
             self.progress.update(self.task, description=line, completed=place)
         else:
-            print(line, flush=True)
+            say(line)

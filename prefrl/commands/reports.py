@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from prefrl.commands.console import Output, Run, shown
+from prefrl.commands.console import Output, Run, say, shown
 from prefrl.config.fields import CountOrZero
 from prefrl.errors import UserError
 
@@ -31,7 +31,7 @@ def inspect(chosen: Inspect) -> None:
     from prefrl.storage.folder import RunFolder
 
     report = inspect_run(RunFolder.open(chosen.run), chosen.worst)
-    print(json.dumps(report) if chosen.json else "\n".join(in_words(report)))
+    say(*([json.dumps(report)] if chosen.json else in_words(report)))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def evaluate(chosen: Evaluate) -> None:
     report = evaluate_run(folder, request)
     if chosen.wording or chosen.words or chosen.scorer:
         report["wording"] = report_bias(folder, chosen.words, chosen.scorer)
-    print(json.dumps(report) if chosen.json else "\n".join(in_words(report)))
+    say(*([json.dumps(report)] if chosen.json else in_words(report)))
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,10 @@ def compare(chosen: Compare) -> None:
             folders, chosen.into or made, chosen.pairs, chosen.teacher, chosen.question
         )
     told = report(folder)
-    print(json.dumps(told) if chosen.json else "\n".join(report_in_words(told)))
+    say(*([json.dumps(told)] if chosen.json else report_in_words(told)))
     if told["answered"] < told["pairs"] and not chosen.json:
-        print(f"to answer: `prefrl label {shown(folder.path)}`")
-        print(f"then: `prefrl compare --report {shown(folder.path)}`")
+        say(f"to answer: `prefrl label {shown(folder.path)}`")
+        say(f"then: `prefrl compare --report {shown(folder.path)}`")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def video(chosen: Video) -> None:
 
     output = chosen.output or chosen.run / ("strip.png" if chosen.strip else "video.mp4")
     film_run(RunFolder.open(chosen.run), output, chosen.strip, chosen.episode)
-    print(shown(output))
+    say(shown(output))
 
 
 @dataclass(frozen=True)
@@ -168,4 +168,4 @@ def plot(chosen: Plot) -> None:
 
     beside = chosen.runs[0] if len(chosen.runs) == 1 else Path()
     output = chosen.output or beside / "learning-curve.png"
-    print(shown(plot_runs([RunFolder.open(path) for path in chosen.runs], output)))
+    say(shown(plot_runs([RunFolder.open(path) for path in chosen.runs], output)))

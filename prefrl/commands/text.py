@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from prefrl.commands.console import absolute_folder, installed, live_line, shown
+from prefrl.commands.console import absolute_folder, installed, live_line, say, shown
 from prefrl.config.experiment import TextRewardConfig
 from prefrl.errors import UserError
 
@@ -31,7 +31,7 @@ class Sft:
     demonstrations: int = 1000
     """How many of them."""
     file: Path | None = None
-    """Learn from JSON lines: {"prompt", "response"}, {"turns": [[said, reply], …]},
+    """Learn from JSON: {"prompt", "response"}, {"turns": [[said, reply], …]}, {"messages"},
     or {"prompt", "chosen", "rejected"}."""
     from_run: Path | None = None
     """Learn from what people wrote in a run: replies, and better versions of replies."""
@@ -65,7 +65,8 @@ def sft(chosen: Sft) -> None:
         given = {name: value for name, value in vars(chosen).items() if name not in others}
         model = absolute_folder(chosen.model)
         tuning = prepare_tuning(demonstrations=_demonstrations(chosen), model=model, **given)
-        show(tuning.placed.note, True)
+        for note in tuning.notes:
+            show(note, True)
         show(f"{len(tuning.training)} demonstrations, {len(tuning.held_out)} held out", True)
         before, began, tokens = tuning.held_out_loss(), time.monotonic(), 0
         for step in tuning.steps():
@@ -79,9 +80,7 @@ def sft(chosen: Sft) -> None:
             after = tuning.held_out_loss()
             show(f"held-out loss: {before:.3f} before, {after:.3f} after (nats a token)", True)
         save_language_model(tuning.placed.language_model, folder)
-    print(
-        f"done; train it further with `prefrl train --env ID --text.model {shown(chosen.output)}`"
-    )
+    say(f"done; train it further with `prefrl train --env ID --text.model {shown(chosen.output)}`")
 
 
 def _demonstrations(chosen: Sft) -> "list[Demonstration]":
@@ -92,7 +91,7 @@ def _demonstrations(chosen: Sft) -> "list[Demonstration]":
     if chosen.env:
         return sft.from_environment(chosen.env, chosen.demonstrations, chosen.seed)
     if chosen.file:
-        return sft.from_file(chosen.file)
+        return sft.from_file(chosen.file, chosen.chat)
     assert chosen.from_run is not None
     with closing(FeedbackStore(RunFolder.open(chosen.from_run).feedback)) as store:
         return sft.from_run(store)
@@ -103,9 +102,9 @@ class Fit:
     """RUN | FILE: fit a reward model for text to answers, without a loop."""
 
     source: Annotated[Positional[Path], arg(metavar="RUN|FILE")]
-    """A run of a language environment, or JSON lines: {"prompt", "chosen", "rejected"}, which
+    """A run of a language environment, or JSON: {"prompt", "chosen", "rejected"}, which
     may have a "margin" (negligibly, slightly, better, significantly, or 0 to 1), rankings
-    as {"prompt", "completions"}, best first, or those of `prefrl export`."""
+    as {"prompt", "completions"}, best first, or rows of `prefrl export`."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")]
     """Folder to make; prefrl.text.stages.fitting.load_fitted(folder) gives the reward model."""
     model: str | None = None
@@ -150,7 +149,7 @@ def fit(chosen: Fit) -> None:
             show(_pass_in_words(line, fitting.config.first_epochs), True)
             show("calibrating", False)
         save(fitting, folder, lines)
-    print(
+    say(
         f"done in {time.monotonic() - began:.0f} s, members: {chosen.reward.members}; load it with "
         f"prefrl.text.stages.fitting.load_fitted({shown(chosen.output)!r})"
     )

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from tyro.conf import arg
 
-from prefrl.commands.console import Run, complain, parse, shown
+from prefrl.commands.console import Run, complain, parse, say, shown
 from prefrl.commands.process import INTERRUPTS
 from prefrl.config.experiment import Experiment
 from prefrl.config.fields import Port
@@ -126,16 +126,15 @@ def label(chosen: Label) -> None:
     from prefrl.viewer.server import serve
 
     def announce(address: str, host: str) -> None:
-        print(f"answer at {address}", flush=True)
+        say(f"answer at {address}")
         if is_wide(host):
-            print(
+            say(
                 f"it listens on {host}: open it from elsewhere under this machine's own address; "
-                "whoever has the token may answer, and nothing is encrypted on the way",
-                flush=True,
+                "whoever has the token may answer, and nothing is encrypted on the way"
             )
         elif "SSH_CONNECTION" in os.environ:
             port = urlsplit(address).port
-            print(f"from elsewhere: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE", flush=True)
+            say(f"from elsewhere: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE")
 
     folder = RunFolder.open(chosen.run)
     serve(folder, chosen.name, chosen.port, chosen.allow_host, chosen.host, announce)
@@ -162,7 +161,7 @@ def replay(chosen: Replay) -> None:
     path = chosen.recorded.resolve()
     into = chosen.run or path.with_name(f"{path.name}-replay")
     experiment, lines = source.experiment(), source.metrics()
-    print(f"run folder: {shown(into)}", flush=True)
+    say(f"run folder: {shown(into)}")
     wrong = ""
     with Display(experiment.rounds, experiment.steps, experiment.labels, 0) as display:
         for now in rounds_again(source.path, into):
@@ -172,11 +171,11 @@ def replay(chosen: Replay) -> None:
                 wrong = f"round {now.index} differs: {found[0]}"
                 break
     for change in differences(source.versions(), RunFolder.open(into).versions()):
-        print(f"note: {change}")
+        say(f"note: {change}")
     if wrong:
         complain(wrong)
         sys.exit(UNLIKE)
-    print(f"identical: {len(lines)} rounds")
+    say(f"identical: {len(lines)} rounds")
 
 
 def _check_page(port: int | None, host: str) -> None:
@@ -194,9 +193,9 @@ def _run(session: "Session", port: int | None = None, host: str = "") -> None:
     from prefrl.runs.session import rounds
 
     config, path = session.config, session.folder.path
-    print(f"run folder: {shown(path)}", flush=True)
+    say(f"run folder: {shown(path)}")
     for note in session.notes:
-        print(f"note: {note}", flush=True)
+        say(f"note: {note}")
     INTERRUPTS.listen_to("SIGTERM", "SIGHUP")  # as Ctrl-C does: the viewer is to end, too
     people = config if session.asks_people else None
     display = Display(config.rounds, config.steps, config.labels, session.state.round, people)
@@ -215,11 +214,11 @@ def _run(session: "Session", port: int | None = None, host: str = "") -> None:
         raise UserError(f"{error} The run is kept up to its last round in {path}") from None
     for line in session.folder.metrics()[-1:]:
         if line.get("answered") and not line["decisive"]:
-            print(
+            say(
                 "note: no answer preferred one clip to another, so nothing was learned. If the "
                 "true reward is always the same, let a function or people answer (--teacher)"
             )
-    print(f"done; look at it with {_ways_to_look(session.folder)}", flush=True)
+    say(f"done; look at it with {_ways_to_look(session.folder)}")
 
 
 def _ways_to_look(folder: "RunFolder") -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from prefrl.config.experiment import FitConfig
 from prefrl.contracts import RewardModel
 from prefrl.learning.preference import correct, decisive, preference_loss
-from prefrl.types import Comparison, QueryId, Segment
+from prefrl.types import Comparison, QueryId, Segment, alike
 
 L2_LIMITS = (1e-4, 3e-2)
 L2_STEP = 1.5
@@ -93,7 +93,8 @@ def fit(
 
     Returns:
         `train_loss`, `train_accuracy`, `out_of_bag_loss`, `out_of_bag_accuracy` (means over members
-        of means over comparisons; accuracies over decisive answers), `l2` and `epochs`.
+        of means over comparisons; accuracies over decisive answers, but for those about segments
+        that show the same: none of these has a right side), `l2` and `epochs`.
     """
     if not comparisons:
         return {}
@@ -122,6 +123,9 @@ class _Data:
         self.left = torch.tensor([place[c.left.id] for c in comparisons])
         self.right = torch.tensor([place[c.right.id] for c in comparisons])
         self.preference = torch.tensor([c.preference for c in comparisons])
+        apart = torch.tensor([not alike(c.left, c.right) for c in comparisons])
+        self.judged = decisive(self.preference) & apart
+        """Which comparisons have a right side."""
         self.margin = torch.tensor([c.margin for c in comparisons])
         self.weight = torch.tensor([c.weight for c in comparisons])
         self.bags = bag_weights(seed, [c.query for c in comparisons], reward_model.members)
@@ -161,14 +165,15 @@ def _epoch(
         state.optimizer.zero_grad()
         loss.backward()
         state.optimizer.step()
-        totals += _tally(losses.detach(), left, right, preference, bags)
+        hits = correct(left.detach(), right.detach(), preference)
+        totals += _tally(losses.detach(), hits, data.judged[rows], bags)
     return _score(totals)
 
 
-def _tally(losses: Tensor, left: Tensor, right: Tensor, preference: Tensor, bags: Tensor) -> Tensor:
-    """Return sums `[8, member]`, in bag and out: losses, weights, right answers, decisive."""
-    counts = decisive(preference).float()
-    hits = correct(left.detach(), right.detach(), preference).float() * counts
+def _tally(losses: Tensor, hits: Tensor, judged: Tensor, bags: Tensor) -> Tensor:
+    """Return sums `[8, member]`, in bag and out: losses, weights, hits, what has a right side."""
+    counts = judged.float()
+    hits = hits.float() * counts
     out = (bags == 0).float()
     columns = []
     for weight in (bags, out):

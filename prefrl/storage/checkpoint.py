@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from prefrl.types import is_text, text_array
+
 ARRAY, STRINGS = "numpy array", "numpy strings"
 
 
@@ -37,7 +39,7 @@ def from_bytes(data: bytes) -> Any:
 
 def _pack(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        if value.dtype.kind == "U":
+        if is_text(value):
             return {STRINGS: value.ravel().tolist(), "shape": list(value.shape)}
         return {ARRAY: torch.from_numpy(np.array(value))}
     if isinstance(value, torch.Tensor):
@@ -56,7 +58,7 @@ def _unpack(value: Any) -> Any:
         if value.keys() == {ARRAY}:
             return value[ARRAY].numpy()
         if value.keys() == {STRINGS, "shape"}:
-            return np.array(value[STRINGS], str).reshape(value["shape"])
+            return text_array(value[STRINGS]).reshape(value["shape"])
         return {key: _unpack(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_unpack(entry) for entry in value]

@@ -206,11 +206,13 @@ class FeedbackStore:
 
     def segments_after(self, prompt: str) -> list[str]:
         """Return the ids of the segments of text that begin with a prompt, in order."""
+        # As bytes: to SQLite's JSON functions a text ends at its first NUL.
+        first = json.dumps([prompt], ensure_ascii=False).encode()[:-1]
         rows = self.run_sql(
             "SELECT segment FROM array WHERE name = 'observations' AND dtype = 'json' "
-            "AND json_extract(CAST(data AS TEXT), '$[0]') = ? ORDER BY segment",
-            prompt,
-        )
+            "AND substr(data, 1, ?) IN (?, ?) ORDER BY segment",
+            len(first) + 1, first + b"]", first + b",",
+        )  # fmt: skip
         return [row[0] for row in rows]
 
     def picture(self, segment_id: str) -> Picture | None:

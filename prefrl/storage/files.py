@@ -1,4 +1,4 @@
-"""Files are written whole, or not at all."""
+"""Files are written whole, or not at all; what cannot be read is said in a sentence."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from prefrl.errors import UserError
 
@@ -41,6 +42,29 @@ def new_folder(path: Path | str) -> Iterator[Path]:
         raise UserError(f"cannot write {path}: {error.strerror or error}; make room") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def in_utf8(name: str) -> str:
+    """Return the name of a file as text that can be kept; bytes that are not UTF-8 are escaped."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[TextIO]:
+    """Open a file of text in UTF-8, which may begin with a byte order mark.
+
+    Raises:
+        UserError: it cannot be read, or is not such a file; also while it is read inside.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            yield lines
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"cannot read {path}: it is not text in UTF-8 ({error}); save it as UTF-8"
+        ) from None
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -1,7 +1,6 @@
 """Feedback as JSON lines: out of a run, and into one, from another run or from anywhere else.
 
-A line is an answer as `export_answers` writes it, a pair of texts {"prompt", "chosen", "rejected"},
-or a demonstration, {"prompt", "response"} or {"segment": {…}}. Files come in whole or not at all.
+What a row may be is said in `rows` and `texts`. Files come in whole or not at all.
 """
 
 from __future__ import annotations
@@ -9,29 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from prefrl.answers import check_answer
 from prefrl.errors import StoreError, UserError
 from prefrl.storage.feedback import FeedbackStore
-from prefrl.storage.jsonl import (
-    contents,
-    field,
-    in_line,
-    read_lines,
-    read_segment,
-    segment_as_json,
-    short,
-)
-from prefrl.storage.spaces import check_segment, spaces_of
-from prefrl.types import Answer, Query, QueryId, Segment, SpaceSpec
+from prefrl.storage.files import in_utf8, reading
+from prefrl.storage.jsonl import contents, read_rows, said_where, segment_as_json, short
+from prefrl.storage.rows import UNKNOWN, AnswerReader
+from prefrl.storage.spaces import spaces_of
+from prefrl.types import Answer, Query, QueryId, Segment, SpaceSpec, is_text
 
-UNKNOWN: Mapping[str, SpaceSpec] = MappingProxyType({})
 DEMONSTRATION = "demonstration, line "
 
 
@@ -42,6 +31,8 @@ class Imported(NamedTuple):
     """-1, -2, …"""
     queries: int
     answers: int
+    left_out: int = 0
+    """Pairs of texts that are the same, which say nothing."""
 
 
 def export_answers(store: FeedbackStore) -> Iterator[dict[str, Any]]:
@@ -78,13 +69,8 @@ def import_file(
         UserError: it cannot be read, or does not fit; then nothing is imported.
     """
     read = import_demonstrations if demonstrations else import_answers
-    try:
-        with path.open(encoding="utf-8") as lines:
-            return read(store, lines, path.stem, spaces)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {path}: it is not text in UTF-8 ({error})") from None
+    with reading(path) as lines:
+        return read(store, lines, in_utf8(path.stem), spaces)
 
 
 def import_answers(
@@ -94,7 +80,7 @@ def import_answers(
 
     Args:
         store: where to.
-        lines: what `export_answers` gave, as JSON, or pairs of texts.
+        lines: what `AnswerReader.read` takes, as JSON.
         name: of the import: in the clips' ids, and the teacher where a line names none.
         spaces: what the run's environment observes and how it acts, as `RunFolder.spaces` says it;
             where that is unknown, clips must be like those in the store, or all alike.
@@ -102,19 +88,16 @@ def import_answers(
     Raises:
         UserError: a line does not fit, or this was imported before; then nothing is imported.
     """
-    reader = _Reader(store, name, spaces)
-    for number, row in read_lines(lines, name):
-        with in_line(name, number):
-            if "segments" in row:
-                reader.read_answer(row, number)
-            elif "chosen" in row or "rejected" in row:
-                reader.read_pair(row, number)
-            else:
-                raise ValueError(
-                    f"there are {sorted(row)}; expected an answer as `prefrl export` prints it, or "
-                    '{"prompt", "chosen", "rejected"}'
-                )
-    return _record(store, name, reader.queries, reader.answers)
+    reader = AnswerReader(name, spaces or _spaces_in(store))
+    with _or_nothing():
+        for row in read_rows(lines, name):
+            reader.read(row)
+    if reader.left_out and not reader.answers:
+        raise UserError(
+            f"{name} holds nothing to import: the two texts of each of its {reader.left_out} pairs "
+            "are the same"
+        )
+    return _record(store, name, reader.queries, reader.answers)._replace(left_out=reader.left_out)
 
 
 def import_demonstrations(
@@ -126,7 +109,7 @@ def import_demonstrations(
 
     Args:
         store: where to.
-        lines: {"prompt", "response"}, or {"segment": {…}} as in an export, as JSON.
+        lines: {"segment": {…}} as in an export, or what `texts.demonstration` reads, as JSON.
         name: of the import: in the clips' ids, and the teacher who prefers the demonstrations.
         spaces: what the clips must be of; see `import_answers`.
 
@@ -134,95 +117,41 @@ def import_demonstrations(
         UserError: a line does not fit, there is no clip of its task, or this was imported before;
             then nothing is imported.
     """
-    reader, queries, answers, kept = _Reader(store, name, spaces), [], [], set()
-    for number, row in read_lines(lines, name):
-        with in_line(name, number):
-            shown = f"{DEMONSTRATION}{number}"
-            if "segment" in row:
-                segment = reader.segment(field(row, "segment", dict), shown, renamed=shown)
-            else:
-                segment = reader.text(row, "response", shown)
-            other = _other_clip(store, segment)
+    reader, kept = AnswerReader(name, spaces or _spaces_in(store)), set()
+    with _or_nothing():
+        for row in read_rows(lines, name):
+            with said_where(row.where):
+                segment = reader.demonstration(row.fields, f"{DEMONSTRATION}{row.number}")
+                other = _other_clip(store, segment)
             kept.add(other.id)
-            query = Query(QueryId(-1, len(queries)), (replace(segment, task=other.task), other))
-            queries.append(query)
-            answers.append(Answer(query.id, "preference", {"left": 1.0}, name))
-    return _record(store, name, queries, answers, kept)
+            query = Query(QueryId(-1, row.number), (replace(segment, task=other.task), other))
+            reader.add(row.number, query, Answer(query.id, "preference", {"left": 1.0}, name))
+    return _record(store, name, reader.queries, reader.answers, kept)
+
+
+@contextmanager
+def _or_nothing() -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except UserError as error:
+        raise UserError(f"{error}; nothing is imported") from None
+
+
+def _spaces_in(store: FeedbackStore) -> Mapping[str, SpaceSpec]:
+    known = store.segments()
+    return spaces_of(store.segment(known[0])) if known else UNKNOWN
 
 
 def copy_answers(source: FeedbackStore, store: FeedbackStore, name: str) -> Imported:
     """Import the answers that stand in another store."""
-    places: dict[QueryId, int] = {}
+    rows: dict[QueryId, int] = {}
     answers = []
     for answer in source.answers():
-        place = places.setdefault(answer.query, len(places))
-        answers.append(replace(answer, query=QueryId(-1, place)))
-    return _record(store, name, [source.query(query) for query in places], answers)
-
-
-class _Reader:
-    """Turns rows into clips, queries and answers, and remembers those of earlier rows."""
-
-    def __init__(self, store: FeedbackStore, name: str, spaces: Mapping[str, SpaceSpec]):
-        self.name, self.spaces = name, spaces
-        if not spaces and (known := store.segments()):
-            self.spaces = spaces_of(store.segment(known[0]))
-        self.clips: dict[str, Segment] = {}
-        self.places: dict[Any, int] = {}
-        self.queries: list[Query] = []
-        self.answers: list[Answer] = []
-
-    def read_answer(self, row: dict[str, Any], number: int) -> None:
-        """Take a row of an export; rows about one query of its run are about one query here."""
-        segments = [
-            self.segment(segment, f"line {number}, clip {place}")
-            for place, segment in enumerate(field(row, "segments", list))
-        ]
-        asked = QueryId(field(row, "round", int, -1), field(row, "index", int, number))
-        question, kind = field(row, "question", str, ""), field(row, "query_kind", str, "")
-        query = Query(asked, tuple(segments), kind or "preference", question)
-        answer = Answer(
-            asked,
-            field(row, "kind", str),  # pyright: ignore[reportArgumentType]
-            field(row, "value", dict),
-            field(row, "teacher", str, self.name),
-            field(row, "shown_at", float, 0.0),
-            field(row, "answered_at", float, 0.0),
-        )
-        if answer.kind == "retraction":
-            raise ValueError("it takes an answer back; expected answers that stand")
-        check_answer(query, answer)
-        self._add((asked, question, tuple(segment.id for segment in segments)), query, answer)
-
-    def read_pair(self, row: dict[str, Any], number: int) -> None:
-        """Take a pair of texts."""
-        pair = [self.text(row, key, f"line {number}, {key}") for key in ("chosen", "rejected")]
-        query = Query(QueryId(-1, number), tuple(pair))
-        self._add(number, query, Answer(query.id, "preference", {"left": 1.0}, self.name))
-
-    def _add(self, key: Any, query: Query, answer: Answer) -> None:
-        place = self.places.setdefault(key, len(self.queries))
-        if place == len(self.queries):
-            self.queries.append(query)
-        self.answers.append(replace(answer, query=QueryId(-1, place)))
-
-    def text(self, row: dict[str, Any], key: str, name: str) -> Segment:
-        """Return what was said to the prompt as a clip of one step."""
-        prompt, said = field(row, "prompt", str), field(row, key, str)
-        return self._known(Segment(name, np.array([prompt]), np.array([said]), task=prompt))
-
-    def segment(self, row: Any, default: str, renamed: str = "") -> Segment:
-        """Return a clip of an export."""
-        return self._known(read_segment(row, default, renamed))
-
-    def _known(self, segment: Segment) -> Segment:
-        """Check a clip by the spaces and those before it, and return the one of its id."""
-        check_segment(segment, self.spaces)
-        self.spaces = self.spaces or spaces_of(segment)
-        known = self.clips.setdefault(segment.id, segment)
-        if contents(known) != contents(segment):
-            raise ValueError(f"the clip {segment.id!r} differs from an earlier one of that id")
-        return known
+        row = rows.setdefault(answer.query, len(rows))
+        answers.append(replace(answer, query=QueryId(-1, row)))
+    return _record(store, name, [source.query(query) for query in rows], answers)
 
 
 def _record(
@@ -259,7 +188,7 @@ def _record(
 def clips_like(store: FeedbackStore, segment: Segment) -> list[str]:
     """Return the ids of clips of a segment's task: of text, those that begin with its prompt."""
     found = store.segments(segment.task)
-    if found or segment.observations.dtype.kind != "U":
+    if found or not is_text(segment.observations):
         return found
     return store.segments_after(str(segment.observations[0]))
 

@@ -1,4 +1,4 @@
-"""A line of feedback as JSON: read with care, and written; what its clips hold, to the bit."""
+"""Rows of feedback as JSON: read with care, and written; what their clips hold, to the bit."""
 
 from __future__ import annotations
 
@@ -6,51 +6,88 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from prefrl.errors import StoreError, UserError
-from prefrl.types import Segment
+from prefrl.types import Segment, is_text
 
 TEXT = "text"
 KINDS = {str: "a text", list: "a list", dict: "an object", int: "a whole number", float: "a number"}
 
 
-def read_lines(lines: Iterable[str], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the lines that are not empty, from 1.
+class Row(NamedTuple):
+    """One JSON object of a file."""
+
+    fields: dict[str, Any]
+    number: int
+    """Of its line, or of the object in an array; from 1."""
+    where: str
+    """In words: "pairs.jsonl, line 3"."""
+
+
+def read_rows(lines: Iterable[str], name: str) -> Iterator[Row]:
+    """Yield the objects of JSON lines, of which some may be empty, or of one JSON array.
+
+    Args:
+        lines: of a file; an array may stretch over them.
+        name: of the file.
 
     Raises:
         UserError: one is no JSON object of texts and finite numbers.
     """
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        with in_line(name, number):
-            try:
-                row = json.loads(line, parse_constant=_refuse)
-                # Half a surrogate pair is no text, and 1e999 no number.
-                json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"it is not JSON ({error}): {short(line.strip())}") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"it is {short(row)}; expected an object")
-        yield number, row
+    numbered = enumerate(lines, start=1)
+    written = ((number, line) for number, line in numbered if line.strip())
+    for row, (number, line) in enumerate(written):
+        if row == 0 and line.lstrip().startswith("["):
+            yield from _rows_of_array(line + "".join(rest for _, rest in numbered), name)
+            return
+        where = f"{name}, line {number}"
+        with said_where(where):
+            fields = _object(_value(line))
+        yield Row(fields, number, where)
+
+
+def _rows_of_array(text: str, name: str) -> Iterator[Row]:
+    with said_where(name):
+        values = _value(text)
+    for number, value in enumerate(values, start=1):
+        where = f"{name}, row {number}"
+        with said_where(where):
+            fields = _object(value)
+        yield Row(fields, number, where)
+
+
+def _value(text: str) -> Any:
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+        # Half a surrogate pair is no text, and 1e999 no number.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not JSON ({error}): {short(text.strip())}") from None
+    return value
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is none of its numbers; expected finite ones")
 
 
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"it is {short(value)}; expected an object")
+    return value
+
+
 @contextmanager
-def in_line(name: str, number: int) -> Iterator[None]:
-    """Say in which line it was."""
+def said_where(where: str) -> Iterator[None]:
+    """Say in which row it was."""
     try:
         yield
     except StoreError:
         raise
     except (ValueError, UserError) as error:
-        raise UserError(f"{name}, line {number}: {error}; nothing is imported") from None
+        raise UserError(f"{where}: {error}") from None
 
 
 def field(row: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
@@ -122,9 +159,13 @@ def read_segment(row: Any, default: str, renamed: str = "") -> Segment:
 
 def contents(segment: Segment) -> bytes:
     """Return all that makes a clip, but for its id."""
-    arrays = [(name, str(a.dtype), a.shape) for name, a in _arrays(segment).items()]
+    arrays = [(name, _dtype(a), a.shape) for name, a in _arrays(segment).items()]
     head = repr([segment.task, segment.source, arrays]).encode()
-    return head + b"".join(a.tobytes() for a in _arrays(segment).values())
+    return head + b"".join(map(_bytes, _arrays(segment).values()))
+
+
+def _bytes(array: np.ndarray) -> bytes:
+    return json.dumps(array.tolist()).encode() if is_text(array) else array.tobytes()
 
 
 def _arrays(segment: Segment) -> dict[str, np.ndarray]:
@@ -133,12 +174,14 @@ def _arrays(segment: Segment) -> dict[str, np.ndarray]:
 
 
 def _dtype(array: np.ndarray) -> str:
-    return TEXT if array.dtype.kind == "U" else array.dtype.str
+    return TEXT if is_text(array) else array.dtype.str
 
 
 def _array_as_json(array: np.ndarray) -> Any:
     """Return nested lists; JSON knows neither NaN nor infinity, so they become null."""
-    if array.dtype.kind not in "biufU":
+    if is_text(array):
+        return array.tolist()
+    if array.dtype.kind not in "biuf":
         raise UserError(f"an array of type {array.dtype} cannot be written as JSON")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         finite, array = np.isfinite(array), array.astype(object)
@@ -152,7 +195,7 @@ def _array(row: dict[str, Any], name: str, dtypes: dict[str, Any]) -> np.ndarray
     array = np.array(nested, dtype=object)
     found = set(map(type, array.flat))
     if found == {str} and dtype in (None, TEXT):
-        return array.astype(str)
+        return array
     if not found or not found <= {bool, int, float, type(None)}:
         raise ValueError(
             f"{name!r} is {short(nested)}; expected lists of numbers or of texts, all alike and "

@@ -12,7 +12,7 @@ from sqlite3 import Connection
 import numpy as np
 
 from prefrl.errors import UserError
-from prefrl.types import Picture, Segment
+from prefrl.types import Picture, Segment, is_text, text_array
 
 
 def write_segment(
@@ -32,7 +32,7 @@ def write_segment(
     arrays = {"observations": segment.observations, "actions": segment.actions}
     arrays |= {f"extras/{name}": extra for name, extra in segment.extras.items()}
     for name, array in arrays.items():
-        if array.dtype.kind not in "biufcmMU":
+        if array.dtype.kind not in "biufcmM" and not is_text(array):
             raise UserError(
                 f"{name} of the clip {segment.id!r} are of type {array.dtype}, which the store "
                 "cannot keep; expected numbers or text"
@@ -89,12 +89,12 @@ def average_return(connection: Connection, round_index: int) -> float:
 
 def _encode(array: np.ndarray) -> tuple[str, str, bytes]:
     shape = json.dumps(array.shape)
-    if array.dtype.kind == "U":
+    if is_text(array):
         return "json", shape, json.dumps(array.ravel().tolist(), ensure_ascii=False).encode()
     return array.dtype.str, shape, np.ascontiguousarray(array).tobytes()
 
 
 def _decode(dtype: str, shape: str, data: bytes) -> np.ndarray:
     if dtype == "json":
-        return np.array(json.loads(data), str).reshape(json.loads(shape))
+        return text_array(json.loads(data)).reshape(json.loads(shape))
     return np.frombuffer(data, np.dtype(dtype)).reshape(json.loads(shape))

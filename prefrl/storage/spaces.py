@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from prefrl.errors import UserError
-from prefrl.types import EnvironmentCard, Segment, SpaceSpec
+from prefrl.types import EnvironmentCard, Segment, SpaceSpec, is_text
 
 
 def card_to_json(card: EnvironmentCard) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _problem_with(name: str, steps: np.ndarray, space: SpaceSpec | None) -> str 
 
 def _space_of(steps: np.ndarray) -> SpaceSpec:
     """Return the space of an array `[step, …]`."""
-    return SpaceSpec(steps.shape[1:], text=steps.dtype.kind == "U")
+    return SpaceSpec(steps.shape[1:], text=is_text(steps))
 
 
 def _in_words(space: SpaceSpec) -> str:

@@ -22,6 +22,7 @@ from prefrl.environments.modules import load_object
 from prefrl.errors import UserError
 from prefrl.learning.statistics import aligned, estimate, share
 from prefrl.learning.statistics import in_words as interval
+from prefrl.storage.files import reading
 from prefrl.text.environments import task_seed
 from prefrl.text.policy import TextPolicy
 
@@ -165,12 +166,8 @@ def read_words(path: Path) -> frozenset[str]:
     Raises:
         UserError: it cannot be read, or holds none.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {path}: it is not text in UTF-8 ({error})") from None
+    with reading(path) as file:
+        lines = file.read().splitlines()
     words = [line.partition("#")[0].strip().lower() for line in lines]
     several = next((word for word in words if word and _words(word) != [word]), None)
     if several is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from prefrl.types import Segment, Trajectory
+from prefrl.types import Segment, Trajectory, text_array
 
 NO_TOKEN = -1  # fills the rows of an array of ids
 
@@ -69,8 +69,8 @@ class Episode:
         given = [self.ids[a:b] for a, b in zip(before, self.starts, strict=True)]
         reply = [self.ids[a:b] for a, b in zip(self.starts, self.ends, strict=True)]
         return Trajectory(
-            np.array(self.observations[:turns], str),
-            np.array(self.actions, str),
+            text_array(self.observations[:turns]),
+            text_array(self.actions),
             np.array(self.env_rewards, float),
             {
                 "given_ids": _rows(given),

@@ -24,7 +24,7 @@ from prefrl.clips.scene import (
     poses,
 )  # fmt: skip
 from prefrl.errors import UserError
-from prefrl.types import Picture, Segment
+from prefrl.types import Picture, Segment, is_text
 
 SHAPES = {
     mujoco.mjtGeom.mjGEOM_PLANE.value: "plane",
@@ -62,7 +62,7 @@ class Clips:
         Raises:
             UserError: the clip is damaged.
         """
-        if segment.observations.dtype.kind == "U":
+        if is_text(segment.observations):
             return _text(segment)
         if self._has_poses(segment):
             _, distance = self._drawn(segment)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -48,8 +49,10 @@ class Template:
     tokenizer's bos token if it writes one. A reply's eos stays in place before the next
     observation; a reply that the token limit cut off runs on into it.
 
-    As a chat, observations are the user's messages and replies the assistant's. The text of a
-    special token in an observation then becomes that token, as with chat templates everywhere.
+    As a chat, observations are the user's messages and replies the assistant's.
+
+    The text of a special token in an observation, or in a reply that somebody wrote, stays text:
+    whoever writes "<|im_end|>" ends nobody's turn. Only the template's own become tokens.
 
     Attributes:
         end_id: the token that ends a reply, where sampling stops: the tokenizer's eos token, or
@@ -66,7 +69,8 @@ class Template:
         self.chat = chat
         self._scaffold = _scaffold(tokenizer) if chat else Scaffold()
         self._start = [] if chat else _bos(tokenizer)
-        closing = self._encode(self._scaffold.closing)
+        self._control = _control_texts(tokenizer)
+        closing = self._control_ids(self._scaffold.closing)
         self.end_id = _end(tokenizer, closing)
         self._closing_ends = self.end_id in closing
 
@@ -81,7 +85,7 @@ class Template:
     def first(self, observation: str) -> list[int]:
         """Return the ids before the first reply; at least one, as nothing cannot be continued."""
         opening, prompt = self._scaffold.opening, self._scaffold.prompt
-        return [*self._start, *self._encode(opening + observation + prompt)] or [self.end_id]
+        return [*self._start, *self._encode(opening, observation, prompt)] or [self.end_id]
 
     def next(self, observation: str, finished: bool) -> list[int]:
         """Return the ids between a reply and the next one.
@@ -90,14 +94,14 @@ class Template:
             observation: what the environment said to the reply.
             finished: whether the reply's ids end with `end_id` already, not at the token limit.
         """
-        ids = self._encode(self._scaffold.closing + observation + self._scaffold.prompt)
+        ids = self._encode(self._scaffold.closing, observation, self._scaffold.prompt)
         if finished and self._closing_ends:
             return ids[ids.index(self.end_id) + 1 :]
         return ids
 
     def reply_ids(self, text: str) -> list[int]:
         """Return the ids of a reply that somebody wrote, with its end."""
-        return [*self._encode(self._scaffold.lead + text), self.end_id]
+        return [*self._encode(self._scaffold.lead, text, ""), self.end_id]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of a reply's ids, without the end that is their last.
@@ -110,11 +114,36 @@ class Template:
         text = str(self.tokenizer.decode(shown, clean_up_tokenization_spaces=False))
         return text.removeprefix(self._scaffold.lead)
 
-    def _encode(self, text: str) -> list[int]:
-        # A chat template's special tokens must be read as such, even by a tokenizer that otherwise
-        # takes them for text.
-        special: dict[str, Any] = {"split_special_tokens": False} if self.chat else {}
-        return self.tokenizer(text, add_special_tokens=False, **special)["input_ids"]  # type: ignore
+    def _encode(self, before: str, text: str, after: str) -> list[int]:
+        """Return the ids of somebody's text with what the template puts around it."""
+        if not self.chat:
+            return self._text_ids(text)
+        if self._control.search(text):
+            return [
+                *self._control_ids(before), *self._text_ids(text), *self._control_ids(after)
+            ]  # fmt: skip
+        # In one go: tokens may reach over the borders, as in what the model was trained on.
+        return self._control_ids(before + text + after)
+
+    def _control_ids(self, text: str) -> list[int]:
+        """Encode what the chat template wrote: what looks like a special token is one."""
+        return self._ids(text, split_special_tokens=False)
+
+    def _text_ids(self, text: str) -> list[int]:
+        """Encode what somebody wrote: nothing in it is a special token."""
+        return self._ids(text, split_special_tokens=True)
+
+    def _ids(self, text: str, split_special_tokens: bool) -> list[int]:
+        tokens: Any = self.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=split_special_tokens
+        )
+        return tokens["input_ids"]
+
+
+def _control_texts(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """Return what finds the texts of special tokens."""
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return re.compile("|".join(map(re.escape, special)) or r"(?!)")
 
 
 def _bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -30,7 +30,7 @@ from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.storage.folder import FittedFolder, RunFolder
 from prefrl.text import build
 from prefrl.text.environments import play, task_seed
-from prefrl.text.models.load import LanguageModel, context_length, save_language_model
+from prefrl.text.models.load import LanguageModel, save_language_model
 from prefrl.text.models.networks import enough_memory
 from prefrl.text.reward import CALIBRATION_EPISODES, TextReward
 from prefrl.text.stages.answers import hold_out, read_answers, run_of_text
@@ -109,13 +109,14 @@ def start(
     placed = place(model or str(run and run.reference), seed, device, dtype)
     default = LARGE_FIT if placed.large else SMALL_FIT
     config = dataclasses.replace(run.experiment().fit if run else default, **changes)
-    comparisons = read_answers(source, config.margin_scale)
+    answers = read_answers(source, config.margin_scale, text.chat)
+    comparisons = answers.comparisons
     if model is not None:  # the ids that a policy sampled are those of another tokenizer
         comparisons = [_without_ids(comparison) for comparison in comparisons]
     with by_our_names():
         reward_model = TextReward(placed.language_model, reward, seed, text.chat, placed.autocast)
-    clips = list({s.id: s for c in comparisons for s in (c.left, c.right)}.values())
-    _check_length(reward_model, clips, context_length(placed.language_model))
+    comparisons, too_long = _short_enough(reward_model, comparisons)
+    clips = list(_segments(comparisons).values())
     samples = _policy_samples(run, text, seed) if run else []
     if model is not None:
         samples = [dataclasses.replace(sample, extras={}) for sample in samples]
@@ -126,7 +127,8 @@ def start(
     return Fitting(
         reward_model, placed.language_model, text, seed, training, aside,
         samples or [_as_trajectory(clip) for clip in clips], config,
-        FitState(reward_model, config, seed), [placed.note, note],
+        FitState(reward_model, config, seed),
+        [placed.note, *_left_out(answers.alike, too_long, reward_model.context), note],
     )  # fmt: skip
 
 
@@ -208,13 +210,37 @@ def _as_trajectory(clip: Segment) -> Trajectory:
     return Trajectory(clip.observations, clip.actions, np.zeros(len(clip)), clip.extras)
 
 
-def _check_length(reward_model: TextReward, clips: Sequence[Segment], context: int) -> None:
-    for clip, ids in zip(clips, reward_model.encode(clips).sequences, strict=True):
-        if len(ids) > context:
-            raise UserError(
-                f"the completion {clip.id!r} has {len(ids)} tokens with its prompt, but the model "
-                f"looks back on {context}; leave it out or take another model"
-            )
+def _segments(comparisons: Sequence[Comparison]) -> dict[str, Segment]:
+    return {s.id: s for c in comparisons for s in (c.left, c.right)}
+
+
+def _short_enough(
+    reward_model: TextReward, comparisons: Sequence[Comparison]
+) -> tuple[list[Comparison], int]:
+    """Return the comparisons whose texts the model can read whole, and how many it cannot.
+
+    Raises:
+        UserError: it can read none.
+    """
+    segments, context = _segments(comparisons), reward_model.context
+    lengths = map(len, reward_model.encode(list(segments.values())).sequences)
+    of = dict(zip(segments, lengths, strict=True))
+    kept = [c for c in comparisons if max(of[c.left.id], of[c.right.id]) <= context]
+    if not kept:
+        raise UserError(
+            f"every comparison holds a completion of more than {context} tokens with its prompt, "
+            f"but the model looks back on {context}; shorten them or take another model"
+        )
+    return kept, len(comparisons) - len(kept)
+
+
+def _left_out(alike: int, too_long: int, context: int) -> list[str]:
+    """Say which comparisons are not learned from, and why."""
+    why = {
+        "as both texts are the same": alike,
+        f"as one has more than the {context} tokens that the model looks back on": too_long,
+    }
+    return [f"{count} comparisons are left out, {reason}" for reason, count in why.items() if count]
 
 
 def _policy_samples(run: RunFolder, text: TextConfig, seed: int) -> list[Trajectory]:
@@ -244,11 +270,11 @@ def _judged(
     """Return loss and accuracy on comparisons that were held out, {} if there are none."""
     if not comparisons:
         return {}
-    clips = {s.id: s for c in comparisons for s in (c.left, c.right)}
+    clips = _segments(comparisons)
     returns = predict_returns(reward_model, list(clips.values())).mean(0, keepdim=True)
-    place = {name: row for row, name in enumerate(clips)}
-    left = returns[:, [place[c.left.id] for c in comparisons]]
-    right = returns[:, [place[c.right.id] for c in comparisons]]
+    rows = {name: row for row, name in enumerate(clips)}
+    left = returns[:, [rows[c.left.id] for c in comparisons]]
+    right = returns[:, [rows[c.right.id] for c in comparisons]]
     preference = torch.tensor([c.preference for c in comparisons])
     weight = torch.tensor([c.weight for c in comparisons])
     losses = preference_loss(left, right, preference, uniform_error=config.uniform_error)

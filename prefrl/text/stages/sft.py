@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TextIO
+from typing import Annotated, Any, NamedTuple
 
 import gymnasium
 import torch
@@ -21,7 +21,9 @@ from prefrl.config.fields import Called, Count, checked
 from prefrl.environments.ids import installed, make, resolve
 from prefrl.errors import UserError, raised_by
 from prefrl.storage.feedback import FeedbackStore
-from prefrl.storage.jsonl import field, in_line, read_lines, short
+from prefrl.storage.files import reading
+from prefrl.storage.jsonl import read_rows, said_where, short
+from prefrl.storage.texts import DEMONSTRATIONS, check_spoken, check_turns, read_demonstration
 from prefrl.text.models.device import Autocast
 from prefrl.text.models.load import LanguageModel, context_length
 from prefrl.text.models.networks import check_logits, hidden_states, logits, right_padded
@@ -31,7 +33,6 @@ Demonstration = Sequence[tuple[str, str]]
 """Turns: what was said, and the reply to it."""
 
 WARM_UP = 0.1  # the share of the steps in which the learning rate rises
-ROWS = '{"prompt", "response"}, {"turns": [[said, reply], …]} or {"prompt", "chosen", "rejected"}'
 
 
 class Step(NamedTuple):
@@ -151,6 +152,32 @@ def encode(
     return encoded
 
 
+def short_enough(
+    language_model: LanguageModel, demonstrations: Sequence[Demonstration], chat: bool = False
+) -> tuple[list[Demonstration], list[str]]:
+    """Return the demonstrations that fit into the model's context, and what to say of the others.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not demonstrations:
+        raise UserError("there are no demonstrations to learn from")
+    template, context = Template(language_model.tokenizer, chat), context_length(language_model)
+    kept = [turns for turns in demonstrations if len(_encoded(template, turns).ids) <= context]
+    left_out = len(demonstrations) - len(kept)
+    if left_out and not kept:
+        raise UserError(
+            f"every demonstration has more than the {context} tokens that the model looks back on; "
+            "shorten them or take another model"
+        )
+    if not left_out:
+        return kept, []
+    return kept, [
+        f"{left_out} of {len(demonstrations)} demonstrations are left out, as they have more than "
+        f"the {context} tokens that the model looks back on"
+    ]
+
+
 def _encoded(template: Template, turns: Demonstration) -> Encoded:
     ids: list[int] = []
     learned: list[bool] = []
@@ -217,24 +244,29 @@ def from_environment(
                 f"{raised_by(f'demonstrations of {name}', error)}; correct the environment"
             ) from error
     try:
-        return [_turns(turns) for turns in given]
+        return [_checked(turns) for turns in given]
     except ValueError as error:
         raise UserError(f"{name}: of its demonstrations, {error}") from None
 
 
-def from_file(path: Path) -> list[Demonstration]:
-    """Read demonstrations from JSON lines, of each the forms in `ROWS`.
+def from_file(path: Path, chat: bool = False) -> list[Demonstration]:
+    """Read demonstrations from a file of JSON, a row each; see `storage.texts`.
+
+    Args:
+        path: the file.
+        chat: messages will be spoken through the chat template; without it there may be none.
 
     Raises:
-        UserError: the file cannot be read, is empty, or has a line that is none of them.
+        UserError: the file cannot be read, is empty, or has a row that is no demonstration.
     """
     found = []
-    with text_file(path) as lines:
-        for number, row in read_lines(lines, path.name):
-            with in_line(path.name, number):
-                found.append(_demonstration(row))
+    with reading(path) as lines:
+        for row in read_rows(lines, path.name):
+            with said_where(row.where):
+                check_spoken(row.fields, chat)
+                found.append(_demonstration(row.fields))
     if not found:
-        raise UserError(f"{path} is empty; expected a line for each demonstration: {ROWS}")
+        raise UserError(f"{path} is empty; expected a row for each demonstration: {DEMONSTRATIONS}")
     return found
 
 
@@ -261,42 +293,17 @@ def from_run(store: FeedbackStore) -> list[Demonstration]:
     return found
 
 
-@contextmanager
-def text_file(path: Path) -> Iterator[TextIO]:
-    """Open a file of JSON lines; say what is wrong with it in a sentence."""
-    try:
-        with path.open(encoding="utf-8") as lines:
-            yield lines
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {path}: it is not text in UTF-8 ({error})") from None
-    except UserError as error:  # what reads lines speaks of `prefrl import`
-        sentence = str(error).removesuffix("; nothing is imported")
-        empty = "is empty; expected JSON lines"
-        raise UserError(sentence.replace("holds nothing to import", empty)) from None
-
-
 def _demonstration(row: dict[str, Any]) -> Demonstration:
     """Return the demonstration in a row, or raise `ValueError`."""
-    if "turns" in row:
-        return _turns(field(row, "turns", list))
-    key = "response" if "response" in row else "chosen"
-    if key not in row:
-        raise ValueError(f"there are {sorted(row)}; expected {ROWS}")
-    return _turns([[field(row, "prompt", str), field(row, key, str)]])
+    turns = read_demonstration(row)
+    if turns is None:
+        raise ValueError(f"there are {sorted(row)}; expected {DEMONSTRATIONS}")
+    return _checked(turns)
 
 
-def _turns(turns: Any) -> Demonstration:
+def _checked(turns: Any) -> Demonstration:
     """Return turns as a demonstration, or raise `ValueError`."""
-    pairs = isinstance(turns, list | tuple) and [tuple(turn) for turn in turns if _is_turn(turn)]
-    if not pairs or len(pairs) != len(turns):
-        raise ValueError(f"{short(turns)} are no turns; expected [[said, reply], …], all texts")
+    pairs = check_turns(turns)
     if any(not reply for _, reply in pairs):
         raise ValueError(f"{short(turns)} has an empty reply; expected what is to be learned")
     return pairs
-
-
-def _is_turn(turn: Any) -> bool:
-    pair = isinstance(turn, list | tuple) and len(turn) == 2
-    return pair and all(isinstance(text, str) for text in turn)

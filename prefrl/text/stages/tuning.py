@@ -71,6 +71,8 @@ class Tuning:
     epochs: int
     learning_rate: float
     batch_size: int
+    notes: list[str]
+    """What to say before it begins."""
 
     def steps(self) -> Iterator[sft.Step]:
         """Train the model, in place; yield each minibatch.
@@ -127,13 +129,14 @@ def prepare_tuning(
         dtype: see `place`.
 
     Raises:
-        UserError: a number or the model is wrong, or a demonstration is too long for it.
+        UserError: a number or the model is wrong, or every demonstration is too long for it.
     """
     placed = place(model, seed, device, dtype)
-    sft.encode(placed.language_model, demonstrations, chat)  # none may be too long
+    demonstrations, notes = sft.short_enough(placed.language_model, demonstrations, chat)
     training, held_out = sft.hold_out(demonstrations, seed)
     rate = learning_rate or (LARGE_RATE if placed.large else SMALL_RATE)
-    return Tuning(placed, training, held_out, chat, seed, epochs, rate, batch_size)
+    notes = [placed.note, *notes]
+    return Tuning(placed, training, held_out, chat, seed, epochs, rate, batch_size, notes)
 
 
 @contextmanager
