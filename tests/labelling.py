@@ -6,11 +6,11 @@ import gymnasium
 import numpy as np
 
 from prefrl.clips.scene import save_model
-from prefrl.config.experiment import Experiment
+from prefrl.config.experiment import Experiment, QueryConfig
 from prefrl.control.environments.adapters import SeparateEnvironments
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
-from prefrl.types import EnvironmentCard, Query, QueryId, Segment
+from prefrl.types import EnvironmentCard, Query, QueryId, Segment, SpaceSpec
 
 QUESTION = "Which clip is nearer to a backflip?"
 
@@ -81,10 +81,15 @@ def make_run(
     path, *queries, labels=100, robot_name="Hopper-v5", dt=0.02, status=None, pictures=None
 ):
     """Make a run folder whose round 0 asks these queries; without a robot if it has pictures."""
-    experiment = Experiment(env="Hopper-v5", teacher="human", labels=labels)
+    asked = QueryConfig()
+    if queries:
+        asked = QueryConfig(kind=queries[0].kind, clips=len(queries[0].segments))
+    experiment = Experiment(env="Hopper-v5", teacher="human", labels=labels, query=asked)
     folder = RunFolder.create(path, experiment, {"prefrl": "0"})
-    folder.save_card(EnvironmentCard("prefrl.control:DOMAIN", dt, QUESTION))
-    if pictures is None:
+    is_text = bool(queries) and queries[0].segments[0].observations.dtype.kind == "U"
+    space = SpaceSpec(text=True) if is_text else None
+    folder.save_card(EnvironmentCard("prefrl.control:DOMAIN", dt, QUESTION, space, space))
+    if pictures is None and not is_text:
         save_model(robot(robot_name)[0], folder.model)
     if status:
         folder.save_status(status)

@@ -37,7 +37,8 @@ from prefrl.reports.inspect import inspect_run
 from prefrl.runs.session import train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
-from prefrl.types import Answer, Query, QueryId, Segment
+from prefrl.types import Answer, EnvironmentCard, Query, QueryId, Segment, SpaceSpec
+from prefrl.viewer.fields import LONGEST_TEXT
 from prefrl.viewer.server import PAGE
 
 CHROMIUM = os.environ.get("PREFRL_CHROMIUM") or next(
@@ -67,12 +68,12 @@ def chromium():
 class Viewer:
     """`prefrl label` as a process."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, *words):
+        self.folder, self.words = folder, words
         self.start()
 
     def start(self):
-        command = [sys.executable, "-m", "prefrl.cli", "label", str(self.folder.path)]
+        command = [sys.executable, "-m", "prefrl.cli", "label", str(self.folder.path), *self.words]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.address = self.process.stdout.readline().removeprefix("answer at ").strip()
 
@@ -86,12 +87,18 @@ class Viewer:
 def viewer_of():
     with contextlib.ExitStack() as stack:
 
-        def start(folder):
-            viewer = Viewer(folder)
+        def start(folder, *words):
+            viewer = Viewer(folder, *words)
             stack.callback(viewer.kill)
             return viewer
 
         yield start
+
+
+WELCOMED = """const stored = Storage.prototype.getItem;
+Storage.prototype.getItem = function (name) {
+    return name.endsWith(':welcomed') ? 'true' : stored.call(this, name);
+};"""
 
 
 @pytest.fixture
@@ -103,13 +110,12 @@ def open_page(chromium):
         def opened(address, welcome=False, person="anna", spoil="", **options):
             context = chromium.new_context(viewport={"width": 1280, "height": 800}, **options)
             stack.callback(context.close)
-            kept = {"person": json.dumps(person)} | ({} if welcome else {"welcomed": "true"})
             context.add_init_script(
-                "".join(
-                    f"localStorage.getItem('prefrl:{k}') ?? localStorage.setItem('prefrl:{k}', "
-                    f"{json.dumps(v)});" for k, v in kept.items()
-                )
-            )  # fmt: skip
+                "localStorage.getItem('prefrl:person') ?? localStorage.setItem('prefrl:person', "
+                f"{json.dumps(json.dumps(person))});"
+            )
+            if not welcome:  # whatever the run, its first card has been seen
+                context.add_init_script(WELCOMED)
             context.add_init_script(
                 "window.pairs = []; document.addEventListener('prefrl:pair', (event) => "
                 "pairs.push(event.detail));"
@@ -384,6 +390,62 @@ def test_the_first_run_card_asks_the_question_and_practice_is_not_stored(folder,
     assert not card.is_visible(), "it is shown once"
     page.keyboard.press("?")
     assert QUESTION in page.locator("#help").inner_text()
+
+
+@pytest.mark.parametrize(
+    "kind, segments, words, keys",
+    [
+        ("preference", 2, "two clips side by side. Say which is better", ["left better", "undo"]),
+        (
+            "ranking",
+            4,
+            "four clips at once. Put them in order",
+            ["the next best", "store the order"],
+        ),
+        (
+            "choice",
+            3,
+            "three clips at once. Say which is the best",
+            ["the best", "all about equal"],
+        ),
+        ("ratings", 2, "two clips at once. Give each a number", ["rate the next one", "undo"]),
+    ],
+)
+def test_the_first_run_card_is_about_the_kind_of_query_and_comes_once_a_run(
+    tmp_path, viewer_of, open_page, kind, segments, words, keys
+):
+    runs = [
+        make_run(tmp_path / name, *queries_of(0, 5, kind, segments=segments)) for name in ("a", "b")
+    ]
+    viewer = viewer_of(runs[0])
+    page = open_page(viewer.address, welcome=True)
+    page.locator("#welcome").wait_for()
+    card = page.locator("#welcome").inner_text()
+    assert f"You will see {words}" in card and all(key in card for key in keys)
+    page.keyboard.press("Enter")
+    page.goto(viewer.address)
+    wait_for(page, state="labelling")
+    assert not page.locator("#welcome").is_visible()
+    viewer.kill()
+    port = viewer.address.split(":")[2].partition("/")[0]
+    page.goto(viewer_of(runs[1], "--port", port).address)  # another run at the same address
+    page.locator("#welcome").wait_for()
+
+
+def test_a_page_of_texts_that_is_opened_before_there_are_any_can_write_some(
+    tmp_path, viewer_of, open_page
+):
+    folder = make_run(tmp_path / "run", pictures={})
+    text = SpaceSpec(text=True)
+    folder.save_card(EnvironmentCard("prefrl.text:DOMAIN", 1.0, QUESTION, text, text))
+    page = open_page(viewer_of(folder).address, welcome=True)
+    page.locator("#welcome").wait_for()
+    assert "two texts side by side" in page.locator("#welcome").inner_text()
+    page.keyboard.press("Enter")
+    with contextlib.closing(FeedbackStore(folder.feedback)) as store:
+        store.ask(1, texts("First."), {}, 0)
+    wait_for(page, state="labelling")
+    assert page.get_by_role("button", name="Rewrite").is_visible()
 
 
 # --- playing ----------------------------------------------------------------------------------
@@ -968,6 +1030,115 @@ def test_a_text_can_be_written_better(tmp_path, viewer_of, open_page):
     assert comparison.left.actions.tolist() == ["Much better."] and comparison.preference == 1
 
 
+KINDNESS = "もっと親切に言ってください。"  # 14 characters, 42 bytes
+
+
+def open_rewrite(page):
+    time.sleep(GUARD_SECONDS)
+    page.keyboard.press("e")
+    area = page.locator("#writing textarea")
+    area.wait_for()
+    return area
+
+
+def test_a_long_text_in_any_script_is_stored(tmp_path, viewer_of, open_page):
+    folder = make_run(tmp_path / "run", *texts("First.", "Second.", "Third."))
+    page = open_page(viewer_of(folder).address)
+    wait_for(page, state="labelling")
+    longest = {"日": 27_000, "\N{GRINNING FACE}": LONGEST_TEXT, '"': LONGEST_TEXT}
+    for index, (character, count) in enumerate(longest.items()):
+        if index < 2:
+            open_rewrite(page).fill(character * count)
+        else:
+            page.get_by_role("button", name="Demonstrate").click()
+            page.locator("#writing select").select_option("both")
+            for area in page.locator("#writing textarea").all():
+                area.fill(character * count)
+        page.keyboard.press("Control+Enter")
+        page.locator("#writing").wait_for(state="hidden")
+        wait_for(page, unsaved=0)
+    assert [a.value["text"] for a in stored(folder)] == [c * n for c, n in [*longest.items()][:2]]
+    with contextlib.closing(FeedbackStore(folder.feedback)) as store:
+        assert store.demonstrations() == [('"' * LONGEST_TEXT, '"' * LONGEST_TEXT)]
+
+
+def test_a_text_that_is_too_long_stays_in_its_box(tmp_path, viewer_of, open_page):
+    folder = make_run(tmp_path / "run", *texts("First.", "Second."))
+    page = open_page(viewer_of(folder).address)
+    wait_for(page, state="labelling")
+    before = data(page, "ticket")
+    area = open_rewrite(page)
+    area.fill("x" * (LONGEST_TEXT + 1))
+    page.locator("#writing").get_by_role("button", name="Store").click()
+    assert "200,001 characters, and at most 200,000" in page.locator("#writing").inner_text()
+    assert len(area.input_value()) == LONGEST_TEXT + 1
+    area.fill("y" * LONGEST_TEXT)
+    page.keyboard.press("Control+Enter")
+    saved(page, 1)
+    assert data(page, "ticket") != before
+    assert [a.value["text"] for a in stored(folder)] == ["y" * LONGEST_TEXT]
+
+
+def test_a_refused_text_stays_in_its_box_with_the_reason(tmp_path, viewer_of, open_page):
+    folder = make_run(tmp_path / "run", *texts("First.", "Second."))
+    page = open_page(viewer_of(folder).address)
+    wait_for(page, state="labelling")
+    before = data(page, "ticket")
+    refusal = json.dumps({"error": "the disk of this test is full"})
+    page.route("**/api/answer", lambda route: route.fulfill(status=413, body=refusal))
+    area = open_rewrite(page)
+    area.fill(KINDNESS)
+    page.keyboard.press("Control+Enter")
+    wait_until(page, "document.querySelector('#writing').innerText.includes('of this test')")
+    assert area.input_value() == KINDNESS and data(page, "ticket") == before
+    page.unroute("**/api/answer")
+    page.locator("#writing").get_by_role("button", name="Store").click()
+    saved(page, 1)
+    assert not page.locator("#writing").is_visible() and data(page, "ticket") != before
+    assert [a.value["text"] for a in stored(folder)] == [KINDNESS]
+
+
+def test_a_text_that_is_refused_long_after_comes_back(tmp_path, viewer_of, open_page):
+    """It was kept while the viewer was gone, the page was loaded again, and then it was refused."""
+    folder = make_run(tmp_path / "run", *texts("First.", "Second.", "Third."))
+    page = open_page(viewer_of(folder).address)
+    wait_for(page, state="labelling")
+    page.route("**/api/answer", lambda route: route.abort())
+    open_rewrite(page).fill(KINDNESS)
+    page.keyboard.press("Control+Enter")
+    page.locator("#writing").wait_for(state="hidden")
+    wait_for(page, unsaved=1)
+    page.unroute("**/api/answer")
+    refusal = json.dumps({"error": "the disk of this test is full"})
+    page.route("**/api/answer", lambda route: route.fulfill(status=400, body=refusal))
+    page.reload()
+    area = page.locator("#writing textarea")
+    area.wait_for()
+    assert (
+        area.input_value() == KINDNESS and "of this test" in page.locator("#writing").inner_text()
+    )
+    page.unroute("**/api/answer")
+    area.fill(KINDNESS * 2)
+    page.keyboard.press("Control+Enter")
+    page.locator("#writing").wait_for(state="hidden")
+    saved(page, 1)
+    assert [a.value["text"] for a in stored(folder)] == [KINDNESS * 2]
+
+
+def test_a_text_that_was_begun_is_there_when_its_box_is_opened_again(
+    tmp_path, viewer_of, open_page
+):
+    page = open_page(viewer_of(make_run(tmp_path / "run", *texts("First."))).address)
+    wait_for(page, state="labelling")
+    area = open_rewrite(page)
+    shown = area.input_value()
+    area.fill(KINDNESS)
+    page.locator("#writing select").select_option("1")
+    assert area.input_value() not in (KINDNESS, shown), "the other text is another draft"
+    page.keyboard.press("Escape")
+    assert open_rewrite(page).input_value() == KINDNESS
+
+
 # --- several people ---------------------------------------------------------------------------
 
 
@@ -1123,7 +1294,12 @@ def trainer(*words):
     environment = os.environ | {"MUJOCO_GL": "disable", "DISPLAY": ""}
     command = [sys.executable, "-m", "prefrl.cli", *words]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
     ) as process:
         try:
             yield process
@@ -1156,6 +1332,14 @@ def test_a_person_trains_a_robot_without_opengl_from_one_command(tmp_path, open_
             timeout=60,
         )
         assert process.wait(20) == 0
+        wait_for(page, server="gone", state="finished")
+        shown = page.locator("body").inner_text()
+        assert "The run has finished, and the server of this page has closed" in shown
+        assert "does not answer" not in shown and "prefrl label RUN" in shown
+        assert "calm" in page.locator("#banner").get_attribute("class"), "that is no error"
+        printed = process.stdout.read()
+        assert printed.splitlines()[-1].startswith("done; look at it with")
+        assert not re.search("error|traceback|cancel", printed, re.IGNORECASE)
     lines = (run / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 3 and json.loads(lines[-1])["answered"] >= 15
     with contextlib.closing(FeedbackStore(run / "feedback.sqlite")) as store:
@@ -1416,7 +1600,7 @@ def test_inspect_shows_how_the_reward_compares(inspected, report, open_page):
     assert correlation in view.locator(".truth").inner_text()
     assert view.locator(".truth canvas").evaluate(INKED) > 300
     assert view.locator(".worst li").count() == min(24, report["answers"])
-    assert view.locator(".reward-trace").count() == len(report["traces"])
+    assert view.locator(".prediction").count() == len(report["traces"])
     for colour in page.evaluate(CONTRAST):
         assert colour[1] >= 4.5, colour
     page.set_viewport_size({"width": 390, "height": 844})
@@ -1462,11 +1646,11 @@ def test_clips_move_above_their_rewards_while_one_looks(inspected, report, open_
     page = open_page(inspected.address)
     wait_for(page, state="labelling")
     open_inspect(page)
-    traces = page.locator(".reward-trace")
+    traces = page.locator(".prediction")
     first, second = (traces.nth(index).locator("figure") for index in (0, 1))
     first.first.scroll_into_view_if_needed()
     moving = (
-        "() => [...document.querySelectorAll('.reward-trace figure')].map((f) => f.dataset.frame)"
+        "() => [...document.querySelectorAll('.prediction figure')].map((f) => f.dataset.frame)"
     )
     wait_until(page, f"({moving})().slice(0, 4).every(Boolean)")
     trace = report["traces"][0]

@@ -58,7 +58,7 @@ class View:
         self.file = folder.feedback.stat().st_ino
         self.assignments = Assignments(self.feedback)
         self.clips = Clips(_model(folder), card.dt, self.feedback.picture)
-        self.question = card.question
+        self.question, self.is_text = card.question, card.is_text
         self.inspector = Inspector(folder.path)
         self.counted: tuple[float, dict[str, Any]] = (-math.inf, {})
 
@@ -86,6 +86,9 @@ class View:
             "budget": self.folder.experiment().labels,
             "person": self.person,
             "forms": self._forms(),
+            "kind": self.experiment.query.kind,
+            "clips": self.experiment.query.clips,
+            "longest_text": fields.LONGEST_TEXT,
         }
 
     def scene(self, request: Request) -> dict[str, Any]:
@@ -132,6 +135,8 @@ class View:
         """Store an answer."""
         ticket, person = Ticket.parse(fields.word(body, "ticket")), fields.person(body)
         value = body.get("value", {})
+        if isinstance(value, dict) and "text" in value:
+            fields.word(value, "text", fields.LONGEST_TEXT)
         said = Answer(
             ticket.query, fields.kind(body), value, person,
             fields.number(body, "shown_at", 0, 1e12), fields.number(body, "answered_at", 0, 1e12),
@@ -273,8 +278,8 @@ class View:
 
     def _forms(self) -> list[str]:
         """Say what kinds of clips there are to see."""
-        if self.clips.model is not None:
-            return ["poses"]
+        if self.is_text or self.clips.model is not None:  # before there are any to see, too
+            return ["text" if self.is_text else "poses"]
         newest = history.newest(self.feedback)
         query = newest and self._described(Ticket(newest))
         return sorted({clip["form"] for clip in query["clips"]}) if query else []

@@ -15,8 +15,19 @@ export class Refusal extends Error {
 	}
 }
 
-/** Says whether the server answers, and when that changes. */
-export const connection = Object.assign(new EventTarget(), { gone: false });
+/** Says whether the server answers, and when that changes; `trainer` is what it last said of the run. */
+export const connection = Object.assign(new EventTarget(), { gone: false, trainer: {} });
+
+/** Says what it means that the server does not answer: it closes once the run has finished. */
+export function absence() {
+	const { state, round, rounds } = connection.trainer;
+	const reopen = "`prefrl label RUN` opens the page again.";
+	if (state === "finished") return `The run has finished, and the server of this page has closed. ${reopen}`;
+	const last = rounds > 0 && round >= rounds && state !== "stopped";
+	return `The server does not answer. ${last
+		? `The run was in its last round, so it may have finished; ${reopen}`
+		: "This page goes on by itself when it is back."}`;
+}
 
 function note(gone) {
 	if (connection.gone === gone) return;
@@ -145,7 +156,7 @@ export class Outbox {
 				if (item.path === "api/answer") this.saved += 1;
 				this.delay = 500;
 			} catch (error) {
-				if (error instanceof Refusal) this.onRefused(error, error.final, item.path);
+				if (error instanceof Refusal) this.onRefused(error, item);
 				if (!error.final) return;
 			}
 			this.#remove(item);

@@ -119,9 +119,12 @@ function assemble(run) {
 	speakOf(run.id);
 	const outbox = new Outbox(run.id, {
 		onChange: () => parts.status?.figures(),
-		onRefused: (error, dropped, path) => {
-			if (path === "api/damaged") return; // the pair is no longer this page's
-			say(dropped ? `Not stored: ${error.message}` : `${error.message} The answer is kept and tried again.`);
+		onRefused: (error, item) => {
+			if (item.path === "api/damaged") return; // the pair is no longer this page's
+			const text = item.body.response !== undefined || item.body.kind === "rewrite";
+			if (!error.final) say(`${error.message} The answer is kept and tried again.`);
+			else if (text) parts.writing.refused(item, error.message);
+			else say(`Not stored: ${error.message}`);
 		},
 	});
 	const stage = new Stage(find("stage"), new Clock({ playing: !still }));
@@ -158,7 +161,7 @@ async function start() {
 	session.wait();
 	await outbox.flush(); // before new leases, or a pair that was answered might come again
 	queue.fill();
-	if (!remember("welcomed")) openWelcome(run, () => practice.start());
+	if (!remember(`${run.id}:welcomed`)) openWelcome(run, () => practice.start());
 }
 
 start();

@@ -18,7 +18,7 @@ const PACE = 30; // milliseconds between two pictures, at least
 /** The list of queries; of one at a time the clips move. */
 export class RewardTraces {
 	constructor(stage) {
-		Object.assign(this, { list: element("ul", { className: "reward-traces" }), camera: new Camera(), active: null });
+		Object.assign(this, { list: element("ul", { className: "predictions" }), camera: new Camera(), active: null });
 		this.still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 		this.seen = new IntersectionObserver((entries) => entries.forEach((entry) => this.#see(entry)));
 		this.sized = new ResizeObserver(() => this.#redraw());
@@ -42,7 +42,7 @@ export class RewardTraces {
 	#item({ round, index: number, rewards, answers }, key) {
 		const range = rangeOf(rewards);
 		const pair = rewards.length === 2;
-		const root = element("li", { className: "reward-trace" });
+		const root = element("li", { className: "prediction" });
 		const entry = { root, key, ticket: ticketOf({ round, index: number }), clock: new Clock({ playing: false }), only: null };
 		entry.clips = rewards.map((steps, index) => {
 			const name = pair ? ["Left", "Right"][index] : `${index + 1}`;

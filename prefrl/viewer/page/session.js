@@ -1,6 +1,6 @@
 // The course of labelling: what is on screen, what an answer does, and how it is taken back.
 
-import { connection, post, Refusal } from "./api.js";
+import { absence, connection, post, Refusal } from "./api.js";
 import { element, find, randomId, say, visible } from "./dom.js";
 import { inWords, PairJudge } from "./pair.js";
 import { RankingJudge } from "./ranking.js";
@@ -78,12 +78,13 @@ export class Session {
 		const { slots, filling, words } = this.queue;
 		const loading = !words && (slots.length > 0 || filling);
 		document.body.dataset.ticket = "";
-		this.setState(connection.gone ? "offline" : loading ? "loading" : "waiting");
+		const offline = connection.trainer.state === "finished" ? "finished" : "offline";
+		this.setState(connection.gone ? offline : loading ? "loading" : "waiting");
 		for (const id of [...PARTS, "prompt", "note"]) find(id).hidden = true;
 		find("waiting").hidden = false;
 		find("question").textContent = visible(this.run.question);
 		find("waiting-words").textContent = connection.gone
-			? "The server does not answer. This page goes on by itself when it is back."
+			? absence()
 			: visible(words) || (loading ? "Fetching the clips …" : "There is nothing to label just now.");
 	}
 
@@ -96,29 +97,40 @@ export class Session {
 
 	/** Takes an answer; returns whether it counted. */
 	answer(kind, value) {
-		if (!this.entry || this.busy || performance.now() - this.shownAt < GUARD) return false;
+		const given = this.give(kind, value);
+		if (given) this.goOn(given);
+		return Boolean(given);
+	}
+
+	/** Sends an answer; returns it, or null if it cannot be taken now. What it was to stays on screen. */
+	give(kind, value) {
 		const { entry } = this;
-		const words = inWords(kind, value);
+		if (!entry || this.busy || performance.now() - this.shownAt < GUARD) return null;
+		const identity = this.identity();
+		const { ticket } = entry.query;
+		this.busy = true;
+		const uuid = this.mode === "practice" ? randomId() : this.outbox.add("api/answer", { ...identity, ticket,
+			kind, value, shown_at: this.shownTime, answered_at: Date.now() / 1000 });
+		return { entry, was: { kind, value }, meant: { ...identity, ticket, answer: uuid } };
+	}
+
+	/** Goes on to what comes after an answer. */
+	goOn(given) {
+		const words = inWords(given.was.kind, given.was.value);
+		this.busy = false;
 		if (this.mode === "practice") {
 			say(`${words}. Nothing was stored.`);
 			this.onPractised();
-			return true;
-		}
-		const identity = this.identity();
-		const uuid = this.outbox.add("api/answer", { ...identity, ticket: entry.query.ticket, kind,
-			value, shown_at: this.shownTime, answered_at: Date.now() / 1000 });
-		if (this.mode === "review") {
+		} else if (this.mode === "review") {
 			say(`Noted: ${words}.`);
 			this.onReviewed();
-			return true;
+		} else {
+			this.recent.push(given);
+			if (this.recent.length > 40) this.recent.shift();
+			this.entry = null;
+			this.next();
+			say(`Noted: ${words}.`, { quiet: true });
 		}
-		const { ticket } = entry.query;
-		this.recent.push({ entry, was: { kind, value }, meant: { ...identity, ticket, answer: uuid } });
-		if (this.recent.length > 40) this.recent.shift();
-		this.entry = null;
-		this.next();
-		say(`Noted: ${words}.`, { quiet: true });
-		return true;
 	}
 
 	/** Takes the last answer of this page back, or the person's newest, and shows its query again. */

@@ -1,6 +1,6 @@
 // The header: progress and the trainer in words, and the current policy moving in its window.
 
-import { connection, get, Refusal } from "./api.js";
+import { absence, connection, get, Refusal } from "./api.js";
 import { Camera } from "./camera.js";
 import { fit, loadClip, makeDrawer } from "./clips.js";
 import { Clock } from "./clock.js";
@@ -35,6 +35,7 @@ export class Status {
 	}
 
 	#show({ labels, budget, trainer }) {
+		connection.trainer = trainer;
 		find("trainer-words").textContent = visible(trainer.words);
 		find("progress").value = budget ? Math.min(1, labels / budget) : 0;
 		find("waiting-more").textContent = visible(trainer.words);
@@ -69,13 +70,18 @@ export class Status {
 
 	/** Says above everything what is wrong, if something is. */
 	banner() {
-		const kept = this.outbox.count ? ` ${this.outbox.count} unsaved.` : "";
-		const words = connection.gone
-			? `The server does not answer. Go on: your answers are kept in this browser and sent when it is back.${kept}`
-			: this.signedOut && `This page is signed out: open the link that prefrl printed in its terminal again.${kept}`;
+		const { count } = this.outbox;
+		const finished = connection.trainer.state === "finished";
+		let words = "";
+		if (connection.gone) words = absence();
+		else if (this.signedOut) words = "This page is signed out: open the link that prefrl printed in its terminal again.";
+		if (words && count) words += ` ${count} unsaved: your answers are kept in this browser and sent then.`;
+		else if (connection.gone && !finished) words += " Go on: your answers are kept in this browser.";
 		document.body.dataset.server = connection.gone ? "gone" : "there";
-		find("banner").hidden = !words;
-		if (find("banner").textContent !== (words || "")) find("banner").textContent = words || "";
+		const banner = find("banner");
+		banner.classList.toggle("calm", finished && !count);
+		banner.hidden = !words;
+		if (banner.textContent !== words) banner.textContent = words;
 	}
 }
 

@@ -15,29 +15,49 @@ function open(dialog, ...nodes) {
 	dialog.scrollTop = 0;
 }
 
+const NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+
+/** Says what is asked, and with which keys it is answered, for each kind of query. */
+function kindOf({ kind, clips, forms }) {
+	const things = forms.includes("text") ? "texts" : "clips";
+	const many = `${NUMBERS[clips] ?? clips} ${things}`;
+	const key = (name) => answers.symbol(name);
+	const [skip, undo] = [[key("skip"), "can't tell"], [key("undo"), "undo"]];
+	const equal = [key("equal"), "all about equal"];
+	return {
+		preference: [`You will see two ${things} side by side. Say which is better`, [[key("left"), "left better"],
+			[key("right"), "right better"], [key("equal"), "about equal"], skip, undo]],
+		ranking: [`You will see ${many} at once. Put them in order, the best first`, [[`1 … ${clips}`, "the next best"],
+			["=", "the next is equal to the last"], ["⏎", "store the order"], equal, skip, undo]],
+		choice: [`You will see ${many} at once. Say which is the best`, [[`1 … ${clips}`, "the best"], equal, skip, undo]],
+		ratings: [`You will see ${many} at once. Give each a number, the higher the better`,
+			[["1 … 7", "rate the next one"], ["⏎", "store the ratings"], skip, undo]],
+	}[kind];
+}
+
 function row(dialog, label, onPractice) {
 	return element("div", { className: "row" },
 		button(label, () => dialog.close(), { className: "primary", autofocus: true }),
-		button("Three pairs for practice", () => {
+		button("Three for practice", () => {
 			dialog.close();
 			onPractice();
 		}));
 }
 
-/** Opens the card that a person sees first. */
+/** Opens the card that a person sees first, once for each run. */
 export function openWelcome(run, onPractice) {
 	const dialog = find("welcome");
-	dialog.addEventListener("close", () => keep("welcomed", true), { once: true });
+	const [asked, keys] = kindOf(run);
+	dialog.addEventListener("close", () => keep(`${run.id}:welcomed`, true), { once: true });
 	open(dialog,
 		element("p", { className: "aside" }, visible(run.env || run.name)),
 		element("h2", { id: "welcome-title" }, "You are the reward."),
-		element("p", {}, "You will see two side by side. Say which is better; it is learned while you go on."),
+		element("p", {}, `${asked}; it is learned while you go on.`),
 		...task(run),
 		element("ul", { className: "first-keys" },
-			...Object.entries({ left: "left better", right: "right better", equal: "about equal", skip: "can't tell",
-				undo: "undo" }).map(([name, words]) => element("li", {}, element("kbd", {}, answers.symbol(name)), ` ${words}`))),
-		element("p", { className: "aside" }, "Trust your first impression. If both are bad, say which is less bad; "
-			+ "“can't tell” teaches nothing."),
+			...keys.map(([symbol, words]) => element("li", {}, element("kbd", {}, symbol), ` ${words}`))),
+		element("p", { className: "aside" }, `Trust your first impression. If ${run.clips > 2 ? "all" : "both"} are bad, say `
+			+ "which is less bad; “can't tell” teaches nothing."),
 		row(dialog, "Start labelling", onPractice));
 }
 

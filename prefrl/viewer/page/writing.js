@@ -1,4 +1,5 @@
 // Boxes for writing: a better text instead of one that is shown, or a demonstration of one's own.
+// A box stays open until what was written is stored, or kept to be sent; a refusal is said in it.
 
 import { button, element, find, plain, say } from "./dom.js";
 import { lastReply } from "./text.js";
@@ -6,40 +7,106 @@ import { lastReply } from "./text.js";
 /** Opens the boxes and puts what was written into the outbox. */
 export class Writing {
 	constructor(session) {
-		Object.assign(this, { session, dialog: find("writing") });
+		Object.assign(this, { session, dialog: find("writing"), sent: "", drafts: new Map() });
+		this.words = element("p", { className: "refusal" });
+		this.words.setAttribute("role", "alert");
 	}
 
-	#open(title, parts, send) {
-		const { dialog } = this;
-		const store = button("Store", send, { key: "Ctrl ⏎", className: "primary" });
-		dialog.replaceChildren(element("h2", { id: "writing-title" }, title), ...parts,
+	/** Opens a box; `send` puts its texts into the outbox and returns their uuid, or "". */
+	#open(title, parts, send, stored) {
+		const { dialog, words } = this;
+		const store = button("Store", () => press(), { key: "Ctrl ⏎", className: "primary" });
+		const press = async () => {
+			if (this.sent) return;
+			const areas = [...dialog.querySelectorAll("textarea")].filter((area) => area.offsetParent);
+			words.textContent = this.#problem(areas.map((area) => area.value));
+			if (words.textContent) return;
+			this.sent = send();
+			words.textContent = this.sent ? "Storing …" : "Not just now; try again in a moment.";
+			if (!this.sent) return;
+			store.disabled = true;
+			await this.session.outbox.flush();
+			store.disabled = false;
+			if (!this.sent) return; // it was refused meanwhile, see below
+			this.sent = "";
+			dialog.close();
+			stored();
+		};
+		words.textContent = "";
+		dialog.replaceChildren(element("h2", { id: "writing-title" }, title), ...parts, words,
 			element("div", { className: "row" }, store, button("Cancel", () => dialog.close())));
 		dialog.onkeydown = (event) => {
-			if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send();
+			if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) press();
 		};
 		dialog.showModal();
 	}
 
-	/** Opens a box to write a better text for one of those on screen. */
+	#problem(texts) {
+		const { longest_text: most } = this.session.run;
+		const longest = Math.max(...texts.map((text) => [...text].length));
+		if (longest > most) {
+			return `That is too long: it has ${longest.toLocaleString("en")} characters, and at most `
+				+ `${most.toLocaleString("en")} can be stored.`;
+		}
+		return texts.every((text) => text.trim()) ? "" : "Write something first.";
+	}
+
+	/** Takes back a text that the server has refused for good, and says why; nothing of it is lost. */
+	refused({ path, body }, why) {
+		const here = this.sent === body.uuid;
+		if (here) {
+			this.sent = "";
+			this.session.busy = false;
+		}
+		if (here && this.dialog.open) {
+			this.words.textContent = `Not stored: ${why}`;
+			return;
+		}
+		const other = document.querySelector("dialog[open]");
+		if (other) other.addEventListener("close", () => this.#again(path, body, why), { once: true });
+		else this.#again(path, body, why);
+	}
+
+	/** Opens a box with a text that was refused when its own box was closed already. */
+	#again(path, body, why) {
+		const texts = body.value ? { text: body.value.text } : { prompt: body.prompt, response: body.response };
+		const areas = Object.entries(texts).filter(([, text]) => typeof text === "string").map(([name, text]) =>
+			[name, element("textarea", { rows: 9, dir: "auto", value: text, aria: { label: name } })]);
+		this.#open("This text was not stored", areas.map(([, area]) => area), () => {
+			const written = Object.fromEntries(areas.map(([name, area]) => [name, area.value]));
+			const changed = body.value ? { value: { ...body.value, ...written } } : written;
+			return this.session.outbox.add(path, { ...body, ...changed });
+		}, () => say("Stored."));
+		this.words.textContent = why;
+	}
+
+	/** Opens a box to write a better text for one of those on screen; returns whether there are any. */
 	rewrite(entry) {
 		if (!entry || entry.clips[0].form !== "text") return false;
+		const { session, drafts } = this;
 		const names = entry.clips.length === 2 ? ["left", "right"] : entry.clips.map((_, i) => `${i + 1}`);
 		const select = element("select", { aria: { label: "Which text" } },
 			...names.map((name, i) => element("option", { value: `${i}` }, `the ${name} one`)));
 		const area = element("textarea", { rows: 12, dir: "auto", aria: { label: "A better text" } });
-		const fill = () => (area.value = plain(lastReply(entry.clips[Number(select.value)])));
+		const draft = () => `${entry.query.ticket} ${select.value}`; // what was begun is there again
+		const fill = () => (area.value = drafts.get(draft()) ?? plain(lastReply(entry.clips[Number(select.value)])));
 		select.addEventListener("change", fill);
+		area.addEventListener("input", () => drafts.set(draft(), area.value));
 		fill();
+		let given = null;
 		this.#open("Write a better one", [
 			element("p", {}, "Yours will count as better than ", select, "; this answers the question."), area,
 		], () => {
-			if (!area.value.trim()) return say("Write something first.");
-			this.dialog.close();
-			this.session.answer("rewrite", { segment: Number(select.value), text: area.value });
+			given = session.give("rewrite", { segment: Number(select.value), text: area.value });
+			return given?.meant.answer ?? "";
+		}, () => {
+			drafts.delete(draft());
+			session.goOn(given);
 		});
 		return true;
 	}
 
+	/** Opens a box for a response to a prompt, or for a prompt. */
 	demonstrate() {
 		const shown = plain(this.session.entry?.clips[0]?.prompt);
 		const [prompt, response] = [4, 9].map((rows) => element("textarea", { rows, dir: "auto" }));
@@ -47,20 +114,19 @@ export class Writing {
 		const kind = element("select", { aria: { label: "What to demonstrate" } },
 			...[["given", "a response to this prompt"], ["both", "a prompt and a response"], ["prompt", "a prompt alone"]]
 				.map(([value, words]) => element("option", { value }, words)));
+		let own = "";
 		const change = () => {
+			if (!prompt.readOnly) own = prompt.value;
 			prompt.readOnly = kind.value === "given";
-			prompt.value = kind.value === "given" ? shown : "";
+			prompt.value = kind.value === "given" ? shown : own;
 			rows[1].hidden = kind.value === "prompt";
 		};
 		kind.addEventListener("change", change);
 		change();
-		this.#open("A demonstration", [element("p", {}, "Write ", kind, "."), ...rows], () => {
-			const alone = kind.value === "prompt";
-			if (!prompt.value.trim() || !(alone || response.value.trim())) return say("Write something first.");
-			this.session.outbox.add("api/demonstration", { ...this.session.identity(), prompt: prompt.value,
-				response: alone ? null : response.value });
-			this.dialog.close();
-			return say("Demonstration stored.");
-		});
+		const { session } = this;
+		this.#open("A demonstration", [element("p", {}, "Write ", kind, "."), ...rows],
+			() => session.outbox.add("api/demonstration", { ...session.identity(), prompt: prompt.value,
+				response: kind.value === "prompt" ? null : response.value }),
+			() => say("Demonstration stored."));
 	}
 }
