@@ -40,9 +40,9 @@ TEXT = ["random-walks", "--labels", "32", "--steps", "512", "--rounds", "1"]
 TINY_RUNS = [
     ["--help"],
     ["train", *ROBOT, "--query.explore-steps", "4096", "--run", "robot"],
-    *(["evaluate", "robot"], ["video", "robot"], ["plot", "robot"]),
+    *(["evaluate", "robot", "--episodes", "2"], ["video", "robot"], ["plot", "robot"]),
     ["train", *TEXT, "--run", "text"],
-    ["evaluate", "text"],
+    ["evaluate", "text", "--episodes", "4"],
 ]
 
 
