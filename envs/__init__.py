@@ -1,7 +1,7 @@
-"""Environments of prefrl: importing this registers them with Gymnasium, and loads no MuJoCo.
+"""Environments of prefrl; importing this registers them with Gymnasium.
 
-Robots: `gymnasium.make_vec(id, num_envs=…)` runs many simulations on a thread pool;
-`gymnasium.make("prefrl.envs:prefrl/HopperBackflip-v0")` imports this and makes one.
+It loads no MuJoCo. Robots: `gymnasium.make_vec(id, num_envs=…)` runs many simulations on a thread
+pool; `gymnasium.make("prefrl.envs:prefrl/HopperBackflip-v0")` imports this and makes one.
 
 Language: observations and actions are `str`, a turn is a step. The same seed is the same task, and
 `demonstrations(count, seed)` shows how an ordinary writer replies: lists of (observation, reply).

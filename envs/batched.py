@@ -1,4 +1,4 @@
-"""MuJoCo tasks written once, over arrays with a leading batch axis, and run many at a time.
+"""The kit of a MuJoCo task: written once, over arrays, run many at a time.
 
 A task is a subclass of `Task`: how to reset, what is observed, what is rewarded. `MujocoVectorEnv`
 runs it for many simulations on a thread pool (`mujoco.batch`), `MujocoEnv` for one. Row i of the

@@ -1,4 +1,7 @@
-"""GuessNumber: find a number from 1 to 9 by guessing; several turns, each answered by a hint."""
+"""GuessNumber: find a number from 1 to 9 in several turns.
+
+Each guess is answered by a hint.
+"""
 
 from __future__ import annotations
 

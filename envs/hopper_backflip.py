@@ -1,4 +1,7 @@
-"""HopperBackflip: a one-legged robot turns backward in the air and lands on its foot."""
+"""HopperBackflip: a one-legged robot does backflips.
+
+It turns backward in the air and lands on its foot.
+"""
 
 # MuJoCo's bindings come without type stubs.
 # pyright: reportAttributeAccessIssue=false

@@ -1,4 +1,4 @@
-"""MovieSentiment: continue the opening of a film review so that it becomes a praise.
+"""MovieSentiment: continue a film review so that it becomes praise.
 
 After the mock sentiment task of Ziegler et al. (2019), with reviews of IMDB.
 """

@@ -1,4 +1,7 @@
-"""OneLeggedCheetah: HalfCheetah runs forward on its front leg (Christiano et al. 2017, 3.2)."""
+"""OneLeggedCheetah: HalfCheetah runs on its front leg.
+
+The task is of Christiano et al. 2017, section 3.2.
+"""
 
 # MuJoCo's bindings come without type stubs.
 # pyright: reportAttributeAccessIssue=false

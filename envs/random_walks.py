@@ -1,6 +1,7 @@
-"""RandomWalks: find a short way through a graph, letter by letter; trlX's task of that name.
+"""RandomWalks: find a short way through a graph, letter by letter.
 
-The task, its constants and its score are those of trlX's `examples/randomwalks/randomwalks.py`.
+It is trlX's task of that name. The task, its constants and its score are those of trlX's
+`examples/randomwalks/randomwalks.py`.
 """
 
 from __future__ import annotations

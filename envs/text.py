@@ -1,4 +1,4 @@
-"""The kit of a language environment: `FreeText`, a space of texts; `PromptEnv`, of prompts."""
+"""The kit of a language environment: `FreeText`, `PromptEnv`."""
 
 from __future__ import annotations
 

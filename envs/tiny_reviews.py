@@ -1,4 +1,7 @@
-"""TinyReviews: write a short review in favour; small enough that the best there is can be known."""
+"""TinyReviews: write a short review in favour; its optimum is known.
+
+It is small enough that the best possible can be computed.
+"""
 
 from __future__ import annotations
 

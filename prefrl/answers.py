@@ -1,4 +1,4 @@
-"""Each kind of answer: how it is checked, whether it prefers a segment, and what it teaches.
+"""Each kind of answer: how it is checked, and what it teaches.
 
 What a kind's `value` holds is in `types.Answer`.
 """

@@ -1,4 +1,7 @@
-"""The command line: `prefrl COMMAND …`. The commands themselves are in `prefrl.commands`."""
+"""The command line: `prefrl COMMAND …`.
+
+The commands themselves are in `prefrl.commands`.
+"""
 
 import sys
 from collections.abc import Sequence

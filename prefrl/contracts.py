@@ -1,7 +1,7 @@
-"""The roles that have two real actors each: what the loop, a run and a report may rely on.
+"""The contracts: what the loop, a run and a report may rely on.
 
-Data only crosses these borders as frozen dataclasses. Nothing here is imported at run time but
-types: a contract costs nothing to read.
+Each is a role that has two real actors. Data only crosses these borders as frozen dataclasses.
+Nothing here is imported at run time but types: a contract costs nothing to read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The exceptions that mean: the user can put this right."""
+"""The errors that a user can mend."""
 
 import sysconfig
 import traceback

@@ -1,4 +1,4 @@
-"""The words of preference learning as data: what crosses from one module to another.
+"""The words of preference learning as data: what modules hand on.
 
 Numpy only. Every class is frozen; arrays are not to be written to.
 """

@@ -2,7 +2,7 @@
 
 Every module has a row in `ROWS`: the rooms it imports from beside its own, and the packages it
 loads as it is imported, beside the standard library. `python tests/test_layers.py` writes the rows
-as the source has them, and the picture in prefrl/README.md.
+as the source has them, the picture in prefrl/README.md, and the trees in all READMEs.
 """
 
 import ast
@@ -15,6 +15,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from trees import READMES, named, shown_in, tree, write_trees
 
 ROOT = Path(__file__).parents[1]
 OURS = "prefrl"
@@ -302,6 +303,18 @@ def test_the_picture_of_the_rooms_is_that_of_the_rows():
     assert shown.strip("\n") == picture().strip("\n"), "run `python tests/test_layers.py`"
 
 
+@pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.parent.name)
+def test_a_tree_says_what_the_files_say_of_themselves(readme):
+    assert shown_in(readme) == tree(readme), "run `python tests/test_layers.py`"
+
+
+def test_each_module_is_named_in_exactly_one_tree():
+    names = [path for readme in READMES for path in named(readme)]
+    files = {*SOURCES.values(), *(ROOT / "scripts").glob("*.py")}
+    files |= set((ROOT / OURS / "viewer" / "page").glob("*.js"))
+    assert sorted(names) == sorted(files)
+
+
 def below(name, parents):
     return any(name == parent or (parent and name.startswith(f"{parent}.")) for parent in parents)
 
@@ -420,17 +433,19 @@ def test_every_package_is_installed():
 
 def test_every_file_that_is_not_python_is_installed():
     packages, data = project()["packages"], project()["package-data"]
-    for path in (ROOT / OURS).rglob("*"):
+    folders = {package: ROOT / Path(*package.split(".")) for package in packages}
+    folders |= {name: ROOT / folder for name, folder in project()["package-dir"].items()}
+    homes = {folder: package for package, folder in folders.items()}
+    for path in [*(ROOT / OURS).rglob("*"), *(ROOT / "envs").rglob("*")]:
         if path.is_dir() or path.suffix in (".py", ".pyc"):
             continue
-        home = next(p for p in path.parents if ".".join(p.relative_to(ROOT).parts) in packages)
-        patterns = data.get(".".join(home.relative_to(ROOT).parts), [])
+        home = next(parent for parent in path.parents if parent in homes)
+        patterns = data.get(homes[home], [])
         name = path.relative_to(home).as_posix()
         assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), f"{path} is left out"
     for package, patterns in data.items():
-        folder = ROOT / Path(*package.split("."))
         for pattern in patterns:
-            assert list(folder.glob(pattern)), f"there is no {pattern} in {package}"
+            assert list(folders[package].glob(pattern)), f"there is no {pattern} in {package}"
 
 
 HEAVY = ["torch", "stable_baselines3", "mujoco", "matplotlib", "imageio"]
@@ -475,6 +490,7 @@ def write():
     before, begin, rest = README.read_text("utf-8").partition(PICTURE[0])
     after = rest.partition(PICTURE[1])[2]
     README.write_text(f"{before}{begin}\n{picture()}\n{PICTURE[1]}{after}", "utf-8")
+    write_trees()
     subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(here)], check=True)
 
 

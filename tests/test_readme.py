@@ -1,4 +1,4 @@
-"""README and the program say the same."""
+"""The READMEs and the program say the same."""
 
 import importlib
 import re
@@ -17,11 +17,30 @@ from prefrl.text.check import check_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TEXT_README = (ROOT / "prefrl" / "text" / "README.md").read_text(encoding="utf-8")
+
+
+def examples(text):
+    """Return the Python of a README."""
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def links(readme):
+    """Return the pictures of a README."""
+    return re.findall(r"!\[.*?\]\((.*?)\)", readme.read_text("utf-8"))
+
+
+def paths(readme):
+    """Return the files and folders that a README names from the root."""
+    folders = "prefrl|envs|tests|scripts|videos|.ci"
+    return re.findall(rf"`((?:{folders})/[\w./-]*)`", readme.read_text("utf-8"))
+
+
+READMES = [*ROOT.glob("*/README.md"), *ROOT.glob("prefrl/*/README.md"), ROOT / "README.md"]
 
 
 def test_the_python_example_runs(tmp_path, monkeypatch):
-    code = EXAMPLES[0]
+    code = examples(README)[0]
     assert "steps=300_000" in code
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -33,12 +52,14 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
 
 
 def test_the_language_example_runs(tmp_path, monkeypatch, capsys):
-    [command] = re.findall(r"    (prefrl train --env guess:.*?)\n    prefrl evaluate", README, re.S)
+    [command] = re.findall(
+        r"    (prefrl train --env guess:.*?)\n    prefrl evaluate", TEXT_README, re.S
+    )
     words = command.replace("\\\n", " ").split()[1:]
     small = {"--labels": "8", "--steps": "256", "--rounds": "2", "--text.demonstrations": "20"}
     for option, value in small.items():
         words[words.index(option) + 1] = value
-    (tmp_path / "guess.py").write_text(EXAMPLES[1], encoding="utf-8")
+    (tmp_path / "guess.py").write_text(examples(TEXT_README)[0], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     cli.main([*words, "--query.explore-steps", "128"])
     cli.main(["evaluate", "runs/guess", "--episodes", "4", "--show", "2"])
@@ -48,7 +69,7 @@ def test_the_language_example_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_example_of_prompts_and_a_judge_runs(tmp_path, monkeypatch):
     [command] = re.findall(r"    (prefrl train --env stories:.*)", README)
-    (tmp_path / "stories.py").write_text(EXAMPLES[2], encoding="utf-8")
+    (tmp_path / "stories.py").write_text(examples(README)[1], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     words = command.replace("FOLDER", str(save_small_model(tmp_path / "model"))).split()[1:]
     cli.main([*words, *TINY_TEXT_FLAGS.split(), "--run", "run"])
@@ -81,12 +102,19 @@ def test_every_metric_is_explained(tmp_path):
         assert f"`{name}`" in table, name
 
 
-def test_the_tree_names_every_module():
-    tree = README[README.index("## The tree") : README.index("## Every metric")]
-    for module in (ROOT / "prefrl").glob("[a-z]*.py"):
-        assert module.name in tree, module.name
+@pytest.mark.parametrize(
+    ("readme", "link"),
+    [(readme, link) for readme in READMES for link in links(readme)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_every_picture_is_there(readme, link):
+    assert (readme.parent / link).is_file()
 
 
-@pytest.mark.parametrize("link", re.findall(r"!\[.*?\]\((.*?)\)", README))
-def test_every_picture_is_there(link):
-    assert (ROOT / link).is_file()
+@pytest.mark.parametrize(
+    ("readme", "path"),
+    [(readme, path) for readme in READMES for path in paths(readme)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_every_file_that_a_readme_names_is_there(readme, path):
+    assert (ROOT / path).exists()

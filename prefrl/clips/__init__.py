@@ -1,1 +1,1 @@
-"""Clips: redraw what an agent did, as pictures, videos and film strips."""
+"""Draws what an agent did: pictures, videos and film strips."""

@@ -1,4 +1,7 @@
-"""A camera that follows the robot. All lengths are in metres, in MuJoCo's world frame (z up)."""
+"""A camera that follows the robot.
+
+All lengths are in metres, in MuJoCo's world frame (z up).
+"""
 
 # MuJoCo's bindings come without type stubs.
 # pyright: reportAttributeAccessIssue=false

@@ -1,4 +1,4 @@
-"""Draw clips of a MuJoCo model: with OpenGL where there is one, else by casting rays.
+"""Draws clips of a MuJoCo model, with OpenGL or by casting rays.
 
 Sky, checkered floor and shadow are computed here with numpy in either case; only the robot itself
 comes from OpenGL or from `mujoco.mj_multiRay`. So a bare machine gets nearly the same picture.

@@ -1,4 +1,4 @@
-"""Write pictures as videos and film strips, and put words on them.
+"""Writes pictures as videos and film strips, and puts words on them.
 
 Nothing here knows MuJoCo: any environment's RGB frames will do, uint8 [frame, height, width, 3].
 Files are written beside their place under another name and then moved there, so that whoever

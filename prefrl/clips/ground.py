@@ -1,4 +1,4 @@
-"""What is behind the robot: sky, a checkered floor and the robot's shadow on it."""
+"""What is behind the robot: the sky, a checkered floor, its shadow."""
 
 # MuJoCo's bindings come without type stubs.
 # pyright: reportAttributeAccessIssue=false

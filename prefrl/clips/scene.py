@@ -1,4 +1,4 @@
-"""What a clip shows: where every part of the robot is, and its colours.
+"""What a clip shows: where each part of the robot is, and its colours.
 
 Nothing here draws. `prefrl.clips.draw` turns a dressed model, poses and a camera into pictures.
 All lengths are in metres, in MuJoCo's world frame (z up).

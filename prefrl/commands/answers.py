@@ -1,4 +1,4 @@
-"""Answers as files: out of a run and into one."""
+"""`prefrl export`, `import`: answers as files."""
 
 import json
 from dataclasses import dataclass

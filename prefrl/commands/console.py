@@ -1,4 +1,4 @@
-"""What commands share: options, complaints, a line that lives."""
+"""What commands share: options, errors, a live line."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""What there is to train."""
+"""`prefrl list`: presets and environments."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The process that a command has to itself: what interrupts it, what its output can show."""
+"""Signals that interrupt a command, and what its output can show."""
 
 import _thread
 import atexit

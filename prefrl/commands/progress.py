@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: one live line on a terminal, plain lines in a pipe."""
+"""What a person sees while a run goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came of runs: the reward judged, the policy played, compared and drawn."""
+"""`prefrl inspect`, `evaluate`, `compare`, `video`, `plot`."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Language models by themselves: fine-tuned on demonstrations, fitted to answers."""
+"""`prefrl sft`, `fit`: language models without a loop."""
 
 import time
 from contextlib import closing

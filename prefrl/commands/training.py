@@ -1,4 +1,4 @@
-"""Runs: begin one, go on with it, answer its queries, run it again."""
+"""`prefrl train`, `resume`, `label`, `replay`."""
 
 import dataclasses
 import os

@@ -1,7 +1,7 @@
-"""Every knob of a run, as frozen dataclasses: read by the command line, saved in the run folder.
+"""Each knob of a run, as frozen dataclasses.
 
-Torch-free, so that `prefrl --help` is quick. Names are SB3's for PPO, Christiano's and B-Pref's for
-preferences.
+The command line reads them, and the run folder keeps them. Torch-free, so that `prefrl --help` is
+quick. Names are SB3's for PPO, Christiano's and B-Pref's for preferences.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From an experiment to the parts of a run in a world of numbers."""
+"""From an experiment to the components of a robot's run."""
 
 from __future__ import annotations
 

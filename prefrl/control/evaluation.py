@@ -1,4 +1,4 @@
-"""What a trained policy achieves in a world of numbers, and episodes of it to cut clips from."""
+"""Plays fresh episodes of a policy: to measure it, or to cut clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained policy by itself, and what it achieves."""
+"""A trained policy by itself."""
 
 from __future__ import annotations
 

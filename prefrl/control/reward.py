@@ -1,4 +1,4 @@
-"""The reward model for control: an ensemble of small networks, computed as one.
+"""The reward model: an ensemble of small networks, computed as one.
 
 Weights of all members are stacked, so that a pass over every member and segment is a handful of
 tensor operations.

@@ -1,1 +1,1 @@
-"""From the names that a user gives to environments, and to code of their own."""
+"""From the ids and modules that a user names to the objects."""

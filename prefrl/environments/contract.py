@@ -1,4 +1,4 @@
-"""What Gymnasium asks of an environment, checked call by call: each breach is one sentence.
+"""What Gymnasium asks of an environment, checked at each call.
 
 Environments of numbers and of text share it; what an observation must be is the caller's to check.
 It serves a trial of an environment as well as the steps of a run.

@@ -1,4 +1,4 @@
-"""From a Gymnasium id to what it names, or to a sentence why there is none."""
+"""From a Gymnasium id to what it names, or a sentence why it names nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers that environments report in their `info` at the end of an episode."""
+"""The numbers that environments report at the end of an episode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules of the user's own: environments, teachers and scorers, found from the working folder."""
+"""Finds the user's own modules: environments, teachers and scorers."""
 
 from __future__ import annotations
 

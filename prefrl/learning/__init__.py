@@ -1,1 +1,1 @@
-"""The loop, and how answers become a reward; nothing here knows robots from text."""
+"""The loop, and how answers become a reward; no robots, no texts."""

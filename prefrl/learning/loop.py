@@ -1,8 +1,8 @@
-"""The loop: answers → fit → calibrate → train → cut → choose → ask → yield, round after round.
+"""The loop: answers → fit → calibrate → train → cut → choose → ask → yield.
 
-The same function drives a robot and a language model. All it knows of the agent, the reward, the
-pacing and the store are the contracts; logging, checkpoints and pictures are the caller's `for`
-body.
+One lap is a round. The same function drives a robot and a language model. All it knows of the
+agent, the reward, the pacing and the store are the contracts; logging, checkpoints and pictures are
+the caller's `for` body.
 """
 
 from __future__ import annotations

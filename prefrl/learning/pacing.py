@@ -1,4 +1,4 @@
-"""When a round may begin and how many queries it asks: by budget, or as people answer."""
+"""When a round begins and how many queries it asks: by budget, by people."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Bradley-Terry: how returns turn into preferences. Pure functions of tensors.
+"""Bradley-Terry: how returns become preferences.
 
-Shapes: returns are `[member, comparison]`, or anything that broadcasts to it.
+Pure functions of tensors. Shapes: returns are `[member, comparison]`, or anything that broadcasts
+to it.
 """
 
 from __future__ import annotations

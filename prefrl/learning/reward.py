@@ -1,4 +1,4 @@
-"""Fitting a reward model to comparisons.
+"""Fits a reward model to comparisons.
 
 How any reward model is fitted: bags that never change, validation out of bag, a penalty that
 adapts, an early stop. Nothing here knows what a segment holds.

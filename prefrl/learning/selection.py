@@ -1,4 +1,4 @@
-"""From trajectories to queries: cut segments, propose pairs, score them, keep the best.
+"""From trajectories to queries: cut clips, propose pairs, keep the best.
 
 An acquisition sees predicted returns and nothing else, so the same ones serve robots and text.
 """

@@ -1,4 +1,7 @@
-"""How sure a mean or a win rate is: intervals that hold in 95 of 100 repetitions."""
+"""How sure a mean or a win rate is: 95 % intervals.
+
+They hold in 95 of 100 repetitions.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The true reward: what every learned one is measured against."""
+"""The environment's own reward: what a learned one is measured against."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a run has to show."""
+"""What a run has achieved."""

@@ -1,4 +1,4 @@
-"""Two runs before a teacher: the folder that keeps the pairs, and the report."""
+"""Compares two runs before a teacher, and reports who won."""
 
 from __future__ import annotations
 

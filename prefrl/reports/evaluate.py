@@ -1,4 +1,4 @@
-"""What a run's policy achieves: played, reported as JSON values, and in words."""
+"""Evaluates a run's policy, and puts the result in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An episode of a run's policy as a video or a film strip."""
+"""Films an episode of a run's policy, as a video or a strip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the learned reward any good? What it says of clips, beside what teachers and truth say."""
+"""How good the learned reward is, beside teachers and the true reward."""
 
 from __future__ import annotations
 

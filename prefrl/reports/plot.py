@@ -1,4 +1,4 @@
-"""Learning curves."""
+"""Draws learning curves."""
 
 from __future__ import annotations
 

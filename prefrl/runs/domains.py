@@ -1,4 +1,4 @@
-"""Which domain an experiment belongs to: asked of its environment once, then kept in the run."""
+"""Which domain an experiment belongs to, and where a run keeps it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run left: its policy, its reward model, its newest checkpoint.
+"""Loads a run's policy, reward model and newest checkpoint.
 
 from prefrl.runs.load import load_policy
 load_policy("runs/cheetah").predict(observation)

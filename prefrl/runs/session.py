@@ -1,4 +1,4 @@
-"""From an `Experiment` to a run: build the parts, run the rounds, save, resume, load.
+"""From an `Experiment` to a run: train, start, resume, replay.
 
 from prefrl.runs.session import train
 train(Experiment(env="prefrl/HalfCheetah-v0", labels=700), "runs/cheetah")

@@ -1,1 +1,1 @@
-"""What survives a kill: the run folder, the feedback store, and what goes in and out of them."""
+"""What survives a kill: the run folder and the feedback store."""

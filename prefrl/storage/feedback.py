@@ -1,4 +1,4 @@
-"""The feedback store: one SQLite file that holds every query, answer and clip of a run.
+"""The store: one SQLite file with a run's queries, answers and clips.
 
 It is the mailbox between trainer and teachers, and the ledger from which a run can be replayed: in
 one transaction with a round's queries it records which answers that round's fit was given.

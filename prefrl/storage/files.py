@@ -1,4 +1,4 @@
-"""Files are written whole, or not at all; what cannot be read is said in a sentence."""
+"""Writes files whole or not at all; one sentence if one cannot be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run folder, and what is made without a run: the only module that knows file names.
+"""The run folder: the only module that knows file names.
 
     config.json         the experiment, every field of it
     earlier.json        what the experiment was before it was extended, and until which round

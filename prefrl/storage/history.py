@@ -1,4 +1,7 @@
-"""What people have answered so far, and how fast; nothing here reads a clip."""
+"""What people have answered so far, and how fast.
+
+Nothing here reads a clip.
+"""
 
 from __future__ import annotations
 

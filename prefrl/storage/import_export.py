@@ -1,4 +1,4 @@
-"""Feedback as JSON lines: out of a run, and into one, from another run or from anywhere else.
+"""Answers as JSON lines, out of a run and into one.
 
 What a row may be is said in `rows` and `texts`. Files come in whole or not at all.
 """

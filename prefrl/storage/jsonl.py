@@ -1,4 +1,4 @@
-"""Rows of feedback as JSON: read with care, and written; what their clips hold, to the bit."""
+"""Answers and their clips as JSON rows: read with care, and written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is shown which query, what they answer, and what they take back.
+"""Who is shown which query, what they answer, what they take back.
 
 Everything is in the feedback store, so that pages, viewers and trainers may come and go.
 """

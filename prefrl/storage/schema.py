@@ -1,4 +1,4 @@
-"""The tables of the feedback store, and how its file is opened."""
+"""The tables of the store, and how its file is opened."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Clips in the feedback store: their arrays to the bit, their pictures, their true rewards.
+"""Clips in the store: their arrays, pictures and true rewards.
 
-Each function reads or writes through the store's connection.
+Arrays are kept to the bit. Each function reads or writes through the store's connection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an environment observes and how it acts, and whether a clip is of that kind."""
+"""What an environment observes and how it acts; whether a clip fits."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Whoever answers in this process: the oracle, a function, two policies before either."""
+"""Teachers in this process: the oracle, a function, pairs of policies."""

@@ -1,4 +1,4 @@
-"""The synthetic teacher that knows the true reward."""
+"""The synthetic teacher, which knows the true reward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of two policies is better: pairs of clips, one of each, put before any teacher.
+"""Which of two policies is better: pairs of clips before any teacher.
 
 The pairs are queries like those of a run, so people answer them on the page that they know. Who
 made a clip is in its `source`, which nobody is shown; sides are random.

@@ -1,4 +1,4 @@
-"""Preference learning for language models: agents, rewards and environments that speak `str`.
+"""Language models: agents, rewards and environments that speak `str`.
 
 A language environment is a plain `gymnasium.Env` whose observations and actions are `str`, one turn
 a step; `FreeText` is a space for both, `PromptEnv` the environment of a list of prompts.

@@ -1,9 +1,10 @@
-"""Bias and toxicity of a policy beside what it began as: how prompts about people are continued.
+"""Measures bias and toxicity of a policy beside the model it began as.
 
-Bias: prompts that differ in one group word alone ("The man worked as", "The woman worked as"),
-after Sheng et al. 2019 (arXiv 1909.01326) and the counterfactual evaluation of Huang et al. 2020
-(arXiv 1911.03064): the sentiment of one group's continuations less that of the other's. Toxicity:
-the share of all these continuations in which a word of a list occurs.
+It looks at how the policy continues prompts about people. Bias: prompts that differ in one group
+word alone ("The man worked as", "The woman worked as"), after Sheng et al. 2019 (arXiv 1909.01326)
+and the counterfactual evaluation of Huang et al. 2020 (arXiv 1911.03064): the sentiment of one
+group's continuations less that of the other's. Toxicity: the share of all these continuations in
+which a word of a list occurs.
 
 Lists of words are blunt: they know neither irony nor negation. What they show is a change, between
 the model a run began with and what it became.

@@ -1,4 +1,4 @@
-"""From an experiment to the parts of a run whose policy is a language model."""
+"""From an experiment to the components of a language model's run."""
 
 from __future__ import annotations
 

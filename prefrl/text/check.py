@@ -1,4 +1,4 @@
-"""Whether an environment of somebody's own is a language environment that prefrl can use.
+"""Tries out whether an environment is a language environment.
 
 from prefrl.text.check import check_environment
 

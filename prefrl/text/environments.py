@@ -1,4 +1,4 @@
-"""Playing episodes of a language environment: a plain Gymnasium environment that speaks `str`."""
+"""Plays episodes of a language environment."""
 
 from __future__ import annotations
 

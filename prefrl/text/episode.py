@@ -1,4 +1,4 @@
-"""Episodes of a language environment as token ids that are only ever appended to.
+"""An episode as token ids, which are only ever appended to.
 
 What the policy sampled is what it is trained on: text is decoded for the environment to read, and
 never turned into tokens again.

@@ -1,4 +1,4 @@
-"""What a language-model policy achieves beside the model that it began as.
+"""What a policy achieves beside the model that it began as.
 
 Both reply to the same tasks, which training has not seen where the environment holds some out.
 Replies are always sampled, as in training: what is measured is a distribution.

@@ -1,4 +1,4 @@
-"""The reward model for text: causal language models that read a score off a completion.
+"""The reward model: language models that score a completion.
 
 Each member begins as the policy did and gets a scalar head (Ziegler et al. 2019, Stiennon et al.
 2020). Scores are read where a reply ends, by position: neither padding nor the id that pads

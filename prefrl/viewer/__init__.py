@@ -1,1 +1,1 @@
-"""The viewer: people answer queries in a browser while the policy trains."""
+"""The viewer: people answer in a browser while the policy trains."""

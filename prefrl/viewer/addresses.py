@@ -1,4 +1,4 @@
-"""Where the viewer listens, and under which names a browser may ask for its page."""
+"""Where the viewer listens, and which names reach it."""
 
 from __future__ import annotations
 

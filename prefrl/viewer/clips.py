@@ -1,4 +1,4 @@
-"""What a page needs to show a segment: poses to draw, pictures, texts, or numbers to plot."""
+"""What a page needs to show a clip: poses, pictures, texts or numbers."""
 
 # MuJoCo's bindings come without type stubs.
 # pyright: reportAttributeAccessIssue=false

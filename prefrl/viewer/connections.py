@@ -1,4 +1,7 @@
-"""Connections that finish no request are closed: some hundred of them must not stop the viewer."""
+"""Closes connections that finish no request.
+
+Some hundred of them must not stop the viewer.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a page sends, checked field by field; whatever is wrong is `Refused` with a sentence."""
+"""Checks what a page sends, field by field.
+
+Whatever is wrong is `Refused` with a sentence.
+"""
 
 from __future__ import annotations
 

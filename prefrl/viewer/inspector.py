@@ -1,4 +1,7 @@
-"""Runs `prefrl inspect` in a process of its own: the viewer itself knows no torch."""
+"""Runs `prefrl inspect` in a process of its own.
+
+The viewer itself knows no torch.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The viewer's server: a page, the clips, and the answers, for whoever has its key.
+"""The HTTP server: the page, the clips and the answers.
 
 One process serves one run. It shares nothing with the trainer but the run folder, so either may
 die and come back. Requests are served one after another on one thread: each takes milliseconds,

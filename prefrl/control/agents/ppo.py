@@ -1,4 +1,4 @@
-"""The control agent: SB3's PPO, driven rollout by rollout, paid by a reward model.
+"""The agent: SB3's PPO, driven rollout by rollout on predicted rewards.
 
 The environments never show SB3 their reward: it sees 0, and the predicted reward is written into
 its buffer after each rollout, in one batch, from raw observations and the actions that were really

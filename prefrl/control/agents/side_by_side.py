@@ -1,4 +1,4 @@
-"""Stable-Baselines3's PPO with the policy and the critic updated side by side.
+"""SB3's PPO with policy and critic updated side by side.
 
 In SB3's MlpPolicy the two share no parameters, and autograd runs without Python's lock, so a second
 thread takes the critic while the first takes the policy. Measured in `prefrl/README.md`. The one

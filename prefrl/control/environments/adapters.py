@@ -1,8 +1,8 @@
-"""Gymnasium environments, many side by side.
+"""Runs Gymnasium's environments, or ours, behind one interface.
 
-Two ways to run them behind one interface (`Environments` in `interface.py`): `BatchedEnvironments`
-for vector environments that reset in the same step and can save their state (prefrl's own),
-`SeparateEnvironments` for any other.
+The interface is `Environments` in `interface.py`. `BatchedEnvironments` is for vector
+environments that reset in the same step and can save their state (prefrl's own), and
+`SeparateEnvironments` is for any other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the agent sees of its environments, however they are run."""
+"""What the agent sees of its environments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One environment of numbers, checked."""
+"""Makes one environment of numbers, and checks it."""
 
 from __future__ import annotations
 

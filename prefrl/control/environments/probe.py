@@ -1,4 +1,4 @@
-"""What is tried with environments before a run begins, on copies of them."""
+"""Tries environments out before a run, on copies of them."""
 
 from __future__ import annotations
 

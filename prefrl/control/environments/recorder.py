@@ -1,4 +1,4 @@
-"""Keeps every step of a round, and gives them back as trajectories."""
+"""Keeps each step of a round, and returns trajectories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Episodes played again from their seed and actions, and filmed on the way."""
+"""Plays episodes again from seed and actions, and films them."""
 
 from __future__ import annotations
 

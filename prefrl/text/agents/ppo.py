@@ -1,4 +1,4 @@
-"""The text agent: a language model, sampled in its environment and trained by PPO.
+"""The agent: samples a language model and trains it by PPO.
 
 Rewards come from a reward model at the end of a reply; the KL divergence from the frozen reference
 is taken off token by token (Ziegler et al. 2019, arXiv 1909.08593).

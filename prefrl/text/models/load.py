@@ -1,7 +1,7 @@
-"""Language models: a policy or a reward model starts from one, with its tokenizer.
+"""Loads a language model and its tokenizer.
 
-Models come from code ("tiny"), from a Python package, or from a folder on this machine; nothing is
-ever fetched from a hub.
+A policy or a reward model starts from one. Models come from code ("tiny"), from a Python package,
+or from a folder on this machine; nothing is ever fetched from a hub.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Policy, frozen reference and critic, over lower layers that they may share.
+"""Policy, frozen reference and critic, over layers they may share.
 
 With `freeze_layers` = k the embedding and the lowest k layers are frozen, so they are the same in
 all three for ever: one copy in memory, one pass for all (trlX's "hydra"). The upper layers of the

@@ -1,4 +1,4 @@
-"""Sampling from a causal language model, many sequences at once, with a key-value cache."""
+"""Samples many sequences at once, with a key-value cache."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""How observations become token ids. Ids are only ever appended, and sampled ones stay as they are.
+"""How observations become token ids, which are only appended.
 
-To render and tokenize the whole conversation at each turn is the usual way, and a silent bug: the
-same text often has other ids than those that were sampled, and their probabilities are then wrong.
-So what a chat template puts around an observation is found once, and each turn adds to what there
-is.
+Sampled ids stay as they are. To render and tokenize the whole conversation at each turn is the
+usual way, and a silent bug: the same text often has other ids than those that were sampled, and
+their probabilities are then wrong. So what a chat template puts around an observation is found
+once, and each turn adds to what there is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answers that a reward model for text is fitted to, from a run or from a file."""
+"""Answers from a run or a file, for fitting a reward model."""
 
 from __future__ import annotations
 

