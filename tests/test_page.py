@@ -111,8 +111,8 @@ def open_page(chromium):
             context = chromium.new_context(viewport={"width": 1280, "height": 800}, **options)
             stack.callback(context.close)
             context.add_init_script(
-                "localStorage.getItem('prefrl:person') ?? localStorage.setItem('prefrl:person', "
-                f"{json.dumps(json.dumps(person))});"
+                "if (location.host) localStorage.getItem('prefrl:person') ?? localStorage.setItem("
+                f"'prefrl:person', {json.dumps(json.dumps(person))});"
             )
             if not welcome:  # whatever the run, its first card has been seen
                 context.add_init_script(WELCOMED)
@@ -616,6 +616,77 @@ def test_every_robot_of_gymnasium_is_drawn(tmp_path, viewer_of, open_page, name)
         return vivid / (d.length / 4); }"""
     )
     assert 0.002 < colours < 0.6, "the robot is in the picture, and not all of it"
+
+
+def luminance(picture):
+    """Return how bright each pixel is, `[height, width]` from 0 to 1, as WCAG defines it."""
+    share = picture / 255
+    linear = np.where(share <= 0.03928, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def contrast(one, other):
+    return (np.maximum(one, other) + 0.05) / (np.minimum(one, other) + 0.05)
+
+
+def around(mask, reach):
+    """Return the offsets of a neighbourhood, and a mask moved by each."""
+    for dy, dx in np.ndindex(2 * reach + 1, 2 * reach + 1):
+        yield (dy - reach, dx - reach), np.roll(mask, (dy - reach, dx - reach), (0, 1))
+
+
+def contour_contrast(picture, ground):
+    """Return the contrast along a robot's contour, of what is drawn there with what lies beside it.
+
+    Args:
+        picture: with the robot, `[height, width, 3]`.
+        ground: the same without it.
+    """
+    robot_there = np.abs(picture.astype(int) - ground).max(2) > 6
+    near = np.any([moved for _, moved in around(robot_there, 2)], 0)
+    touching = np.any([moved for _, moved in around(robot_there, 1)], 0)
+    beside = near & ~touching
+    drawn, behind = luminance(picture), luminance(ground)
+    best = np.ones(behind.shape)
+    for offset, moved in around(robot_there, 6):
+        there = np.roll(drawn, offset, (0, 1))
+        best = np.where(moved, np.maximum(best, contrast(there, behind)), best)
+    return best[beside], contrast(drawn, behind)[robot_there]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["Hopper-v5", "Ant-v5", "Pusher-v5", "Reacher-v5"])
+def test_a_robot_stands_out_from_the_floor(tmp_path, viewer_of, open_page, name, scheme):
+    """3:1, as WCAG wants of pictures that mean something (1.4.11), whatever the robot's colours."""
+    make = lambda title, number: pose_segment(title, number, robot_name=name)  # noqa: E731
+    run = make_run(tmp_path / "run", *queries_of(0, 1, make=make), robot_name=name)
+    viewer = viewer_of(run)
+    pictures = []
+    for shows in (True, False):
+        page = open_page("about:blank", color_scheme=scheme, reduced_motion="reduce", person="anna")
+        page.context.add_init_script(
+            "addEventListener('DOMContentLoaded', () => document.documentElement.style.setProperty("
+            "'--shadow', 'transparent'));"
+            "if (location.host) localStorage.setItem('prefrl:ghost', JSON.stringify('none'));"
+        )
+
+        def strip(route):
+            scene = route.fetch().json()
+            for geom in scene["geoms"]:
+                geom["rgba"][3] *= geom["floor"]
+            route.fulfill(json=scene)
+
+        if not shows:
+            page.route("**/api/scene/0", strip)
+        page.goto(viewer.address)
+        wait_for(page, state="labelling")
+        time.sleep(0.3)
+        pictures.append(pixels(page.locator("#stage canvas").first))
+        page.goto("about:blank")  # gives the pair back
+    contour, body = contour_contrast(*pictures)
+    assert len(contour) > 200
+    assert np.mean(contour >= 3) > 0.98, np.quantile(contour, [0, 0.02, 0.05, 0.5])
+    assert scheme == "light" or np.median(body) >= 3
 
 
 def test_a_humanoid_pair_is_smooth(tmp_path, viewer_of, open_page):

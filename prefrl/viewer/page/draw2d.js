@@ -1,7 +1,7 @@
 // Draws poses: solids from back to front over a floor that shows motion, with shadows and a ghost.
 
 import { Ground, place, projected, seen, trace } from "./ground.js";
-import { colours, LAMP } from "./shade.js";
+import { colours, LAMP, shades } from "./shade.js";
 import { capsulePath, hull, solid, turned } from "./solids.js";
 
 const CIRCLE = Array.from({ length: 10 }, (_, i) =>
@@ -34,11 +34,25 @@ export class PoseDrawer {
 		if (ghost === "start") this.#ghostStart(view);
 		if (this.ground.height !== null) this.#shadows(view);
 		if (ghost === "other" && other) this.#ghostOther(view, other, at);
-		context.lineWidth = Math.max(1, canvas.height / 260);
+		this.#solids(view);
+	}
+
+	/** Draws the solids over a rim that is told from any floor and sky, as not all colours are. */
+	#solids(view) {
+		const { context, canvas, pose, solids } = this;
+		const palette = colours();
+		if (this.version !== palette.version) solids.forEach((body) => (body.table = shades(body.rgba)));
+		this.version = palette.version;
+		const order = this.#sorted(view);
+		const line = Math.max(1, canvas.height / 260);
 		context.lineJoin = "round";
-		context.strokeStyle = colours().edge;
-		for (const index of this.#sorted(view)) {
-			this.solids[index].draw(context, view, this.solids[index], pose, HEAD + POSE * index);
+		for (const [style, width, fills] of [[palette.rim, 3 * line, false], [palette.edge, line, true]]) {
+			context.strokeStyle = style;
+			context.lineWidth = width;
+			for (const index of order) {
+				const body = solids[index];
+				if (fills || body.type !== "plane") body.draw(context, view, body, pose, HEAD + POSE * index, fills);
+			}
 		}
 	}
 

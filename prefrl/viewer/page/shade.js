@@ -10,16 +10,38 @@ export function normalised(vector) {
 }
 
 const STEPS = 48;
-const tables = new Map();
+let tables = new Map();
+
+/** How bright a colour is, from 0 to 1, as WCAG defines it. */
+function luminance(colour) {
+	const [red, green, blue] = colour.map((value) =>
+		(value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
+	return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+}
+
+/** Makes a colour stronger, then paler, until it is bright enough to be seen before a dark floor. */
+function lifted(colour, least) {
+	const most = 1 / Math.max(...colour, 0.01);
+	let strong = colour;
+	for (let factor = 1; luminance(strong) < least && factor < most; factor *= 1.04) {
+		strong = colour.map((value) => Math.min(1, value * factor));
+	}
+	let pale = strong;
+	for (let part = 0; luminance(pale) < least && part < 1; part += 0.04) {
+		pale = strong.map((value) => value + part * (1 - value));
+	}
+	return pale;
+}
 
 function build(red, green, blue, alpha) {
+	const material = lifted([red, green, blue], Number(colours().least));
 	const table = [];
 	for (let i = 0; i <= STEPS; i += 1) {
 		const light = i / STEPS; // 0 turned away from the lamp, 1 facing it
 		const body = 0.36 + 0.72 * light ** 1.25;
 		const shine = Math.max(0, light - 0.8) * 0.9;
 		const cool = [0.93, 0.97, 1.1].map((tint) => tint + (1 - tint) * Math.min(1, light * 1.6));
-		const mixed = [red, green, blue].map((value, channel) => {
+		const mixed = material.map((value, channel) => {
 			const lit = Math.min(1, value * body * cool[channel]);
 			return Math.round(255 * (lit + (1 - lit) * shine));
 		});
@@ -50,10 +72,11 @@ let palette = null;
 export function colours() {
 	if (palette) return palette;
 	const style = getComputedStyle(document.documentElement);
-	const names = ["sky-top", "sky-low", "floor", "tile", "shadow", "ghost", "other", "edge", "ink",
+	const names = ["sky-top", "sky-low", "floor", "tile", "shadow", "ghost", "other", "edge", "rim", "least", "ink",
 		"muted", "rule", "line-1", "line-2", "line-3", "line-4"];
 	palette = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
 	palette.version = performance.now();
+	tables = new Map();
 	return palette;
 }
 

@@ -1,7 +1,7 @@
 // The solids that a robot is made of, drawn as shaded outlines. Sizes are MuJoCo's.
 
 import { place, seen, trace } from "./ground.js";
-import { bright, LAMP, lit, normalised, shades } from "./shade.js";
+import { bright, LAMP, lit, normalised } from "./shade.js";
 
 const TURN = 2 * Math.PI;
 const ROUND = Array.from({ length: 20 }, (_, i) => [Math.cos((i / 20) * TURN), Math.sin((i / 20) * TURN)]);
@@ -53,7 +53,7 @@ function balls({ type, size: [a, b, c] }) {
 export function solid(geom) {
 	const [a, b] = geom.size;
 	const size = { sphere: [a, a, a], plane: [a || 20, b || 20, 0.001] }[geom.type] ?? geom.size;
-	return { ...geom, size, table: shades(geom.rgba), balls: balls({ ...geom, size }), draw: DRAWERS[geom.type] };
+	return { ...geom, size, table: [], balls: balls({ ...geom, size }), draw: DRAWERS[geom.type] };
 }
 
 /** Adds the outline of two circles and the band between them: a capsule in perspective. */
@@ -111,7 +111,9 @@ function ballPaint(context, table, x, y, radius) {
 	return paint;
 }
 
-function drawCapsule(context, view, body, floats, at) {
+// Each draws the outline of a solid, and fills it unless it is only to be outlined.
+
+function drawCapsule(context, view, body, floats, at, fills) {
 	const [far, close] = ends(view, body, floats, at);
 	const radius = body.size[0];
 	if (close[2] < radius + 0.01) return;
@@ -120,6 +122,7 @@ function drawCapsule(context, view, body, floats, at) {
 	context.beginPath();
 	capsulePath(context, a, ra, b, rb);
 	context.stroke();
+	if (!fills) return;
 	context.fillStyle = barrel(context, body.table, far, close, a, b, rb);
 	context.fill();
 	// Seen from its end it looks like a ball; blended in, so that nothing jumps.
@@ -136,7 +139,7 @@ function drawCapsule(context, view, body, floats, at) {
 	}
 }
 
-function drawEllipsoid(context, view, body, floats, at) {
+function drawEllipsoid(context, view, body, floats, at, fills) {
 	const centre = seen(view, floats[at], floats[at + 1], floats[at + 2]);
 	if (centre[2] < Math.max(...body.size) + 0.01) return;
 	let [xx, xy, yy] = [0, 0, 0]; // the outline's extent: the sum over its axes
@@ -153,11 +156,12 @@ function drawEllipsoid(context, view, body, floats, at) {
 	context.beginPath();
 	context.ellipse(x, y, long, short, Math.atan2(2 * xy, xx - yy) / 2, 0, TURN);
 	context.stroke();
+	if (!fills) return;
 	context.fillStyle = ballPaint(context, body.table, x, y, long);
 	context.fill();
 }
 
-function drawCylinder(context, view, body, floats, at) {
+function drawCylinder(context, view, body, floats, at, fills) {
 	const [far, close] = ends(view, body, floats, at);
 	const radius = body.size[0];
 	if (close[2] < radius + 0.01) return;
@@ -170,6 +174,7 @@ function drawCylinder(context, view, body, floats, at) {
 	context.beginPath();
 	trace(context, hull([...rim(far), ...rim(close)]));
 	context.stroke();
+	if (!fills) return;
 	const [a, b] = [place(view, far), place(view, close)];
 	context.fillStyle = barrel(context, body.table, far, close, a, b, (view.focus * radius) / close[2]);
 	context.fill();
@@ -181,7 +186,7 @@ function drawCylinder(context, view, body, floats, at) {
 	context.fill();
 }
 
-function drawBox(context, view, body, floats, at) {
+function drawBox(context, view, body, floats, at, fills) {
 	const points = CORNERS.map((corner) => {
 		const [x, y, z] = turned(floats, at + 3, corner.map((sign, i) => sign * body.size[i]));
 		return seen(view, floats[at] + x, floats[at + 1] + y, floats[at + 2] + z);
@@ -195,6 +200,7 @@ function drawBox(context, view, body, floats, at) {
 		context.beginPath();
 		trace(context, face.map((index) => place(view, points[index])));
 		context.stroke();
+		if (!fills) return;
 		context.fillStyle = lit(body.table, ...normal);
 		context.fill();
 	});
