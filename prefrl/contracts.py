@@ -228,6 +228,8 @@ class Components:
     """Keeps what is needed beside configuration and checkpoints, before the first round."""
     notes: tuple[str, ...] = ()
     """What to say before the first round."""
+    close: Callable[[], None] = lambda: None
+    """Lets go of the environments."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,8 @@ class Recording:
 
     trajectories: list[Trajectory]
     pictures: ShowClips
+    close: Callable[[], None] = lambda: None
+    """Lets go of the environments that `pictures` needs."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""The errors that a user can mend."""
+"""The errors that a user can mend, and notes where nothing has failed."""
 
 import sysconfig
 import traceback
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +16,15 @@ class UserError(Exception):
 
 class StoreError(UserError):
     """The feedback store cannot be used for now; what it holds is as it was."""
+
+
+class Note(UserWarning):
+    """What a user should know although nothing fails; the command line prints it as a note."""
+
+
+def note(sentence: str) -> None:
+    """Tell the user something, once."""
+    warnings.warn(sentence, Note, stacklevel=2)
 
 
 def raised_by(who: str, error: BaseException) -> str:

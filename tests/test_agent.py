@@ -105,7 +105,7 @@ def test_of_every_round_there_are_pictures_and_they_change_nothing():
         [trajectories] = [trained for trained, _ in train(one, 1)]
         clips, _ = cut(trajectories, 4, 60, np.random.default_rng(lap))
         assert len({clip.extras["moment"][0, 1] for clip in clips}) > 1
-        pictures = one.pictures(clips)
+        pictures = one.environments.environments.pictures(clips)
         assert pictures.keys() == {clip.id for clip in clips}
         for clip in clips:  # the toy's picture tells the step: it is white so far to the right
             with Image.open(io.BytesIO(pictures[clip.id].data)) as sheet:
@@ -122,7 +122,7 @@ def test_of_every_round_there_are_pictures_and_they_change_nothing():
 def test_robots_with_poses_have_no_pictures():
     agent = make_agent(CHEETAH)
     clips, _ = cut(agent.explore(ROLLOUT), 4, 3, np.random.default_rng(0))
-    assert agent.pictures(clips) == {}
+    assert agent.environments.environments.pictures(clips) == {}
 
 
 @both_ways

@@ -249,7 +249,7 @@ def test_damaged_files_of_a_run(finished, tmp_path, capsys):
 def test_an_environment_that_breaks_is_answered_in_a_sentence(tmp_path, capsys):
     words = [*TRAIN, "--run", tmp_path / "run"]
     words[2] = "toy_environments:toy/NanReward-v0"
-    assert "not finite in environment 0" in complaint(words, capsys)
+    assert "gave the reward nan; expected a finite float" in complaint(words, capsys)
 
 
 def test_control_c_before_the_first_round(monkeypatch, capsys):
@@ -368,7 +368,7 @@ def test_answers_go_from_run_to_run(finished, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("env", "teacher", "note"),
     [
-        ("Unseen", "human", "without pictures: the canvas is torn"),
+        ("Unseen", "human", "RuntimeError: the canvas is torn"),
         ("Blind", "human", "without pictures: toy/Blind-v0 draws no pictures"),
         ("Pay", "human", ""),
         ("Unseen", "oracle", ""),

@@ -96,6 +96,13 @@ class Unseen(Pay):
         raise RuntimeError("the canvas is torn")
 
 
+class Deaf(Pay):
+    """Says that it draws itself, but takes no render mode."""
+
+    def __init__(self):
+        super().__init__()
+
+
 class Random(Pay):
     """Draws noise that no seed reaches."""
 

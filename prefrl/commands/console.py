@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from prefrl.config.fields import check_fields
-from prefrl.errors import UserError, is_users_own
+from prefrl.errors import Note, UserError, is_users_own
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -118,7 +118,9 @@ def without_deprecations_of_dependencies() -> Iterator[None]:
         show = warnings.showwarning
 
         def show_to_user(message, category, filename, lineno, file=None, line=None):
-            if not issubclass(category, DEPRECATIONS) or is_users_own(filename):
+            if issubclass(category, Note):
+                say(f"note: {message}")
+            elif not issubclass(category, DEPRECATIONS) or is_users_own(filename):
                 show(message, category, filename, lineno, file, line)
 
         warnings.showwarning = show_to_user

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -201,17 +201,16 @@ def _run(session: "Session", port: int | None = None, host: str = "") -> None:
     display = Display(config.rounds, config.steps, config.labels, session.state.round, people)
     saved = session.state.round - 1
     try:
-        with _viewer(session, port, host), display:
+        with closing(session), _viewer(session, port, host), display:
             for done in rounds(session):
                 saved = done.index if done.state == "done" else saved
                 display.show(done)
     except KeyboardInterrupt:
-        state = f"round {saved} is saved" if saved >= 0 else "no round was finished yet"
-        raise KeyboardInterrupt(
-            f"stopped; {state} and no answer is lost. Continue with `prefrl resume {shown(path)}`"
-        ) from None
-    except FloatingPointError as error:
-        raise UserError(f"{error} The run is kept up to its last round in {path}") from None
+        raise KeyboardInterrupt(f"stopped; {_how_to_go_on(saved, path)}") from None
+    except (UserError, FloatingPointError) as error:
+        if "prefrl resume" in str(error):
+            raise
+        raise UserError(f"{str(error).rstrip('.')}. {_how_to_go_on(saved, path)}") from error
     for line in session.folder.metrics()[-1:]:
         if line.get("answered") and not line["decisive"]:
             say(
@@ -219,6 +218,12 @@ def _run(session: "Session", port: int | None = None, host: str = "") -> None:
                 "true reward is always the same, let a function or people answer (--teacher)"
             )
     say(f"done; look at it with {_ways_to_look(session.folder)}")
+
+
+def _how_to_go_on(saved: int, path: Path) -> str:
+    """Say what is kept of a run that stopped after round `saved`, -1 if there is none."""
+    state = f"round {saved} is saved" if saved >= 0 else "no round was finished yet"
+    return f"{state} and no answer is lost. Continue with `prefrl resume {shown(path)}`"
 
 
 def _ways_to_look(folder: "RunFolder") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from prefrl.clips.scene import save_model
 from prefrl.config.experiment import Experiment, check_side
 from prefrl.contracts import Components, Network
 from prefrl.control.agents.ppo import PPOAgent
-from prefrl.control.environments.adapters import make_environments
+from prefrl.control.environments.adapters import make_batched, make_environments
 from prefrl.control.environments.interface import Description, Environments
-from prefrl.control.environments.probe import is_deterministic, picture_trouble
+from prefrl.control.environments.probe import try_out
 from prefrl.control.policy import Policy
 from prefrl.control.reward import RewardEnsemble
+from prefrl.environments.ids import resolve
 from prefrl.errors import UserError
 from prefrl.learning.true_reward import TrueReward
 from prefrl.storage.folder import RunFolder
@@ -51,7 +53,7 @@ def build(experiment: Experiment, network: Network | None = None) -> Components:
     # Small networks gain nothing from a second thread and lose much of the speed to it on a busy
     # machine; the second core takes the critic and half the physics.
     torch.set_num_threads(1)
-    environments = build_environments(experiment, experiment.num_envs)
+    environments, notes = _tried_environments(experiment)
     description = environments.description
     if experiment.ppo.sde_sample_freq and isinstance(description.action_space, Discrete):
         raise UserError(
@@ -68,7 +70,6 @@ def build(experiment: Experiment, network: Network | None = None) -> Components:
     ensemble = None
     if experiment.reward == "learned":
         ensemble = build_reward(experiment, description, network)
-    people = experiment.teacher == "human" and experiment.labels > 0 and ensemble is not None
     return Components(
         agent=PPOAgent(environments, experiment.ppo, experiment.seed, total),
         reward=ensemble or TrueReward(),
@@ -78,8 +79,25 @@ def build(experiment: Experiment, network: Network | None = None) -> Components:
         pictures=environments.pictures,
         distance=ensemble.distance if ensemble else None,
         save=save,
-        notes=tuple(_notes(experiment.env, environments, people)),
+        notes=tuple(notes),
+        close=environments.close,
     )
+
+
+def _tried_environments(experiment: Experiment) -> tuple[Environments, list[str]]:
+    """Build the environments of training; those that are not batched are tried out before.
+
+    Some can exist only once, so what is tried is closed before the first one of training is made.
+    """
+    batched = make_batched(
+        experiment.env, experiment.num_envs, experiment.seed, experiment.horizon,
+        experiment.threads, experiment.query.clip_seconds,
+    )  # fmt: skip
+    if batched is not None:
+        return batched, []
+    people = (experiment.teacher, experiment.reward) == ("human", "learned") and experiment.labels
+    notes = try_out(resolve(experiment.env), experiment.horizon, pictures=people > 0)
+    return build_environments(experiment, experiment.num_envs), notes
 
 
 def build_environments(experiment: Experiment, count: int) -> Environments:
@@ -88,6 +106,12 @@ def build_environments(experiment: Experiment, count: int) -> Environments:
         experiment.env, count, experiment.seed, experiment.horizon, experiment.threads,
         experiment.query.clip_seconds, brief=True,
     )  # fmt: skip
+
+
+def describe_environment(experiment: Experiment) -> Description:
+    """Return what an experiment's environment says of itself."""
+    with closing(build_environments(experiment, 1)) as environments:
+        return environments.description
 
 
 def fresh_environments(experiment: Experiment, count: int, seed: int) -> Environments:
@@ -109,12 +133,12 @@ def build_reward(
 
 def load_policy(experiment: Experiment, agent_state: dict[str, Any]) -> Policy:
     """Return the policy of an agent's state dict."""
-    return Policy(build_environments(experiment, 1).description, experiment.ppo, agent_state)
+    return Policy(describe_environment(experiment), experiment.ppo, agent_state)
 
 
 def load_reward(experiment: Experiment, network: Network | None) -> RewardEnsemble:
     """Return the untrained reward model of an experiment, to be given a state."""
-    return build_reward(experiment, build_environments(experiment, 1).description, network)
+    return build_reward(experiment, describe_environment(experiment), network)
 
 
 def _card(description: Description) -> EnvironmentCard:
@@ -127,17 +151,6 @@ def _card(description: Description) -> EnvironmentCard:
         observations=SpaceSpec(description.observation_space.shape),
         actions=actions,
     )
-
-
-def _notes(name: str, environments: Environments, people: bool) -> list[str]:
-    notes = []
-    if not is_deterministic(environments):
-        notes.append(
-            f"{name} is not deterministic: a resumed run goes on, but not exactly as it would have"
-        )
-    if people and (trouble := picture_trouble(environments)):
-        notes.append(f"the page plots what is observed, without pictures: {trouble}")
-    return notes
 
 
 def _check_clips(experiment: Experiment, description: Description) -> None:

@@ -68,9 +68,9 @@ class ControlDomain:
 
     def clip_steps(self, experiment: Experiment) -> int:
         """Return the steps of a clip."""
-        from prefrl.control.build import build_environments
+        from prefrl.control.build import describe_environment
 
-        return build_environments(experiment, 1).description.clip_steps
+        return describe_environment(experiment).clip_steps
 
 
 DOMAIN = ControlDomain()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import torch
 
 from prefrl.config.experiment import Experiment
@@ -27,8 +29,9 @@ def evaluate(experiment: Experiment, policy: Policy, request: EvaluationRequest)
             f"{option} out"
         )
     torch.set_num_threads(1)  # small networks lose to a second thread on a busy machine
-    environments = fresh_environments(experiment, request.episodes, experiment.seed)
-    achieved = evaluate_policy(environments, policy, deterministic=not request.sample)
+    fresh = fresh_environments(experiment, request.episodes, experiment.seed)
+    with closing(fresh) as environments:
+        achieved = evaluate_policy(environments, policy, deterministic=not request.sample)
     return Evaluation(request.episodes, achieved)
 
 
@@ -50,4 +53,4 @@ def record(experiment: Experiment, policy: Policy, episodes: int, source: str) -
         recorder.add(observations, actions, extras, step)
         observations = step.observations
     episodes_played = [trajectory for _, _, trajectory in recorder.trajectories(source)]
-    return Recording(episodes_played, environments.pictures)
+    return Recording(episodes_played, environments.pictures, environments.close)

@@ -81,10 +81,10 @@ def reset(
     except UserError:
         raise
     except Exception as error:  # whatever somebody's environment raises
-        hint = ""
+        hint = "correct the environment"
         if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
-            hint = "; expected the signature reset(self, *, seed=None, options=None)"
-        raise broken(environment, raised_by(what, error) + hint) from error
+            hint = "expected the signature reset(self, *, seed=None, options=None)"
+        raise broken(environment, f"{raised_by(what, error)}; {hint}") from error
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
         raise broken(
             environment, f"{what} gave {short(result)}; expected (observation, info), info a dict"
@@ -108,7 +108,8 @@ def step(environment: gymnasium.Env, action: Any, when: str = "") -> Outcome:
     except UserError:
         raise
     except Exception as error:  # whatever somebody's environment raises
-        raise broken(environment, raised_by(words_of_step(action, when), error)) from error
+        what = raised_by(words_of_step(action, when), error)
+        raise broken(environment, f"{what}; correct the environment") from error
     problem = _problem_with(result)
     if problem:
         raise broken(environment, f"{words_of_step(action, when)} gave {problem}")
@@ -139,14 +140,14 @@ def words_of_reset(seed: int | None = None, options: dict[str, Any] | None = Non
 
 def words_of_step(action: Any, when: str = "") -> str:
     """Return the call as a sentence names it."""
+    if isinstance(action, np.ndarray):
+        action = [float(f"{value:.4g}") for value in action.ravel().tolist()]
     return f"step({short(action)}){when and f' {when}'}"
 
 
 def short(value: Any) -> str:
     """Return a value for a sentence, its middle left out where it is long."""
-    text = repr(value)
-    if isinstance(value, np.ndarray):
-        text = " ".join(text.split())
+    text = " ".join(repr(value).split()) if isinstance(value, np.ndarray) else repr(value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 10]}… ({len(text)} characters)"
 
 

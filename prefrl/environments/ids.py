@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import gymnasium
 
@@ -67,15 +69,21 @@ def speaks(name: str) -> bool:
         environment.close()
 
 
-def make(name: str) -> gymnasium.Env:
+def make(name: str, **options: Any) -> gymnasium.Env:
     """Make an environment.
+
+    Args:
+        name: as `resolve` returned it.
+        options: for `gymnasium.make`: a time limit, a render mode, what the constructor takes.
 
     Raises:
         UserError: a package that it needs is missing, or its own code fails; the message says how.
     """
     try:
-        with installed(name):
-            return gymnasium.make(name, disable_env_checker=True)
+        with installed(name), warnings.catch_warnings():
+            # What its metadata lacks is of no use here, or is said in a sentence.
+            warnings.filterwarnings("ignore", ".*creator metadata doesn't include")
+            return gymnasium.make(name, disable_env_checker=True, **options)
     except UserError:
         raise
     except Exception as error:  # whatever somebody's environment raises

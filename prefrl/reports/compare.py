@@ -177,6 +177,8 @@ def compare_runs(
     shown = {}
     for index, recording in enumerate(recordings if judge is None else ()):
         shown |= recording.pictures([pair[index] for pair in found.pairs])
+    for recording in recordings:
+        recording.close()
     asked = question or folders[0].card().question
     made = begin(path, folders[0], found, asked, first.seed, shown, versions())
     if judge is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +47,17 @@ class Session:
     state: LoopState
     notes: tuple[str, ...]
     """What to say before the first round."""
+    close_environments: Callable[[], None]
 
     @property
     def asks_people(self) -> bool:
         """Whether people answer, in another process."""
         return self.config.labels > 0 and isinstance(self.pacing, ByPeople)
+
+    def close(self) -> None:
+        """Let go of the store and of the environments."""
+        self.feedback.close()
+        self.close_environments()
 
 
 def train(
@@ -74,11 +80,10 @@ def train(
     Raises:
         UserError: something is wrong that you can put right; the message says what.
     """
-    session = start(experiment, path, teacher, network, domain=domain)
-    for _ in rounds(session):
-        pass
-    session.feedback.close()
-    return session.folder
+    with closing(start(experiment, path, teacher, network, domain=domain)) as session:
+        for _ in rounds(session):
+            pass
+        return session.folder
 
 
 def start(
@@ -202,11 +207,11 @@ def replay(path: Path | str, into: Path | str, network: Network | None = None) -
             session = _session(folder, experiment, components, None)
             _load(session, checkpoint(folder))
             folder.extend(session.state.round, experiment)
-        for now in rounds(session) if session.state.round < until else ():
-            yield now
-            if session.state.round == until:
-                break
-        session.feedback.close()
+        with closing(session):
+            for now in rounds(session) if session.state.round < until else ():
+                yield now
+                if session.state.round == until:
+                    break
 
 
 def check(experiment: Experiment, labels_needed: bool = True) -> None:
@@ -278,7 +283,7 @@ def _session(
         pacing = ByBudget(config, teacher)
     return Session(
         folder, experiment, components.agent, components.reward, pacing, feedback, config,
-        LoopState(components.reward_model, config), components.notes,
+        LoopState(components.reward_model, config), components.notes, components.close,
     )  # fmt: skip
 
 

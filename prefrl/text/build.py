@@ -12,6 +12,7 @@ from prefrl.config.experiment import (
     check_side,
 )
 from prefrl.contracts import Components, Network
+from prefrl.environments import contract
 from prefrl.environments.ids import make, resolve
 from prefrl.errors import UserError
 from prefrl.learning.true_reward import TrueReward
@@ -121,6 +122,11 @@ def build(
         )
         notes += variety("the model", agent.entropy())
     question = environments[0].unwrapped.metadata.get("question", "Which reply is better?")
+
+    def close() -> None:
+        for environment in environments:
+            contract.close(environment)
+
     return Components(
         agent=agent,
         reward=reward_model or TrueReward(whole_episodes=True),
@@ -131,6 +137,7 @@ def build(
         distance=reward_model.distance if reward_model else None,
         save=save,
         notes=tuple(notes),
+        close=close,
     )
 
 

@@ -1,4 +1,4 @@
-"""Hides the end of an episode from the learner."""
+"""Hides the end of an episode from the learner, and checks what it is shown."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
+
+from prefrl.control.environments.spaces import LARGEST, row_of_numbers, why_no_row
+from prefrl.environments import contract
+from prefrl.errors import UserError
 
 
 class FixedHorizon(gymnasium.Wrapper):
@@ -20,6 +24,8 @@ class FixedHorizon(gymnasium.Wrapper):
     data with steps in which nothing happens. With `wait` the episode is cut so many steps after its
     end. That tells the learner no more than the time limit does, which is no end either: what is
     still to come is estimated by the value of the last observation.
+
+    Whatever the environment gives is held to Gymnasium's contract first: a breach is a `UserError`.
     """
 
     def __init__(self, environment: gymnasium.Env, horizon: int, wait: int | None = None):
@@ -27,15 +33,19 @@ class FixedHorizon(gymnasium.Wrapper):
         self.horizon, self.wait = horizon, wait
         space = environment.observation_space
         assert isinstance(space, Box)
+        self.length = space.shape[0]
         self.observation_space = Box(
             np.append(space.low, 0.0), np.append(space.high, 1.0), dtype=np.float64
         )
         self.left, self.over, self.last, self.info = horizon, False, np.zeros(0), {}
 
-    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode."""
-        observation, self.info = self.env.reset(**kwargs)
-        self.left, self.over, self.last = self.horizon, False, np.append(observation, 0.0)
+        observation, self.info = contract.reset(self.env, seed)
+        row = row_of_numbers(observation, self.length)
+        if row is None:
+            raise self._broken(contract.words_of_reset(seed), why_no_row(observation, self.length))
+        self.left, self.over, self.last = self.horizon, False, np.append(row, 0.0)
         return self.last, self.info
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -43,9 +53,20 @@ class FixedHorizon(gymnasium.Wrapper):
         reward = 0.0
         self.left -= 1
         if not self.over:
-            observation, reward, terminated, truncated, self.info = self.env.step(action)
-            self.over = terminated or truncated
-            self.last = np.append(observation, float(self.over))
+            observation, reward, terminated, truncated, self.info = contract.step(self.env, action)
+            row = row_of_numbers(observation, self.length)
+            if row is None:
+                problem = why_no_row(observation, self.length)
+                raise self._broken(contract.words_of_step(action), problem)
+            if abs(reward) > LARGEST:
+                problem = f"the reward {reward:.3g}; expected one from {-LARGEST:g} to {LARGEST:g}"
+                raise self._broken(contract.words_of_step(action), problem)
+            # A time limit of the environment's own that is the horizon is no end.
+            self.over = terminated or (truncated and self.left > 0)
+            self.last = np.append(row, float(self.over))
             if self.over and self.wait is not None:
                 self.left = min(self.left, self.wait)
-        return self.last, float(reward), False, self.left <= 0, self.info
+        return self.last, reward, False, self.left <= 0, self.info
+
+    def _broken(self, call: str, problem: str) -> UserError:
+        return contract.broken(self.env, f"{call} gave {problem}")

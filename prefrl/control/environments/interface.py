@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -71,6 +73,10 @@ class Environments(Protocol):
         """Let go of what `pictures` needs of the steps so far."""
         ...
 
+    def close(self) -> None:
+        """Let go of the environments themselves; none can be stepped any more."""
+        ...
+
     def model(self) -> Any:
         """Return the MuJoCo model that `extras()["qpos"]` belongs to."""
         ...
@@ -88,8 +94,33 @@ def describe(
     name: str, space: Any, actions: Any, metadata: dict, horizon: int, dt: float | None,
     clip_seconds: float | None,
 ) -> Description:  # fmt: skip
-    """Describe an environment, with defaults for what its metadata leaves out."""
-    seconds = float(dt or 1 / (metadata.get("render_fps") or 30))
-    clip = clip_seconds or metadata.get("clip_seconds", min(1.5, horizon * seconds / 2))
-    question = metadata.get("question", f"Which clip is better at {name}?")
+    """Describe an environment, with defaults for what its metadata leaves out.
+
+    Args:
+        name: the id.
+        space: of observations.
+        actions: of actions.
+        metadata: the environment's own; `render_fps`, `clip_seconds` and `question` are read.
+        horizon: most steps of an episode.
+        dt: seconds of a step, where they are known otherwise.
+        clip_seconds: length of a clip, where it is given.
+    """
+    seconds = dt or 1 / (positive(metadata.get("render_fps")) or 30)
+    proposed = positive(metadata.get("clip_seconds")) or min(1.5, horizon * seconds / 2)
+    clip = clip_seconds or max(proposed, seconds)
+    question = metadata.get("question")
+    if not isinstance(question, str) or not question:
+        question = f"Which clip is better at {name}?"
     return Description(space, actions, horizon, seconds, question, round(clip / seconds))
+
+
+def positive(value: Any) -> float | None:
+    """Return a value if it is a single finite number above 0, else None.
+
+    Attributes and metadata of somebody's environment may mean anything: `dt` a matrix, `render_fps`
+    a word.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return None
+    number = float(value)
+    return number if 0 < number < math.inf else None

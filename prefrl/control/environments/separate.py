@@ -1,0 +1,228 @@
+"""Runs Gymnasium environments of any kind, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+import numpy as np
+
+from prefrl.clips.pictures import sheet
+from prefrl.control.environments.fixed_horizon import FixedHorizon
+from prefrl.control.environments.interface import Step, describe
+from prefrl.control.environments.make import (
+    build,
+    build_drawing,
+    can_draw,
+    fixed,
+    metadata_of,
+    mujoco_model,
+    step_seconds,
+)
+from prefrl.control.environments.redraw import (
+    by_episode,
+    film,
+    picture_of,
+    replay,
+    steps_per_picture,
+)
+from prefrl.environments import contract
+from prefrl.environments.info import numbers
+from prefrl.errors import UserError, note
+from prefrl.types import Picture, Segment
+
+UNLIKE = "did not do the same when it was played again from its seed and actions"
+
+
+class SeparateEnvironments:
+    """Gymnasium environments stepped one after another, each episode reset with its own seed.
+
+    The state of an unknown environment cannot be saved, so it is resumed by replay: the episode's
+    seed and the actions since. That is exact where the environment is deterministic, which
+    `probe.try_out` tries once; where it shows later that it is not, there is a note. Pictures come
+    of a replay, too: an environment without a MuJoCo model draws itself, but only the moment that
+    it is in. Where there is one environment, there is never a second one beside it.
+    """
+
+    def __init__(
+        self, name: str, count: int, seed: int, horizon: int | None = None,
+        clip_seconds: float | None = None, brief: bool = False,
+    ):  # fmt: skip
+        self.name, self.seed, self.count = name, seed, count
+        first = fixed(name, horizon)
+        self.environments = [first]
+        metadata = metadata_of(first)
+        self.has_poses = mujoco_model(first) is not None
+        self.draws = can_draw(first)
+        self.description = describe(
+            name, first.observation_space, first.action_space, metadata, first.horizon,
+            step_seconds(first), clip_seconds,
+        )  # fmt: skip
+        self.wait = self.description.clip_steps if brief else None
+        first.wait = self.wait
+        for _ in range(1, count):
+            self.environments.append(self._another())
+        self.picture_size: tuple[int, ...] = ()
+        self.episodes = [0] * count
+        self.actions: list[list[np.ndarray]] = [[] for _ in range(count)]
+        self.shown = np.zeros((count, first.length + 1))
+        """What was observed last, `[env, feature]`."""
+        self.ended: dict[tuple[int, int], np.ndarray] = {}
+        """The actions of episodes that ended since `forget`, by environment and episode."""
+
+    def reset(self) -> np.ndarray:
+        """Start an episode everywhere."""
+        self.shown = np.stack([self._reset(row) for row in range(self.count)])
+        return self.shown
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Advance every environment by one step."""
+        results = [
+            environment.step(action.copy())  # which some environments write to
+            for environment, action in zip(self.environments, actions, strict=True)
+        ]
+        rewards = np.array([result[1] for result in results], np.float64)
+        ended = np.array([result[3] for result in results])
+        observations = [result[0] for result in results]
+        last, reports = {}, {}
+        for row, action in enumerate(actions):
+            self.actions[row].append(np.array(action))
+            if ended[row]:
+                last[row], reports[row] = observations[row], numbers(results[row][4])
+                if self.draws and not self.has_poses:
+                    self.ended[row, self.episodes[row]] = np.array(self.actions[row])
+                self.episodes[row] += 1
+                observations[row] = self._reset(row)
+        self.shown = np.stack(observations)
+        return Step(self.shown, rewards, ended, last, reports)
+
+    def extras(self) -> dict[str, np.ndarray]:
+        """Return the joint positions where the environment is a MuJoCo one.
+
+        Else `moment`, if it can draw itself: environment, episode, and actions made in it so far.
+        """
+        if self.has_poses:
+            data = [env.unwrapped.data.qpos for env in self.environments]  # type: ignore[attr-defined]
+            return {"qpos": np.stack(data).astype(np.float32)}
+        if not self.draws:
+            return {}
+        made = [len(actions) for actions in self.actions]
+        return {"moment": np.stack([np.arange(self.count), self.episodes, made], 1, dtype=np.int32)}
+
+    def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
+        """Let a copy of the environment play the segments' episodes again and draw itself.
+
+        What the copy does not observe as it was recorded has no picture.
+        """
+        if self.has_poses or not self.draws or not segments:
+            return {}
+        episodes, every = by_episode(segments), steps_per_picture(self.description.dt)
+        found: dict[str, Picture] = {}
+        try:
+            with self._set_aside(), closing(self._drawing()) as environment:
+                for (row, episode), clips in episodes.items():
+                    running = episode == self.episodes[row]
+                    actions = self.actions[row] if running else self.ended[row, episode]
+                    observations = replay(environment, self._seed(row, episode), actions)
+                    for name, images in film(environment, observations, clips, every).items():
+                        found[name] = sheet(images, every)
+        except UserError as error:
+            note(f"the page plots what is observed, without pictures: {error}")
+            return found
+        if len(found) < len(segments):
+            note(f"{self.name} {UNLIKE}, so some clips have no pictures")
+        return found
+
+    def forget(self) -> None:
+        """Let go of the actions of episodes that have ended."""
+        self.ended = {}
+
+    def model(self) -> Any:
+        """Return the first environment's MuJoCo model."""
+        return mujoco_model(self.environments[0])
+
+    def show(self) -> None:
+        """Build the environments again as ones that draw themselves; call before `reset`.
+
+        Raises:
+            UserError: they cannot draw pictures, or what they draw with is not installed.
+        """
+        self.close()
+        self.environments = [self._drawing() for _ in range(self.count)]
+
+    def frame(self) -> np.ndarray:
+        """Return a picture of the first environment, uint8 `[height, width, 3]`."""
+        picture = picture_of(self.environments[0], self.picture_size)
+        self.picture_size = picture.shape
+        return picture
+
+    def close(self) -> None:
+        """Close every environment."""
+        for environment in self.environments:
+            contract.close(environment)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what replays the present episodes, and what is observed at their end."""
+        return {
+            "episodes": list(self.episodes),
+            "actions": [np.array(actions) for actions in self.actions],
+            "shown": self.shown,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Replay the episodes that were under way."""
+        self.episodes, self.ended, self.shown = list(state["episodes"]), {}, state["shown"]
+        self.actions = [[np.array(action) for action in actions] for actions in state["actions"]]
+        self._replay()
+
+    def _replay(self) -> None:
+        """Bring new environments to where the old ones were."""
+        alike = True
+        for row, environment in enumerate(self.environments):
+            seed = self._seed(row, self.episodes[row])
+            *_, last = replay(environment, seed, self.actions[row])
+            alike &= np.array_equal(last, self.shown[row])
+        if not alike:
+            note(f"{self.name} {UNLIKE}: the run goes on, but not exactly as it would have")
+
+    @contextmanager
+    def _set_aside(self) -> Iterator[None]:
+        """Close the environment while a copy is at work, if it is the only one."""
+        if self.count > 1:
+            yield
+            return
+        self.close()
+        try:
+            yield
+        finally:
+            self.environments = [
+                FixedHorizon(build(self.name), self.description.horizon, self.wait)
+            ]
+            self._replay()
+
+    def _another(self) -> FixedHorizon:
+        """Build one more environment beside those there are."""
+        try:
+            environment = build(self.name)
+        except UserError as error:
+            self.close()
+            raise UserError(
+                f"{error}, when there was one already; if it can exist only once, train with "
+                "--num-envs 1 and evaluate with --episodes 1"
+            ) from error
+        return FixedHorizon(environment, self.description.horizon, self.wait)
+
+    def _drawing(self) -> FixedHorizon:
+        """Build an environment that draws itself."""
+        if not self.draws:
+            raise UserError(f"{self.name} draws no pictures (its render_modes lack rgb_array)")
+        return FixedHorizon(build_drawing(self.name), self.description.horizon, self.wait)
+
+    def _reset(self, row: int) -> np.ndarray:
+        self.actions[row] = []
+        return self.environments[row].reset(seed=self._seed(row, self.episodes[row]))[0]
+
+    def _seed(self, row: int, episode: int) -> int:
+        entropy = np.random.SeedSequence([self.seed, row, episode])
+        return int(entropy.generate_state(1)[0] >> 1)
