@@ -209,6 +209,32 @@ def test_what_draws_itself_is_shown_in_its_own_pictures(tmp_path):
     assert client.get("/api/policy").json()["clip"] == practice[0]["clips"][0]
 
 
+def test_the_newest_policy_is_shown_and_said_to_be_which(tmp_path):
+    folder = make_run(tmp_path / "run", *queries_of(0, 2))
+    client = Client(folder)
+
+    def shown(state, number):
+        folder.save_status({"state": state, "round": number, "rounds": 9})
+        policy = client.get("/api/policy").json()
+        return policy["clip"] and policy["clip"]["url"].partition("?")[0], policy["words"]
+
+    assert shown("waiting", 1) == ("api/clip/0-0/0", "The untrained policy")
+    folder.append_round({"round": 0}, {})
+    client.view.feedback.ask(1, queries_of(1, 1), {}, 0)
+    folder.append_round({"round": 1}, {})  # all was skipped, so it explored again
+    assert shown("waiting", 2) == ("api/clip/1-0/0", "The untrained policy")
+    client.view.feedback.ask(2, queries_of(2, 1), {}, 0)
+    folder.append_round({"round": 2, "train_loss": 0.5}, {})
+    assert shown("waiting", 3) == ("api/clip/2-0/0", "The policy of round 2")
+    imported = queries_of(9, 1)
+    said = Answer(imported[0].id, "preference", {"left": 1.0}, "others")
+    client.view.feedback.record(imported, [said], "imported")
+    later = ", the newest of which clips were asked about; the trainer is at round "
+    assert shown("training", 5) == ("api/clip/2-0/0", f"The policy of round 2{later}5")
+    assert shown("finished", 9) == ("api/clip/2-0/0", f"The policy of round 2{later}9")
+    assert shown("comparison", 0) == (None, ""), "there are two, and neither is newer"
+
+
 def test_of_clips_without_pictures_numbers_are_plotted(tmp_path):
     queries, pictures = filmed_queries(1)
     known = {name: pictures[name] for name in [queries[0].segments[1].id]}

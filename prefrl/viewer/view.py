@@ -219,11 +219,23 @@ class View:
         return {"queries": [query for query in queries if query]}
 
     def policy(self, request: Request) -> dict[str, Any]:
-        """Show the newest policy moving."""
+        """Show the newest policy of which there is a clip moving, and say which one it is."""
+        status = self.folder.status()
         newest = history.newest(self.feedback)
-        query = newest and self._described(Ticket(newest))
-        clip = query["clips"][0] if query else None
-        return {"clip": clip, "round": newest.round if newest else None}
+        if status.get("state") == "comparison" or newest is None:  # two policies, or none
+            return {"clip": None, "round": None, "words": ""}
+        query = self._described(Ticket(newest))
+        made = newest.round
+        words = f"The policy of round {made}" if self._was_trained(made) else "The untrained policy"
+        now = status.get("round", made)
+        if now > made + 1 or (now > made and status.get("state") == "finished"):
+            words += f", the newest of which clips were asked about; the trainer is at round {now}"
+        return {"clip": query["clips"][0] if query else None, "round": made, "words": words}
+
+    def _was_trained(self, made: int) -> bool:
+        """Return whether a round trained; a later one explores, too, if all before was skipped."""
+        lines = [line for line in self.folder.metrics() if line["round"] == made]
+        return made > 0 and all("train_loss" in line or line.get("answered") for line in lines)
 
     def inspect(self, request: Request) -> dict[str, Any]:
         """Give `prefrl inspect`'s report on the newest reward; working it out takes seconds."""

@@ -34,14 +34,14 @@ export class Status {
 		}
 	}
 
-	#show({ labels, budget, trainer }) {
+	#show({ labels, budget, trainer, asked }) {
 		connection.trainer = trainer;
 		find("trainer-words").textContent = visible(trainer.words);
 		find("progress").value = budget ? Math.min(1, labels / budget) : 0;
 		find("waiting-more").textContent = visible(trainer.words);
 		document.title = `${labels} of ${budget} · prefrl`;
 		this.figures();
-		this.policy.refresh(trainer.round);
+		this.policy.refresh(`${trainer.round} ${trainer.state === "finished"} ${asked}`);
 	}
 
 	/** Writes the numbers of the header, each with its sentence. */
@@ -104,35 +104,36 @@ function rowsOf({ labels, budget, mine, per_minute: pace, seconds_left: left, ac
 class Policy {
 	constructor(stage) {
 		const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-		Object.assign(this, { clock: new Clock({ playing: !still }), round: undefined, windows: [], shown: null });
+		Object.assign(this, { clock: new Clock({ playing: !still }), stand: "", windows: [], shown: null });
 		stage.tasks.push((now) => this.#draw(now));
 		onTheme(() => (this.shown = null));
 		find("policy").addEventListener("click", () => this.clip && find("policy-large").showModal());
 	}
 
-	/** Fetches the policy's clip when the round has changed. */
-	async refresh(round) {
+	/** Fetches the policy's clip when the run has moved on to another `stand`. */
+	async refresh(stand) {
 		const now = performance.now();
-		if (round === this.round && (this.clip || now - this.asked < 5000)) return;
-		Object.assign(this, { round, asked: now });
+		if (stand === this.stand && (this.clip || now - this.asked < 5000)) return;
+		Object.assign(this, { stand, asked: now });
 		try {
-			const { clip, round: made } = await get("api/policy");
+			const { clip, words } = await get("api/policy");
 			if (!clip || clip.form === "text") return;
 			this.clip = await loadClip(clip);
-			this.#open(made);
+			this.#open(words);
 		} catch {
-			this.round = undefined; // asked again with the next status
+			this.stand = ""; // asked again with the next status
 		}
 	}
 
-	#open(round) {
+	#open(words) {
 		this.windows = ["policy", "waiting", "policy-large"].map((id) => {
 			const canvas = find(id).querySelector("canvas");
 			canvas.hidden = false;
 			return { canvas, drawer: makeDrawer(this.clip, canvas, new Camera()) };
 		});
 		find("policy").hidden = false;
-		find("policy").title = find("policy-words").textContent = `The policy of round ${round}`;
+		find("policy").title = find("policy-words").textContent = `${words}.`;
+		find("policy").setAttribute("aria-label", `${words}; opens larger`);
 		this.clock.load(this.clip.frames, this.clip.dt);
 		this.shown = null;
 	}
