@@ -74,7 +74,7 @@ class Reward(Protocol):
     def sample(
         self, trajectories: Sequence[Trajectory], before: list[Trajectory]
     ) -> list[Trajectory]:
-        """Return what to calibrate on, of a round's trajectories and what was kept before it."""
+        """Return what to calibrate on: of a round's trajectories and of what was kept before."""
         ...
 
     def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
@@ -103,7 +103,7 @@ class RewardModel(Reward, Protocol):
         ...
 
     def normalise_inputs(self, encoded: Any) -> None:
-        """Take the scale of the inputs from what a fit is about to learn from, if it matters."""
+        """Take the scale of the inputs from the data of the coming fit, if it matters."""
         ...
 
     def returns(self, encoded: Any, rows: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -112,7 +112,7 @@ class RewardModel(Reward, Protocol):
         Args:
             encoded: what `encode` gave.
             rows: indices of the segments, int64.
-            generator: given, the model may look at a random part of each segment.
+            generator: if there is one, the model may look at a random part of each segment.
         """
         ...
 
@@ -126,7 +126,7 @@ class Teacher(Protocol):
 
     name: str
     sees_true_rewards: bool
-    """Whether `answer` is given the truth: the oracle's alone."""
+    """Whether `answer` gets the truth; only the oracle does."""
 
     def answer(self, queries: Sequence[Query], truth: Truth | None) -> Iterable[Answer]:
         """Answer queries, in order; each answer is kept as it comes.
@@ -142,7 +142,7 @@ class Pacing(Protocol):
     """When a round may begin, and how many queries it asks: by budget, or as people answer."""
 
     distance: Distance | None
-    """By which clips that look alike are left out, where they tire whoever answers."""
+    """Measures which clips look alike; those are left out if people answer."""
 
     def wait(self, store: Store, index: int) -> Iterator[Counts]:
         """Yield about once a second until round `index` may begin."""
@@ -157,7 +157,7 @@ class Pacing(Protocol):
         ...
 
     def pictures(self, segments: Sequence[Segment], /) -> Mapping[str, Picture]:
-        """Return what whoever answers must be given to see the segments."""
+        """Return the pictures that a person needs to see the segments."""
         ...
 
 
@@ -199,7 +199,7 @@ class Store(Protocol):
         ...
 
     def expire(self, before_round: int) -> None:
-        """Withdraw what earlier rounds asked, but for what somebody is looking at."""
+        """Withdraw what earlier rounds asked, except what somebody is looking at."""
         ...
 
     def ask(
@@ -291,7 +291,7 @@ class Domain(Protocol):
     def load_reward(
         self, experiment: Experiment, network: Network | None, folder: RunFolder
     ) -> RewardModel:
-        """Return an experiment's unfitted reward model, to be given a state."""
+        """Return an experiment's unfitted reward model, which then loads a state."""
         ...
 
     def evaluate(

@@ -15,7 +15,7 @@ AnswerKind = Literal["preference", "tie", "ranking", "ratings", "rewrite", "skip
 
 
 class QueryId(NamedTuple):
-    """Which query: the round that asked it and its place among that round's."""
+    """Which query: the round that asked it and its index within the round."""
 
     round: int
     index: int  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -36,7 +36,7 @@ class SpaceSpec:
 
 @dataclass(frozen=True)
 class EnvironmentCard:
-    """What others must know of an environment: whoever answers, and an import."""
+    """What a person who answers, or an import, must know of an environment."""
 
     domain: str
     """The object that builds for it, "package:OBJECT"."""
@@ -125,7 +125,7 @@ class Evaluation:
     ties: int = 0
     skips: int = 0
     teacher: str | None = None
-    """Who said which reply wins."""
+    """Who judged which reply wins."""
     held_out: bool | None = None
     """Whether the tasks were kept from training; None where there are no tasks."""
     notes: list[str] = field(default_factory=list)
@@ -259,7 +259,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a teacher said of a query.
+    """A teacher's answer to a query.
 
     `value` depends on `kind`:
         preference: {"left": P(left is better)} and, if given, {"strength": one of the four words}

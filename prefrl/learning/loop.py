@@ -22,7 +22,7 @@ from prefrl.types import Comparison, Counts, Trajectory
 
 @dataclass(frozen=True)
 class Round:
-    """What the caller of the loop is told."""
+    """What the loop yields to its caller."""
 
     index: int
     state: Literal["waiting", "exploring", "fitting", "training", "done"]
@@ -36,7 +36,7 @@ class Round:
 
 
 class LoopState:
-    """All that one round hands to the next, but for the store, the agent and the reward."""
+    """All that one round hands to the next, apart from the store, the agent and the reward."""
 
     def __init__(self, reward_model: RewardModel | None, config: LoopConfig):
         """Begin at round 0.
@@ -74,7 +74,7 @@ def preference_loop(
     agent: Agent, reward: Reward, pacing: Pacing, store: Store, config: LoopConfig,
     state: LoopState,
 ) -> Iterator[Round]:  # fmt: skip
-    """Run the rounds that `state` has still before it; yield each once everything is in place.
+    """Run the rounds that are left after `state`; yield each once it is complete.
 
     At every yield with state "done", the store and the state dicts of the agent, the reward and
     `state` hold all that the next round needs.
@@ -83,7 +83,7 @@ def preference_loop(
         agent: explores, then trains.
         reward: what the agent is trained on; `state.reward_model` where it is learned.
         pacing: lets a round begin, and says how many queries it asks.
-        store: a round that it knows already is repeated as it was.
+        store: if it knows a round already, that round is repeated as it was.
         config: the knobs.
         state: where to begin; it is changed.
     """
@@ -129,12 +129,12 @@ def _comparisons(
     store: Store, reward_model: RewardModel | None, pacing: Pacing, through: int,
     config: LoopConfig, index: int,
 ) -> list[Comparison] | None:  # fmt: skip
-    """Return what a round learns from, None if it explores: there is no reward to train on yet.
+    """Return what a round learns from; None if it explores, since there is no reward yet.
 
     The true reward learns from nothing.
 
     Raises:
-        UserError: there is none, and there will be none.
+        UserError: there is no such answer, and there will be none.
     """
     if index == 0:
         return None

@@ -41,7 +41,7 @@ class ByBudget:
             time.sleep(WAIT_SECONDS)
 
     def queries_due(self, store: Store, index: int) -> int:
-        """Return what is due by the schedule; skipped ones are asked for again, as other pairs."""
+        """Return what the schedule asks for; a skipped query is replaced by another pair."""
         return _still_to_ask(store.counts(), labels_due(self.config, index), self.config, index)
 
     def explores_again(self, index: int) -> bool:
@@ -60,7 +60,7 @@ class ByPeople:
         self.config, self.pictures, self.distance = config, pictures, distance
 
     def wait(self, store: Store, index: int) -> Iterator[Counts]:
-        """Yield until enough is answered, or nothing is pending: all of it was skipped."""
+        """Yield until enough is answered, or nothing is pending because all of it was skipped."""
         while True:
             counts = store.counts()
             if counts.answered >= answers_needed(self.config, index) or not counts.pending:
@@ -69,7 +69,7 @@ class ByPeople:
             time.sleep(WAIT_SECONDS)
 
     def queries_due(self, store: Store, index: int) -> int:
-        """Return what keeps some to spare, so that nobody runs out while the policy trains."""
+        """Return enough that some are spare, so nobody runs out while the policy trains."""
         store.expire(index - EXPIRE_ROUNDS)  # before counting what is left to answer
         counts = store.counts()
         due = max(answers_needed(self.config, index + 1), counts.answered) + SPARE_QUERIES
@@ -83,8 +83,8 @@ class ByPeople:
 def answers_needed(config: LoopConfig, index: int) -> int:
     """Return how many labels people must have given before round `index` trains on them.
 
-    Steps are bought by answers, `steps / labels` each; the trainer may be one round ahead, but the
-    last fit is given them all.
+    Each answer buys `steps / labels` steps. The trainer may be one round ahead, but the last fit
+    sees all answers.
     """
     if index >= config.rounds:
         return config.labels
@@ -95,8 +95,8 @@ def answers_needed(config: LoopConfig, index: int) -> int:
 def labels_due(config: LoopConfig, index: int) -> int:
     """Return how many labels should have been asked for by the end of round `index`.
 
-    A first share about the untrained policy, the rest at Christiano's hyperbolic rate in steps
-    (arXiv 1706.03741, appendix A.1), all in time for the last fit.
+    A first share is about the untrained policy; the rest follow Christiano's hyperbolic rate in
+    steps (arXiv 1706.03741, appendix A.1), all in time for the last fit.
     """
     last = config.rounds - 1
     if index >= last:

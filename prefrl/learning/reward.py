@@ -36,7 +36,7 @@ def bag_weights(seed: int, queries: Sequence[QueryId], members: int) -> Tensor:
 
     The count is a hash of (seed, query, member), so membership is for life: a warm start never
     trains on what is out of bag later, and resuming needs to save nothing. All comparisons of one
-    query share their fate. Out of bag are e⁻¹ of them, Christiano's validation share.
+    query share their fate. e⁻¹ of them are out of bag, which is Christiano's validation share.
     """
     weights = torch.empty(members, len(queries))
     for column, query in enumerate(queries):
@@ -58,7 +58,7 @@ def _poisson_quantile(uniform: float) -> int:
 
 
 class FitState:
-    """What a fit hands to the next: the optimiser, the penalty and the order of minibatches."""
+    """What a fit hands to the next fit: the optimiser, the penalty and the order of minibatches."""
 
     def __init__(self, reward_model: RewardModel, config: FitConfig, seed: int):
         self.seed, self.l2, self.fits = seed, config.l2, 0
@@ -89,12 +89,12 @@ def fit(
     config: FitConfig,
     state: FitState,
 ) -> dict[str, float]:
-    """Fit every member to its bag of comparisons, from where it stands, and say how well.
+    """Fit each member to its bag of comparisons, from its present weights, and report how well.
 
     Returns:
         `train_loss`, `train_accuracy`, `out_of_bag_loss`, `out_of_bag_accuracy` (means over members
-        of means over comparisons; accuracies over decisive answers, but for those about segments
-        that show the same: none of these has a right side), `l2` and `epochs`.
+        of means over comparisons; accuracies are over decisive answers, except those about segments
+        that show the same, which have no right side), `l2` and `epochs`.
     """
     if not comparisons:
         return {}
@@ -117,11 +117,11 @@ class _Data:
 
     def __init__(self, reward_model: RewardModel, comparisons: Sequence[Comparison], seed: int):
         segments = {s.id: s for c in comparisons for s in (c.left, c.right)}
-        place = {name: row for row, name in enumerate(segments)}
+        row_of = {name: row for row, name in enumerate(segments)}
         self.encoded = reward_model.encode(list(segments.values()))
         reward_model.normalise_inputs(self.encoded)
-        self.left = torch.tensor([place[c.left.id] for c in comparisons])
-        self.right = torch.tensor([place[c.right.id] for c in comparisons])
+        self.left = torch.tensor([row_of[c.left.id] for c in comparisons])
+        self.right = torch.tensor([row_of[c.right.id] for c in comparisons])
         self.preference = torch.tensor([c.preference for c in comparisons])
         apart = torch.tensor([not alike(c.left, c.right) for c in comparisons])
         self.judged = decisive(self.preference) & apart
@@ -145,7 +145,7 @@ class _Data:
 def _epoch(
     reward_model: RewardModel, data: _Data, config: FitConfig, state: FitState
 ) -> dict[str, float]:
-    """Make one pass; the losses are those met on the way, so they cost nothing extra."""
+    """Make one pass; the losses come from the pass itself, so they cost nothing extra."""
     totals = torch.zeros(8, reward_model.members)
     for rows in data.minibatches(config.batch_size, state.generator):
         sides = torch.cat([data.left[rows], data.right[rows]])

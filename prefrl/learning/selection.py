@@ -37,11 +37,11 @@ def select(
 ) -> tuple[list[Query], dict[str, np.ndarray]]:
     """Cut, propose and choose `count` queries; return them and their clips' true rewards by id.
 
-    The first round is uniform: nothing is fitted yet, so its members' disagreement means nothing.
-    With a `distance`, the half of the groups that look most alike is left out before.
+    The first round is uniform: nothing is fitted yet, so the members' disagreement means nothing.
+    If there is a `distance`, the half of the groups that look most alike is left out first.
 
     Raises:
-        UserError: the trajectories cannot serve so many.
+        UserError: the trajectories are too few for so many queries.
     """
     if count == 0:
         return [], {}
@@ -63,8 +63,8 @@ def select(
         candidates = drop_alike(candidates, max(count, len(candidates) // 2), distance)
     chosen = choose(candidates, count, acquisition, reward_model)
     queries = [
-        Query(QueryId(index, place), group, config.query.kind, config.question)
-        for place, group in enumerate(chosen)
+        Query(QueryId(index, number), group, config.query.kind, config.question)
+        for number, group in enumerate(chosen)
     ]
     shown = {segment.id for group in chosen for segment in group}
     return queries, {name: rewards[name] for name in rewards if name in shown}
@@ -76,9 +76,9 @@ def cut(
     count: int,
     generator: np.random.Generator,
 ) -> tuple[list[Segment], dict[str, np.ndarray]]:
-    """Cut `count` segments of `length` steps, every possible start being equally likely.
+    """Cut `count` segments of `length` steps; each possible start is equally likely.
 
-    Of whole trajectories, tasks are drawn, and all that there is of them is taken.
+    Where segments are whole trajectories, it draws tasks and takes all trajectories of each.
 
     Args:
         trajectories: pieces of episodes; a segment never leaves one.
@@ -107,8 +107,8 @@ def cut(
     if length is None:
         shuffled = generator.permutation(len(trajectories)).tolist()
         first: dict[str, int] = {}  # all of a task before the next: only they can be compared
-        for place, index in enumerate(shuffled):
-            first.setdefault(trajectories[index].task, place)
+        for rank, index in enumerate(shuffled):
+            first.setdefault(trajectories[index].task, rank)
         chosen = sorted(shuffled, key=lambda index: first[trajectories[index].task])[:count]
         picks = [(index, 0) for index in chosen]
     else:
@@ -142,7 +142,7 @@ def _slice(trajectory: Trajectory, start: int, length: int) -> tuple[Segment, np
 def propose(
     segments: Sequence[Segment], count: int, generator: np.random.Generator, size: int = 2
 ) -> list[Group]:
-    """Group segments of the same task at random, each group at most once, `count` at the most.
+    """Group segments of the same task at random, each group once, at most `count` groups.
 
     Args:
         segments: what to choose from.
@@ -167,9 +167,9 @@ def propose(
 
 
 def drop_alike(candidates: Sequence[Group], count: int, distance: Distance) -> list[Group]:
-    """Keep the `count` groups whose segments look least alike, in the order they are in.
+    """Keep the `count` groups whose segments look least alike, in their present order.
 
-    Clips that look alike tire people, and tell little when they are guessed at.
+    Clips that look alike tire people, and a guess about them tells little.
     """
     distances = np.array(
         [np.mean([distance(*pair) for pair in combinations(group, 2)]) for group in candidates]
@@ -186,7 +186,7 @@ def uniform(returns: Tensor) -> Tensor:
 def disagreement(returns: Tensor) -> Tensor:
     """Score by the variance, over members, of the predicted preference.
 
-    Christiano et al. 2017, section 2.2.4; of the probability, not of the rewards.
+    Christiano et al. 2017, section 2.2.4, but of the probability instead of the rewards.
     """
     return _over_pairs(returns, lambda p: p.var(0, unbiased=False))
 
@@ -225,9 +225,9 @@ def choose(
     if reward_model is None or acquisition is uniform:
         return list(candidates[:count])
     segments = {s.id: s for pair in candidates for s in pair}
-    place = {name: row for row, name in enumerate(segments)}
+    row_of = {name: row for row, name in enumerate(segments)}
     returns = predict_returns(reward_model, list(segments.values()))
-    rows = torch.tensor([[place[s.id] for s in pair] for pair in candidates])
+    rows = torch.tensor([[row_of[s.id] for s in pair] for pair in candidates])
     scores = acquisition(returns[:, rows])
     order = torch.argsort(scores, descending=True, stable=True)
     return [candidates[i] for i in order[:count].tolist()]

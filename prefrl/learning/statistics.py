@@ -32,7 +32,7 @@ def estimate(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
 def share(successes: float, count: int) -> dict[str, Any]:
     """Return successes / count as `mean`, and Wilson's score `interval`.
 
-    Unlike a bootstrap it is not empty where all or none succeeded.
+    Unlike a bootstrap, the interval has a width even if all or none succeeded.
     """
     mean, square = successes / count, CRITICAL**2
     centre = (mean + square / (2 * count)) / (1 + square / count)
@@ -42,9 +42,9 @@ def share(successes: float, count: int) -> dict[str, Any]:
 
 
 def win_rate(wins: Sequence[float]) -> dict[str, Any]:
-    """Return the `mean` of wins from 0 to 1, a tie being one half, and its `interval`.
+    """Return the `mean` of wins from 0 to 1 (a tie is one half) and its `interval`.
 
-    A bootstrap, since Wilson's takes a tie for a win or a loss; but his where all wins are alike.
+    A bootstrap, since Wilson's interval knows no ties; but Wilson's where all wins are equal.
     """
     if min(wins) == max(wins):  # resampling them would show no doubt
         return share(sum(wins), len(wins))
@@ -54,8 +54,8 @@ def win_rate(wins: Sequence[float]) -> dict[str, Any]:
 def length_controlled(wins: Sequence[float], differences: Sequence[float]) -> dict[str, Any]:
     """Return the win rate that would be expected if both sides' replies were equally long.
 
-    A logistic regression of the win on an intercept and tanh(difference / its deviation), as
-    AlpacaEval 2 has it (Dubois et al. 2024, arXiv 2404.04475, equation 1, for one task set); the
+    It is a logistic regression of the win on an intercept and tanh(difference / its deviation), as
+    in AlpacaEval 2 (Dubois et al. 2024, arXiv 2404.04475, equation 1, for one task set); the
     win rate is the intercept's probability.
 
     Args:
@@ -92,18 +92,18 @@ def _logistic(design: np.ndarray, wins: np.ndarray, weights: np.ndarray) -> np.n
     """
     features = design.shape[1]
     products = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
-    found = np.zeros((len(weights), features))
+    coefficients = np.zeros((len(weights), features))
     for _ in range(NEWTON_STEPS):
-        expected = _probability(found @ design.T)
-        slopes = (weights * (wins - expected)) @ design - RIDGE * found
+        expected = _probability(coefficients @ design.T)
+        slopes = (weights * (wins - expected)) @ design - RIDGE * coefficients
         curvature = weights * expected * (1 - expected)
         hessians = (curvature @ products).reshape(-1, features, features)
         hessians += RIDGE * np.eye(features)
         steps = np.linalg.solve(hessians, slopes[..., None])[..., 0]
-        found += np.clip(steps, -LONGEST_STEP, LONGEST_STEP)
+        coefficients += np.clip(steps, -LONGEST_STEP, LONGEST_STEP)
         if np.abs(steps).max() < 1e-9:
             break
-    return found
+    return coefficients
 
 
 def _probability(logits: np.ndarray) -> np.ndarray:
@@ -121,11 +121,13 @@ def _counts(count: int) -> np.ndarray:
     return counts
 
 
-def in_words(found: dict[str, Any] | None, style: str = ".2f", unit: str = "") -> str:
+def in_words(estimated: dict[str, Any] | None, style: str = ".2f", unit: str = "") -> str:
     """Return a mean and its interval, "0.31 (0.2 to 0.4)"; a percent sign is a style, too."""
-    if found is None:
+    if estimated is None:
         return "nothing to go by"
-    mean, low, high = (format(value, style) for value in (found["mean"], *found["interval"]))
+    mean, low, high = (
+        format(value, style) for value in (estimated["mean"], *estimated["interval"])
+    )
     return f"{mean}{unit} ({low} to {high})"
 
 

@@ -11,7 +11,7 @@ from prefrl.types import Trajectory, thinned
 
 
 class TrueReward:
-    """The environment's own reward in the place of a learned one: the reference of every ratio.
+    """The environment's own reward instead of a learned one: the reference of every ratio.
 
     It is calibrated like a learned reward, so the same agent sees numbers of the same size.
     """
@@ -40,7 +40,7 @@ class TrueReward:
     def sample(
         self, trajectories: Sequence[Trajectory], before: list[Trajectory]
     ) -> list[Trajectory]:
-        """Return what is calibrated on; whole episodes of the first policy, for good."""
+        """Return what to calibrate on; for whole episodes, always those of the first policy."""
         if self.whole_episodes:
             return before or list(trajectories)
         return thinned(trajectories)

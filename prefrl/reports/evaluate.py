@@ -26,7 +26,7 @@ def evaluate_run(folder: RunFolder, request: EvaluationRequest) -> dict[str, Any
         `Evaluation`.
 
     Raises:
-        UserError: something does not go with the run; the message says what.
+        UserError: something does not fit the run; the message says what.
     """
     if request.episodes <= 0:
         raise UserError(f"--episodes is {request.episodes}; expected a whole number above 0")

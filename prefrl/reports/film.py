@@ -36,7 +36,7 @@ def film_run(folder: RunFolder, output: Path, strip: bool = False, episode: int 
         folder: the run.
         output: the file to write.
         strip: draw a film strip of the first four seconds.
-        episode: which start; the same number always starts alike.
+        episode: which start; the same number is always the same start.
     """
     wanted = (".png",) if strip else (".mp4", ".gif")
     if output.suffix.lower() not in wanted:
@@ -62,21 +62,21 @@ def film_run(folder: RunFolder, output: Path, strip: bool = False, episode: int 
 def _draw_episode(environments: Environments, policy: Policy, fps: float) -> np.ndarray:
     """Return an episode in real time, uint8 `[frame, height, width, 3]`."""
     description = environments.description
-    moments = frame_steps(description.horizon, description.dt, fps)
+    steps = frame_steps(description.horizon, description.dt, fps)
     if isinstance(environments, SeparateEnvironments) and not environments.has_poses:
-        return _render_episode(environments, policy, set(moments.tolist()))
+        return _render_episode(environments, policy, set(steps.tolist()))
     qpos = play(environments, policy).extras["qpos"][:, 0]
-    return draw(environments.model(), qpos[moments], *VIDEO_SIZE)
+    return draw(environments.model(), qpos[steps], *VIDEO_SIZE)
 
 
 def _render_episode(
-    environments: SeparateEnvironments, policy: Policy, moments: set[int]
+    environments: SeparateEnvironments, policy: Policy, shown: set[int]
 ) -> np.ndarray:
     """Let an environment without a MuJoCo model draw itself."""
     environments.show()
     frames, observations = [], environments.reset()
-    for moment in range(environments.description.horizon):
-        if moment in moments:
+    for step in range(environments.description.horizon):
+        if step in shown:
             frames.append(environments.frame())
         observations = environments.step(policy.predict(observations)).observations
     return np.stack(frames)

@@ -23,7 +23,7 @@ TRACES = 12  # queries whose reward is given step by step
 
 
 def inspect_run(folder: RunFolder, worst: int = 20) -> dict[str, Any]:
-    """Return what tells whether a run's reward is any good, as JSON values.
+    """Return how good a run's reward is, as JSON values.
 
     Args:
         folder: the run.
@@ -36,7 +36,7 @@ def inspect_run(folder: RunFolder, worst: int = 20) -> dict[str, Any]:
         (Pearson) and the `clips` themselves, `[true, predicted]`; `worst`: the answers of largest
         loss with `said` and `predicted`, P(left is better); `disagreeing`: all answers, newest
         first, of which the model prefers another side; `traces`: predicted rewards of the newest
-        answered queries' clips, `[step]` each, and what was said of them.
+        answered queries' clips, `[step]` each, and the answers to them.
     """
     model = load_reward(folder.path)
     feedback = FeedbackStore(folder.feedback)
@@ -48,10 +48,10 @@ def inspect_run(folder: RunFolder, worst: int = 20) -> dict[str, Any]:
         segments |= {s.id: s for c in comparisons for s in (c.left, c.right)}
     if not lessons:
         raise UserError(f"{folder.path} holds no answers yet; there is nothing to inspect")
-    place = {name: row for row, name in enumerate(segments)}
+    row_of = {name: row for row, name in enumerate(segments)}
     returns = predict_returns(model, list(segments.values()))
     judged = [
-        _judged(answer, comparisons, returns, place) for answer, comparisons in lessons
+        _judged(answer, comparisons, returns, row_of) for answer, comparisons in lessons
         if comparisons
     ]  # fmt: skip
     report = {
@@ -68,15 +68,15 @@ def inspect_run(folder: RunFolder, worst: int = 20) -> dict[str, Any]:
 
 
 def _judged(
-    answer: Answer, comparisons: list[Comparison], returns: torch.Tensor, place: dict[str, int]
+    answer: Answer, comparisons: list[Comparison], returns: torch.Tensor, row_of: dict[str, int]
 ) -> dict[str, Any]:
     """Compare one answer with the members' mean prediction."""
-    left = returns[:, [place[c.left.id] for c in comparisons]]
-    right = returns[:, [place[c.right.id] for c in comparisons]]
+    left = returns[:, [row_of[c.left.id] for c in comparisons]]
+    right = returns[:, [row_of[c.right.id] for c in comparisons]]
     predicted = preference_probability(left, right).mean(0).clamp(1e-6, 1 - 1e-6)
-    said = torch.tensor([c.preference for c in comparisons])
-    loss = -(said * predicted.log() + (1 - said) * (1 - predicted).log())
-    decisive = said != 0.5
+    answered = torch.tensor([c.preference for c in comparisons])
+    loss = -(answered * predicted.log() + (1 - answered) * (1 - predicted).log())
+    decisive = answered != 0.5
     return {
         "round": answer.query.round,
         "index": answer.query.index,
@@ -85,10 +85,10 @@ def _judged(
         "value": answer.value,
         "answered_at": answer.answered_at,
         "seconds": round(max(0.0, answer.answered_at - answer.shown_at), 2),
-        "said": [round(float(p), 4) for p in said],
+        "said": [round(float(p), 4) for p in answered],
         "predicted": [round(float(p), 4) for p in predicted],
         "loss": float(loss.mean()),
-        "agreed": int((((predicted > 0.5) == (said > 0.5)) & decisive).sum()),
+        "agreed": int((((predicted > 0.5) == (answered > 0.5)) & decisive).sum()),
         "decisive": int(decisive.sum()),
     }
 
@@ -115,7 +115,7 @@ def _share(entries: list[dict[str, Any]]) -> float | None:
 def _against_truth(
     feedback: FeedbackStore, names: list[str], returns: torch.Tensor
 ) -> dict[str, Any]:
-    """Set predicted against true returns, of the clips whose true rewards are known."""
+    """Compare predicted with true returns of the clips whose true rewards are known."""
     pairs = []
     for name, predicted in zip(names, returns.mean(0), strict=True):
         with contextlib.suppress(UserError):  # imported and rewritten clips have no true reward

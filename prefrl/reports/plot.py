@@ -17,8 +17,8 @@ from prefrl.storage.folder import RunFolder
 def plot_runs(folders: Sequence[RunFolder], output: Path) -> Path:
     """Draw the learning curves of runs: true return against steps.
 
-    Runs that differ in their seed alone become one line, the mean, in a band from the lowest to the
-    highest.
+    Runs that differ only in their seed become one line, their mean, in a band from the lowest to
+    the highest.
     """
     import matplotlib
 

@@ -22,10 +22,10 @@ def domain_for(env: str) -> Domain:
 
 
 def domain_of(folder: RunFolder) -> Domain:
-    """Return the domain that a run is of, as its folder says.
+    """Return the domain of a run, which its folder names.
 
     Raises:
-        UserError: the module that the domain is in is not at hand.
+        UserError: the domain's module cannot be imported.
     """
     name = folder.card().domain
     try:

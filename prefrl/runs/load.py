@@ -44,7 +44,7 @@ def load_reward(path: Path | str, network: Network | None = None) -> Any:
 
 
 def checkpoint(folder: RunFolder) -> dict[str, Any] | None:
-    """Return the newest state of a run's parts, None if no round was finished yet.
+    """Return the newest state of a run's components; None if no round has finished yet.
 
     Raises:
         UserError: it is damaged.
@@ -70,7 +70,7 @@ def _finished_checkpoint(folder: RunFolder) -> dict[str, Any]:
 
 @contextmanager
 def fitting(folder: RunFolder) -> Iterator[None]:
-    """Turn what is said of a checkpoint for other networks into a sentence."""
+    """Turn the error of a checkpoint for other networks into a sentence."""
     try:
         yield
     except (RuntimeError, KeyError, ValueError) as error:

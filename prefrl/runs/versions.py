@@ -11,7 +11,7 @@ import torch
 
 
 def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Say in what two lines of metrics, or the versions of two runs, differ."""
+    """Say how two lines of metrics, or the versions of two runs, differ."""
     return [
         f"{name} was {was.get(name)}, is {now.get(name)}"
         for name in was | now
@@ -22,7 +22,7 @@ def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def versions() -> dict[str, Any]:
     """Return what the bits of a run depend on besides its configuration."""
     names = ["prefrl", "gymnasium", "mujoco", "numpy", "stable-baselines3", "torch", "transformers"]
-    return {name: found for name in names if (found := _version(name))} | {
+    return {name: version for name in names if (version := _version(name))} | {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "torch_threads": torch.get_num_threads(),

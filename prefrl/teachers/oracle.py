@@ -19,8 +19,8 @@ class Oracle:
 
     B-Pref (Lee et al. 2021, arXiv 2111.03026), section 3: Oracle (the defaults), Stoc
     (`rationality` = 1), Mistake (`mistake` = 0.1), Skip (`skip` = 0.1), Equal (`equal` = 0.1) and
-    Myopic (`myopia` = 0.9). Thresholds are applied once, to the average return of a clip in the
-    query's round, which stands for the policy of that time.
+    Myopic (`myopia` = 0.9). A threshold is a share of the average return of a clip in the query's
+    round, which stands for the policy of that time.
     The chances are drawn from a hash of (seed, query): they do not depend on what came before.
     """
 
@@ -35,7 +35,7 @@ class Oracle:
         """Answer queries, in order.
 
         Raises:
-            ValueError: there is no truth to go by.
+            ValueError: there is no truth to judge by.
         """
         if truth is None:
             raise ValueError("the oracle answers from true rewards; give it the truth")

@@ -37,12 +37,12 @@ class Pairs:
 
 
 class Verdict(NamedTuple):
-    """What was said of one pair."""
+    """The answers to one pair."""
 
     pair: int
     """Which one."""
     first: float | None
-    """P(A is better), the mean over whoever answered; None if nobody could tell."""
+    """P(A is better), the mean over all who answered; None if nobody could tell."""
     left: float | None
     """P(the one on the left is better)."""
 
@@ -61,19 +61,19 @@ def source(side: int, run: Path | str, rounds: int) -> str:
 def pair_up(
     first: Sequence[Trajectory], second: Sequence[Trajectory], clip_steps: int | None, seed: int
 ) -> Pairs:
-    """Cut one clip of every episode; the n-th of both begin alike and show the same steps.
+    """Cut one clip of each episode; the n-th clips of A and B begin alike and show the same steps.
 
     Args:
         first: whole episodes of A; their `source` begins with its letter.
         second: of B.
         clip_steps: steps of a clip; None takes whole episodes.
-        seed: of the moments.
+        seed: draws which steps.
     """
     pairs, rewards = [], {}
-    for place, both in enumerate(zip(first, second, strict=True)):
+    for index, both in enumerate(zip(first, second, strict=True)):
         clips = []
         for episode in both:
-            [clip], reward = cut([episode], clip_steps, 1, np.random.default_rng([seed, place]))
+            [clip], reward = cut([episode], clip_steps, 1, np.random.default_rng([seed, index]))
             clips.append(clip)
             rewards |= reward
         pairs.append((clips[0], clips[1]))
@@ -90,20 +90,20 @@ def queries_of(pairs: Pairs, question: str, seed: int) -> list[Query]:
 
 
 def truth_of(pairs: Pairs) -> Truth:
-    """Return what the oracle goes by."""
+    """Return what the oracle judges by."""
     returns = [abs(rewards.sum()) for rewards in pairs.rewards.values()]
     return Truth(pairs.rewards, {0: float(np.mean(returns)) if returns else 0.0})
 
 
 def judge_named(name: str, seed: int) -> Teacher:
-    """Return whoever answers in this process: "oracle" (the true return), or MODULE:OBJECT."""
+    """Return a teacher in this process: "oracle" (the true return), or MODULE:OBJECT."""
     return Oracle(OracleConfig(), seed) if name == "oracle" else load_teacher(name)
 
 
 def judged(pairs: Pairs, teacher: Teacher, question: str, seed: int) -> list[float | None]:
     """Ask a teacher about pairs that need not be kept; return P(A is better) of each.
 
-    A tie is one half, and None what the teacher could not tell.
+    A tie is one half; None means that the teacher could not tell.
     """
     queries = queries_of(pairs, question, seed)
     truth = truth_of(pairs) if teacher.sees_true_rewards else None
@@ -120,8 +120,8 @@ def verdicts(queries: Sequence[Query], answers: Sequence[Answer]) -> list[Verdic
     for query in queries:
         if query.id not in by_query:
             continue
-        told = [left for left in by_query[query.id] if left is not None]
-        left = float(np.mean(told)) if told else None
+        preferences = [left for left in by_query[query.id] if left is not None]
+        left = float(np.mean(preferences)) if preferences else None
         is_left = query.segments[0].source.startswith(SIDES[0])
         first = left if is_left or left is None else 1 - left
         judged_pairs.append(Verdict(query.id.index, first, left))
@@ -129,7 +129,7 @@ def verdicts(queries: Sequence[Query], answers: Sequence[Answer]) -> list[Verdic
 
 
 def _left(answer: Answer) -> float | None:
-    """Return P(left is better), None of a skip and of a rewrite, which compares neither."""
+    """Return P(left is better); None for a skip or a rewrite, which compare nothing."""
     if answer.kind == "tie":
         return 0.5
     return float(answer.value["left"]) if answer.kind == "preference" else None
