@@ -56,8 +56,8 @@ export function openWelcome(run, onPractice) {
 		...task(run),
 		element("ul", { className: "first-keys" },
 			...keys.map(([symbol, words]) => element("li", {}, element("kbd", {}, symbol), ` ${words}`))),
-		element("p", { className: "aside" }, `Trust your first impression. If ${run.clips > 2 ? "all" : "both"} are bad, say `
-			+ "which is less bad; “can't tell” teaches nothing."),
+		element("p", { className: "aside" }, `Trust your first impression. If ${run.clips > 2
+			? "all are bad, say which is least bad" : "both are bad, say which is less bad"}; “can't tell” teaches nothing.`),
 		row(dialog, "Start labelling", onPractice));
 }
 
