@@ -30,6 +30,7 @@ from prefrl.config.experiment import TextConfig, TextPPOConfig, TextRewardConfig
 from prefrl.errors import UserError
 from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.storage.feedback import FeedbackStore
+from prefrl.text import PromptEnv
 from prefrl.text.agents.ppo import TextAgent
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import Episode, turns_of
@@ -256,8 +257,34 @@ class Silent:
         return [Reply([END], True) for _ in sequences]
 
 
-def test_a_prompt_longer_than_the_context_is_refused():
-    with pytest.raises(UserError, match=r"a prompt has 15\d\d tokens, .* looks back on 256; short"):
+PROMPTS = [f"Story {n}" for n in range(3)] + ["word " * 80]
+gymnasium.register("texts/Mixed-v0", lambda: PromptEnv(PROMPTS))
+
+
+def test_a_prompt_longer_than_the_context_is_left_out_and_counted():
+    agent, again = make_agent(name="Mixed"), make_agent(name="Mixed")
+    agent.explore(64)
+    explored = agent.left_out
+    again.load_state_dict(from_bytes(to_bytes(agent.state_dict())))
+    trajectories, metrics = agent.train(PLAIN, 64)
+    assert all(t.observations[0] in PROMPTS[:3] for t in trajectories)
+    groups = [trajectories[n : n + 4] for n in range(0, len(trajectories), 4)]
+    assert all(len({(t.task, t.observations[0]) for t in group}) == 1 for group in groups)
+    # How many there were is known: the seed of a task says which prompt it draws.
+    env, count = gymnasium.make("texts/Mixed-v0"), 0
+    for task in range(agent.tasks):
+        tried, seed = 0, task_seed(0, task)
+        while env.reset(seed=seed if not tried else task_seed(seed, tried))[0] == PROMPTS[3]:
+            tried += 1
+        count += tried
+    assert explored > 0 and metrics["prompts_too_long"] == count > explored
+    assert agent.left_out == 0
+    assert again.train(PLAIN, 64)[1] == metrics, "a resumed run says the same"
+    assert "prompts_too_long" not in make_agent().train(PLAIN, 8)[1]
+
+
+def test_an_environment_of_nothing_but_long_prompts_is_refused():
+    with pytest.raises(UserError, match=r"50 tasks in a row .* with 15\d\d tokens; .* 256, reply"):
         make_agent(name="Wordy").explore(1)
 
 

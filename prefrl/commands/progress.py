@@ -91,6 +91,8 @@ class Display:
             parts.append(f"out-of-bag accuracy {metrics['out_of_bag_accuracy']:.2f}")
         if "true_return" in metrics:
             parts.append(f"true return {metrics['true_return']:.1f}")
+        if "prompts_too_long" in metrics:
+            parts.append(f"{metrics['prompts_too_long']:.0f} prompts too long")
         if "clean_flips" in metrics:
             parts.append(f"clean flips {metrics['clean_flips']:.2f}")
         if rate > 0:

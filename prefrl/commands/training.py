@@ -211,7 +211,14 @@ def _run(session: "Session", port: int | None = None, host: str = "") -> None:
         if "prefrl resume" in str(error):
             raise
         raise UserError(f"{str(error).rstrip('.')}. {_how_to_go_on(saved, path)}") from error
-    for line in session.folder.metrics()[-1:]:
+    lines = session.folder.metrics()
+    too_long = sum(line.get("prompts_too_long", 0) for line in lines)
+    if too_long:
+        say(
+            f"note: {too_long:.0f} tasks were left out, as their prompts are longer than the "
+            "model's context; others were played for them"
+        )
+    for line in lines[-1:]:
         if line.get("answered") and not line["decisive"]:
             say(
                 "note: no answer preferred one clip to another, so nothing was learned. If the "

@@ -24,7 +24,7 @@ from prefrl.text.models.load import LanguageModel, load_language_model, save_lan
 from prefrl.text.models.networks import enough_memory
 from prefrl.text.policy import TextPolicy
 from prefrl.text.reward import TextReward
-from prefrl.text.stages.sft import from_environment, tune
+from prefrl.text.stages.sft import from_environment, short_enough, tune
 from prefrl.types import EnvironmentCard, SpaceSpec
 
 TEXT = SpaceSpec(text=True)
@@ -103,7 +103,8 @@ def build(
     name = resolve(experiment.env)
     notes = _tried_out(name) if folder is None else []
     environments = [make(name) for _ in range(text.ppo.episodes)]
-    language_model = _reference(experiment, folder)
+    language_model, said = _reference(experiment, folder)
+    notes += said
     autocast = placing.autocast(text, language_model.model.device)
 
     def save(run: RunFolder) -> None:
@@ -201,16 +202,18 @@ def _check_no_network(network: Any) -> None:
         )
 
 
-def _reference(experiment: Experiment, folder: RunFolder | None) -> LanguageModel:
-    """Load the model that a run begins with, fine-tuned on demonstrations if that is asked for."""
+def _reference(experiment: Experiment, folder: RunFolder | None) -> tuple[LanguageModel, list[str]]:
+    """Return the model that a run begins with, fine-tuned if that is asked for, and notes."""
     text = experiment.text
     device = placing.device_named(text.device)
     made = folder is not None and folder.reference.exists()
     model = str(folder.reference) if folder is not None and made else text.model
     language_model = load_language_model(model, experiment.seed, device)
     placing.use_threads(language_model.model, experiment.threads)
+    notes: list[str] = []
     if text.demonstrations and not made:
         found = from_environment(experiment.env, text.demonstrations, experiment.seed)
+        found, notes = short_enough(language_model, found, text.chat)
         with _explained(text, "text.sft-batch-size"):
             for _ in tune(
                 language_model, found, epochs=text.sft_epochs,
@@ -219,7 +222,7 @@ def _reference(experiment: Experiment, folder: RunFolder | None) -> LanguageMode
                 autocast=placing.autocast(text, language_model.model.device),
             ):  # fmt: skip
                 pass
-    return language_model
+    return language_model, notes
 
 
 @contextmanager

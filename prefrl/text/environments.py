@@ -13,6 +13,8 @@ from prefrl.text.episode import Episode
 from prefrl.text.models.sampling import Reply
 from prefrl.text.policy import TextPolicy
 
+TOO_LONG_IN_A_ROW = 50  # prompts; after so many there will hardly be one that fits
+
 
 def play(
     environments: Sequence[gymnasium.Env], policy: TextPolicy, seeds: Sequence[int],
@@ -27,9 +29,11 @@ def play(
         split: which tasks, where the environment holds some out.
         deterministic: take the likeliest tokens.
 
+    A task whose prompt is longer than the policy's context is left out; another one is played for
+    it, which follows from its seed.
+
     Raises:
-        UserError: a prompt is longer than the policy's context, or the environment breaks its
-            contract.
+        UserError: too many prompts in a row are too long, or the environment breaks its contract.
     """
     episodes = []
     for begin in range(0, len(seeds), len(environments)):
@@ -42,12 +46,11 @@ def _play(
     environments: Sequence[gymnasium.Env], policy: TextPolicy, seeds: Sequence[int],
     split: str, deterministic: bool,
 ) -> list[Episode]:  # fmt: skip
-    mark, going = policy.template.mark, list(range(len(seeds)))
-    episodes = [Episode(seed, mark) for seed in seeds]
-    for episode, environment in zip(episodes, environments, strict=True):
-        observation, _ = contract.reset(environment, episode.seed, {"split": split})
-        contract.check_text(environment, observation, "reset gave the observation")
-        episode.hear(observation, policy.template.first(observation))
+    episodes = [
+        _begin(environment, policy, seed, split)
+        for environment, seed in zip(environments, seeds, strict=True)
+    ]
+    going = list(range(len(seeds)))
     while going:
         replies = policy.reply([episodes[row].ids for row in going], deterministic)
         going = [
@@ -56,6 +59,25 @@ def _play(
             if not _turn(episodes[row], environments[row], policy, reply)
         ]
     return episodes
+
+
+def _begin(environment: gymnasium.Env, policy: TextPolicy, seed: int, split: str) -> Episode:
+    """Begin a task, or the first of those that may stand for it whose prompt is short enough."""
+    for left_out in range(TOO_LONG_IN_A_ROW):
+        task = task_seed(seed, left_out) if left_out else seed
+        observation, _ = contract.reset(environment, task, {"split": split})
+        contract.check_text(environment, observation, "reset gave the observation")
+        ids = policy.template.first(observation)
+        if len(ids) < policy.context:
+            episode = Episode(task, policy.template.mark, left_out)
+            episode.hear(observation, ids)
+            return episode
+    raise contract.broken(
+        environment,
+        f"the prompts of {TOO_LONG_IN_A_ROW} tasks in a row are too long, the last with {len(ids)} "
+        f"tokens; the model looks back on {policy.context}, reply included, so shorten them or "
+        "take another model",
+    )
 
 
 def _turn(episode: Episode, environment: gymnasium.Env, policy: TextPolicy, reply: Reply) -> bool:

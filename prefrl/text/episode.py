@@ -24,6 +24,8 @@ class Episode:
     """The environment was reset with it."""
     mark: int = 0
     """Of the template that the ids are of."""
+    left_out: int = 0
+    """Tasks that this one stands for, as their prompts were longer than the context."""
     ids: list[int] = field(default_factory=list)
     sampled: list[bool] = field(default_factory=list)
     """Whether the policy sampled an id; the others are the environment's words."""

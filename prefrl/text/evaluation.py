@@ -83,7 +83,7 @@ def evaluate(
         **_won(wins, _tokens(ours) - _tokens(theirs)),
         teacher=teacher,
         held_out=held_out,
-        notes=_notes(held_out, float(np.concatenate(reference_entropy).mean())),
+        notes=_notes(held_out, float(np.concatenate(reference_entropy).mean()), ours),
         completions=[
             {"prompt": a.observations[0], "reference": _told(b), "policy": _told(a)}
             for a, b in shown
@@ -211,10 +211,16 @@ def _won(wins: Sequence[float | None], differences: np.ndarray) -> dict[str, Any
     } | counts
 
 
-def _notes(held_out: bool, reference_entropy: float) -> list[str]:
+def _notes(held_out: bool, reference_entropy: float, episodes: Sequence[Episode]) -> list[str]:
     notes = variety("the reference", reference_entropy)
     if not held_out:
         notes.append("the environment holds no tasks out; these are like those of training")
+    too_long = sum(episode.left_out for episode in episodes)
+    if too_long:
+        notes.append(
+            f"{too_long} tasks are left out, as their prompts are longer than the model's context; "
+            "others are played for them"
+        )
     return notes
 
 

@@ -105,7 +105,7 @@ class TextAgent:
         self.shuffling = torch.Generator().manual_seed(seed)
         self.kl_coef = ppo.kl_coef
         self.total_steps = total_steps
-        self.round = self.tasks = self.played = self.steps = 0
+        self.round = self.tasks = self.played = self.steps = self.left_out = 0
         self.sample: list[Trajectory] = []
         self.sample_scores = np.zeros(0)
 
@@ -151,7 +151,11 @@ class TextAgent:
         self.round += 1
         names = dict.fromkeys(name for report in reports for name in report)
         averages = {n: float(np.mean([r[n] for r in reports if n in r])) for n in names}
-        return trajectories, averages | {"kl_coef": self.kl_coef}
+        ours = {"kl_coef": self.kl_coef}
+        if self.left_out:
+            ours["prompts_too_long"] = float(self.left_out)
+        self.left_out = 0
+        return trajectories, averages | ours
 
     def entropy(self) -> float:
         """Return how much the policy varies its replies to the first tasks, nats per token.
@@ -173,7 +177,9 @@ class TextAgent:
         self.tasks += count
         seeds = [task_seed(self.seed, task) for task in tasks]
         repeated = [seed for seed in seeds for _ in range(ppo.completions_per_task)]
-        return play(self.environments, self.policy, repeated)
+        episodes = play(self.environments, self.policy, repeated)
+        self.left_out += sum(e.left_out for e in episodes[:: ppo.completions_per_task])
+        return episodes
 
     def _trajectories(self, episodes: Sequence[Episode]) -> list[Trajectory]:
         first, source = self.played, f"round {self.round}"
@@ -298,6 +304,7 @@ class TextAgent:
             "tasks": self.tasks,
             "played": self.played,
             "steps": self.steps,
+            "left_out": self.left_out,
             "sample": [[t.observations, t.actions, t.env_rewards, t.extras] for t in self.sample],
             "sample_scores": self.sample_scores,
         }
@@ -317,6 +324,7 @@ class TextAgent:
         self.shuffling.set_state(state["shuffling"])
         self.kl_coef, self.round = state["kl_coef"], state["round"]
         self.tasks, self.played, self.steps = state["tasks"], state["played"], state["steps"]
+        self.left_out = state["left_out"]
         self.sample = [Trajectory(*arrays) for arrays in state["sample"]]
         self.sample_scores = state["sample_scores"]
 
