@@ -358,6 +358,20 @@ def test_the_command_takes_a_run(run, tmp_path, capsys):
     assert load_fitted(tmp_path / "reward").members == 1
 
 
+def test_what_is_not_learned_from_is_said(tmp_path, capsys):
+    rows = pairs(12)
+    rows += [PAIR | {"rejected": "good"}] * 5 + [PAIR | {"chosen": "r" * 300}] * 2
+    file = write(tmp_path / "pairs.jsonl", *rows)
+    main(["fit", str(file), "--model", "tiny", "-o", str(tmp_path / "out"), "--epochs", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "comparisons left out, as both texts are the same: 5"
+    looks = "as one has more than the 256 tokens that the model looks back on"
+    assert lines[2] == f"comparisons left out, {looks}: 2"
+    assert lines[3].startswith("11 comparisons, 1 more are held out; calibrated on the 24 compl")
+    now = start(write(tmp_path / "good.jsonl", *pairs(12)), "tiny", epochs=1)
+    assert len(now.notes) == 2
+
+
 # Bad input
 
 

@@ -221,6 +221,19 @@ def test_environments_without_demonstrations():
         sft.from_environment("prefrl/RandomWalk-v0", 3, 0)
 
 
+def test_demonstrations_longer_than_the_context_are_left_out_and_counted(tmp_path, capsys):
+    rows = [{"prompt": f"{n}", "response": "r" * (300 if n == 3 else 20)} for n in range(10)]
+    file = write(tmp_path / "some.jsonl", *rows)
+    words = ["sft", "--model", "tiny", "--file", str(file), "--epochs", "1"]
+    main([*words, "-o", str(tmp_path / "out")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == (
+        "demonstrations left out, as they have more than the 256 tokens that the model looks back "
+        "on: 1 of 10"
+    )
+    assert lines[2] == "9 demonstrations, 0 held out"
+
+
 # Bad input
 
 

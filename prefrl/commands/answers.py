@@ -54,4 +54,4 @@ def import_file(chosen: Import) -> None:
         "learns from them"
     )
     if done.left_out:
-        say(f"note: {done.left_out} pairs are left out, as both texts are the same")
+        say(f"note: pairs left out, as both texts are the same: {done.left_out}")

@@ -215,8 +215,8 @@ def _run(session: "Session", port: int | None = None, host: str = "") -> None:
     too_long = sum(line.get("prompts_too_long", 0) for line in lines)
     if too_long:
         say(
-            f"note: {too_long:.0f} tasks were left out, as their prompts are longer than the "
-            "model's context; others were played for them"
+            "note: tasks left out, as their prompts are longer than the model's context: "
+            f"{too_long:.0f}; others were played for them"
         )
     for line in lines[-1:]:
         if line.get("answered") and not line["decisive"]:

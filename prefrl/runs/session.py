@@ -349,4 +349,8 @@ def _tensorboard(folder: RunFolder) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
+    try:
+        str(folder.tensorboard).encode()
+    except UnicodeEncodeError:  # TensorBoard takes no name that is not UTF-8
+        return None
     return SummaryWriter(str(folder.tensorboard))

@@ -63,6 +63,7 @@ def _play(
 
 def _begin(environment: gymnasium.Env, policy: TextPolicy, seed: int, split: str) -> Episode:
     """Begin a task, or the first of those that may stand for it whose prompt is short enough."""
+    ids: list[int] = []
     for left_out in range(TOO_LONG_IN_A_ROW):
         task = task_seed(seed, left_out) if left_out else seed
         observation, _ = contract.reset(environment, task, {"split": split})

@@ -7,7 +7,6 @@ Replies are always sampled, as in training: what is measured is a distribution.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import gymnasium
@@ -58,7 +57,7 @@ def evaluate(
             "nobody can be asked while a run is evaluated; let people compare two runs with "
             "`prefrl compare RUN_A RUN_B --teacher human`"
         )
-    teacher, judge = _judge(request.teacher, experiment)
+    teacher, judge, notes = _judge(request.teacher, experiment)
     reference = reference_policy(folder, policy)
     environments = fresh_environments(experiment, episodes)
     ours = _play(environments, policy, experiment, episodes, sampling=0)
@@ -83,7 +82,7 @@ def evaluate(
         **_won(wins, _tokens(ours) - _tokens(theirs)),
         teacher=teacher,
         held_out=held_out,
-        notes=_notes(held_out, float(np.concatenate(reference_entropy).mean()), ours),
+        notes=notes + _notes(held_out, float(np.concatenate(reference_entropy).mean()), ours),
         completions=[
             {"prompt": a.observations[0], "reference": _told(b), "policy": _told(a)}
             for a, b in shown
@@ -91,13 +90,19 @@ def evaluate(
     )
 
 
-def _judge(name: str | None, experiment: Experiment) -> tuple[str, Teacher]:
-    """Return a teacher and its name; by default that of the run, where it is a function."""
+def _judge(name: str | None, experiment: Experiment) -> tuple[str, Teacher, list[str]]:
+    """Return a teacher's name, itself and notes; by default the run's, where it is a function."""
+    notes = []
     if name is None and ":" in experiment.teacher:
-        with suppress(UserError):  # a function of a program that is not at hand here
-            return experiment.teacher, judge_named(experiment.teacher, experiment.seed)
+        try:
+            judge = judge_named(experiment.teacher, experiment.seed)
+            return experiment.teacher, judge, notes
+        except UserError as error:  # a function of a program that is not at hand here
+            notes.append(
+                f"the run's own teacher cannot be asked here, so the oracle says who wins: {error}"
+            )
     name = name or "oracle"
-    return name, judge_named(name, experiment.seed)
+    return name, judge_named(name, experiment.seed), notes
 
 
 def reference_policy(folder: RunFolder, policy: TextPolicy) -> TextPolicy:
@@ -218,7 +223,7 @@ def _notes(held_out: bool, reference_entropy: float, episodes: Sequence[Episode]
     too_long = sum(episode.left_out for episode in episodes)
     if too_long:
         notes.append(
-            f"{too_long} tasks are left out, as their prompts are longer than the model's context; "
+            f"tasks left out, as their prompts are longer than the model's context: {too_long}; "
             "others are played for them"
         )
     return notes

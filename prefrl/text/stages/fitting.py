@@ -240,7 +240,7 @@ def _left_out(alike: int, too_long: int, context: int) -> list[str]:
         "as both texts are the same": alike,
         f"as one has more than the {context} tokens that the model looks back on": too_long,
     }
-    return [f"{count} comparisons are left out, {reason}" for reason, count in why.items() if count]
+    return [f"comparisons left out, {reason}: {count}" for reason, count in why.items() if count]
 
 
 def _policy_samples(run: RunFolder, text: TextConfig, seed: int) -> list[Trajectory]:

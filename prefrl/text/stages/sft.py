@@ -173,8 +173,8 @@ def short_enough(
     if not left_out:
         return kept, []
     return kept, [
-        f"{left_out} of {len(demonstrations)} demonstrations are left out, as they have more than "
-        f"the {context} tokens that the model looks back on"
+        f"demonstrations left out, as they have more than the {context} tokens that the model "
+        f"looks back on: {left_out} of {len(demonstrations)}"
     ]
 
 
