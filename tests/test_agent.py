@@ -8,10 +8,12 @@ from concurrent.futures import Future
 from dataclasses import replace
 from types import SimpleNamespace
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
-import toy_environments  # noqa: F401
+import toy_environments
+from gymnasium.spaces import Box
 from PIL import Image
 
 from prefrl.config.experiment import PPOConfig
@@ -117,6 +119,34 @@ def test_of_every_round_there_are_pictures_and_they_change_nothing():
         assert_same(through_bytes(one), through_bytes(other))
         resumed.load_state_dict(through_bytes(one))
         one, resumed = resumed, one
+
+
+def test_a_policy_explores_the_whole_of_a_wide_range_and_clips_hold_the_environments_own_actions():
+    wide, met = Box(np.array([-1000, 0]), np.array([1000, 1]), dtype=np.float32), []
+
+    class Crane(toy_environments.Pay):
+        def __init__(self):
+            super().__init__()
+            self.action_space = wide
+
+        def step(self, action):
+            met.append(action.copy())
+            return super().step(action)
+
+    toy_environments.register("Crane", Crane)
+    try:
+        agent = make_agent("toy/Crane-v0")
+        trajectories = agent.explore(2 * ROLLOUT)
+    finally:
+        del gymnasium.registry["toy/Crane-v0"]
+    actions = np.concatenate([trajectory.actions for trajectory in trajectories])
+    assert sorted(actions.tolist()) == sorted(np.array(met).tolist())
+    assert all(action in wide for action in actions)
+    for column, (low, high) in enumerate(zip(wide.low, wide.high, strict=True)):
+        tried = (actions[:, column] - low) / (high - low)
+        assert tried.min() < 0.1 and tried.max() > 0.9 and 0.2 < tried.std() < 0.5
+    buffer = agent.ppo.rollout_buffer.actions
+    assert 0.3 < buffer.std() < 1.5, "the policy itself acts about -1 to 1"
 
 
 def test_robots_with_poses_have_no_pictures():

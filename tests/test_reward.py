@@ -647,6 +647,14 @@ def test_how_different_two_segments_look_is_a_distance_in_deviations(length, oth
     assert model.distance(one, moved) < model.distance(one, far)
 
 
+def test_rewards_see_actions_as_the_policy_makes_them_whatever_the_bounds():
+    plain, wide = (RewardEnsemble(1, space, SMALL, 0) for space in (BOX, Box(0, 1000, (1,))))
+    observations, actions = np.zeros((3, 1)), np.array([[-1.0], [0.0], [0.5]], np.float32)
+    seen = plain.features(observations, actions)
+    assert seen.tolist() == [[0, -1, 1], [0, 0, 0], [0, 0.5, 0.25]]
+    assert torch.equal(wide.features(observations, 500 * (actions + 1)), seen)
+
+
 def test_the_true_reward_knows_no_distance():
     with pytest.raises(NotImplementedError):
         TrueReward().distance(make_segment("a"), make_segment("b"))

@@ -13,6 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from prefrl.config.experiment import PPOConfig
 from prefrl.control.agents.side_by_side import policy_options
 from prefrl.control.environments.interface import Description, Environments
+from prefrl.control.environments.spaces import from_policy, policy_space
 from prefrl.environments.info import means
 from prefrl.types import Achieved
 
@@ -34,7 +35,7 @@ class Policy:
         self.mean, self.variance, _ = state["normaliser"]
         self.network = ActorCriticPolicy(
             Box(-OBSERVATION_CLIP, OBSERVATION_CLIP, description.observation_space.shape),
-            description.action_space,
+            policy_space(description.action_space),
             lambda _: config.learning_rate,
             use_sde=config.sde_sample_freq > 0,
             **policy_options(config),
@@ -50,7 +51,8 @@ class Policy:
             if self.samples % self.sde_sample_freq == 0:
                 self.network.reset_noise(len(np.atleast_2d(seen)))
             self.samples += 1
-        return self.network.predict(seen, deterministic=deterministic)[0]
+        actions, _ = self.network.predict(seen, deterministic=deterministic)
+        return from_policy(self.action_space, actions)
 
 
 class RandomPolicy:

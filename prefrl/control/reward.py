@@ -17,6 +17,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
 from prefrl.config.experiment import RewardConfig
+from prefrl.control.environments.spaces import to_policy
 from prefrl.types import Segment, Trajectory, thinned
 
 FEATURE_CLIP = 10.0
@@ -106,14 +107,15 @@ class RewardEnsemble(nn.Module):
     def features(self, observations: np.ndarray, actions: np.ndarray) -> Tensor:
         """Return the networks' raw inputs `[step, feature]`.
 
-        Discrete actions become one-hot. Others come with their squares: what an effort costs is
-        even in the action, and a hidden layer does not learn that from 200 answers.
+        Discrete actions become one-hot. Others, scaled as the policy makes them, come with their
+        squares: what an effort costs is even in the action, and a hidden layer does not learn that
+        from 200 answers.
         """
         parts = [observations.reshape(len(observations), -1)]
         if isinstance(self.action_space, Discrete):
             parts += [np.eye(int(self.action_space.n), dtype=np.float32)[actions.astype(np.int64)]]
         else:
-            flat = actions.reshape(len(actions), -1).astype(np.float32)
+            flat = to_policy(self.action_space, actions).reshape(len(actions), -1)
             parts += [flat, np.square(flat)]
         return torch.as_tensor(np.concatenate(parts, axis=1, dtype=np.float32))
 

@@ -24,6 +24,7 @@ from prefrl.contracts import Reward
 from prefrl.control.agents.side_by_side import make_ppo
 from prefrl.control.environments.interface import Environments
 from prefrl.control.environments.recorder import Recorder
+from prefrl.control.environments.spaces import from_policy, policy_space
 from prefrl.control.policy import OBSERVATION_CLIP, normalise
 from prefrl.environments.info import means
 from prefrl.types import Trajectory
@@ -38,7 +39,8 @@ class RewardlessVecEnv(VecEnv):
         space = environments.description.observation_space
         shown = Box(-OBSERVATION_CLIP, OBSERVATION_CLIP, space.shape, np.float32)
         self.render_mode = None
-        super().__init__(environments.count, shown, environments.description.action_space)
+        actions = environments.description.action_space
+        super().__init__(environments.count, shown, policy_space(actions))
         self.observations = np.zeros((environments.count, *space.shape))
         self.recorder = Recorder(environments.count)
 
@@ -52,8 +54,8 @@ class RewardlessVecEnv(VecEnv):
         return self.normalise(self.observations)
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Keep the actions for `step_wait`."""
-        self.actions = actions
+        """Keep the actions, as the environments take them, for `step_wait`."""
+        self.actions = from_policy(self.environments.description.action_space, actions)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Advance every environment, record the step and hide its reward."""
@@ -80,7 +82,8 @@ class RewardlessVecEnv(VecEnv):
         self.environments.forget()
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Close the environments."""
+        self.environments.close()
 
     def seed(self, seed: int | None = None) -> list[int | None]:
         """Do nothing: the environments seed every episode themselves."""
