@@ -39,9 +39,10 @@ TAUGHT = [*TRAIN, "--teacher", "toy_environments:prefer_larger"]
 
 
 def answers(path):
-    """Return the rows of a run's answers, oldest first."""
+    """Return the rows of a run's answers, oldest first: what was said and by whom, then all."""
     with sqlite3.connect(path / "feedback.sqlite") as connection:
-        rows = connection.execute("SELECT * FROM answer ORDER BY id").fetchall()
+        said = 'id, round, "index", kind, value, teacher'
+        rows = connection.execute(f"SELECT {said}, * FROM answer ORDER BY id").fetchall()
     connection.close()
     return rows
 
