@@ -27,6 +27,7 @@ from prefrl.types import (
 )
 
 if TYPE_CHECKING:
+    import gymnasium
     import torch
     from torch import Tensor
     from torch.nn import Module, Parameter
@@ -262,6 +263,10 @@ class Domain(Protocol):
     """
 
     domain: str
+
+    def check_environment(self, environment: gymnasium.Env | str, limit: int | None) -> list[str]:
+        """Try an environment out; return notes, raise `UserError` where it breaks its contract."""
+        ...
 
     def smallest_round(self, experiment: Experiment) -> int:
         """Return the steps of one update."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from prefrl import __version__
 from prefrl.commands import answers, reports, text, training
+from prefrl.commands import check as checking
 from prefrl.commands import list as listing
 from prefrl.commands.console import complain, parse, without_deprecations_of_dependencies
 from prefrl.errors import UserError
@@ -28,6 +29,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "export": (answers.Export, answers.export),
     "import": (answers.Import, answers.import_file),
     "replay": (training.Replay, training.replay),
+    "check": (checking.Check, checking.check),
     "list": (listing.List, listing.list_all),
 }
 """The options of each, whose docstring is its help, and what it does with them."""

@@ -8,6 +8,8 @@ from prefrl.contracts import Components, EvaluationRequest, Network, Recording, 
 from prefrl.types import Evaluation
 
 if TYPE_CHECKING:
+    import gymnasium
+
     from prefrl.config.experiment import Experiment
     from prefrl.control.policy import Policy
     from prefrl.storage.folder import RunFolder
@@ -19,6 +21,12 @@ class ControlDomain:
     """Builds, loads and plays policies for environments of numbers; see `contracts.Domain`."""
 
     domain = "prefrl.control:DOMAIN"
+
+    def check_environment(self, environment: gymnasium.Env | str, limit: int | None) -> list[str]:
+        """Try an environment of numbers out; see `control.check`."""
+        from prefrl.control.check import check_environment
+
+        return check_environment(environment, limit)
 
     def smallest_round(self, experiment: Experiment) -> int:
         """Return the steps of one rollout."""

@@ -58,6 +58,18 @@ def speaks(name: str) -> bool:
         return False
     environment = make(name)
     try:
+        return holds_text(environment, name)
+    finally:
+        environment.close()
+
+
+def holds_text(environment: gymnasium.Env, name: str = "the environment") -> bool:
+    """Return whether an environment's spaces hold text.
+
+    Raises:
+        UserError: it has no spaces.
+    """
+    try:
         spaces = (environment.observation_space, environment.action_space)
         return all(isinstance(space.sample(), str) for space in spaces)
     except AttributeError:
@@ -65,8 +77,6 @@ def speaks(name: str) -> bool:
             f"{name} has no observation_space or no action_space that can be sampled; expected "
             "spaces of Gymnasium, or prefrl.text.FreeText() for text"
         ) from None
-    finally:
-        environment.close()
 
 
 def make(name: str, **options: Any) -> gymnasium.Env:

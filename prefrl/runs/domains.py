@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 
+import gymnasium
+
 from prefrl.contracts import Domain
 from prefrl.environments import ids
 from prefrl.errors import UserError
@@ -12,13 +14,14 @@ from prefrl.storage.folder import RunFolder
 CONTROL, TEXT = "prefrl.control:DOMAIN", "prefrl.text:DOMAIN"
 
 
-def domain_for(env: str) -> Domain:
-    """Return the domain of an environment: of numbers, or of text.
+def domain_for(env: gymnasium.Env | str) -> Domain:
+    """Return the domain of an environment, or of the id of one: of numbers, or of text.
 
     Raises:
         UserError: there is no such environment.
     """
-    return _named(TEXT if ids.speaks(ids.resolve(env)) else CONTROL)
+    text = ids.speaks(ids.resolve(env)) if isinstance(env, str) else ids.holds_text(env)
+    return _named(TEXT if text else CONTROL)
 
 
 def domain_of(folder: RunFolder) -> Domain:

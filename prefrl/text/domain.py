@@ -11,6 +11,8 @@ from prefrl.errors import UserError
 from prefrl.types import Evaluation
 
 if TYPE_CHECKING:
+    import gymnasium
+
     from prefrl.config.experiment import Experiment
     from prefrl.storage.folder import RunFolder
     from prefrl.text.policy import TextPolicy
@@ -18,10 +20,19 @@ if TYPE_CHECKING:
 # torch and transformers are imported by what needs them alone.
 
 
+LONGEST_EPISODE = 100  # turns, where none are given
+
+
 class TextDomain:
     """Builds, loads and plays language models; see `contracts.Domain`."""
 
     domain = "prefrl.text:DOMAIN"
+
+    def check_environment(self, environment: gymnasium.Env | str, limit: int | None) -> list[str]:
+        """Try a language environment out; see `text.check`."""
+        from prefrl.text.check import check_environment
+
+        return check_environment(environment, limit or LONGEST_EPISODE)
 
     def smallest_round(self, experiment: Experiment) -> int:
         """Return the turns of one update, if each episode has one."""

@@ -1,0 +1,27 @@
+"""Tries an environment of somebody's own out, before anything is trained in it.
+
+from prefrl.runs.check import check_environment
+
+print(check_environment("your_package:Your-v0"))
+"""
+
+from __future__ import annotations
+
+import gymnasium
+
+from prefrl.runs.domains import domain_for
+
+
+def check_environment(environment: gymnasium.Env | str, limit: int | None = None) -> list[str]:
+    """Try an environment of numbers or of text out and return notes.
+
+    Notes are about what may be meant so, but often is not; there are none if all is well.
+
+    Args:
+        environment: an environment, or the id of one; "package:Id-v0" imports the package first.
+        limit: steps (of text: turns) within which an episode ends.
+
+    Raises:
+        UserError: it breaks the contract; the message says how, and what to do.
+    """
+    return domain_for(environment).check_environment(environment, limit)
