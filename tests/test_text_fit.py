@@ -422,7 +422,7 @@ def test_bad_files(content, sentence, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["missing"], "cannot read missing: No such file"),
+        (["missing"], "cannot read .*missing: No such file"),
         (["/"], "is not a run folder"),
         (["FILE", "--model", "nowhere"], "'nowhere' is no folder on this machine"),
         (["FILE", "--members", "0"], "--members is 0; expected a whole number above 0"),

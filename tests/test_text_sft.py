@@ -276,7 +276,7 @@ def test_bad_files(content, sentence, tmp_path, capsys):
     [
         (["--env", WALKS, "--file", "f"], "expected one of --env, --file and --from-run"),
         ([], "expected one of --env, --file and --from-run"),
-        (["--file", "missing"], "cannot read missing: No such file"),
+        (["--file", "missing"], "cannot read .*missing: No such file"),
         (["--from-run", "/"], "is not a run folder"),
         (["--env", WALKS, "--epochs", "0"], "--epochs is 0; expected a whole number above 0"),
         (["--env", WALKS, "--batch-size", "-1"], "--batch-size is -1"),
