@@ -132,19 +132,20 @@ def test_every_option_of_train_is_explained(capsys, monkeypatch):
 
 def test_a_preset_is_a_default_that_options_change(monkeypatch, capsys, tmp_path):
     chosen = []
-    monkeypatch.setattr(prefrl.runs.session, "start", lambda *given, **_: chosen.append(given))
+    monkeypatch.setattr(
+        prefrl.runs.session, "start", lambda *given, name, **_: chosen.append([*given, name])
+    )
     monkeypatch.setattr(training, "_run", lambda session, port, host: None)
     monkeypatch.chdir(tmp_path)
     words = "train half-cheetah --labels 9 --ppo.gamma 0.5 --ppo.hidden 5 6 --query.pool 3"
     main(words.split())
-    experiment, path = chosen[0]
+    experiment, path, name = chosen[0]
     preset = PRESETS["half-cheetah"].experiment
     assert (experiment.env, experiment.steps) == (preset.env, preset.steps)
     assert (experiment.labels, experiment.query.pool) == (9, 3)
     assert (experiment.ppo.gamma, experiment.ppo.hidden) == (0.5, (5, 6))
     assert experiment.ppo.learning_rate == preset.ppo.learning_rate
-    assert path.parent == tmp_path / "runs"
-    assert re.fullmatch(r"half-cheetah-\d{8}-\d{6}", path.name)
+    assert (path, name) == (None, "half-cheetah")
     main(["train", "--env", "toy_environments:toy/Pay-v0", "--run", "here"])
     assert chosen[1][0].env == "toy_environments:toy/Pay-v0" and chosen[1][1] == tmp_path / "here"
 

@@ -25,7 +25,7 @@ from prefrl.config.presets import PRESETS, preset
 from prefrl.errors import UserError
 from prefrl.storage import files
 from prefrl.storage.files import write_whole, writing
-from prefrl.storage.folder import RunFolder
+from prefrl.storage.folder import RunFolder, named_by_time
 from prefrl.types import EnvironmentCard, SpaceSpec
 
 EXPERIMENT = Experiment(env="prefrl/Hopper-v0", labels=5, seed=3)
@@ -427,3 +427,23 @@ def test_what_a_run_was_before_it_was_extended_is_kept(tmp_path):
         (run.path / "earlier.json").write_text(damage)
         with pytest.raises(UserError, match=r"earlier.json is damaged"):
             run.earlier()
+
+
+def test_runs_that_nobody_names_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("prefrl.storage.folder.time.strftime", lambda form: "20250131-120000")
+    path = named_by_time("runs", "pole")
+    assert path == tmp_path / "runs/pole-20250131-120000"
+    made = [RunFolder.begin(path, {}, or_numbered=True).path for _ in range(3)]
+    assert made == [path, Path(f"{path}-2"), Path(f"{path}-3")]
+    with pytest.raises(UserError, match="exists already"):
+        RunFolder.begin(path, {})
+
+
+def test_a_run_stays_where_it_is_when_the_process_goes_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder.create("run", EXPERIMENT, {})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run.append_round({"round": 0}, {})
+    assert run.path == tmp_path / "run" and run.metrics() == [{"round": 0}]

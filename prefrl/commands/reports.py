@@ -1,7 +1,6 @@
 """`prefrl inspect`, `evaluate`, `compare`, `video`, `plot`."""
 
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -111,12 +110,8 @@ def compare(chosen: Compare) -> None:
     else:
         from prefrl.reports.compare import compare_runs
 
-        names = "-".join(path.resolve().name for path in chosen.runs)
-        made = Path(f"comparisons/{names}-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
         folders = [RunFolder.open(path) for path in chosen.runs]
-        folder = compare_runs(
-            folders, chosen.into or made, chosen.pairs, chosen.teacher, chosen.question
-        )
+        folder = compare_runs(folders, chosen.into, chosen.pairs, chosen.teacher, chosen.question)
     told = report(folder)
     say(*([json.dumps(told)] if chosen.json else report_in_words(told)))
     if told["answered"] < told["pairs"] and not chosen.json:

@@ -1,6 +1,5 @@
 """`prefrl train`, `resume`, `label`, `replay`."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
-from tyro.conf import arg
+from tyro.conf import Fixed, Suppress, arg
 
 from prefrl.commands.console import Run, complain, parse, say, shown
 from prefrl.commands.process import INTERRUPTS
@@ -43,6 +42,8 @@ class Train:
     host: str = ""
     """Address that page listens on: 127.0.0.1 (this machine alone) by default, 0.0.0.0 for
     every network that it is in, as inside a container."""
+    preset: Suppress[Fixed[str]] = ""
+    """Its first word, which is no option."""
 
 
 def parse_train(words: list[str]) -> Train:
@@ -51,14 +52,14 @@ def parse_train(words: list[str]) -> Train:
 
     name = words.pop(0) if words and not words[0].startswith("-") else None
     default = preset(name).experiment if name else LANGUAGE if _speaks(words) else DEFAULT
-    chosen = parse(Train, words, f"prefrl train {name or '[PRESET]'}", Train(default))
+    chosen = parse(
+        Train, words, f"prefrl train {name or '[PRESET]'}", Train(default, preset=name or "")
+    )
     if not chosen.experiment.env:
         raise UserError(
             "nothing to train on; name a preset (`prefrl list` shows them) or give --env ID"
         )
-    stem = name or chosen.experiment.env.split("/")[-1].split(":")[-1]
-    path = Path(f"runs/{stem}-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
-    return dataclasses.replace(chosen, run=chosen.run or path)
+    return chosen
 
 
 def train(chosen: Train) -> None:
@@ -67,8 +68,9 @@ def train(chosen: Train) -> None:
 
     from prefrl.runs.session import start
 
-    assert chosen.run is not None
-    session = start(chosen.experiment, chosen.run, answers_from=chosen.answers_from)
+    session = start(
+        chosen.experiment, chosen.run, answers_from=chosen.answers_from, name=chosen.preset
+    )
     _run(session, chosen.port, chosen.host)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -56,11 +57,12 @@ def speaks(name: str) -> bool:
     """
     if gymnasium.spec(name).vector_entry_point is not None:
         return False
-    environment = make(name)
-    try:
-        return holds_text(environment, name)
-    finally:
-        environment.close()
+    with chdir(Path.cwd()):  # back to it, wherever the environment's own code goes
+        environment = make(name)
+        try:
+            return holds_text(environment, name)
+        finally:
+            environment.close()
 
 
 def holds_text(environment: gymnasium.Env, name: str = "the environment") -> bool:

@@ -47,7 +47,7 @@ def import_module(name: str, whose: str) -> ModuleType:
     Raises:
         UserError: there is none, or its own code fails; the message says where.
     """
-    if name not in sys.modules:
+    if name not in sys.modules and name.split(".")[0] != "prefrl":
         _search_working_folder()
     try:
         if name.startswith(".") or "/" in name:

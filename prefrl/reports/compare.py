@@ -17,7 +17,7 @@ from prefrl.runs.domains import domain_of
 from prefrl.runs.load import load_policy
 from prefrl.runs.versions import versions
 from prefrl.storage.feedback import FeedbackStore
-from prefrl.storage.folder import RunFolder
+from prefrl.storage.folder import RunFolder, named_by_time
 from prefrl.teachers.pairs import (
     MARK,
     SIDES,
@@ -34,7 +34,7 @@ from prefrl.types import Picture, QueryId
 
 def begin(
     path: Path, run: RunFolder, pairs: Pairs, question: str, seed: int,
-    pictures: Mapping[str, Picture], versions: dict[str, Any],
+    pictures: Mapping[str, Picture], versions: dict[str, Any], or_numbered: bool = False,
 ) -> RunFolder:  # fmt: skip
     """Make a folder that `prefrl label` opens, with the pairs as its queries.
 
@@ -46,11 +46,12 @@ def begin(
         seed: of the sides.
         pictures: what some clips looked like, by id.
         versions: on record.
+        or_numbered: see `RunFolder.begin`.
 
     Raises:
         UserError: the folder exists, or cannot be written.
     """
-    folder = RunFolder.begin(path, versions)
+    folder = RunFolder.begin(path, versions, or_numbered)
     folder.save_card(dataclasses.replace(run.card(), question=question))
     if run.model.exists():
         shutil.copyfile(run.model, folder.model)
@@ -137,7 +138,7 @@ def report_in_words(told: dict[str, Any]) -> list[str]:
 
 
 def compare_runs(
-    folders: Sequence[RunFolder], path: Path, pairs: int = 50, teacher: str = "oracle",
+    folders: Sequence[RunFolder], path: Path | None, pairs: int = 50, teacher: str = "oracle",
     question: str = "",
 ) -> RunFolder:  # fmt: skip
     """Pair clips of two runs' policies and have a teacher answer which are better.
@@ -147,7 +148,8 @@ def compare_runs(
 
     Args:
         folders: A and B, of the same environment.
-        path: the folder to make; `report` reads it, `prefrl label` opens it.
+        path: the folder to make; `report` reads it, `prefrl label` opens it. By default one in
+            `comparisons`, with the names of both and the time.
         pairs: how many.
         teacher: "oracle", MODULE:OBJECT, or "human": then nobody has answered yet.
         question: what to ask; A's own question by default.
@@ -165,7 +167,10 @@ def compare_runs(
             f"{folders[0].path} is of {first.env}, {folders[1].path} of {second.env}; only runs of "
             "the same environment can be compared"
         )
-    check_free(path)
+    names = "-".join(folder.path.resolve().name for folder in folders)
+    where = path.absolute() if path else named_by_time("comparisons", names)
+    if path:
+        check_free(where)
     judge = None if teacher == "human" else judge_named(teacher, first.seed)
     policies = [load_policy(folder.path) for folder in folders]
     recordings = []
@@ -180,7 +185,9 @@ def compare_runs(
     for recording in recordings:
         recording.close()
     asked = question or folders[0].card().question
-    made = begin(path, folders[0], found, asked, first.seed, shown, versions())
+    made = begin(
+        where, folders[0], found, asked, first.seed, shown, versions(), or_numbered=path is None
+    )
     if judge is not None:
         with closing(FeedbackStore(made.feedback)) as store:
             for answer in judge.answer(store.pending(), truth_of(found)):

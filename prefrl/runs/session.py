@@ -25,10 +25,10 @@ from prefrl.runs.load import checkpoint, fitting
 from prefrl.runs.versions import versions
 from prefrl.storage.checkpoint import to_bytes
 from prefrl.storage.feedback import FeedbackStore
-from prefrl.storage.folder import RunFolder
+from prefrl.storage.folder import RunFolder, named_by_time
 from prefrl.storage.import_export import copy_answers
 from prefrl.storage.spaces import check_segment
-from prefrl.teachers.function import FunctionTeacher, Preference, load_teacher
+from prefrl.teachers.function import FunctionTeacher, Preference, load_teacher, record_name
 from prefrl.teachers.oracle import Oracle
 from prefrl.teachers.pairs import MARK
 
@@ -62,7 +62,7 @@ class Session:
 
 def train(
     experiment: Experiment,
-    path: Path | str,
+    path: Path | str | None = None,
     teacher: Preference | None = None,
     network: Network | None = None,
     domain: Domain | None = None,
@@ -71,7 +71,7 @@ def train(
 
     Args:
         experiment: what to run.
-        path: the run folder to make.
+        path: the run folder to make; runs/NAME-DATE-TIME by default.
         teacher: your own, a function of two segments that returns P(the first is better), or None
             for "can't tell"; instead of `experiment.teacher`.
         network: your own reward network, one call a member; see `RewardEnsemble`.
@@ -88,42 +88,48 @@ def train(
 
 def start(
     experiment: Experiment,
-    path: Path | str,
+    path: Path | str | None = None,
     teacher: Preference | None = None,
     network: Network | None = None,
     answers_from: Path | str | None = None,
     domain: Domain | None = None,
+    name: str = "",
 ) -> Session:
     """Check an experiment, build its parts and make its run folder.
 
     Args:
         experiment: what to run.
-        path: the run folder to make.
+        path: the run folder to make; runs/NAME-DATE-TIME by default.
         teacher: see `train`.
         network: see `train`.
         answers_from: a run whose answers are learned from, too; its clips must be of the same
             observations and actions. Then no labels are needed.
         domain: your own kind of environment; that of `experiment.env` by default.
+        name: the run's, where no path is given; the environment's by default.
 
     Raises:
         UserError: something is wrong that you can put right; the message says what.
     """
+    # Whole before any code of the environment runs, which may change the working folder.
+    name = name or experiment.env.split("/")[-1].split(":")[-1]
+    where = Path(path).absolute() if path else named_by_time("runs", name)
+    old = None if answers_from is None else RunFolder.open(answers_from)
     if teacher is not None:  # on record, so that resuming never takes another one unasked
-        name = getattr(teacher, "__qualname__", type(teacher).__qualname__)
-        experiment = dataclasses.replace(experiment, teacher=f"{teacher.__module__}:{name}")
+        experiment = dataclasses.replace(experiment, teacher=record_name(teacher))
     check(experiment, labels_needed=answers_from is None)
     judge = _teacher(experiment, teacher)
     domain = domain or domain_for(experiment.env)
     components = domain.build(experiment, network, None)
-    if answers_from is None:
-        session = _session(RunFolder.begin(path, versions()), experiment, components, judge)
+    if old is None:
+        folder = RunFolder.begin(where, versions(), or_numbered=path is None)
+        session = _session(folder, experiment, components, judge)
     elif experiment.reward == "true":
         raise UserError("the true reward needs no answers; leave out --from or --reward true")
     else:
-        old = RunFolder.open(answers_from)
         with closing(FeedbackStore(old.feedback)) as answers:
             _check_answers(answers, components, old.path)
-            session = _session(RunFolder.begin(path, versions()), experiment, components, judge)
+            folder = RunFolder.begin(where, versions(), or_numbered=path is None)
+            session = _session(folder, experiment, components, judge)
             copy_answers(answers, session.feedback, old.path.resolve().name)
     session.folder.save_experiment(experiment)  # last: a kill before it leaves no run
     return session
@@ -239,7 +245,7 @@ def check(experiment: Experiment, labels_needed: bool = True) -> None:
 def _teacher(experiment: Experiment, teacher: Preference | None) -> Teacher | None:
     """Return whoever answers in this process."""
     if teacher is not None:
-        return FunctionTeacher(teacher)
+        return FunctionTeacher(teacher, experiment.teacher)
     if experiment.teacher == "oracle":
         mistake = experiment.mistake or experiment.oracle.mistake
         return Oracle(dataclasses.replace(experiment.oracle, mistake=mistake), experiment.seed)

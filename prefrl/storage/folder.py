@@ -30,6 +30,7 @@ import dataclasses
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,7 +50,7 @@ class RunFolder:
     """One run's files."""
 
     def __init__(self, path: Path | str):
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # an environment may change the working folder
         self.feedback = self.path / "feedback.sqlite"
         self.tensorboard = self.path / "tb"
         self.model = self.path / "model.mjb"
@@ -69,15 +70,25 @@ class RunFolder:
         return run
 
     @classmethod
-    def begin(cls, path: Path | str, versions: dict[str, Any]) -> RunFolder:
+    def begin(
+        cls, path: Path | str, versions: dict[str, Any], or_numbered: bool = False
+    ) -> RunFolder:
         """Make a folder that is no run before `save_experiment`: what a kill leaves is none.
+
+        Args:
+            path: of the folder.
+            versions: what makes the run.
+            or_numbered: if the folder exists, make one with "-2", "-3" … after its name.
 
         Raises:
             UserError: the folder exists, or it cannot be written.
         """
         run = cls(path)
+        number = 1
         try:
-            run.path.mkdir(parents=True)
+            while not _is_made(run.path, or_numbered):
+                number += 1
+                run = cls(f"{path}-{number}")
         except FileExistsError:
             resume = f"`prefrl resume {run.path}`"
             way_on = f"continue it with {resume}"
@@ -279,11 +290,27 @@ class RunFolder:
         write_whole(self.path / name, data)
 
 
+def named_by_time(folder: str, stem: str) -> Path:
+    """Return the path that a run gets if nobody names it: "runs/half-cheetah-20250131-120000"."""
+    return Path(folder, f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
+
+
+def _is_made(path: Path, may_exist: bool) -> bool:
+    """Make a folder; return whether it is new."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        if may_exist:
+            return False
+        raise
+    return True
+
+
 class FittedFolder:
     """The files of a reward model that was fitted without a run."""
 
     def __init__(self, path: Path | str):
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.reference = self.path / "reference"
 
     def save(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,6 +20,9 @@ Preference = Callable[[Segment, Segment], Any] | Callable[[str, str, str], Any]
 
 Of two clips, `f(left, right)`; or of a prompt and two texts that go on from it, `f(prompt, a, b)`.
 """
+
+
+GIVEN = "<python>"  # what no module is called: a teacher that can only be given again
 
 
 class FunctionTeacher:
@@ -81,12 +86,38 @@ class FunctionTeacher:
         return Answer(query.id, kind, value, self.name, shown, time.time())
 
 
+def record_name(prefer: Preference) -> str:
+    """Return the name by which a run remembers a function that was given in Python.
+
+    It is "module:object" if the function is found again by that, else "<python>:object": of a
+    notebook's functions, lambdas, partials and methods.
+    """
+    bare, module = _bare_name(prefer), getattr(prefer, "__module__", None)
+    found: Any = sys.modules.get(module or "")
+    for part in bare.split("."):
+        found = getattr(found, part, None)
+    again = module != "__main__" and found is prefer
+    return f"{module if again else GIVEN}:{bare}"
+
+
+def _bare_name(prefer: Any) -> str:
+    if isinstance(prefer, functools.partial):
+        return f"partial({_bare_name(prefer.func)})"
+    return getattr(prefer, "__qualname__", type(prefer).__qualname__)
+
+
 def load_teacher(name: str) -> FunctionTeacher:
     """Return the teacher that "module:object" names, a function of two segments.
 
     Raises:
-        UserError: there is no such module or object, or it cannot be called.
+        UserError: there is no such module or object, it cannot be called, or it was given in Python
+            and has no name by which it is found again.
     """
+    if name.startswith(f"{GIVEN}:"):
+        raise UserError(
+            f"the teacher {name!r} was given in Python and has no name by which it is found again; "
+            "give it once more, as with prefrl.resume(path, teacher=…), or put it into a module"
+        )
     if ":" not in name or name.startswith((":", ".")):
         near = difflib.get_close_matches(name, ["oracle", "human"], cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else "expected oracle, human or MODULE:OBJECT"
