@@ -399,7 +399,7 @@ def kills(arguments: Arguments) -> dict[str, Any]:
         scene.settle()
         scene.close()
         store = FeedbackStore(scene.run / "feedback.sqlite")
-        rows = store.connection.execute("SELECT uuid, kind FROM answer").fetchall()
+        rows = store.database.connection.execute("SELECT uuid, kind FROM answer").fetchall()
         standing = store.answers()
         store.close()
     stored = [row[0] for row in rows]

@@ -278,7 +278,10 @@ def answered(store, count=2):
 
 def snapshot(store):
     tables = ["round", "segment", "array", "query", "answer"]
-    return [store.connection.execute(f"SELECT * FROM {t} ORDER BY 1, 2").fetchall() for t in tables]
+    return [
+        store.database.connection.execute(f"SELECT * FROM {t} ORDER BY 1, 2").fetchall()
+        for t in tables
+    ]
 
 
 def test_clips_of_another_run_with_the_same_ids_stay_apart(store):

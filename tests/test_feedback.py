@@ -18,7 +18,7 @@ from strategies import arrays, few, many, orders, same_array
 
 from prefrl.answers import to_comparisons
 from prefrl.errors import UserError
-from prefrl.storage import feedback, schema, segments
+from prefrl.storage import feedback, segments, sqlite
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.schema import SCHEMA_VERSION as VERSION
 from prefrl.types import Answer, Picture, Query, QueryId, Segment
@@ -156,7 +156,7 @@ def test_an_array_that_cannot_be_kept_is_refused_before_anything_is_written(stor
 def rows(store):
     tables = ["round", "segment", "array", "query", "answer", "true_reward"]
     count = "SELECT count(*) FROM {}"
-    return [store.connection.execute(count.format(t)).fetchone()[0] for t in tables]
+    return [store.database.connection.execute(count.format(t)).fetchone()[0] for t in tables]
 
 
 def test_a_round_is_asked_whole_or_not_at_all(store):
@@ -332,7 +332,7 @@ def test_counts_and_answers_agree_with_a_ledger_on_paper(said, through):
             )
         counts, standing = store.counts_at(1, through), store.answers(through)
         pending = {query.id.index for query in store.pending()}
-        view = store.connection.execute("SELECT count(*) FROM standing").fetchone()
+        view = store.database.connection.execute("SELECT count(*) FROM standing").fetchone()
         everything = store.answers()
     paper = stands_on_paper(said[:through])
     kinds = [{k for (i, _), (_, k) in paper.items() if i == index} for index in range(4)]
@@ -418,9 +418,9 @@ def test_the_tally_is_always_what_counting_from_scratch_gives(happened, before_r
 def steps_of_sqlite(store, call):
     """Return how many instructions SQLite's machine ran, in hundreds."""
     ticks = []
-    store.connection.set_progress_handler(lambda: ticks.append(1) and None, 100)
+    store.database.connection.set_progress_handler(lambda: ticks.append(1) and None, 100)
     call()
-    store.connection.set_progress_handler(None, 0)
+    store.database.connection.set_progress_handler(None, 0)
     return len(ticks)
 
 
@@ -452,7 +452,7 @@ def test_an_answer_that_is_taken_back_is_asked_again(store):
     assert [query.id for query in store.pending()] == [(0, 0)]
     assert store.counts() == (2, 1, 1, 1) and store.answers() == [prefer((0, 1))]
     assert [c.query for c in store.comparisons()] == [(0, 1)]
-    assert store.connection.execute("SELECT count(*) FROM standing").fetchone() == (1,)
+    assert store.database.connection.execute("SELECT count(*) FROM standing").fetchone() == (1,)
     # A fit that saw it sees it again when its round is redone.
     assert [c.query for c in store.comparisons(through=2)] == [(0, 0), (0, 1)]
     assert store.counts_at(1, 2) == (2, 2, 2, 0)
@@ -515,7 +515,7 @@ def test_what_is_withdrawn_waits_no_more_but_keeps_its_answers(store):
 
 
 def lease(store, query, seconds):
-    store.connection.execute(
+    store.database.connection.execute(
         "INSERT INTO lease VALUES (?, ?, 'anna', 'tab', 0, ?)", (*query, time.time() + seconds)
     )
 
@@ -528,7 +528,9 @@ def test_what_is_old_expires_unless_it_is_answered_or_somebody_looks_at_it(store
     lease(store, (0, 2), -1)
     store.expire(1)
     assert [query.id for query in store.pending()] == [(0, 1), (1, 0), (1, 1)]
-    reasons = store.connection.execute("SELECT withdrawn FROM query WHERE round = 0").fetchall()
+    reasons = store.database.connection.execute(
+        "SELECT withdrawn FROM query WHERE round = 0"
+    ).fetchall()
     assert reasons == [(None,), (None,), ("expired",), ("expired",)]
     assert store.counts() == (6, 0, 0, 3)
     store.answer(retract((0, 0)))
@@ -733,7 +735,7 @@ def test_opening_waits_for_whoever_holds_the_file(path):
 
 def test_another_writer_is_waited_for_but_not_for_ever(store, path, monkeypatch):
     ask(store)
-    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
     with (
         closing(sqlite3.connect(path, isolation_level=None)) as other,
         open_again(path) as impatient,
@@ -769,8 +771,8 @@ def test_nobody_writes_between_what_a_transaction_reads_and_what_it_writes(
 def test_a_full_disk_is_a_sentence_and_loses_nothing(store, path):
     ask(store, 2)
     store.answer(prefer((0, 0)))
-    [(pages,)] = store.connection.execute("PRAGMA page_count").fetchall()
-    store.connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+    [(pages,)] = store.database.connection.execute("PRAGMA page_count").fetchall()
+    store.database.connection.execute(f"PRAGMA max_page_count = {pages + 1}")
     before = rows(store)
     big = Segment("big", np.zeros(100_000), np.zeros(100_000))
     query = Query(QueryId(1, 0), (make_segment("small"), big))
@@ -779,22 +781,22 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(store, path):
     assert rows(store) == before and store.ledger(1) is None
     with open_again(path) as again:
         assert again.answers() == [prefer((0, 0))] and rows(again) == before
-    store.connection.execute("PRAGMA max_page_count = 1000000")
+    store.database.connection.execute("PRAGMA max_page_count = 1000000")
     store.ask(1, [query], {}, 1)
     assert same_array(store.query(QueryId(1, 0)).segments[1].observations, np.zeros(100_000))
 
 
 def test_a_read_only_file_is_a_sentence(store):
     ask(store, 1)
-    store.connection.execute("PRAGMA query_only = ON")
+    store.database.connection.execute("PRAGMA query_only = ON")
     with pytest.raises(UserError, match="attempt to write a readonly database"):
         store.answer(prefer((0, 0)))
-    store.connection.execute("PRAGMA query_only = OFF")
+    store.database.connection.execute("PRAGMA query_only = OFF")
     assert store.answers() == []
 
 
 def test_durability_is_asked_of_sqlite(store):
-    pragma = lambda name: store.connection.execute(f"PRAGMA {name}").fetchone()[0]  # noqa: E731
+    pragma = lambda name: store.database.connection.execute(f"PRAGMA {name}").fetchone()[0]  # noqa: E731
     assert pragma("journal_mode") == "wal"
     assert pragma("synchronous") == 2  # FULL: a commit is on the disk when it returns
     assert pragma("foreign_keys") == 1

@@ -1,15 +1,21 @@
 """A run is a run once all that it is to learn from is in its folder: what a kill leaves is none."""
 
+import errno
+import os
 from contextlib import closing
 
+import numpy as np
 import pytest
 from fakes import Killed
-from toy_environments import prefer_larger, tiny
+from gymnasium.spaces import Box
+from torch import nn
+from toy_environments import Pay, prefer_larger, tiny
 
 from prefrl.cli import main
 from prefrl.config.experiment import QueryConfig
 from prefrl.errors import UserError
 from prefrl.runs import session as experiment
+from prefrl.runs.load import load_policy, load_reward
 from prefrl.runs.session import replay, resume, rounds, start, train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
@@ -40,7 +46,7 @@ def assert_no_run(path, capsys):
     [
         (experiment, "copy_answers"),
         (FeedbackStore, "record"),
-        (FeedbackStore, "_write_answer"),
+        (FeedbackStore, "write_answer"),
         (RunFolder, "save_card"),
         (RunFolder, "save_experiment"),
     ],
@@ -97,3 +103,73 @@ def test_a_run_says_what_its_clips_are_of(env, spaces, tmp_path):
     session = start(tiny(env=env, query=query), tmp_path / "run")
     session.feedback.close()
     assert RunFolder.open(tmp_path / "run").card().spaces == spaces
+
+
+# --- what fails changes nothing ---------------------------------------------------------------
+
+
+def files_of(run):
+    """Return all files of a run but its store's, in which it says who trained last."""
+    files = (path for path in run.rglob("*") if path.is_file())
+    return {path: path.read_bytes() for path in files if "feedback.sqlite" not in path.name}
+
+
+@pytest.mark.parametrize("space", ["observation_space", "action_space"])
+def test_a_run_of_an_environment_that_has_changed_says_so_and_stays(tmp_path, space, monkeypatch):
+    run = train(tiny(), tmp_path / "run").path
+    before = files_of(run)
+    make = Pay.__init__
+
+    def changed(env, *arguments, **options):
+        make(env, *arguments, **options)
+        setattr(env, space, Box(-1, 1, (4,), np.float32))
+
+    monkeypatch.setattr(Pay, "__init__", changed)
+    monkeypatch.setattr(Pay, "observe", lambda env: np.zeros(env.observation_space.shape))
+    now, was = ("[5]", "[3]") if space == "observation_space" else ("[4]", "[1]")
+    sentence = rf"its {space[:6]}.* of shape {now}, and were of shape {was}; change it back"
+    for use in (
+        lambda: resume(run, more_steps=512), lambda: load_policy(run), lambda: load_reward(run),
+        lambda: next(replay(run, tmp_path / "replay")),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=sentence.replace("[", r"\[").replace("]", r"\]")):
+            use()
+    assert files_of(run) == before and not (tmp_path / "replay").exists()
+
+
+def test_a_resume_with_another_network_changes_nothing(tmp_path):
+    run = train(tiny(), tmp_path / "run", network=lambda size: nn.Linear(size, 1)).path
+    before = files_of(run)
+    with pytest.raises(UserError, match="does not fit"):
+        resume(run, more_labels=8, more_steps=512)
+    assert files_of(run) == before
+    assert resume(run, more_steps=512, network=lambda size: nn.Linear(size, 1))
+
+
+@pytest.mark.parametrize("reason", ["components", "answers"])
+def test_a_start_that_fails_leaves_no_half_of_a_folder(old, tmp_path, reason, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched, pytest.raises((UserError, OSError)) as failed:
+        if reason == "components":
+            patched.setattr(experiment, "_save_components", fail)
+        else:
+            patched.setattr(experiment, "copy_answers", fail)
+        start(tiny(labels=0), tmp_path / "run", answers_from=old)
+    assert "No space" in str(failed.value) and not (tmp_path / "run").exists()
+    start(tiny(labels=0), tmp_path / "run", answers_from=old).feedback.close()
+
+
+def test_a_run_stays_in_its_folder_wherever_the_environment_goes(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    reset = Pay.reset
+
+    def leaves(env, **options):
+        os.chdir(tmp_path / "elsewhere")
+        return reset(env, **options)
+
+    monkeypatch.setattr(Pay, "reset", leaves)
+    assert train(tiny(), "run").path == tmp_path / "run"
+    assert not list((tmp_path / "elsewhere").iterdir()) and len(RunFolder("../run").metrics()) == 5

@@ -644,7 +644,7 @@ def test_old_pairs_expire_unless_somebody_looks_at_them(tmp_path, naps):
     def act(told):
         if told.state == "done" and told.index == 0:
             ignored.extend(query.id for query in run.feedback.pending()[:8])
-            run.feedback.connection.execute(
+            run.feedback.database.connection.execute(
                 "INSERT INTO lease VALUES (?, ?, 'person', 'tab', 0, 1e12)", ignored[looked_at]
             )
         if told.state == "waiting":

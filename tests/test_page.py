@@ -1336,14 +1336,14 @@ def test_a_person_who_falls_silent_holds_nothing_after_the_lease(folder, viewer,
     page.goto(f"{page.url}api/run")  # leaves the page, as closing it does
     with contextlib.closing(FeedbackStore(folder.feedback)) as store:
         deadline = time.monotonic() + 5
-        while store.connection.execute("SELECT count(*) FROM lease").fetchone()[0]:
+        while store.database.connection.execute("SELECT count(*) FROM lease").fetchone()[0]:
             assert time.monotonic() < deadline, "a closed tab gives its pairs back"
             time.sleep(0.05)
     other = open_page(viewer.address, person="ben")
     wait_for(other, state="labelling")
     with contextlib.closing(FeedbackStore(folder.feedback)) as store:
         leases = "SELECT round || '-' || \"index\" FROM lease WHERE teacher = 'ben'"
-        assert (held,) in store.connection.execute(leases).fetchall()
+        assert (held,) in store.database.connection.execute(leases).fetchall()
 
 
 # --- the whole: a trainer, a viewer, a person -------------------------------------------------

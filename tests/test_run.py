@@ -24,7 +24,7 @@ from prefrl.config.experiment import (
 from prefrl.config.presets import PRESETS, preset
 from prefrl.errors import UserError
 from prefrl.storage import files
-from prefrl.storage.files import write_whole, writing
+from prefrl.storage.files import new_folder, whole, writing
 from prefrl.storage.folder import RunFolder, named_by_time
 from prefrl.types import EnvironmentCard, SpaceSpec
 
@@ -314,12 +314,17 @@ def test_what_a_kill_left_of_a_checkpoint_is_not_believed(run):
 # --- writing ----------------------------------------------------------------------------------
 
 
+def write(path, data):
+    with whole(path) as partial:
+        partial.write_bytes(data)
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    write_whole(path, b"old")
+    write(path, b"old")
     synced = []
     monkeypatch.setattr(files.os, "fsync", lambda number: synced.append(path.read_bytes()))
-    write_whole(path, b"new")
+    write(path, b"new")
     assert synced[0] == b"old", "it is on the disk before it takes the old one's place"
     assert path.read_bytes() == b"new"
 
@@ -328,7 +333,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files.os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
-        write_whole(path, b"newer")
+        write(path, b"newer")
     assert path.read_bytes() == b"new"
 
 
@@ -381,7 +386,7 @@ def test_a_full_disk_is_a_sentence_and_the_old_file_stays(run, monkeypatch):
     run.save_checkpoint(0, b"whole")
     with monkeypatch.context() as patched:
         fill_disk(patched)
-        sentence = r"cannot write .*No space left.*last finished round is safe.*prefrl resume"
+        sentence = r"No space left on device; make room and continue with `prefrl resume .*is safe"
         with pytest.raises(UserError, match=sentence):
             run.save_checkpoint(1, b"too much for this disk")
         with pytest.raises(UserError, match=sentence):
@@ -395,20 +400,52 @@ def test_a_full_disk_is_a_sentence_and_the_old_file_stays(run, monkeypatch):
     assert len(run.metrics()) == len(run.timings()) == 2
 
 
-def test_a_full_disk_leaves_no_run_that_looks_whole(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_nothing_of_a_run_that_was_not_begun(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         fill_disk(patched, "versions")
-        with pytest.raises(UserError, match="No space left"):
+        with pytest.raises(
+            UserError, match="No space left on device; make room and start it again"
+        ):
             RunFolder.create(tmp_path / "run", EXPERIMENT, {"prefrl": "0"})
-    with pytest.raises(UserError, match="not a run folder"):
-        RunFolder.open(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_only_trouble_with_the_disk_becomes_a_sentence(tmp_path):
-    with pytest.raises(ZeroDivisionError), writing(tmp_path):
+    with pytest.raises(ZeroDivisionError), writing(tmp_path, "and try again"):
         _ = 1 / 0
-    with pytest.raises(UserError, match="cannot write"), writing(tmp_path):
-        (tmp_path / "no such folder" / "file").write_bytes(b"")
+    missing = tmp_path / "no such folder" / "file"
+    sentence = r"cannot write .*: No such file or directory; mend that and try again"
+    with pytest.raises(UserError, match=sentence), writing(tmp_path, "and try again"):
+        missing.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "full",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_known_whatever_kind_of_error_says_so(tmp_path, full):
+    """Safetensors, for one, has its own."""
+    with (
+        pytest.raises(UserError, match=r"cannot write .*model: .*; make room and try again"),
+        new_folder(tmp_path / "model") as folder,
+    ):
+        (folder / "weights").write_bytes(b"ha")
+        raise full
+    assert list(tmp_path.iterdir()) == [], "nothing is left of it"
+
+
+def test_a_run_stays_where_it_was_named_wherever_the_process_goes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder.create("run", EXPERIMENT, {})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    append(run, 1)
+    run.save_checkpoint(0, b"whole")
+    assert [*Path.cwd().iterdir()] == [] and len(RunFolder.open(tmp_path / "run").metrics()) == 1
 
 
 def test_what_a_run_was_before_it_was_extended_is_kept(tmp_path):

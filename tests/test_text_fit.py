@@ -23,6 +23,7 @@ from prefrl.config.experiment import (
 from prefrl.errors import UserError
 from prefrl.learning.reward import fit, predict_returns
 from prefrl.runs.session import train
+from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.text.reward import TextReward
 from prefrl.text.stages import fitting
@@ -472,6 +473,7 @@ def test_a_run_of_a_robot_is_refused(tmp_path):
 def test_a_run_without_answers_is_refused(run, tmp_path):
     shutil.copytree(run, tmp_path / "quiet")
     (tmp_path / "quiet/feedback.sqlite").unlink()
+    FeedbackStore(tmp_path / "quiet/feedback.sqlite").close()
     with pytest.raises(UserError, match="quiet holds no answer that says anything"):
         start(tmp_path / "quiet")
     (tmp_path / "quiet/feedback.sqlite").unlink()

@@ -264,7 +264,7 @@ def test_a_picture_that_is_damaged_later_is_withdrawn_when_it_is_fetched(tmp_pat
     folder = make_run(tmp_path / "run", *queries, pictures=pictures)
     [shown] = next_queries(Client(folder))
     late = Client(folder)  # which has not looked at it yet
-    late.view.feedback.connection.execute("UPDATE picture SET data = substr(data, 1, 99)")
+    late.view.feedback.database.connection.execute("UPDATE picture SET data = substr(data, 1, 99)")
     reply = late.get(shown["clips"][0]["url"])
     assert reply.status_code == 410
     assert late.view.feedback.counts().pending == 1
@@ -670,8 +670,8 @@ def test_replayed_and_late_answers(client):
 
 def test_a_full_disk_is_said_and_the_answer_can_be_sent_again(client):
     [query] = next_queries(client)
-    pages = client.view.feedback.connection.execute("PRAGMA page_count").fetchone()[0]
-    client.view.feedback.connection.execute(f"PRAGMA max_page_count = {pages}")
+    pages = client.view.feedback.database.connection.execute("PRAGMA page_count").fetchone()[0]
+    client.view.feedback.database.connection.execute(f"PRAGMA max_page_count = {pages}")
     replies = [
         answer(client, query["ticket"], uuid=f"{i}", value={"left": 1, "pad": "x" * 3000})
         for i in range(6)
@@ -679,7 +679,7 @@ def test_a_full_disk_is_said_and_the_answer_can_be_sent_again(client):
     full = [reply for reply in replies if reply.status_code != 200]
     assert full and {reply.status_code for reply in full} == {503}
     assert "full" in full[0].json()["error"] and "is safe" in full[0].json()["error"]
-    client.view.feedback.connection.execute("PRAGMA max_page_count = 1000000")
+    client.view.feedback.database.connection.execute("PRAGMA max_page_count = 1000000")
     assert answer(client, query["ticket"], uuid="5").status_code == 200
 
 
@@ -774,7 +774,7 @@ def test_nothing_changes_without_key_and_origin(shared, path, body, lack):
         headers["Origin"] = "http://127.0.0.1.evil.example"
     elif lack == "no header":
         del headers["X-Prefrl"]
-    store = client.view.feedback.connection
+    store = client.view.feedback.database.connection
     before = store.execute("PRAGMA data_version").fetchone(), store.total_changes
     try:
         address = httpx.URL(HOME + path)

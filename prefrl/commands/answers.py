@@ -1,6 +1,7 @@
 """`prefrl export`, `import`: answers as files."""
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -24,8 +25,10 @@ def export(chosen: Export) -> None:
     from prefrl.storage.folder import RunFolder
     from prefrl.storage.import_export import export_answers
 
-    for line in export_answers(FeedbackStore(RunFolder.open(chosen.run).feedback)):
-        print(json.dumps(line))
+    source = RunFolder.open(chosen.run).feedback
+    with closing(FeedbackStore(source, read_only=True)) as store:
+        for line in export_answers(store):
+            print(json.dumps(line))
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ def import_file(chosen: Import) -> None:
     from prefrl.storage.folder import RunFolder
 
     folder = RunFolder.open(chosen.run)
-    store = FeedbackStore(folder.feedback)
-    done = exchange.import_file(store, chosen.file, chosen.demonstrations, folder.card().spaces)
+    with closing(FeedbackStore(folder.feedback)) as store:
+        done = exchange.import_file(store, chosen.file, chosen.demonstrations, folder.card().spaces)
     say(
         f"imported {done.answers} answers to {done.queries} queries; the next round that begins "
         "learns from them"

@@ -93,7 +93,8 @@ def _demonstrations(chosen: Sft) -> "list[Demonstration]":
     if chosen.file:
         return sft.from_file(chosen.file, chosen.chat)
     assert chosen.from_run is not None
-    with closing(FeedbackStore(RunFolder.open(chosen.from_run).feedback)) as store:
+    source = RunFolder.open(chosen.from_run).feedback
+    with closing(FeedbackStore(source, read_only=True)) as store:
         return sft.from_run(store)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
@@ -43,11 +43,18 @@ def smallest_round(experiment: Experiment) -> int:
     return experiment.ppo.n_steps * experiment.num_envs
 
 
-def build(experiment: Experiment, network: Network | None = None) -> Components:
+def build(
+    experiment: Experiment, network: Network | None = None, folder: RunFolder | None = None
+) -> Components:
     """Check the numbers; build environments, agent and reward.
 
+    Args:
+        experiment: what to run.
+        network: somebody's own reward network.
+        folder: the run that is taken up.
+
     Raises:
-        UserError: numbers or environment do not go together.
+        UserError: numbers or environment do not go together, or it has changed since.
     """
     check(experiment)
     # Small networks gain nothing from a second thread and lose much of the speed to it on a busy
@@ -55,12 +62,10 @@ def build(experiment: Experiment, network: Network | None = None) -> Components:
     torch.set_num_threads(1)
     environments, notes = _tried_environments(experiment)
     description = environments.description
-    if experiment.ppo.sde_sample_freq and isinstance(description.action_space, Discrete):
-        raise UserError(
-            f"{experiment.env} has discrete actions, which --ppo.sde-sample-freq cannot explore; "
-            "leave it at 0"
-        )
-    _check_clips(experiment, description)
+    with ExitStack() as undone:
+        undone.callback(environments.close)
+        _check_environment(experiment, description, folder)
+        undone.pop_all()
     total = experiment.steps + experiment.query.explore_steps
 
     def save(folder: RunFolder) -> None:
@@ -82,6 +87,20 @@ def build(experiment: Experiment, network: Network | None = None) -> Components:
         notes=tuple(notes),
         close=environments.close,
     )
+
+
+def _check_environment(
+    experiment: Experiment, description: Description, folder: RunFolder | None
+) -> None:
+    """Raise `UserError` unless an environment is that of the run, and numbers go with it."""
+    if folder:
+        folder.check_environment(_card(description))
+    if experiment.ppo.sde_sample_freq and isinstance(description.action_space, Discrete):
+        raise UserError(
+            f"{experiment.env} has discrete actions, which --ppo.sde-sample-freq cannot explore; "
+            "leave it at 0"
+        )
+    _check_clips(experiment, description)
 
 
 def _tried_environments(experiment: Experiment) -> tuple[Environments, list[str]]:
@@ -131,14 +150,23 @@ def build_reward(
     )
 
 
-def load_policy(experiment: Experiment, agent_state: dict[str, Any]) -> Policy:
+def load_policy(experiment: Experiment, agent_state: dict[str, Any], folder: RunFolder) -> Policy:
     """Return the policy of an agent's state dict."""
-    return Policy(describe_environment(experiment), experiment.ppo, agent_state)
+    return Policy(_description(experiment, folder), experiment.ppo, agent_state)
 
 
-def load_reward(experiment: Experiment, network: Network | None) -> RewardEnsemble:
+def load_reward(
+    experiment: Experiment, network: Network | None, folder: RunFolder
+) -> RewardEnsemble:
     """Return the untrained reward model of an experiment, to be given a state."""
-    return build_reward(experiment, describe_environment(experiment), network)
+    return build_reward(experiment, _description(experiment, folder), network)
+
+
+def _description(experiment: Experiment, folder: RunFolder) -> Description:
+    """Return what there is to know of a run's environment, unless it has changed."""
+    description = describe_environment(experiment)
+    folder.check_environment(_card(description))
+    return description
 
 
 def _card(description: Description) -> EnvironmentCard:

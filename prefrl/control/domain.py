@@ -37,10 +37,10 @@ class ControlDomain:
     def build(
         self, experiment: Experiment, network: Network | None, folder: RunFolder | None
     ) -> Components:
-        """Build environments, agent and reward; a folder holds nothing that they need."""
+        """Build environments, agent and reward."""
         from prefrl.control.build import build
 
-        return build(experiment, network)
+        return build(experiment, network, folder)
 
     def load_policy(
         self, experiment: Experiment, agent_state: dict[str, Any], folder: RunFolder
@@ -48,7 +48,7 @@ class ControlDomain:
         """Return the policy of an agent's state."""
         from prefrl.control.build import load_policy
 
-        return load_policy(experiment, agent_state)
+        return load_policy(experiment, agent_state, folder)
 
     def load_reward(
         self, experiment: Experiment, network: Network | None, folder: RunFolder
@@ -56,7 +56,7 @@ class ControlDomain:
         """Return the unfitted ensemble."""
         from prefrl.control.build import load_reward
 
-        return load_reward(experiment, network)
+        return load_reward(experiment, network, folder)
 
     def evaluate(
         self, folder: RunFolder, experiment: Experiment, policy: Policy, request: EvaluationRequest

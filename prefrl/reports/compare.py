@@ -92,7 +92,7 @@ def report(folder: RunFolder) -> dict[str, Any]:
             f"{folder.path} is a run, not a comparison of two; make one with "
             f"`prefrl compare {folder.path} OTHER`"
         )
-    with closing(FeedbackStore(folder.feedback)) as store:
+    with closing(FeedbackStore(folder.feedback, read_only=True)) as store:
         answers = [answer for answer in store.answers() if answer.query.round == 0]  # not imported
         queries = [store.query(QueryId(0, index)) for index in range(store.counts().asked)]
     found = verdicts(queries, answers)

@@ -33,7 +33,7 @@ def evaluate_run(folder: RunFolder, request: EvaluationRequest) -> dict[str, Any
     if request.show < 0:
         raise UserError(f"--show is {request.show}; expected a number of tasks, or 0")
     experiment = folder.experiment()
-    with closing(FeedbackStore(folder.feedback)) as store:
+    with closing(FeedbackStore(folder.feedback, read_only=True)) as store:
         counts = store.counts()
     policy = load_policy(folder.path)
     evaluation = domain_of(folder).evaluate(folder, experiment, policy, request)

@@ -51,7 +51,7 @@ def film_run(folder: RunFolder, output: Path, strip: bool = False, episode: int 
     environments = fresh_environments(folder.experiment(), 1, EPISODE_SEED + episode)
     fps = even_fps(environments.description.dt, FRAMES_PER_SECOND)
     frames = _draw_episode(environments, load_policy(folder.path), fps)
-    with writing(output):
+    with writing(output, "and try again"):
         if strip:
             shown = frames[: round(STRIP_SECONDS * fps)]
             write_picture(film_strip(shown, count=16, columns=8, fps=fps), output)

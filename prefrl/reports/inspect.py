@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import defaultdict
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,11 @@ def inspect_run(folder: RunFolder, worst: int = 20) -> dict[str, Any]:
         answered queries' clips, `[step]` each, and the answers to them.
     """
     model = load_reward(folder.path)
-    feedback = FeedbackStore(folder.feedback)
+    with closing(FeedbackStore(folder.feedback, read_only=True)) as feedback:
+        return _report(folder, feedback, model, worst)
+
+
+def _report(folder: RunFolder, feedback: FeedbackStore, model: Any, worst: int) -> dict[str, Any]:
     answers = feedback.answers()
     queries = {answer.query: feedback.query(answer.query) for answer in answers}
     segments = {s.id: s for query in queries.values() for s in query.segments}
@@ -54,7 +59,7 @@ def inspect_run(folder: RunFolder, worst: int = 20) -> dict[str, Any]:
         _judged(answer, comparisons, returns, row_of) for answer, comparisons in lessons
         if comparisons
     ]  # fmt: skip
-    report = {
+    return {
         "round": folder.metrics()[-1]["round"],
         "answers": len(judged),
         "teachers": _teachers(judged),
@@ -63,8 +68,6 @@ def inspect_run(folder: RunFolder, worst: int = 20) -> dict[str, Any]:
         "disagreeing": [e for e in reversed(judged) if e["agreed"] < e["decisive"]],
         "traces": _traces(model, [queries[name] for name in sorted(queries)[-TRACES:]], answers),
     }
-    feedback.close()
-    return report
 
 
 def _judged(

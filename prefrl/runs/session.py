@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,21 +117,28 @@ def start(
     if teacher is not None:  # on record, so that resuming never takes another one unasked
         experiment = dataclasses.replace(experiment, teacher=record_name(teacher))
     check(experiment, labels_needed=answers_from is None)
+    if answers_from is not None and experiment.reward == "true":
+        raise UserError("the true reward needs no answers; leave out --from or --reward true")
     judge = _teacher(experiment, teacher)
     domain = domain or domain_for(experiment.env)
-    components = domain.build(experiment, network, None)
-    if old is None:
+    with ExitStack() as reading, ExitStack() as undone:
+        answers: FeedbackStore | None = None
+        if old is not None:
+            answers = reading.enter_context(closing(FeedbackStore(old.feedback, read_only=True)))
+        components = domain.build(experiment, network, None)
+        undone.callback(components.close)
+        if answers:
+            _check_answers(answers, components)
         folder = RunFolder.begin(where, versions(), or_numbered=path is None)
-        session = _session(folder, experiment, components, judge)
-    elif experiment.reward == "true":
-        raise UserError("the true reward needs no answers; leave out --from or --reward true")
-    else:
-        with closing(FeedbackStore(old.feedback)) as answers:
-            _check_answers(answers, components, old.path)
-            folder = RunFolder.begin(where, versions(), or_numbered=path is None)
-            session = _session(folder, experiment, components, judge)
-            copy_answers(answers, session.feedback, old.path.resolve().name)
-    session.folder.save_experiment(experiment)  # last: a kill before it leaves no run
+        undone.enter_context(folder.removed_if_it_fails())
+        feedback = undone.enter_context(closing(FeedbackStore(folder.feedback)))
+        feedback.claim()
+        session = _session(folder, experiment, components, judge, feedback)
+        _save_components(session, components)
+        if answers:
+            copy_answers(answers, feedback, answers.path.parent.name)
+        folder.save_experiment(experiment)  # last: a kill before it leaves no run
+        undone.pop_all()
     return session
 
 
@@ -152,36 +159,50 @@ def resume(
         )
     if more_labels < 0 or more_steps < 0:
         raise UserError("--labels and --steps of `prefrl resume` add to a run; expected +N")
-    domain, state = domain_of(folder), checkpoint(folder)
-    if more_labels or more_steps:
-        next_round = state["loop"]["round"] if state else 0
-        smallest = domain.smallest_round(experiment)
-        experiment = _extended(folder, experiment, next_round, more_labels, more_steps, smallest)
-    components = domain.build(experiment, network, folder)
-    session = _session(folder, experiment, components, _teacher(experiment, teacher))
-    _load(session, state)
-    if more_labels or more_steps:
-        folder.extend(session.state.round, experiment)
-    folder.truncate_rounds(session.state.round)
+    judge = _teacher(experiment, teacher)
+    with ExitStack() as undone:
+        feedback = undone.enter_context(closing(FeedbackStore(folder.feedback)))
+        feedback.claim()  # before anything is read that another trainer may be changing
+        domain, state = domain_of(folder), checkpoint(folder)
+        if more_labels or more_steps:
+            next_round = state["loop"]["round"] if state else 0
+            smallest = domain.smallest_round(experiment)
+            experiment = _extended(
+                folder, experiment, next_round, more_labels, more_steps, smallest
+            )
+        components = domain.build(experiment, network, folder)
+        undone.callback(components.close)
+        session = _session(folder, experiment, components, judge, feedback)
+        _load(session, state)
+        _save_components(session, components)  # nothing is written before all is known to fit
+        if more_labels or more_steps:
+            folder.extend(session.state.round, experiment)
+        folder.truncate_rounds(session.state.round)
+        undone.pop_all()
     return session
 
 
 def rounds(session: Session) -> Iterator[Round]:
     """Run the rounds still to come; each is saved before it is yielded."""
+    session.feedback.claim()
     writer = _tensorboard(session.folder)
-    for done in preference_loop(
-        session.agent, session.reward, session.pacing, session.feedback, session.config,
-        session.state,
-    ):  # fmt: skip
-        if done.state == "done":
-            session.folder.append_round(done.metrics, {"round": done.index} | done.timings)
-            session.folder.save_checkpoint(done.index, to_bytes(_state(session)))
-            for name, value in done.metrics.items() if writer else ():
-                writer.add_scalar(name, value, done.metrics["steps"])
-        session.folder.save_status(_status(session, done))
-        yield done
-    if writer:
-        writer.close()
+    try:
+        for done in preference_loop(
+            session.agent, session.reward, session.pacing, session.feedback, session.config,
+            session.state,
+        ):  # fmt: skip
+            session.feedback.check_claim()  # these files are whoever's the run is
+            if done.state == "done":
+                session.folder.append_round(done.metrics, {"round": done.index} | done.timings)
+                session.folder.save_checkpoint(done.index, to_bytes(_state(session)))
+                for name, value in done.metrics.items() if writer else ():
+                    writer.add_scalar(name, value, done.metrics["steps"])
+            session.folder.save_status(_status(session, done))
+            yield done
+    finally:
+        session.feedback.release()
+        if writer:
+            writer.close()
 
 
 def replay(path: Path | str, into: Path | str, network: Network | None = None) -> Iterator[Round]:
@@ -199,25 +220,40 @@ def replay(path: Path | str, into: Path | str, network: Network | None = None) -
     recorded = len(source.metrics())
     if not recorded:
         raise UserError(f"{source.path} has not finished a round yet; there is nothing to replay")
-    folder: RunFolder | None = None
+    into = Path(into).absolute()
     domain = domain_of(source)
+    state: dict[str, Any] | None = None
     for until, experiment in [*source.earlier(), (recorded, source.experiment())]:
         components = domain.build(experiment, network, source)
-        if folder is None:
-            folder = RunFolder.begin(into, versions())
-            with closing(FeedbackStore(source.feedback)) as feedback:
-                feedback.copy(folder.feedback)
-            session = _session(folder, experiment, components, None)
-            folder.save_experiment(experiment)  # last: a kill before it leaves no run
-        else:
-            session = _session(folder, experiment, components, None)
-            _load(session, checkpoint(folder))
-            folder.extend(session.state.round, experiment)
+        session = _replaying(source, into, experiment, components, state)
         with closing(session):
             for now in rounds(session) if session.state.round < until else ():
                 yield now
                 if session.state.round == until:
                     break
+        state = checkpoint(session.folder)
+
+
+def _replaying(
+    source: RunFolder, into: Path, experiment: Experiment, components: Components,
+    state: dict[str, Any] | None,
+) -> Session:  # fmt: skip
+    """Return a session of the copy of a run: a new one, or one that goes on from a state."""
+    if state:
+        folder = RunFolder(into)
+        session = _session(folder, experiment, components, None, FeedbackStore(folder.feedback))
+        _load(session, state)
+        folder.extend(session.state.round, experiment)
+        return session
+    folder = RunFolder.begin(into, versions())
+    with folder.removed_if_it_fails():
+        with closing(FeedbackStore(source.feedback, read_only=True)) as feedback:
+            feedback.copy(folder.feedback)
+        feedback = FeedbackStore(folder.feedback)
+        session = _session(folder, experiment, components, None, feedback)
+        _save_components(session, components)
+        folder.save_experiment(experiment)  # last: a kill before it leaves no run
+    return session
 
 
 def check(experiment: Experiment, labels_needed: bool = True) -> None:
@@ -252,8 +288,9 @@ def _teacher(experiment: Experiment, teacher: Preference | None) -> Teacher | No
     return None if experiment.teacher == "human" else load_teacher(experiment.teacher)
 
 
-def _check_answers(answers: FeedbackStore, components: Components, path: Path) -> None:
+def _check_answers(answers: FeedbackStore, components: Components) -> None:
     """Raise `UserError` unless a reward for this environment can be learned from them."""
+    path = answers.path.parent
     comparisons = answers.comparisons()
     if not comparisons:
         raise UserError(f"{path} holds no answer that says anything about a clip")
@@ -268,8 +305,9 @@ def _check_answers(answers: FeedbackStore, components: Components, path: Path) -
 
 
 def _session(
-    folder: RunFolder, experiment: Experiment, components: Components, teacher: Teacher | None
-) -> Session:
+    folder: RunFolder, experiment: Experiment, components: Components, teacher: Teacher | None,
+    feedback: FeedbackStore,
+) -> Session:  # fmt: skip
     config = LoopConfig(
         seed=experiment.seed,
         rounds=experiment.rounds,
@@ -280,9 +318,6 @@ def _session(
         query=experiment.query,
         fit=experiment.fit,
     )
-    feedback = FeedbackStore(folder.feedback)
-    folder.save_card(dataclasses.replace(components.card, question=config.question))
-    components.save(folder)
     if teacher is None:
         pacing: Pacing = ByPeople(config, components.pictures, components.distance)
     else:
@@ -291,6 +326,14 @@ def _session(
         folder, experiment, components.agent, components.reward, pacing, feedback, config,
         LoopState(components.reward_model, config), components.notes, components.close,
     )  # fmt: skip
+
+
+def _save_components(session: Session, components: Components) -> None:
+    """Write what whoever answers must know, and what is needed beside the checkpoints."""
+    folder, question = session.folder, session.config.question
+    folder.save_card(dataclasses.replace(components.card, question=question))
+    with folder.writing(folder.path):
+        components.save(folder)
 
 
 def _extended(

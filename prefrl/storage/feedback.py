@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -20,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from prefrl.answers import check_answer, is_decisive, to_comparisons
-from prefrl.errors import StoreError, UserError
-from prefrl.storage.schema import STOOD, connect
+from prefrl.errors import UserError
+from prefrl.storage.schema import STOOD
 from prefrl.storage.segments import (
     average_return,
     read_picture,
@@ -29,6 +27,7 @@ from prefrl.storage.segments import (
     read_true_rewards,
     write_segment,
 )
+from prefrl.storage.sqlite import Database
 from prefrl.types import Answer, Comparison, Counts, Ledger, Picture, Query, QueryId, Segment, Truth
 
 COLUMNS = 'round, "index", kind, value, teacher, shown_at, answered_at, repeat'  # of an answer
@@ -45,29 +44,48 @@ def answer_of(row: Sequence[Any]) -> Answer:
 class FeedbackStore:
     """Queries and answers in one SQLite file; an acknowledged answer survives a power cut."""
 
-    def __init__(self, path: Path | str, cached_segments: int | None = None):
+    def __init__(
+        self, path: Path | str, cached_segments: int | None = None, read_only: bool = False
+    ):
         """Open the file, or make it.
 
         Args:
             path: the file.
             cached_segments: how many segments to keep in memory; all that were read by default.
+            read_only: it is there, and may be somebody else's: nothing is written to it.
 
         Raises:
-            UserError: it is not a feedback store, of another version, or cannot be written.
+            UserError: it is not a feedback store, of another version, or cannot be used.
         """
-        self.path = Path(path)
-        with self.errors():
-            self.connection = connect(self.path)
+        self.database = Database(path, read_only)
+        self.path = self.database.path
         self.segment = lru_cache(cached_segments)(self._read_segment)
 
     def close(self) -> None:
-        """Close the file."""
-        self.connection.close()
+        """Close the file; a trainer lets others train."""
+        self.database.close()
 
     def copy(self, path: Path) -> None:
         """Write the whole store to another file, as it stands."""
-        with self.errors(), closing(sqlite3.connect(path)) as other:
-            self.connection.backup(other)
+        self.database.copy(path)
+
+    def claim(self) -> None:
+        """Become the run's trainer: nobody else trains it, until this is released or closed.
+
+        Every transaction from now on checks that nobody has taken the run over.
+
+        Raises:
+            UserError: another process trains the run, or may do so.
+        """
+        self.database.claim()
+
+    def check_claim(self) -> None:
+        """Raise `UserError` if somebody else has become the run's trainer."""
+        self.database.check_claim()
+
+    def release(self) -> None:
+        """Let others train the run."""
+        self.database.release()
 
     def ask(
         self,
@@ -91,7 +109,7 @@ class FeedbackStore:
         Raises:
             UserError: the round was asked before with other queries.
         """
-        with self.transaction():
+        with self.database.transaction():
             known = self.ledger(round_index)
             if known:
                 before = self._queries("WHERE round = ?", round_index)
@@ -119,7 +137,7 @@ class FeedbackStore:
         Raises:
             UserError: there are clips with this mark already.
         """
-        with self.transaction() as execute:
+        with self.database.transaction() as execute:
             if execute("SELECT 1 FROM segment WHERE instr(id, ?)", (mark,)).fetchone():
                 raise UserError(f"{self.path} holds these answers already")
             (lowest,) = execute("SELECT min(0, coalesce(min(round), 0)) FROM round").fetchone()
@@ -136,7 +154,7 @@ class FeedbackStore:
 
     def expire(self, before_round: int) -> None:
         """Withdraw what earlier rounds asked, but for what somebody is looking at."""
-        with self.transaction() as execute:
+        with self.database.transaction() as execute:
             execute(
                 "UPDATE query SET withdrawn = 'expired', open = 0 WHERE open AND round < ? AND NOT "
                 "EXISTS (SELECT 1 FROM lease l WHERE l.round = query.round "
@@ -155,7 +173,7 @@ class FeedbackStore:
             UserError: an answer does not fit its query, or there is no such query.
         """
         number = 0
-        with self.transaction() as execute:
+        with self.database.transaction() as execute:
             for answer in answers:
                 check_answer(self.query(answer.query), answer)
                 self.write_answer(answer, uuid)
@@ -167,7 +185,7 @@ class FeedbackStore:
 
     def demonstrate(self, prompt: str, response: str | None, teacher: str, uuid: str) -> None:
         """Keep a demonstration of a language task, or propose a prompt (no response)."""
-        with self.transaction() as execute:
+        with self.database.transaction() as execute:
             execute(
                 "INSERT INTO demonstration (teacher, prompt, response, at, uuid) "
                 "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -176,11 +194,11 @@ class FeedbackStore:
 
     def demonstrations(self) -> list[tuple[str, str | None]]:
         """Return the prompts and responses that people wrote, in order."""
-        return self.run_sql("SELECT prompt, response FROM demonstration ORDER BY id")
+        return self.database.run("SELECT prompt, response FROM demonstration ORDER BY id")
 
     def withdraw(self, query: QueryId, why: str) -> None:
         """Ask this nobody any more; answers that it has stay."""
-        with self.transaction() as execute:
+        with self.database.transaction() as execute:
             execute(
                 'UPDATE query SET withdrawn = ?, open = 0 WHERE round = ? AND "index" = ?',
                 (why, *query),
@@ -199,7 +217,7 @@ class FeedbackStore:
 
     def segments(self, task: str | None = None) -> list[str]:
         """Return the ids of all segments, or of one task's, in order."""
-        rows = self.run_sql(
+        rows = self.database.run(
             "SELECT id FROM segment WHERE task = ? OR ? IS NULL ORDER BY id", task, task
         )
         return [row[0] for row in rows]
@@ -208,7 +226,7 @@ class FeedbackStore:
         """Return the ids of the segments of text that begin with a prompt, in order."""
         # As bytes: to SQLite's JSON functions a text ends at its first NUL.
         first = json.dumps([prompt], ensure_ascii=False).encode()[:-1]
-        rows = self.run_sql(
+        rows = self.database.run(
             "SELECT segment FROM array WHERE name = 'observations' AND dtype = 'json' "
             "AND substr(data, 1, ?) IN (?, ?) ORDER BY segment",
             len(first) + 1, first + b"]", first + b",",
@@ -217,8 +235,8 @@ class FeedbackStore:
 
     def picture(self, segment_id: str) -> Picture | None:
         """Return what a segment looked like, None where it is redrawn from its extras."""
-        with self.errors():
-            return read_picture(self.connection, segment_id)
+        with self.database.errors():
+            return read_picture(self.database.connection, segment_id)
 
     def pending(self) -> list[Query]:
         """Return the queries that still wait for an answer, oldest first."""
@@ -231,7 +249,7 @@ class FeedbackStore:
             through: those that stood when the newest answer had this id; now by default.
             repeats: those to pairs that were shown again, too, which teach nothing.
         """
-        rows = self.run_sql(
+        rows = self.database.run(
             f"SELECT {COLUMNS} FROM answer a WHERE {STOOD} AND (:repeats OR NOT repeat) "
             "ORDER BY id",
             through=2**62 if through is None else through, repeats=repeats,
@@ -250,12 +268,12 @@ class FeedbackStore:
 
     def last_answer(self) -> int:
         """Return the id of the newest answer, 0 if there is none."""
-        [(number,)] = self.run_sql("SELECT coalesce(max(id), 0) FROM answer")
+        [(number,)] = self.database.run("SELECT coalesce(max(id), 0) FROM answer")
         return number
 
     def ledger(self, round_index: int) -> Ledger | None:
         """Return what is on record of a round, None if it was never asked."""
-        rows = self.run_sql(
+        rows = self.database.run(
             "SELECT answers_through, (SELECT count(*) FROM query q WHERE q.round = r.round) "
             "FROM round r WHERE r.round = ?",
             round_index,
@@ -264,7 +282,7 @@ class FeedbackStore:
 
     def counts(self) -> Counts:
         """Count the queries of the run's own rounds, as they stand; triggers keep count."""
-        [row] = self.run_sql("SELECT asked, answered, decisive, pending FROM tally")
+        [row] = self.database.run("SELECT asked, answered, decisive, pending FROM tally")
         return Counts(*row)
 
     def counts_at(self, before_round: int, through: int) -> Counts:
@@ -273,7 +291,7 @@ class FeedbackStore:
         What was imported (rounds below 0) is not counted here either. The time that this takes
         grows with the number of answers.
         """
-        [row] = self.run_sql(
+        [row] = self.database.run(
             "SELECT count(*), coalesce(sum(labelled), 0), coalesce(sum(decided), 0), "
             "coalesce(sum(answered = 0 AND withdrawn IS NULL), 0) FROM ("
             "  SELECT max(a.id IS NOT NULL) AS answered, q.withdrawn AS withdrawn, "
@@ -289,8 +307,8 @@ class FeedbackStore:
 
     def true_rewards(self, segment_id: str) -> np.ndarray:
         """Return the true rewards `[step]` of a segment. Not for the reward model or the agent."""
-        with self.errors():
-            rewards = read_true_rewards(self.connection, segment_id)
+        with self.database.errors():
+            rewards = read_true_rewards(self.database.connection, segment_id)
         if rewards is None:
             raise UserError(f"the true rewards of {segment_id!r} are not known to {self.path}")
         return rewards
@@ -298,15 +316,15 @@ class FeedbackStore:
     def truth(self, queries: Sequence[Query]) -> Truth:
         """Return the true rewards of the clips of queries. For the oracle alone."""
         names = {segment.id for query in queries for segment in query.segments}
-        with self.errors():
+        with self.database.errors():
             average = {
-                index: average_return(self.connection, index)
+                index: average_return(self.database.connection, index)
                 for index in {query.id.round for query in queries}
             }
         return Truth({name: self.true_rewards(name) for name in names}, average)
 
     def _queries(self, where: str, *values: int) -> list[Query]:
-        rows = self.run_sql(
+        rows = self.database.run(
             f'SELECT round, "index", kind, question, segments FROM query {where} '
             'ORDER BY round, "index"',
             *values,
@@ -317,19 +335,19 @@ class FeedbackStore:
         ]
 
     def _read_segment(self, name: str) -> Segment:
-        with self.errors():
-            return read_segment(self.connection, name)
+        with self.database.errors():
+            return read_segment(self.database.connection, name)
 
     def _write_round(
         self, number: int, queries: Sequence[Query], true_rewards: dict[str, np.ndarray],
         answers_through: int, pictures: Mapping[str, Picture] = NO_PICTURES,
     ) -> None:  # fmt: skip
-        execute = self.connection.execute
+        execute = self.database.connection.execute
         execute("INSERT INTO round VALUES (?, ?)", (number, answers_through))
         for query in queries:
             for segment in query.segments:
                 rewards, picture = true_rewards.get(segment.id), pictures.get(segment.id)
-                write_segment(self.connection, segment, rewards, picture)
+                write_segment(self.database.connection, segment, rewards, picture)
             names = json.dumps([segment.id for segment in query.segments])
             execute(
                 'INSERT INTO query (round, "index", kind, question, segments) '
@@ -346,7 +364,7 @@ class FeedbackStore:
                 f"the answer of teacher {answer.teacher!r} holds {answer.value!r}, which cannot be "
                 f"kept ({error}); expected JSON of finite numbers"
             ) from None
-        self.run_sql(
+        self.database.run(
             'INSERT INTO answer (round, "index", kind, value, decisive, teacher, shown_at, '
             "answered_at, repeat, uuid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT DO NOTHING",
@@ -357,36 +375,3 @@ class FeedbackStore:
     @staticmethod
     def _key(query: Query) -> tuple:
         return (query.id, query.kind, query.question, [segment.id for segment in query.segments])
-
-    def run_sql(self, sql: str, *values: Any, **named: Any) -> list[Any]:
-        """Run one statement and return its rows; for the modules of `storage` alone."""
-        with self.errors():
-            return self.connection.execute(sql, named or values).fetchall()
-
-    @contextmanager
-    def transaction(self) -> Iterator[Any]:
-        """Give `execute`; what it does happens as a whole or not at all."""
-        with self.errors():
-            self.connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self.connection.execute
-                self.connection.execute("COMMIT")
-            except BaseException:
-                if self.connection.in_transaction:
-                    self.connection.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def errors(self) -> Iterator[None]:
-        """Turn what SQLite says of the disk or the file into a sentence."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise StoreError(
-                f"cannot use {self.path}: {error}. Every answer acknowledged so far is safe; free "
-                "disk space, or close what holds the file, and continue with `prefrl resume`"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"{self.path} is damaged or not a feedback store ({error}); restore it from a copy"
-            ) from error

@@ -1,7 +1,8 @@
-"""Writes files whole or not at all; one sentence if one cannot be read."""
+"""Writes files whole or not at all; one sentence if they cannot be read or written."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -12,6 +13,7 @@ from typing import TextIO
 
 from prefrl.errors import UserError
 
+FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 REPLACE_TRIES, REPLACE_SECONDS = 20, 0.05
 
 
@@ -22,7 +24,7 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     Raises:
         UserError: there is one of that name, or it cannot be made.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     if path.exists():
         raise UserError(f"{path} exists already; give another name, or delete it")
     partial = path.with_name(path.name + ".partial")
@@ -36,10 +38,12 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"cannot make {partial}: {error.strerror}") from None
     try:
-        yield partial
-        partial.rename(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; make room") from error
+        with writing(path, "and try again"):
+            yield partial
+            for file in partial.rglob("*"):
+                if file.is_file():
+                    _to_disk(file)
+            partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -67,19 +71,74 @@ def reading(path: Path) -> Iterator[TextIO]:
         ) from None
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole and durably, or not at all."""
+@contextmanager
+def whole(path: Path, mode: int = 0o666, durable: bool = True) -> Iterator[Path]:
+    """Give a name beside a file to write to; what is complete takes the file's place.
+
+    Args:
+        path: the file.
+        mode: its permissions, less what the umask takes.
+        durable: it is on the disk when this ends; else a power cut may leave it empty.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     partial = path.with_name(path.name + ".partial")
-    with writing(path):
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _replace(partial, path)
-        if os.name == "posix":  # or a power cut could undo the renaming
-            folder = os.open(path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+    partial.unlink(missing_ok=True)
+    partial.touch(mode)
+    yield partial
+    if durable:
+        _to_disk(partial)
+    _replace(partial, path)
+    if durable and os.name == "posix":  # or a power cut could undo the renaming
+        _to_disk(path.parent)
+
+
+@contextmanager
+def writing(path: Path, then: str) -> Iterator[None]:
+    """Turn what the disk says into a sentence.
+
+    Args:
+        path: what is written.
+        then: what to do once there is room, or whatever else was wrong is mended: "and try again".
+
+    Raises:
+        UserError: the disk is full, the folder is gone, it may not be written, or the like.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # safetensors and others have a kind of their own for a full disk
+        full = _is_full(error)
+        if not full and not isinstance(error, OSError):
+            raise
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        mend = "make room" if full else "mend that"
+        raise UserError(f"cannot write {path}: {why}; {mend} {then}") from error
+
+
+def another_version(path: Path, found: object, read: int) -> UserError:
+    """Return what to say of a file or folder that is whole, but of another format."""
+    return UserError(
+        f"{path} was written by another version of prefrl (its format is {found}, this one reads "
+        f"{read}); use the version that made it"
+    )
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    return any(os.strerror(code) in str(error) for code in FULL)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would survive a power cut."""
+    opened = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _replace(partial: Path, path: Path) -> None:
@@ -91,15 +150,3 @@ def _replace(partial: Path, path: Path) -> None:
         except PermissionError:
             time.sleep(REPLACE_SECONDS)
     partial.replace(path)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a full disk and its like into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}. Everything up to the last finished "
-            "round is safe; make room and continue with `prefrl resume`"
-        ) from error

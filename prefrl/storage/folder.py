@@ -30,6 +30,7 @@ import dataclasses
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -38,8 +39,8 @@ from typing import Any
 
 from prefrl.config.experiment import Experiment, from_json
 from prefrl.errors import UserError
-from prefrl.storage.files import _replace, write_whole, writing
-from prefrl.storage.spaces import card_from_json, card_to_json
+from prefrl.storage.files import another_version, whole, writing
+from prefrl.storage.spaces import card_from_json, card_to_json, check_unchanged
 from prefrl.types import EnvironmentCard
 
 FORMAT = 1
@@ -102,9 +103,20 @@ class RunFolder:
             ) from None
         except OSError as error:
             raise UserError(f"cannot make the run folder {run.path}: {error.strerror}") from None
-        (run.path / "checkpoints").mkdir()
-        run._write_json("versions.json", versions)
+        with run.removed_if_it_fails():
+            with run.writing(run.path):
+                (run.path / "checkpoints").mkdir()
+            run._write_json("versions.json", versions)
         return run
+
+    @contextmanager
+    def removed_if_it_fails(self) -> Iterator[None]:
+        """Leave no half of a new folder where something that can be mended went wrong."""
+        try:
+            yield
+        except (Exception, KeyboardInterrupt):
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:
@@ -136,10 +148,7 @@ class RunFolder:
     def _check_format(self, fields: dict[str, Any]) -> None:
         version = fields.pop("format", None)
         if version != FORMAT:
-            raise UserError(
-                f"{self.path} was written by another version of prefrl (its format is {version}, "
-                f"this one reads {FORMAT}); use the version that made it"
-            )
+            raise another_version(self.path, version, FORMAT)
 
     def extend(self, next_round: int, experiment: Experiment) -> None:
         """Write another configuration, for the rounds from `next_round` on."""
@@ -166,7 +175,8 @@ class RunFolder:
     def append_round(self, metrics: dict[str, Any], timings: dict[str, float]) -> None:
         """Append a round's line to `metrics.jsonl` and `timings.jsonl`."""
         for name, values in (("metrics.jsonl", metrics), ("timings.jsonl", timings)):
-            with writing(self.path / name), (self.path / name).open("a", encoding="utf-8") as file:
+            path = self.path / name
+            with self.writing(path), path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -205,10 +215,9 @@ class RunFolder:
 
     def save_status(self, status: dict[str, Any]) -> None:
         """Say what the trainer is doing, if that can be written; a power cut may undo it."""
-        partial = self.path / "status.json.partial"
-        with suppress(OSError):  # it only informs; what matters complains for itself
+        path = self.path / "status.json"
+        with suppress(OSError), whole(path, durable=False) as partial:  # it only informs
             partial.write_text(json.dumps(status), encoding="utf-8")
-            _replace(partial, self.path / "status.json")
 
     def save_card(self, card: EnvironmentCard) -> None:
         """Write what others must know of the environment: whoever answers, and an import."""
@@ -224,6 +233,10 @@ class RunFolder:
         self._check_format(fields)
         with self._reading("environment.json"):
             return card_from_json(fields)
+
+    def check_environment(self, card: EnvironmentCard) -> None:
+        """Raise `UserError` unless the environment has the spaces that the run was made with."""
+        check_unchanged(self.card(), card, self.experiment().env, self.path)
 
     def status(self) -> dict[str, Any]:
         """Read what the trainer last said it was doing, {} if nothing."""
@@ -244,12 +257,19 @@ class RunFolder:
 
     def save_viewer(self, viewer: dict[str, Any]) -> None:
         """Write the viewer's key and port, readable by the owner alone."""
-        partial = self.path / "viewer.json.partial"
-        with writing(self.path / "viewer.json"):
-            partial.unlink(missing_ok=True)
-            partial.touch(mode=0o600)
+        path = self.path / "viewer.json"
+        with self.writing(path), whole(path, mode=0o600) as partial:
             partial.write_text(json.dumps(viewer), encoding="utf-8")
-            _replace(partial, self.path / "viewer.json")
+
+    @contextmanager
+    def writing(self, path: Path) -> Iterator[None]:
+        """Turn what the disk says of the run's files into a sentence."""
+        then = "and start it again"
+        if (self.path / "config.json").exists():
+            safe = "everything up to the last finished round is safe"
+            then = f"and continue with `prefrl resume {self.path}`; {safe}"
+        with writing(path, then):
+            yield
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
@@ -287,7 +307,8 @@ class RunFolder:
         self._write(name, (json.dumps(value, indent=2) + "\n").encode())
 
     def _write(self, name: str, data: bytes) -> None:
-        write_whole(self.path / name, data)
+        with self.writing(self.path / name), whole(self.path / name) as partial:
+            partial.write_bytes(data)
 
 
 def named_by_time(folder: str, stem: str) -> Path:
@@ -317,11 +338,13 @@ class FittedFolder:
         self, how: dict[str, Any], weights: bytes, metrics: Sequence[dict[str, float]]
     ) -> None:
         """Write all but the reference."""
-        lines = "".join(json.dumps(line) + "\n" for line in metrics)
-        write_whole(self.path / "metrics.jsonl", lines.encode())
-        write_whole(self.path / "weights.pt", weights)
-        said = json.dumps({"format": FORMAT} | how, indent=2) + "\n"
-        write_whole(self.path / "fitted.json", said.encode())
+        files = {
+            "metrics.jsonl": "".join(json.dumps(line) + "\n" for line in metrics).encode(),
+            "weights.pt": weights,
+            "fitted.json": (json.dumps({"format": FORMAT} | how, indent=2) + "\n").encode(),
+        }
+        for name, data in files.items():  # the folder appears whole: see `files.new_folder`
+            (self.path / name).write_bytes(data)
 
     def load(self) -> tuple[dict[str, Any], bytes]:
         """Read how it was built, and the weights.
@@ -341,8 +364,5 @@ class FittedFolder:
         except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{self.path} is damaged: {error}; fit it again") from None
         if version != FORMAT:
-            raise UserError(
-                f"{self.path} was written by another version of prefrl (its format is {version}, "
-                f"this one reads {FORMAT}); use the version that made it"
-            )
+            raise another_version(self.path, version, FORMAT)
         return how, weights

@@ -35,7 +35,7 @@ def history(
     """
     wanted = {"teacher": person, "kind": kind}
     where = "".join(f" AND {name} = ?" for name, value in wanted.items() if value)
-    rows = store.run_sql(
+    rows = store.database.run(
         f"SELECT {COLUMNS}, id FROM standing WHERE NOT repeat AND id < ?{where} "
         "ORDER BY id DESC LIMIT ?",
         2**62 if before is None else before, *filter(None, wanted.values()), limit,
@@ -48,7 +48,7 @@ def agreement(store: FeedbackStore, person: str) -> tuple[int, int]:
 
     A pair for which either answer is "can't tell" is not counted.
     """
-    [(same, count)] = store.run_sql(
+    [(same, count)] = store.database.run(
         "SELECT coalesce(sum(a.kind = b.kind AND json_extract(a.value, '$.left') IS "
         "json_extract(b.value, '$.left')), 0), count(*) FROM standing b JOIN standing a ON "
         'a.round = b.round AND a."index" = b."index" AND a.teacher = b.teacher AND NOT a.repeat '
@@ -65,7 +65,7 @@ def people(store: FeedbackStore) -> dict[str, int]:
     Imported ones do not count: who has given no others has 0.
     """
     return dict(
-        store.run_sql(
+        store.database.run(
             "SELECT teacher, sum(round >= 0) AS labels FROM standing WHERE kind <> 'skip' "
             "AND NOT repeat GROUP BY teacher ORDER BY labels DESC, teacher"
         )
@@ -75,7 +75,7 @@ def people(store: FeedbackStore) -> dict[str, int]:
 def labels_per_minute(store: FeedbackStore, person: str) -> float:
     """Return how many labels a minute a person has given of late."""
     since = time.time() - RATE_SECONDS
-    [(count, first)] = store.run_sql(
+    [(count, first)] = store.database.run(
         "SELECT count(*), min(shown_at) FROM standing WHERE teacher = ? AND kind <> 'skip' "
         "AND NOT repeat AND id > (SELECT max(id) - 2000 FROM answer) AND answered_at > ?",
         person, since,
@@ -87,7 +87,7 @@ def labels_per_minute(store: FeedbackStore, person: str) -> float:
 
 def damaged(store: FeedbackStore) -> int:
     """Return how many queries were withdrawn because a clip could not be shown."""
-    [(count,)] = store.run_sql(
+    [(count,)] = store.database.run(
         "SELECT count(*) FROM query WHERE round >= 0 AND withdrawn = 'damaged'"
     )
     return count
@@ -105,7 +105,7 @@ def newest(store: FeedbackStore) -> QueryId | None:
 
 
 def _queries(store: FeedbackStore, order: str, limit: int) -> list[QueryId]:
-    rows = store.run_sql(
+    rows = store.database.run(
         "SELECT round, \"index\" FROM query WHERE round >= 0 AND withdrawn IS NOT 'damaged' "
         f"ORDER BY {order} LIMIT ?",
         limit,

@@ -61,11 +61,23 @@ def _rows_of_array(text: str, name: str) -> Iterator[Row]:
 
 def _value(text: str) -> Any:
     try:
+        return read_json(text)
+    except ValueError as error:
+        raise ValueError(f"it is not JSON ({error}): {short(text.strip())}") from None
+
+
+def read_json(text: str | bytes) -> Any:
+    """Return what a JSON text says; its numbers are finite and its texts whole.
+
+    Raises:
+        ValueError: it is no such JSON.
+    """
+    try:
         value = json.loads(text, parse_constant=_refuse)
         # Half a surrogate pair is no text, and 1e999 no number.
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is not JSON ({error}): {short(text.strip())}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     return value
 
 

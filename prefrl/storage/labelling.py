@@ -66,7 +66,7 @@ class Assignments:
             The new tickets, and those of `held` that are no longer to be answered.
         """
         now = time.time()
-        with self.store.transaction() as execute:
+        with self.store.database.transaction() as execute:
             lost = [ticket for ticket in held if not self._renew(ticket, person, tab, now)]
             repeat = self._repeat(person) if count else None
             rows = execute(
@@ -83,7 +83,7 @@ class Assignments:
 
     def release(self, person: str, tab: str) -> None:
         """Give back all that a page holds."""
-        with self.store.transaction() as execute:
+        with self.store.database.transaction() as execute:
             execute("DELETE FROM lease WHERE teacher = ? AND tab = ?", (person, tab))
 
     def query(self, ticket: Ticket) -> Query:
@@ -123,7 +123,7 @@ class Assignments:
             What was taken back, as it was given on the page; None if there is no such answer or it
             has been changed since.
         """
-        with self.store.transaction():
+        with self.store.database.transaction():
             found = self._undone(uuid) or (
                 self._meant(person, meant) if meant else self._newest(person)
             )
@@ -145,9 +145,9 @@ class Assignments:
         """
         of = 'WHERE round = ? AND "index" = ? AND teacher = ?'
         if ticket.repeat:
-            held = self.store.run_sql(f"SELECT 1 FROM repeat {of}", *ticket.query, person)
+            held = self.store.database.run(f"SELECT 1 FROM repeat {of}", *ticket.query, person)
         else:
-            held = self.store.run_sql(
+            held = self.store.database.run(
                 f"SELECT 1 FROM lease {of} AND tab = ?", *ticket.query, person, tab
             )
         if not held:
@@ -159,7 +159,7 @@ class Assignments:
         if ticket.repeat:
             return True
         return bool(
-            self.store.run_sql(
+            self.store.database.run(
                 "UPDATE lease SET until = min(?, since + ?) "
                 'WHERE round = ? AND "index" = ? AND teacher = ? AND tab = ? AND EXISTS ('
                 "SELECT 1 FROM query q WHERE q.open AND q.round = lease.round "
@@ -169,21 +169,21 @@ class Assignments:
         )  # fmt: skip
 
     def _lease(self, query: QueryId, person: str, tab: str, now: float) -> None:
-        self.store.run_sql(
+        self.store.database.run(
             "INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?)",
             *query, person, tab, now, now + LEASE_SECONDS,
         )  # fmt: skip
 
     def _repeat(self, person: str) -> Ticket | None:
         """Choose a pair to show once more, if it is time for one."""
-        [(answered, shown)] = self.store.run_sql(
+        [(answered, shown)] = self.store.database.run(
             "SELECT (SELECT count(*) FROM standing WHERE teacher = ? AND NOT repeat), "
             "(SELECT count(*) FROM repeat WHERE teacher = ?)",
             person, person,
         )  # fmt: skip
         if shown >= answered * REPEATED_SHARE or answered <= REPEATED_AFTER:
             return None
-        rows = self.store.run_sql(
+        rows = self.store.database.run(
             'SELECT s.round, s."index" FROM standing s JOIN query q ON q.round = s.round AND '
             'q."index" = s."index" WHERE s.teacher = ? AND NOT s.repeat AND s.round >= 0 '
             "AND s.kind IN ('preference', 'tie') AND json_array_length(q.segments) = 2 "
@@ -194,12 +194,12 @@ class Assignments:
         if not rows:
             return None
         query = QueryId(*rows[0])
-        self.store.run_sql("INSERT INTO repeat VALUES (?, ?, ?)", *query, person)
+        self.store.database.run("INSERT INTO repeat VALUES (?, ?, ?)", *query, person)
         return Ticket(query, repeat=True)
 
     def _undone(self, uuid: str) -> tuple[Answer, bool] | None:
         """Return the answer that an earlier undo of this uuid took back."""
-        rows = self.store.run_sql(
+        rows = self.store.database.run(
             f"SELECT {COLUMNS} FROM answer WHERE superseded = "
             "(SELECT id FROM answer WHERE uuid = ? AND kind = 'retraction')",
             uuid,
@@ -208,7 +208,7 @@ class Assignments:
 
     def _meant(self, person: str, uuid: str) -> tuple[Answer, bool] | None:
         """Return the answer of a uuid and whether it stands; None if it was changed since."""
-        rows = self.store.run_sql(
+        rows = self.store.database.run(
             f"SELECT {COLUMNS}, superseded IS NULL, EXISTS (SELECT 1 FROM answer b WHERE "
             "b.id = a.superseded AND b.kind = 'retraction' AND b.superseded IS NULL) "
             "FROM answer a WHERE uuid = ? AND teacher = ? AND kind <> 'retraction'",
@@ -221,7 +221,7 @@ class Assignments:
 
     def _newest(self, person: str) -> tuple[Answer, bool] | None:
         """Return a person's newest answer that stands; nobody has just given an imported one."""
-        rows = self.store.run_sql(
+        rows = self.store.database.run(
             f"SELECT {COLUMNS} FROM standing WHERE round >= 0 AND teacher = ? "
             "ORDER BY id DESC LIMIT 1",
             person,

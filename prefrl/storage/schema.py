@@ -1,14 +1,5 @@
-"""The tables of the store, and how its file is opened."""
+"""The tables of the store."""
 
-from __future__ import annotations
-
-import sqlite3
-import time
-from pathlib import Path
-
-from prefrl.errors import UserError
-
-BUSY_SECONDS = 10.0
 SCHEMA_VERSION = 3
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS round (          -- one row a lap, written with its queries
@@ -114,6 +105,15 @@ CREATE TABLE IF NOT EXISTS repeat (         -- pairs shown to a person once more
     PRIMARY KEY (round, "index", teacher),
     FOREIGN KEY (round, "index") REFERENCES query
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS trainer (        -- who trains the run: one row, or none yet
+    epoch   INTEGER NOT NULL,               -- rises with each trainer; older ones write no more
+    process INTEGER,                        -- its number; null: nobody trains
+    start   TEXT NOT NULL,                  -- of that process, as the platform tells it
+    scope   TEXT NOT NULL,                  -- where the number means something: boot, container
+    host    TEXT NOT NULL,
+    since   REAL NOT NULL,                  -- seconds since the epoch
+    seen    REAL NOT NULL                   -- when it last said that it is there
+);
 CREATE TABLE IF NOT EXISTS demonstration (  -- of a language task, by a person
     id       INTEGER PRIMARY KEY,
     teacher  TEXT NOT NULL,
@@ -132,42 +132,3 @@ STOOD = (
     "a.kind <> 'retraction' AND a.id <= :through "
     "AND (a.superseded IS NULL OR a.superseded > :through)"
 )
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Open a store's file, or make it; what is committed to it survives a power cut.
-
-    Raises:
-        UserError: it is of another version.
-        sqlite3.DatabaseError: it is no database, or cannot be written.
-    """
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-    try:
-        _write_ahead(connection)
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version not in (0, SCHEMA_VERSION):
-            raise UserError(
-                f"{path} was written by another version of prefrl (its format is {version}, this "
-                f"one reads {SCHEMA_VERSION}); use the version that made it"
-            )
-        connection.executescript(SCHEMA)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Switch on write-ahead logging; SQLite does not wait for a lock when it does this."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,23 @@ def check_segment(segment: Segment, spaces: Mapping[str, SpaceSpec]) -> None:
         problem = _problem_with(name, steps, spaces.get(name))
         if problem:
             raise UserError(f"the clip {segment.id!r} has {problem}")
+
+
+def check_unchanged(made: EnvironmentCard, now: EnvironmentCard, env: str, run: Path) -> None:
+    """Raise `UserError` unless an environment has the spaces that a run was made with.
+
+    Args:
+        made: what the run says of it.
+        now: as it is.
+        env: its id.
+        run: the run's folder.
+    """
+    for name, space in made.spaces.items():
+        if (present := now.spaces.get(name)) not in (None, space):
+            raise UserError(
+                f"{env} has changed since {run} was made: its {name} are {_in_words(present)}, and "
+                f"were {_in_words(space)}; change it back, or start a new run"
+            )
 
 
 def _problem_with(name: str, steps: np.ndarray, space: SpaceSpec | None) -> str | None:

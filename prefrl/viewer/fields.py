@@ -5,8 +5,9 @@ Whatever is wrong is `Refused` with a sentence.
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+from prefrl.storage.jsonl import read_json
 
 LONGEST_TEXT = 200_000  # characters that somebody may write
 
@@ -22,17 +23,12 @@ class Refused(Exception):
 def parse(data: bytes) -> dict[str, Any]:
     """Read a JSON object, which holds neither NaN nor infinity nor half a character."""
     try:
-        value = json.loads(data, parse_constant=_no_constant)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError):
+        value = read_json(data)
+    except ValueError:
         value = None
     if not isinstance(value, dict):
         raise Refused(400, "expected a JSON object of finite numbers and whole characters")
     return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def word(body: dict[str, Any], name: str, longest: int = 64) -> str:

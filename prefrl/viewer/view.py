@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from typing import Any
 
@@ -19,6 +18,7 @@ from prefrl.storage.folder import RunFolder
 from prefrl.storage.history import Given
 from prefrl.storage.import_export import import_demonstrations
 from prefrl.storage.labelling import Assignments, Ticket
+from prefrl.storage.processes import is_running
 from prefrl.types import Answer, Query
 from prefrl.viewer import fields
 from prefrl.viewer.clips import Clips
@@ -29,7 +29,6 @@ from prefrl.viewer.inspector import Inspector
 MOST_QUERIES = 9  # that one request may ask for
 MOST_HISTORY = 200
 CACHED_SEGMENTS = 64
-SYNCHRONIZE = 0x100000  # a right to a process of Windows
 NOT_STANDING = (
     "That answer does not stand any more, so nothing was undone; the history shows what does."
 )
@@ -300,7 +299,7 @@ class View:
         status = self.folder.status()
         process = status.pop("process", None)
         state = status.get("state", "")
-        if process is not None and state != "finished" and not _alive(process):
+        if process is not None and state != "finished" and not is_running(process):
             state = "stopped"
         words = TRAINER.get(state, state)
         if state == "waiting":
@@ -339,25 +338,6 @@ def _entry(given: Given) -> dict[str, Any]:
         "answered_at": answer.answered_at,
         "seconds": max(0.0, answer.answered_at - answer.shown_at),
     }
-
-
-def _alive(process: int) -> bool:
-    """Return whether there is such a process."""
-    if os.name == "nt":  # there os.kill would end it
-        import ctypes
-
-        handle = ctypes.windll.kernel32.OpenProcess(SYNCHRONIZE, False, process)  # type: ignore[attr-defined]
-        alive = bool(handle) and ctypes.windll.kernel32.WaitForSingleObject(handle, 0) != 0  # type: ignore[attr-defined]
-        if handle:
-            ctypes.windll.kernel32.CloseHandle(handle)  # type: ignore[attr-defined]
-        return alive
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _model(folder: RunFolder) -> Any:

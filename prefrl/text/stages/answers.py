@@ -40,7 +40,7 @@ def read_answers(source: Path | str, margin_scale: float = 0.0, chat: bool = Fal
     """
     run = run_of_text(source)
     if run is not None:
-        with closing(FeedbackStore(run.feedback)) as store:
+        with closing(FeedbackStore(run.feedback, read_only=True)) as store:
             found, same = store.comparisons(margin_scale=margin_scale), 0
     else:
         found, same = _read_file(Path(source), margin_scale, chat)
