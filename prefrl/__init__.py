@@ -1,8 +1,40 @@
 """prefrl: teach an agent from preferences.
 
-This package imports nothing heavy, so that `prefrl --help` and `import prefrl.envs` stay quick.
-Import what you need from its modules, for example
-`from prefrl.learning.loop import preference_loop`.
+    from prefrl import Experiment, train, load_policy, load_reward
+
+Importing the package loads nothing heavy; each of these names is imported when it is first used.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefrl.config.experiment import Experiment
+    from prefrl.runs.load import load_policy, load_reward
+    from prefrl.runs.session import train
+    from prefrl.types import Segment
+
 __version__ = "0.1.0"
+
+__all__ = ["Experiment", "Segment", "load_policy", "load_reward", "train"]
+
+_HOMES = {
+    "Experiment": "prefrl.config.experiment",
+    "Segment": "prefrl.types",
+    "load_policy": "prefrl.runs.load",
+    "load_reward": "prefrl.runs.load",
+    "train": "prefrl.runs.session",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'prefrl' has no attribute {name!r}; it has {__all__}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -332,7 +332,10 @@ def test_waiting_is_said_once_and_then_what_came_of_it(capsys):
             display.show(shown)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == lines[2] == "round 1: waiting for 6 answers"
-    assert lines[1] == "round 1/4, 640 steps, labels 9/20, true return 1.2"
+    assert lines[1] == (
+        "round 1/4, 640 steps, – steps/s, labels 9/20, out-of-bag accuracy –, true return 1.2, "
+        "– left"
+    )
     assert len(lines) == 3
 
 
@@ -344,7 +347,12 @@ def test_speed_and_time_left(monkeypatch):
     display.show(Round(0, "done", Counts(0, 0, 0, 0), {"steps": 0}))
     clock.now += 4
     line = display.line(Round(1, "done", Counts(0, 0, 0, 0), {"steps": 400}))
-    assert line == "round 1/4, 400 steps, 100 steps/s, 1:36 left"
+    assert line == "round 1/4, 400 steps, 100 steps/s, true return –, 1:36 left"
+    flips = {"steps": 400, "true_return": 7.0, "clean_flips": 0.5}
+    with_flips = display.line(Round(1, "done", Counts(0, 0, 0, 0), flips))
+    assert with_flips.endswith(", true return 7.0, clean flips 0.50, 1:36 left")
+    without = display.line(Round(1, "done", Counts(0, 0, 0, 0), {"steps": 400}))
+    assert without.endswith(", true return –, clean flips –, 1:36 left")
 
 
 def test_answers_go_from_run_to_run(finished, tmp_path, capsys):

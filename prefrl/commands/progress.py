@@ -13,6 +13,15 @@ from prefrl.config.experiment import LoopConfig
 from prefrl.learning.loop import Round
 from prefrl.learning.pacing import answers_needed
 
+NOT_MEASURED = "–"  # a number that a round did not measure keeps its place in the line
+LIVE_NUMBERS = {
+    "out_of_bag_accuracy": ("out-of-bag accuracy", ".2f"),
+    "true_return": ("true return", ".1f"),
+    "clean_flips": ("clean flips", ".2f"),
+    "prompts_too_long": ("prompts too long", ".0f"),
+}
+OF_SOME_RUNS = ("clean_flips", "prompts_too_long")
+
 
 class Display:
     """Shows each round as it comes."""
@@ -36,6 +45,7 @@ class Display:
         self.began: float | None = None
         self.begun_at = 0.0
         self.waiting = False
+        self.seen: dict[str, None] = {}
 
     def __enter__(self) -> Display:
         self.progress: Progress | None = None
@@ -82,22 +92,21 @@ class Display:
         metrics = done.metrics
         steps, seconds = metrics["steps"], time.monotonic() - (self.began or time.monotonic())
         rate = (steps - self.begun_at) / seconds if seconds > 0.1 else math.nan
+        left = max(0, round((self.steps - steps) / rate)) if rate > 0 else None
+        numbers = {name: metrics.get(name) for name in ("out_of_bag_accuracy", "true_return")}
+        numbers |= {name: metrics[name] for name in OF_SOME_RUNS if name in metrics}
+        self.seen |= dict.fromkeys(numbers)  # what was measured once keeps its place in the line
+        if not self.labels:
+            self.seen.pop("out_of_bag_accuracy", None)
         parts = [f"round {done.index}/{self.rounds}", f"{steps:,.0f} steps"]
-        if not math.isnan(rate):
-            parts.append(f"{rate:,.0f} steps/s")
+        parts.append(f"{NOT_MEASURED if math.isnan(rate) else f'{rate:,.0f}'} steps/s")
         if self.labels:
             parts.append(f"labels {done.counts.answered}/{self.labels}")
-        if "out_of_bag_accuracy" in metrics:
-            parts.append(f"out-of-bag accuracy {metrics['out_of_bag_accuracy']:.2f}")
-        if "true_return" in metrics:
-            parts.append(f"true return {metrics['true_return']:.1f}")
-        if "prompts_too_long" in metrics:
-            parts.append(f"{metrics['prompts_too_long']:.0f} prompts too long")
-        if "clean_flips" in metrics:
-            parts.append(f"clean flips {metrics['clean_flips']:.2f}")
-        if rate > 0:
-            left = max(0, round((self.steps - steps) / rate))
-            parts.append(f"{left // 60}:{left % 60:02d} left")
+        for name in self.seen:
+            words, style = LIVE_NUMBERS[name]
+            value = numbers.get(name)
+            parts.append(f"{words} {NOT_MEASURED if value is None else format(value, style)}")
+        parts.append(f"{NOT_MEASURED if left is None else f'{left // 60}:{left % 60:02d}'} left")
         return ", ".join(parts)
 
     def _say(self, line: str, done: Round) -> None:

@@ -85,11 +85,15 @@ def whole(path: Path, mode: int = 0o666, durable: bool = True) -> Iterator[Path]
     """
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)
-    partial.touch(mode)
-    yield partial
-    if durable:
-        _to_disk(partial)
-    _replace(partial, path)
+    try:
+        partial.touch(mode)
+        yield partial
+        if durable:
+            _to_disk(partial)
+        _replace(partial, path)
+    except OSError:  # a disk that is full has room for nothing
+        partial.unlink(missing_ok=True)
+        raise
     if durable and os.name == "posix":  # or a power cut could undo the renaming
         _to_disk(path.parent)
 

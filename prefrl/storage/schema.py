@@ -1,6 +1,6 @@
 """The tables of the store."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS round (          -- one row a lap, written with its queries
     round           INTEGER PRIMARY KEY,
