@@ -607,14 +607,19 @@ def test_every_robot_of_gymnasium_is_drawn(tmp_path, viewer_of, open_page, name)
     page.keyboard.press("Space")
     page.keyboard.press("g")
     page.keyboard.press("g")
-    time.sleep(0.3)
-    colours = page.locator("#stage canvas").first.evaluate(
-        """(c) => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
-        let vivid = 0; for (let i = 0; i < d.length; i += 4) {
+    share_of_colour = """(c) => {
+        const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        let vivid = 0;
+        for (let i = 0; i < d.length; i += 4) {
             const [r, g, b] = d.slice(i, i + 3);
-            if (Math.max(r, g, b) - Math.min(r, g, b) > 60) vivid += 1; }
-        return vivid / (d.length / 4); }"""
-    )
+            if (Math.max(r, g, b) - Math.min(r, g, b) > 60) vivid += 1;
+        }
+        return vivid / (d.length / 4);
+    }"""
+    canvas, deadline, colours = page.locator("#stage canvas").first, time.monotonic() + 5, 0.0
+    while colours <= 0.002 and time.monotonic() < deadline:  # until the first frame is drawn
+        time.sleep(0.1)
+        colours = canvas.evaluate(share_of_colour)
     assert 0.002 < colours < 0.6, "the robot is in the picture, and not all of it"
 
 

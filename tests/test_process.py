@@ -100,10 +100,13 @@ def test_what_is_ignored_at_the_start_stays_ignored_as_nohup_asks(tmp_path):
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_the_end_of_a_terminal_or_a_job_is_as_control_c(name, tmp_path):
     words = command([*TAUGHT, "--run", tmp_path / "run"], TOY_SLEEP="0.001")
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup the tests themselves ignore it
     running = subprocess.Popen(**words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    signal.signal(number, before)
     for line in running.stdout:
         if line.startswith("round 1/4"):
-            running.send_signal(getattr(signal, name))
+            running.send_signal(number)
             break
     _, said = running.communicate(timeout=60)
     assert running.returncode == 2 and said.startswith("prefrl: stopped; round ")

@@ -625,7 +625,6 @@ def test_the_true_reward_is_calibrated_and_saved_like_a_learned_one():
     other = TrueReward()
     other.load_state_dict(from_bytes(to_bytes(model.state_dict())))
     np.testing.assert_array_equal(np.concatenate(other.rewards(trajectories)), rewards)
-    assert fit(model, [], FIT, FitState(model, FIT, 0)) == {}
 
 
 @few
@@ -653,8 +652,3 @@ def test_rewards_see_actions_as_the_policy_makes_them_whatever_the_bounds():
     seen = plain.features(observations, actions)
     assert seen.tolist() == [[0, -1, 1], [0, 0, 0], [0, 0.5, 0.25]]
     assert torch.equal(wide.features(observations, 500 * (actions + 1)), seen)
-
-
-def test_the_true_reward_knows_no_distance():
-    with pytest.raises(NotImplementedError):
-        TrueReward().distance(make_segment("a"), make_segment("b"))
