@@ -20,7 +20,6 @@ LIVE_NUMBERS = {
     "clean_flips": ("clean flips", ".2f"),
     "prompts_too_long": ("prompts too long", ".0f"),
 }
-OF_SOME_RUNS = ("clean_flips", "prompts_too_long")
 
 
 class Display:
@@ -45,7 +44,8 @@ class Display:
         self.began: float | None = None
         self.begun_at = 0.0
         self.waiting = False
-        self.seen: dict[str, None] = {}
+        # What was measured once keeps its place in the line; these are measured sooner or later.
+        self.seen = {"true_return"} | ({"out_of_bag_accuracy"} if labels else set())
 
     def __enter__(self) -> Display:
         self.progress: Progress | None = None
@@ -93,18 +93,15 @@ class Display:
         steps, seconds = metrics["steps"], time.monotonic() - (self.began or time.monotonic())
         rate = (steps - self.begun_at) / seconds if seconds > 0.1 else math.nan
         left = max(0, round((self.steps - steps) / rate)) if rate > 0 else None
-        numbers = {name: metrics.get(name) for name in ("out_of_bag_accuracy", "true_return")}
-        numbers |= {name: metrics[name] for name in OF_SOME_RUNS if name in metrics}
-        self.seen |= dict.fromkeys(numbers)  # what was measured once keeps its place in the line
-        if not self.labels:
-            self.seen.pop("out_of_bag_accuracy", None)
+        self.seen |= {name for name in LIVE_NUMBERS if name in metrics}
         parts = [f"round {done.index}/{self.rounds}", f"{steps:,.0f} steps"]
         parts.append(f"{NOT_MEASURED if math.isnan(rate) else f'{rate:,.0f}'} steps/s")
         if self.labels:
             parts.append(f"labels {done.counts.answered}/{self.labels}")
-        for name in self.seen:
-            words, style = LIVE_NUMBERS[name]
-            value = numbers.get(name)
+        for name, (words, style) in LIVE_NUMBERS.items():
+            if name not in self.seen:
+                continue
+            value = metrics.get(name)
             parts.append(f"{words} {NOT_MEASURED if value is None else format(value, style)}")
         parts.append(f"{NOT_MEASURED if left is None else f'{left // 60}:{left % 60:02d}'} left")
         return ", ".join(parts)
