@@ -1184,10 +1184,9 @@ def test_a_text_that_is_refused_long_after_comes_back(tmp_path, viewer_of, open_
     page.keyboard.press("Control+Enter")
     page.locator("#writing").wait_for(state="hidden")
     wait_for(page, unsaved=1)
-    page.unroute("**/api/answer")
+    page.reload()  # The viewer is still gone: nothing may be stored, or refused, before the reload
     refusal = json.dumps({"error": "the disk of this test is full"})
     page.route("**/api/answer", lambda route: route.fulfill(status=400, body=refusal))
-    page.reload()
     area = page.locator("#writing textarea")
     area.wait_for()
     assert (
