@@ -263,6 +263,8 @@ class Domain(Protocol):
     """
 
     domain: str
+    default: Experiment
+    """Where an experiment may begin, whatever its environment is about; with its own settings."""
 
     def check_environment(self, environment: gymnasium.Env | str, limit: int | None) -> list[str]:
         """Try an environment out; return notes, raise `UserError` where it breaks its contract."""

@@ -197,7 +197,7 @@ def train(arguments: Arguments, reference: Path, method: str, target: float, see
     began = time.monotonic()
     if not path.exists():
         prefrl("train", *words)
-    elif len(RunFolder(path).metrics()) <= RunFolder(path).experiment().rounds:
+    elif len(RunFolder(path).metrics()) <= RunFolder(path).experiment().round_count:
         prefrl("resume", path)
     else:
         return

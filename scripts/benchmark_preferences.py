@@ -103,7 +103,7 @@ def run_one(arguments: Arguments, seed: int, labels: int | None) -> dict:
     words += shlex.split(arguments.more)
     if not path.exists():
         prefrl("train", *words)
-    elif len(RunFolder(path).metrics()) <= RunFolder(path).experiment().rounds:
+    elif len(RunFolder(path).metrics()) <= RunFolder(path).experiment().round_count:
         prefrl("resume", path)
     report = json.loads(prefrl("evaluate", path, "--json", "--episodes", arguments.episodes))
     sampled = json.loads(

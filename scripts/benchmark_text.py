@@ -25,7 +25,7 @@ import torch
 import tyro
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prefrl.config.experiment import TextConfig, TextPPOConfig
+from prefrl.config.text import TextConfig, TextPPOConfig
 from prefrl.learning.true_reward import TrueReward
 from prefrl.text import FreeText  # pyright: ignore[reportAttributeAccessIssue]
 from prefrl.text.agents import ppo as agent_module

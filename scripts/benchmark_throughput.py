@@ -27,7 +27,8 @@ import prefrl.envs  # pyright: ignore[reportMissingImports]
 import torch
 import tyro
 
-from prefrl.config.experiment import Experiment, RewardConfig
+from prefrl.config.control import RewardConfig
+from prefrl.config.experiment import Experiment
 from prefrl.config.presets import preset
 from prefrl.control.agents.ppo import PPOAgent
 from prefrl.control.agents.side_by_side import policy_options
@@ -156,7 +157,7 @@ def dummy(arguments: Arguments, ours: bool) -> dict[str, Any]:
     from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
     mujoco.set_mju_user_warning(lambda message: None)  # type: ignore[attr-defined]
-    config = preset("half-cheetah").experiment.ppo
+    config = preset("half-cheetah").experiment.control.ppo
     count = 64 if ours else 8
     environments: Any = DummyVecEnv([lambda: gymnasium.make("HalfCheetah-v5")] * count)
     longest = arguments.peer_steps // count  # a rollout is no longer than the measurement
@@ -199,7 +200,7 @@ def make_comparisons(experiment: Experiment, count: int) -> tuple[list[Compariso
     """Return comparisons of clips of an untrained policy, answered from the true reward."""
     environments = make_environments(experiment.env, 64, 0)
     description = environments.description
-    agent = PPOAgent(environments, experiment.ppo, 0, 1)
+    agent = PPOAgent(environments, experiment.control.ppo, 0, 1)
     generator = np.random.default_rng(0)
     length = description.clip_steps
     trajectories = agent.explore(STEPS_PER_COMPARISON * count)

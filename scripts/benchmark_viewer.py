@@ -226,7 +226,7 @@ def person(arguments: Arguments) -> dict[str, Any]:
     common = ["hopper-backflip", "--labels", arguments.labels, "--seed", arguments.seed]
     oracle, page = (arguments.folder / f"{name}-{arguments.seed}" for name in ("oracle", "page"))
     if not oracle.exists():
-        _prefrl("train", *common, "--mistake", "0.1", "--run", oracle)
+        _prefrl("train", *common, "--oracle.mistake", "0.1", "--run", oracle)
     command = [*_COMMAND, "train", *map(str, common), "--teacher", "human", "--run", str(page)]
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as trainer:

@@ -6,7 +6,8 @@ import gymnasium
 import numpy as np
 
 from prefrl.clips.scene import save_model
-from prefrl.config.experiment import Experiment, QueryConfig
+from prefrl.config.experiment import Experiment
+from prefrl.config.learning import QueryConfig
 from prefrl.control.environments.adapters import SeparateEnvironments
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder

@@ -16,7 +16,7 @@ import toy_environments
 from gymnasium.spaces import Box
 from PIL import Image
 
-from prefrl.config.experiment import PPOConfig
+from prefrl.config.control import PPOConfig
 from prefrl.control.agents.ppo import PPOAgent
 from prefrl.control.environments.adapters import make_environments
 from prefrl.control.policy import normalise

@@ -25,6 +25,7 @@ from prefrl.cli import main
 from prefrl.commands import console, training
 from prefrl.commands.progress import Display
 from prefrl.commands.table import COMMANDS
+from prefrl.config.fields import options
 from prefrl.config.presets import PRESETS
 from prefrl.errors import is_users_own
 from prefrl.learning.loop import Round
@@ -83,8 +84,8 @@ def test_what_needs_no_torch_imports_none(words):
 def test_help_names_every_command_and_what_it_does(capsys):
     main(["--help"])
     lines = capsys.readouterr().out.splitlines()
-    for name, (options, _) in COMMANDS.items():
-        assert any(line.split()[:1] == [name] and options.__doc__ in line for line in lines)
+    for name, (kind, _) in COMMANDS.items():
+        assert any(line.split()[:1] == [name] and kind.__doc__ in line for line in lines)
     main([])
     assert capsys.readouterr().out.splitlines() == lines
 
@@ -106,18 +107,16 @@ def test_list_names_every_preset_and_environment(capsys):
         assert re.search(rf"^ +prefrl/{name}-v0 +\w+ \w+", out, re.MULTILINE)
 
 
-def leaves(experiment, prefix=""):
-    for name, value in vars(experiment).items():
-        if hasattr(value, "__dataclass_fields__"):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"--{prefix}{name}".replace("_", "-")
-
-
-def test_every_option_of_train_is_explained(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("preset", "others"),
+    [("half-cheetah", r"--text\.|language model's"), ("random-walks", r"--ppo\.|--num-envs|robot")],
+)
+def test_every_option_of_train_is_explained_and_only_those_of_the_domain(
+    preset, others, capsys, monkeypatch
+):
     monkeypatch.setenv("COLUMNS", "100")  # wider, and it comes in columns
     with pytest.raises(SystemExit) as ended:
-        main(["train", "half-cheetah", "--help"])
+        main(["train", preset, "--help"])
     assert not ended.value.code
     text = re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out)
     option = re.compile(
@@ -125,9 +124,54 @@ def test_every_option_of_train_is_explained(capsys, monkeypatch):
         re.MULTILINE,
     )
     explained = {name: words for name, words in option.findall(re.sub(r"\s*\n {9,}", " ", text))}
-    expected = {"--run", "--from", "--port", *leaves(PRESETS["half-cheetah"].experiment)}
-    assert expected - explained.keys() == set()
+    own = {f"--{option.name}" for option in options(PRESETS[preset].experiment)}
+    assert {"--run", "--from", "--port", *own} - explained.keys() == set()
     assert all(len(words.split()) >= 3 for words in explained.values()), explained
+    assert not re.search(others, text)
+
+
+WRONG_OPTIONS = [
+    ("half-cheetah --ppo.gama 1", "there is no option --ppo.gama; did you mean --ppo.gamma?"),
+    ("half-cheetah --ppo_gamma 1", "there is no option --ppo-gamma; did you mean --ppo.gamma?"),
+    ("half-cheetah --zzz=3", "no option --zzz; `prefrl train half-cheetah --help` shows what ther"),
+    ("half-cheetah hopper", "there is no place for 'hopper'; `prefrl train half-cheetah --help`"),
+    ("half-cheetah --ppo.gamma 1", "--ppo.gamma is 1.0; expected a number from 0 to less than 1"),
+    ("half-cheetah --network.members 2", "--network.members is called --reward-model.members now"),
+    ("half-cheetah --mistake .1", "--mistake is called --oracle.mistake now"),
+    ("half-cheetah --query.clip-seconds 1", "clip-seconds is called --clip-seconds now"),
+    ("random-walks --text.reward.members 2", "is called --text.reward-model.members now"),
+    ("random-walks --mistake .1", "--mistake is called --oracle.mistake now"),
+    (
+        "random-walks --ppo.gamma .5",
+        "--ppo.gamma is for robots, but prefrl/RandomWalks-v0 is an environment of text; use "
+        "--text.ppo.gamma",
+    ),
+    ("random-walks --network.members 2", "text; use --text.reward-model.members"),
+    ("random-walks --num-envs 2", "--num-envs is for robots, but .* of text; leave it out"),
+    ("random-walks --query.clip-seconds 2", "is for robots, but .* of text; leave it out"),
+    (
+        "--env Pendulum-v1 --text.ppo.gamma .5",
+        "--text.ppo.gamma is for language models, but Pendulum-v1 is an environment of numbers; "
+        "use --ppo.gamma",
+    ),
+    ("--env=Pendulum-v1 --text.model x", "Pendulum-v1 is an environment of numbers; leave it out"),
+    ("--text.model x", "--text.model is for language models; name one with --env ID"),
+    ("--env texts/Missing-v0", "there is no environment 'texts/Missing-v0'"),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), WRONG_OPTIONS, ids=[w for w, _ in WRONG_OPTIONS])
+def test_a_wrong_option_of_train_is_a_sentence(words, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert re.search(sentence.replace("?", r"\?"), complaint(["train", *words.split()], capsys))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistyped_option_of_another_command_is_a_sentence(capsys):
+    assert "no option --episods; did you mean --episodes?" in complaint(
+        ["evaluate", "RUN", "--episods", "3"], capsys
+    )
+    assert "there is no place for 'B'" in complaint(["evaluate", "A", "B"], capsys)
 
 
 def test_a_preset_is_a_default_that_options_change(monkeypatch, capsys, tmp_path):
@@ -143,8 +187,9 @@ def test_a_preset_is_a_default_that_options_change(monkeypatch, capsys, tmp_path
     preset = PRESETS["half-cheetah"].experiment
     assert (experiment.env, experiment.steps) == (preset.env, preset.steps)
     assert (experiment.labels, experiment.query.pool) == (9, 3)
-    assert (experiment.ppo.gamma, experiment.ppo.hidden) == (0.5, (5, 6))
-    assert experiment.ppo.learning_rate == preset.ppo.learning_rate
+    ppo = experiment.control.ppo
+    assert (ppo.gamma, ppo.hidden) == (0.5, (5, 6))
+    assert ppo.learning_rate == preset.control.ppo.learning_rate
     assert (path, name) == (None, "half-cheetah")
     main(["train", "--env", "toy_environments:toy/Pay-v0", "--run", "here"])
     assert chosen[1][0].env == "toy_environments:toy/Pay-v0" and chosen[1][1] == tmp_path / "here"
@@ -219,9 +264,9 @@ def test_other_mistakes(words, sentence, finished, capsys):
         ("", "is damaged"),
         ("[1, 2]", "is damaged: expected a JSON object"),
         ('{"format": 99}', "another version of prefrl"),
-        ('{"format": 1, "labls": 3}', "is damaged: .*no field labls"),
-        ('{"format": 1, "ppo": {"gama": 3}}', "is damaged: .*no field gama"),
-        ('{"format": 1, "ppo": 3}', "is damaged"),
+        ('{"format": 1, "labls": 3}', "another version of prefrl .*no field labls"),
+        ('{"format": 1, "fit": {"gama": 3}}', "another version of prefrl .*no field gama"),
+        ('{"format": 1, "fit": 3}', "is damaged"),
     ],
 )
 @pytest.mark.parametrize("name", ["resume", "evaluate"])
@@ -403,7 +448,7 @@ def test_a_run_from_the_answers_of_another(finished, tmp_path, capsys):
     refused = [*TRAIN, "--run", tmp_path / "other", "--from", finished]
     refused[2] = "CartPole-v1"
     assert "an environment of the same spaces alone" in complaint(
-        [*refused, "--query.clip-seconds", "0.1"], capsys
+        [*refused, "--clip-seconds", "0.1"], capsys
     )
     assert not (tmp_path / "other").exists()
 

@@ -9,10 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import few
 
-from prefrl.config.experiment import (
-    Experiment,
-    OracleConfig,
-)
+from prefrl.config.experiment import Experiment
 from prefrl.config.fields import (
     Called,
     Count,
@@ -23,6 +20,7 @@ from prefrl.config.fields import (
     checked,
     options,
 )
+from prefrl.config.learning import OracleConfig
 from prefrl.config.presets import PRESETS
 from prefrl.errors import UserError
 

@@ -18,10 +18,11 @@ import pytest
 import torch
 from test_agent import assert_same
 from torch import nn
-from toy_environments import HORIZON, TINY_FLAGS, prefer_larger, tiny
+from toy_environments import HORIZON, TINY, TINY_FLAGS, prefer_larger, tiny
 
 from prefrl.cli import main
-from prefrl.config.experiment import FitConfig, OracleConfig, PPOConfig, QueryConfig
+from prefrl.config.control import PPOConfig
+from prefrl.config.learning import FitConfig, OracleConfig, QueryConfig
 from prefrl.control.agents.ppo import PPOAgent
 from prefrl.control.build import fresh_environments
 from prefrl.control.environments.adapters import make_environments
@@ -184,7 +185,7 @@ def test_a_finished_run_is_extended(tmp_path):
 
 def test_a_short_extension_asks_its_labels_and_learns_from_them(tmp_path):
     path = tmp_path / "run"
-    train(tiny(query=QueryConfig(explore_steps=256, clip_seconds=0.2)), path)
+    train(tiny(clip_seconds=0.2), path)
     before = (path / "config.json").read_bytes()
     with pytest.raises(UserError, match=r"--steps is \+127, .* too few .* add 128"):
         resume(path, more_labels=6, more_steps=127)
@@ -248,9 +249,9 @@ def test_a_teacher_that_has_no_name_is_given_again_to_resume(teacher, name, tmp_
 
 
 def untrained(experiment):
-    environments = make_environments(experiment.env, experiment.num_envs, 0)
-    agent = PPOAgent(environments, experiment.ppo, seed=77, total_steps=1)
-    return Policy(environments.description, experiment.ppo, agent.state_dict())
+    environments = make_environments(experiment.env, experiment.control.num_envs, 0)
+    agent = PPOAgent(environments, experiment.control.ppo, seed=77, total_steps=1)
+    return Policy(environments.description, experiment.control.ppo, agent.state_dict())
 
 
 def true_returns(policy, seed):
@@ -339,7 +340,7 @@ def test_a_loaded_reward_and_policy_are_those_of_the_run(tmp_path):
     )
     policy = load_policy(tmp_path / "run")
     state = session.agent.state_dict()
-    mine = Policy(session.agent.environments.environments.description, tiny().ppo, state)
+    mine = Policy(session.agent.environments.environments.description, TINY.ppo, state)
     np.testing.assert_array_equal(policy.predict(observations), mine.predict(observations))
 
 
@@ -390,8 +391,7 @@ def test_numbers_of_an_environment_do_not_hide_those_of_the_run(tmp_path):
 @pytest.mark.parametrize("steps", [512, 577, 600, 639, 1000])
 @pytest.mark.parametrize("rounds_", [1, 3, 7])
 def test_steps_overrun_by_half_a_rollout_at_most(steps, rounds_, tmp_path):
-    experiment = tiny(reward="true", steps=steps, rounds=rounds_)
-    experiment = replace(experiment, ppo=replace(experiment.ppo, n_epochs=1))
+    experiment = tiny(reward="true", steps=steps, rounds=rounds_, ppo=replace(TINY.ppo, n_epochs=1))
     lines = train(experiment, tmp_path / "run").metrics()
     assert abs(lines[-1]["steps"] - steps) <= 32
     assert len(lines) == rounds_ + 1
@@ -408,15 +408,21 @@ def test_steps_overrun_by_half_a_rollout_at_most(steps, rounds_, tmp_path):
         ({"threads": 0}, r"--threads is 0"),
         ({"horizon": 0}, r"--horizon is 0"),
         ({"horizon": -5}, r"--horizon is -5"),
-        ({"steps": 100}, r"100 steps in 4 rounds .* rollout of 4 environments x 16 .* at most 1"),
-        ({"steps": 50}, r"raise --steps or lower --num-envs"),
-        ({"mistake": 1.5}, r"--mistake is 1.5; expected a number from 0 to 1"),
+        (
+            {"steps": 100},
+            r"100 steps in 4 rounds .* rollout of 4 environments x 16 .* --rounds 1 --steps 128",
+        ),
+        ({"steps": 50}, r"use --rounds 1 --steps 128 or more, or fewer environments"),
+        (
+            {"oracle": OracleConfig(mistake=1.5)},
+            r"--oracle.mistake is 1.5; expected a nu",
+        ),
         ({"oracle": OracleConfig(rationality=0)}, r"--oracle.rationality is 0"),
         ({"query": QueryConfig(first_share=0)}, r"--query.first-share is 0"),
         ({"query": QueryConfig(pool=0)}, r"--query.pool is 0"),
         ({"query": QueryConfig(explore_steps=0)}, r"--query.explore-steps is 0"),
         ({"query": QueryConfig(decay_steps=0)}, r"--query.decay-steps is 0"),
-        ({"query": QueryConfig(clip_seconds=2)}, r"2 s lasts 40 steps .* has 20; choose .* 1$"),
+        ({"clip_seconds": 2.0}, r"2 s lasts 40 steps .* has 20; choose .* 1$"),
         ({"env": "prefrl/Hopper-v0", "horizon": 20}, r"a clip of 1.5 s lasts 188 .* has 20"),
         ({"query": QueryConfig(clips=4)}, r"clips is 4, .* preference shows 2; .* ranking"),
         ({"query": QueryConfig(kind="ranking")}, r"clips is 2, .* ranking shows 3 to 9"),
@@ -425,15 +431,15 @@ def test_steps_overrun_by_half_a_rollout_at_most(steps, rounds_, tmp_path):
             {"query": QueryConfig(kind="ranking", clips=3), "teacher": "toy_environments:prefer"},
             r"the teacher toy_environments:prefer compares two clips; it cannot judge 3",
         ),
-        ({"query": QueryConfig(clip_seconds=0)}, r"--query.clip-seconds is 0"),
-        ({"query": QueryConfig(clip_seconds=math.inf)}, r"clip-seconds is inf; .* finite number"),
-        ({"query": QueryConfig(clip_seconds=math.nan)}, r"--query.clip-seconds is nan"),
+        ({"clip_seconds": 0}, r"--clip-seconds is 0"),
+        ({"clip_seconds": math.inf}, r"clip-seconds is inf; .* finite number"),
+        ({"clip_seconds": math.nan}, r"--clip-seconds is nan"),
         ({"ppo": PPOConfig(n_steps=16, sde_sample_freq=-1)}, r"--ppo.sde-sample-freq is -1"),
         (
             {"env": "CartPole-v1", "ppo": PPOConfig(n_steps=16, sde_sample_freq=4)},
             r"CartPole-v1 has discrete actions, which --ppo.sde-sample-freq cannot explore",
         ),
-        ({"query": QueryConfig(clip_seconds=0.01)}, r"a clip of 0.01 s lasts 0 steps"),
+        ({"clip_seconds": 0.01}, r"a clip of 0.01 s lasts 0 steps"),
         ({"ppo": PPOConfig(n_steps=0)}, r"--ppo.n-steps is 0"),
         ({"ppo": PPOConfig(n_steps=16, batch_size=0)}, r"--ppo.batch-size is 0"),
         ({"ppo": PPOConfig(n_steps=16, n_epochs=0)}, r"--ppo.n-epochs is 0"),
@@ -472,7 +478,7 @@ def test_more_labels_than_there_are_clips_is_an_error_in_a_sentence(tmp_path):
 
 
 def test_a_clip_longer_than_the_recorded_stretches_is_an_error_in_a_sentence(tmp_path):
-    experiment = tiny(query=QueryConfig(explore_steps=64, clip_seconds=1.0))
+    experiment = tiny(query=QueryConfig(explore_steps=64), clip_seconds=1.0)
     with pytest.raises(UserError, match=r"clip lasts 20 steps.*stretch of 16"):
         train(experiment, tmp_path / "run")
 
@@ -551,7 +557,7 @@ def test_a_run_that_has_not_finished_is_replayed_as_far_as_it_got(tmp_path):
 def test_a_run_that_was_extended_is_replayed(tmp_path, reward):
     """Steps due and the learning rate follow from the length of the run as it was at the time."""
     path = tmp_path / "run"
-    experiment = tiny(reward=reward, ppo=replace(tiny().ppo, anneal=True))
+    experiment = tiny(reward=reward, ppo=replace(TINY.ppo, anneal=True))
     for done in rounds(start(experiment, path)):
         if (done.index, done.state) == (2, "training"):
             break
@@ -627,8 +633,7 @@ def record(store, observations, actions, kind="tie"):
 
 def test_answers_for_other_spaces_are_refused_before_anything_is_written(never_killed, tmp_path):
     new = tmp_path / "new"
-    brief = QueryConfig(explore_steps=256, clip_seconds=0.1)
-    pole = {"env": "CartPole-v1", "query": brief}
+    pole = {"env": "CartPole-v1", "clip_seconds": 0.1}
     with pytest.raises(UserError, match=r"observations of shape \[3\], but the .* shape \[5\]"):
         start(tiny(**pole), new, answers_from=never_killed)
     cases = [
@@ -659,10 +664,10 @@ def test_answers_for_other_spaces_are_refused_before_anything_is_written(never_k
 
 
 def test_training_does_not_wait_long_after_an_end_but_evaluation_plays_to_the_horizon(tmp_path):
-    experiment = tiny(env="toy/Ends-v0", query=QueryConfig(explore_steps=256, clip_seconds=0.1))
+    experiment = tiny(env="toy/Ends-v0", clip_seconds=0.1)
     session = start(experiment, tmp_path / "run")
     *_, last = rounds(session)
-    steps = experiment.steps / experiment.rounds
+    steps = experiment.steps / experiment.round_count
     assert last.metrics["episodes"] > 1.2 * steps / HORIZON
     fresh = fresh_environments(experiment, 4, seed=0)
     fresh.reset()

@@ -12,7 +12,6 @@ from torch import nn
 from toy_environments import Pay, prefer_larger, tiny
 
 from prefrl.cli import main
-from prefrl.config.experiment import QueryConfig
 from prefrl.errors import UserError
 from prefrl.runs import session as experiment
 from prefrl.runs.load import load_policy, load_reward
@@ -99,8 +98,7 @@ def test_a_replay_that_is_killed_leaves_no_run(old, tmp_path, monkeypatch, capsy
     ],
 )
 def test_a_run_says_what_its_clips_are_of(env, spaces, tmp_path):
-    query = QueryConfig(explore_steps=256, clip_seconds=0.1)
-    session = start(tiny(env=env, query=query), tmp_path / "run")
+    session = start(tiny(env=env, clip_seconds=0.1), tmp_path / "run")
     session.feedback.close()
     assert RunFolder.open(tmp_path / "run").card().spaces == spaces
 

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import few, many
 
-from prefrl.config.experiment import FitConfig, LoopConfig, QueryConfig
+from prefrl.config.learning import FitConfig, LoopConfig, QueryConfig
 from prefrl.errors import UserError
 from prefrl.learning import loop, pacing, selection
 from prefrl.learning.loop import LoopState, preference_loop

@@ -8,7 +8,8 @@ import toy_bandit
 import toy_learner
 
 from prefrl.cli import main
-from prefrl.config.experiment import Experiment, FitConfig, QueryConfig
+from prefrl.config.experiment import Experiment
+from prefrl.config.learning import FitConfig, QueryConfig
 from prefrl.runs.load import load_reward
 from prefrl.runs.session import resume, rounds, start, train
 

@@ -32,7 +32,9 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from prefrl.clips.scene import save_model
-from prefrl.config.experiment import Experiment, OracleConfig, PPOConfig, QueryConfig
+from prefrl.config.control import ControlConfig, PPOConfig
+from prefrl.config.experiment import Experiment
+from prefrl.config.learning import OracleConfig, QueryConfig
 from prefrl.reports.inspect import inspect_run
 from prefrl.runs.session import train
 from prefrl.storage.feedback import FeedbackStore
@@ -1356,7 +1358,7 @@ def test_a_person_who_falls_silent_holds_nothing_after_the_lease(folder, viewer,
 TRAIN = [
     "--env", "Hopper-v5", "--teacher", "human", "--labels", "20", "--steps", "8192",
     "--rounds", "2", "--num-envs", "8", "--ppo.n-steps", "256", "--query.explore-steps", "4096",
-    "--query.clip-seconds", "0.4",
+    "--clip-seconds", "0.4",
 ]  # fmt: skip
 
 
@@ -1622,8 +1624,9 @@ def test_the_robots_of_these_tests_are_real():
 def trained(tmp_path_factory):
     """A finished run of an oracle that errs, so that the reward disagrees with some answers."""
     experiment = Experiment(
-        env="Hopper-v5", labels=36, steps=4096, rounds=2, num_envs=8, ppo=PPOConfig(n_steps=256),
-        query=QueryConfig(explore_steps=4096, clip_seconds=0.4), oracle=OracleConfig(mistake=0.3),
+        env="Hopper-v5", labels=36, steps=4096, rounds=2,
+        domain=ControlConfig(num_envs=8, ppo=PPOConfig(n_steps=256), clip_seconds=0.4),
+        query=QueryConfig(explore_steps=4096), oracle=OracleConfig(mistake=0.3),
     )  # fmt: skip
     folder = train(experiment, tmp_path_factory.mktemp("trained") / "run")
     with contextlib.closing(FeedbackStore(folder.feedback)) as store:

@@ -17,17 +17,11 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 from test_agent import ROLLOUT, SMALL, Says, assert_same, make_agent, through_bytes
-from toy_environments import HORIZON, prefer_larger, tiny
+from toy_environments import HORIZON, TINY, prefer_larger, tiny
 
 import prefrl
-from prefrl.config.experiment import (
-    FitConfig,
-    LoopConfig,
-    OracleConfig,
-    PPOConfig,
-    QueryConfig,
-    RewardConfig,
-)
+from prefrl.config.control import ControlConfig, PPOConfig, RewardConfig
+from prefrl.config.learning import FitConfig, LoopConfig, OracleConfig, QueryConfig
 from prefrl.config.presets import PRESETS
 from prefrl.control.build import fresh_environments
 from prefrl.control.environments.adapters import make_environments
@@ -372,7 +366,7 @@ def test_17_one_rollout_has_one_reward_and_the_critic_follows_it():
 
 def test_18_learning_rate_falls_once_and_steps_do_not_overrun(tmp_path):
     """18: SB3's `learn` in chunks lets schedules saw-tooth; imitation trains a chunk too many."""
-    experiment = tiny(ppo=replace(tiny().ppo, anneal=True))
+    experiment = tiny(ppo=replace(TINY.ppo, anneal=True))
     session = start(experiment, tmp_path / "run")
     rates, update = [], session.agent.ppo.train
 
@@ -386,14 +380,16 @@ def test_18_learning_rate_falls_once_and_steps_do_not_overrun(tmp_path):
     policy, critic = rates[::2], rates[1::2]
     assert policy == critic and len(policy) == 512 // ROLLOUT
     # 256 steps of exploration went before; from there on a straight line to zero.
-    full = experiment.ppo.learning_rate
+    full = experiment.control.ppo.learning_rate
     np.testing.assert_allclose(policy, full * (7 - np.arange(8)) / 12, atol=full * 1e-6)
     assert done[-1].metrics["steps"] == 512
 
 
 def test_20_presets_keep_an_entropy_bonus():
     """20: the reward moves, so the policy must keep exploring; SB3's default is 0."""
-    assert all(preset.experiment.ppo.ent_coef > 0 for preset in PRESETS.values())
+    presets = [preset.experiment for preset in PRESETS.values()]
+    robots = [one.control for one in presets if isinstance(one.domain, ControlConfig)]
+    assert len(robots) >= 4 and all(one.ppo.ent_coef > 0 for one in robots)
     one, other = (
         make_agent(config=replace(SMALL, ent_coef=weight, learning_rate=1e-2))
         for weight in (0.0, 1.0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import toy_environments  # noqa: F401
 
-from prefrl.config.experiment import PPOConfig
+from prefrl.config.control import PPOConfig
 from prefrl.control.agents.ppo import PPOAgent
 from prefrl.control.environments.adapters import make_environments
 from prefrl.control.policy import Policy, RandomPolicy, evaluate, normalise, play

@@ -10,7 +10,8 @@ from toy_texts import TINY_TEXT_FLAGS, save_small_model
 
 from prefrl import cli
 from prefrl.commands.table import COMMANDS
-from prefrl.config.experiment import Experiment, QueryConfig
+from prefrl.config.experiment import Experiment
+from prefrl.config.learning import QueryConfig
 from prefrl.runs.session import train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.text.check import check_environment

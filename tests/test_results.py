@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from dataclasses import replace
 
 import imageio.v3 as imageio
 import imageio_ffmpeg
@@ -12,7 +11,8 @@ from PIL import Image, ImageSequence
 from toy_environments import HORIZON, prefer_larger, tiny
 
 from prefrl.cli import main
-from prefrl.config.experiment import PPOConfig, QueryConfig
+from prefrl.config.control import PPOConfig
+from prefrl.config.learning import QueryConfig
 from prefrl.contracts import EvaluationRequest
 from prefrl.control.environments.adapters import make_environments
 from prefrl.errors import UserError
@@ -32,12 +32,11 @@ def toy(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cheetah(tmp_path_factory):
-    experiment = tiny(env="prefrl/HalfCheetah-v0", horizon=20, reward="true", steps=128, rounds=1)
-    ppo, query = (
-        PPOConfig(n_steps=32, n_epochs=1, batch_size=64),
-        QueryConfig(clip_seconds=0.5, explore_steps=128),
-    )
-    experiment = replace(experiment, ppo=ppo, query=query)
+    experiment = tiny(
+        env="prefrl/HalfCheetah-v0", horizon=20, reward="true", steps=128, rounds=1,
+        ppo=PPOConfig(n_steps=32, n_epochs=1, batch_size=64),
+        clip_seconds=0.5, query=QueryConfig(explore_steps=128),
+    )  # fmt: skip
     return train(experiment, tmp_path_factory.mktemp("cheetah") / "run")
 
 

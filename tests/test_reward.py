@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import few
 
-from prefrl.config.experiment import FitConfig, RewardConfig
+from prefrl.config.control import RewardConfig
+from prefrl.config.learning import FitConfig
 from prefrl.control.reward import RewardEnsemble
 from prefrl.learning.reward import L2_LIMITS, L2_STEP, FitState, bag_weights, fit, predict_returns
 from prefrl.learning.true_reward import TrueReward

@@ -3,8 +3,8 @@
 import dataclasses
 import errno
 import json
-import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,16 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import few
 
-from prefrl.config.experiment import (
-    Experiment,
-    FitConfig,
-    OracleConfig,
-    PPOConfig,
-    QueryConfig,
-    RewardConfig,
-    from_json,
-)
+from prefrl.config.as_json import from_json, to_json
+from prefrl.config.control import ControlConfig, PPOConfig, RewardConfig
+from prefrl.config.experiment import Experiment
+from prefrl.config.learning import FitConfig, OracleConfig, QueryConfig
 from prefrl.config.presets import PRESETS, preset
+from prefrl.config.text import TextConfig, TextPPOConfig, TextRewardConfig
 from prefrl.errors import UserError
 from prefrl.storage import files
 from prefrl.storage.files import new_folder, whole, writing
@@ -71,7 +67,7 @@ def fill_disk(monkeypatch, name=""):
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_survive_their_file(tmp_path, name):
     experiment = preset(name).experiment
-    fields = json.loads(json.dumps(dataclasses.asdict(experiment)))
+    fields = json.loads(json.dumps(to_json(experiment), allow_nan=False))
     assert from_json(Experiment, fields) == experiment
     made = RunFolder.create(tmp_path / name, experiment, {})
     assert RunFolder.open(tmp_path / name).experiment() == made.experiment() == experiment
@@ -95,15 +91,27 @@ def configs(kind, **given_fields):
     return st.builds(kind, **values)
 
 
+robots = configs(
+    ControlConfig,
+    horizon=st.none() | st.integers(1, 99),
+    clip_seconds=st.none() | st.floats(0.1, 9),
+    ppo=configs(PPOConfig, activation=st.sampled_from(["tanh", "relu"])),
+    reward_model=configs(RewardConfig),
+)
+models = configs(
+    TextConfig,
+    model=st.text(max_size=9),
+    ppo=configs(TextPPOConfig, kl_target=st.none() | st.floats(0.1, 9)),
+    reward_model=configs(TextRewardConfig),
+)
 experiments = configs(
     Experiment,
     env=st.text(max_size=9),
-    horizon=st.none() | st.integers(1, 99),
+    rounds=st.none() | st.integers(1, 99),
     reward=st.sampled_from(["learned", "true"]),
-    ppo=configs(PPOConfig, activation=st.sampled_from(["tanh", "relu"])),
-    network=configs(RewardConfig),
+    domain=st.none() | robots | models,
     fit=configs(FitConfig),
-    query=configs(QueryConfig, clip_seconds=st.none() | st.floats(0.1, 9)),
+    query=configs(QueryConfig),
     oracle=configs(OracleConfig),
 )
 
@@ -111,18 +119,31 @@ experiments = configs(
 @few
 @given(experiments)
 def test_any_experiment_survives_json(experiment):
-    fields = json.loads(json.dumps(dataclasses.asdict(experiment)))
+    fields = json.loads(json.dumps(to_json(experiment), allow_nan=False))
     assert from_json(Experiment, fields) == experiment
 
 
-def test_every_knob_is_kept():
-    """A knob that `asdict` leaves out would be forgotten by a resumed run."""
-    kept = dataclasses.asdict(Experiment())
-    assert math.isinf(kept["oracle"]["rationality"]) and kept["ppo"]["hidden"] == (64, 64)
-    for name in ("ppo", "network", "fit", "query", "oracle"):
-        annotated = type(getattr(Experiment(), name)).__annotations__
-        plain = {key for key, kind in annotated.items() if not str(kind).startswith("ClassVar")}
-        assert kept[name].keys() == plain
+def test_the_run_of_a_robot_says_nothing_of_language_models():
+    kept = to_json(Experiment(domain=ControlConfig()))
+    assert kept["oracle"]["rationality"] == "inf" and kept["domain"]["ppo"]["hidden"] == [64, 64]
+    assert kept["domain"].keys() == {"kind", *vars(ControlConfig())}
+    assert not [name for name in json.dumps(kept).split('"') if "text" in name or "token" in name]
+    assert to_json(Experiment(domain=TextConfig()))["domain"]["kind"] == "text"
+    assert to_json(Experiment())["domain"] is None
+
+
+@dataclass(frozen=True)
+class Own:
+    """The settings of somebody's own domain."""
+
+    arms: int = 2
+
+
+def test_settings_of_a_domain_of_ones_own_survive_json():
+    experiment = Experiment(domain=Own(arms=5))
+    kept = to_json(experiment)
+    assert kept["domain"] == {"kind": "test_run:Own", "arms": 5}
+    assert from_json(Experiment, kept) == experiment
 
 
 def test_an_unknown_preset_gets_a_hint():
@@ -186,7 +207,9 @@ def test_a_card_of_another_version_is_not_damaged(run):
     run.save_card(EnvironmentCard("prefrl.control:DOMAIN", 0.1, "Which?"))
     path = run.path / "environment.json"
     path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
-    with pytest.raises(UserError, match=r"another version of prefrl \(its format is 99"):
+    with pytest.raises(
+        UserError, match=r"another version of prefrl \(the format of its environment.json is 99"
+    ):
         run.card()
 
 
@@ -208,12 +231,23 @@ def test_what_is_no_run_is_refused(tmp_path):
         ('{"format": 1, "env": "prefrl/Ho', r"config\.json is damaged"),
         ("[1, 2]", "expected a JSON object"),
         ("\x00\x00\x00", r"config\.json is damaged"),
-        ('{"format": 1, "colour": "red"}', "no field colour"),
-        ('{"format": 1, "ppo": {"colour": "red"}}', "PPOConfig has no field colour"),
-        ('{"format": 1, "ppo": 3}', r"config\.json is damaged"),
+        (
+            '{"format": 1, "colour": "red"}',
+            r"another version of prefrl \(Experiment has no field colour",
+        ),
+        (
+            '{"format": 1, "domain": {"kind": "control", "ppo": {"colour": "red"}}}',
+            r"another version of prefrl \(PPOConfig has no field colour",
+        ),
+        ('{"format": 1, "domain": {"kind": "cooking"}}', "another version .* the kind 'cooking'"),
+        ('{"format": 1, "domain": {}}', r"config\.json is damaged"),
+        ('{"format": 1, "domain": {"kind": "control", "ppo": 3}}', r"config\.json is damaged"),
         ('{"format": 1, "query": null}', r"config\.json is damaged"),
-        ('{"format": 2, "labels": 5}', r"another version.*format is 2, this one reads 1"),
-        ('{"labels": 5}', "another version.*format is None"),
+        (
+            '{"format": 2, "labels": 5}',
+            r"the format of its config.json is 2, this one reads 1.; .* that made it, 0$",
+        ),
+        ('{"labels": 5}', "another version.*is None, this one reads 1"),
     ],
 )
 def test_a_config_that_cannot_be_read_is_a_sentence(run, text, words):
@@ -459,10 +493,15 @@ def test_what_a_run_was_before_it_was_extended_is_kept(tmp_path):
     assert run.earlier() == [(4, first), (9, second)]
     run.truncate_rounds(6)  # what was done of it after round 6 is done again
     assert run.earlier() == [(4, first), (6, second)]
-    phases = ["3", "[3]", '[{"until": "x"}]', '[{"until": 3, "labls": 1}]', '[{"labels": 1}]']
-    for damage in ("[]", "{", *(f'{{"phases": {text}}}' for text in phases)):
+    phases = ["3", "[3]", '[{"until": "x"}]', '[{"labels": 1}]']
+    for damage in ("[]", "{", *(f'{{"format": 1, "phases": {text}}}' for text in phases)):
         (run.path / "earlier.json").write_text(damage)
         with pytest.raises(UserError, match=r"earlier.json is damaged"):
+            run.earlier()
+    other = '{"format": 1, "phases": [{"until": 3, "labls": 1}]}'
+    for written in (other, '{"format": 2, "phases": []}', '{"phases": []}'):
+        (run.path / "earlier.json").write_text(written)
+        with pytest.raises(UserError, match="run was written by another version of prefrl"):
             run.earlier()
 
 

@@ -35,8 +35,8 @@ from strategies import few, many, seeds
 
 from prefrl import cli
 from prefrl.commands.table import COMMANDS
-from prefrl.config.experiment import TextPPOConfig
 from prefrl.config.presets import preset
+from prefrl.config.text import TextPPOConfig
 from prefrl.reports import film
 from prefrl.storage.folder import RunFolder
 from prefrl.text.models.load import tiny_language_model

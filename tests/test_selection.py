@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from strategies import few, many, seeds
 
-from prefrl.config.experiment import FitConfig, LoopConfig, QueryConfig
+from prefrl.config.learning import FitConfig, LoopConfig, QueryConfig
 from prefrl.errors import UserError
 from prefrl.learning.loop import select
 from prefrl.learning.selection import (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import many, seeds
 
 from prefrl.answers import check_answer
-from prefrl.config.experiment import OracleConfig
+from prefrl.config.learning import OracleConfig
 from prefrl.errors import UserError
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.teachers.function import FunctionTeacher, load_teacher

@@ -26,7 +26,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from prefrl.config.experiment import TextConfig, TextPPOConfig, TextRewardConfig
+from prefrl.config.text import TextConfig, TextPPOConfig, TextRewardConfig
 from prefrl.errors import UserError
 from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.storage.feedback import FeedbackStore

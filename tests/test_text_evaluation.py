@@ -375,7 +375,9 @@ def test_what_a_run_fine_tuned_is_the_third_column(tmp_path):
     report = report_bias(folder)
     assert report["base"].keys() == report["reference"].keys()
     assert wording.in_words(report)[1].split() == ["base", "reference", "policy"]
-    gone = dataclasses.replace(demonstrating, text=dataclasses.replace(policy.config, model="gone"))
+    gone = dataclasses.replace(
+        demonstrating, domain=dataclasses.replace(policy.config, model="gone")
+    )
     folder.save_experiment(gone)
     report = report_bias(folder)
     assert "base" not in report and "'gone'" in wording.in_words(report)[-1]

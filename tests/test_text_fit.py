@@ -12,14 +12,9 @@ import torch
 from complaints import complaint
 
 from prefrl.cli import main
-from prefrl.config.experiment import (
-    Experiment,
-    FitConfig,
-    QueryConfig,
-    TextConfig,
-    TextPPOConfig,
-    TextRewardConfig,
-)
+from prefrl.config.experiment import Experiment
+from prefrl.config.learning import FitConfig, QueryConfig
+from prefrl.config.text import TextConfig, TextPPOConfig, TextRewardConfig
 from prefrl.errors import UserError
 from prefrl.learning.reward import fit, predict_returns
 from prefrl.runs.session import train
@@ -80,7 +75,7 @@ def run(tmp_path_factory):
         ppo=TextPPOConfig(episodes=16, completions_per_task=4, batch_size=16, n_epochs=1),
     )  # fmt: skip
     experiment = Experiment(
-        env="prefrl/RandomWalks-v0", labels=24, steps=32, rounds=2, text=text,
+        env="prefrl/RandomWalks-v0", labels=24, steps=32, rounds=2, domain=text,
         fit=FitConfig(learning_rate=1e-3, first_epochs=3, epochs=1, l2=0.0),
         query=QueryConfig(explore_steps=64, acquisition="uniform"),
     )  # fmt: skip
@@ -543,11 +538,12 @@ def test_damaged_folders(tmp_path, capsys):
     (folder / "weights.pt").unlink()
     with pytest.raises(UserError, match="is damaged"):
         load_fitted(folder)
-    for content in ("", "[]", "{}", '{"format": 1}', good.replace('"members": 1', '"members": 2')):
+    for content in ("", "[]", '{"format": 1}', good.replace('"members": 1', '"members": 2')):
         save(now, folder, [])
         (folder / "fitted.json").write_text(content)
         with pytest.raises(UserError, match="is damaged"):
             load_fitted(folder)
-    (folder / "fitted.json").write_text(good.replace('"format": 1', '"format": 99'))
-    with pytest.raises(UserError, match="another version of prefrl"):
-        load_fitted(folder)
+    for old, new in (('"format": 1', '"format": 99'), ('"members"', '"heads"'), (good, "{}")):
+        (folder / "fitted.json").write_text(good.replace(old, new))
+        with pytest.raises(UserError, match="another version of prefrl"):
+            load_fitted(folder)

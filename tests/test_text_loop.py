@@ -27,15 +27,9 @@ from test_experiment import (
 from toy_texts import TINY_TEXT_FLAGS, save_small_model, tiny_text
 
 from prefrl.cli import main
-from prefrl.config.experiment import (
-    FitConfig,
-    LoopConfig,
-    OracleConfig,
-    QueryConfig,
-    TextConfig,
-    TextPPOConfig,
-)
-from prefrl.config.presets import LANGUAGE, PRESETS
+from prefrl.config.learning import FitConfig, LoopConfig, OracleConfig, QueryConfig
+from prefrl.config.presets import PRESETS
+from prefrl.config.text import TextConfig
 from prefrl.control import build as control
 from prefrl.errors import UserError
 from prefrl.learning.loop import LoopState, preference_loop
@@ -45,8 +39,10 @@ from prefrl.runs.session import resume, rounds, start, train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.teachers.oracle import Oracle
+from prefrl.text import DOMAIN as TEXT
 from prefrl.text import FreeText
 from prefrl.text import build as text
+from prefrl.text.budget import check_budget
 from prefrl.text.environments import play
 from prefrl.text.episode import turns_of
 from prefrl.text.models.load import (
@@ -82,8 +78,7 @@ def finish(session):
 
 
 def parts_of_a_robot(model):
-    brief = QueryConfig(explore_steps=256, clip_seconds=0.3)
-    return control.build(toy_environments.tiny(env="prefrl/HalfCheetah-v0", query=brief))
+    return control.build(toy_environments.tiny(env="prefrl/HalfCheetah-v0", clip_seconds=0.3))
 
 
 def parts_of_a_writer(model):
@@ -262,7 +257,7 @@ def test_random_walks_runs_from_the_command_line(tmp_path, capsys):
     budget = (
         "--labels 12 --steps 96 --rounds 3 --text.demonstrations 64 --text.sft-epochs 1 "
         "--text.ppo.episodes 16 --query.explore-steps 16 --fit.first-epochs 2 --fit.epochs 1 "
-        "--text.reward.members 1 --query.acquisition uniform"
+        "--text.reward-model.members 1 --query.acquisition uniform"
     )
     main(["train", "random-walks", *budget.split(), "--run", str(path)])
     said = capsys.readouterr().out
@@ -332,13 +327,21 @@ def forgetful(tokenizer):
         (
             "--text.ppo.episodes 1 --text.ppo.completions-per-task 1 --reward true",
             None,
-            r"--text.ppo.episodes is 1; .* needs at least 2",
+            r"--text.ppo.episodes is 1, but .*; use 2 or more",
         ),
-        ("--query.kind ranking --query.clips 5", None, r"completions-per-task is 4; raise it"),
-        ("--text.ppo.completions-per-task 1", None, r"shows 2 completions .* is 1; raise it"),
+        (
+            "--query.kind ranking --query.clips 5",
+            None,
+            r"completions-per-task is 4, .* use 5 or more",
+        ),
+        ("--text.ppo.completions-per-task 1", None, r"is 1, .* shows 2 .*; use 2 or more"),
         ("--steps 20", None, r"20 turns in 4 rounds leave a round less than the 8 episodes"),
         ("--text.ppo.freeze-layers 2", None, r"--text.ppo.freeze-layers is 2; .* has 2 layers"),
-        ("--text.reward.freeze-layers 2", None, r"--text.reward.freeze-layers is 2; .* 2 layers"),
+        (
+            "--text.reward-model.freeze-layers 2",
+            None,
+            r"-model.freeze-layers is 2; .* 2 layers",
+        ),
         (
             "--text.demonstrations 9",
             None,
@@ -364,16 +367,24 @@ def forgetful(tokenizer):
         ("--text.ppo.ent-coef -1", None, r"--text.ppo.ent-coef is -1"),
         ("--text.ppo.missing-end-penalty -1", None, r"--text.ppo.missing-end-penalty is -1"),
         (
-            "--text.reward.members 1 --query.acquisition disagreement",
+            "--text.reward-model.members 1 --query.acquisition disagreement",
             None,
-            r"--text.reward.members is 1; raise it, or use --query.acquisition uniform",
+            r"members is 1; use 2 or more, or --query.acquisition uniform",
         ),
-        ("--ppo.learning-rate 1", None, r"--ppo.learning-rate is 1.0, .* use --text.ppo.learning"),
-        ("--network.members 2", None, r"--network.members is 2, .*; use --text.reward.members"),
-        ("--ppo.n-steps 9", None, r"--ppo.n-steps is 9, but .* speaks text, .*; leave it out"),
-        ("--num-envs 9", None, r"--num-envs is 9, but .* speaks text, .*; leave it out"),
-        ("--horizon 9", None, r"--horizon is 9, but .* speaks text"),
-        ("--query.clip-seconds 9", None, r"--query.clip-seconds is 9.0, but .* speaks text"),
+        (
+            "--ppo.learning-rate 1",
+            None,
+            r"--ppo.learning-rate is for robots, but .* use --text.ppo.l",
+        ),
+        ("--network.members 2", None, r"--network.members is .*; use --text.reward-model.members"),
+        ("--ppo.n-steps 9", None, r"--ppo.n-steps is for robots, but .* of text; leave it out"),
+        ("--num-envs 9", None, r"--num-envs is for robots, but .* of text; leave it out"),
+        (
+            "--horizon 9",
+            None,
+            r"--horizon is for robots, but .*Letters-v0 is an environment of text",
+        ),
+        ("--clip-seconds 9", None, r"--clip-seconds is for robots, but"),
         ("--text.device cuda:77", None, r"--text.device is cuda:77, which cannot be used here"),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
@@ -466,15 +477,22 @@ def test_a_gpu_without_memory_ends_the_run_with_what_to_lower(
     assert_same_run(path, never_killed)
 
 
-def test_options_of_a_language_model_are_refused_for_a_robot(tmp_path):
+def test_settings_of_a_language_model_are_refused_for_a_robot(tmp_path):
     robot = toy_environments.tiny(env="prefrl/HalfCheetah-v0")
-    for change, sentence in (
-        ({"ppo": TextPPOConfig(kl_coef=1.0)}, r"--text.ppo.kl-coef is 1.0, .*; leave it out"),
-        ({"ppo": TextPPOConfig(gamma=0.5)}, r"--text.ppo.gamma is 0.5, .*; use --ppo.gamma"),
-        ({"model": "x"}, r"--text.model is x, but prefrl/Half.* does not speak text, .* leave it"),
-    ):
-        with pytest.raises(UserError, match=sentence):
-            start(replace(robot, text=TextConfig(**change)), tmp_path / "run")
+    sentence = (
+        r"HalfCheetah-v0 does not speak text, .* TextConfig\(\); expected ControlConfig\(\), or"
+    )
+    with pytest.raises(UserError, match=sentence):
+        start(replace(robot, domain=TextConfig()), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_a_robot_are_refused_for_a_language_model(model, tmp_path):
+    letters = replace(tiny_text(model), domain=toy_environments.TINY, steps=512)
+    sentence = r"Letters-v0 speaks text, .* a robot, ControlConfig\(\); expected TextConfig\(\), or"
+    with pytest.raises(UserError, match=sentence):
+        start(letters, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_reward_network_is_refused_for_text(model, tmp_path):
@@ -560,15 +578,16 @@ def test_a_gpu_without_memory_is_a_sentence_before_a_run(
 
 
 def test_language_presets_choose_an_acquisition_that_their_members_can_make():
-    speaking = [p.experiment for p in PRESETS.values() if p.experiment.text != TextConfig()]
+    presets = [preset.experiment for preset in PRESETS.values()]
+    speaking = [one for one in presets if isinstance(one.domain, TextConfig)]
     assert len(speaking) >= 2
-    for experiment in [*speaking, replace(LANGUAGE, env="texts/Letters-v0")]:
-        text.check(experiment)
+    for experiment in [*speaking, replace(TEXT.default, env="texts/Letters-v0")]:
+        check_budget(experiment)
 
 
 def test_a_near_deterministic_reference_is_warned_about_and_seen_in_the_metrics(model, tmp_path):
     cold = tiny_text(model, text={"temperature": 1e-4}, reward="true", labels=0)
-    warm = replace(cold, text=replace(cold.text, temperature=1.0))
+    warm = replace(cold, domain=replace(cold.text, temperature=1.0))
     sessions = [start(experiment, tmp_path / f"{n}") for n, experiment in enumerate((cold, warm))]
     entropies = [finish(session)[1].metrics["entropy"] for session in sessions]
     assert entropies[0] < 0.1 < 5 < entropies[1]

@@ -92,7 +92,7 @@ def rewrite(page, text):
 
 def test_labels_and_rewrites_of_a_person_are_what_the_next_fit_learns(train, open_page):  # noqa: F811
     process, folder = train(
-        "--labels", "9", "--fit.first-epochs", "20", "--text.reward.members", "3"
+        "--labels", "9", "--fit.first-epochs", "20", "--text.reward-model.members", "3"
     )
     page = open_page(address_from(process))
     wait_for(page, state="labelling", timeout=60)
@@ -136,7 +136,7 @@ def test_labels_and_rewrites_of_a_person_are_what_the_next_fit_learns(train, ope
 
 
 def test_an_order_of_four_completions_is_what_the_next_fit_learns(train, open_page):  # noqa: F811
-    ranking = "--query.kind ranking --query.clips 4 --labels 3 --text.reward.members 3"
+    ranking = "--query.kind ranking --query.clips 4 --labels 3 --text.reward-model.members 3"
     process, folder = train(*ranking.split())
     page = open_page(address_from(process))
     wait_for(page, state="labelling", timeout=60)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prefrl.config.experiment import TextPPOConfig
+from prefrl.config.text import TextPPOConfig
 from prefrl.text.agents.token_ppo import (
     Batch,
     advantages_gae,

@@ -16,7 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from prefrl.answers import to_comparisons
 from prefrl.cli import main
-from prefrl.config.experiment import FitConfig, TextRewardConfig
+from prefrl.config.learning import FitConfig
+from prefrl.config.text import TextRewardConfig
 from prefrl.errors import UserError
 from prefrl.learning.reward import FitState, fit, predict_returns
 from prefrl.runs.load import load_policy
@@ -332,12 +333,12 @@ def test_fitting_leaves_the_policy_alone():
 
 
 def test_more_layers_frozen_than_there_are_is_an_error_in_a_sentence():
-    with pytest.raises(UserError, match=r"--text.reward.freeze-layers is 7; the model has 2"):
+    with pytest.raises(UserError, match=r"--text.reward-model.freeze-layers is 7; the model has 2"):
         make_reward(freeze_layers=7)
     gpt2 = GPT2LMHeadModel(
         GPT2Config(vocab_size=258, n_positions=32, n_embd=16, n_layer=2, n_head=2)
     )
-    with pytest.raises(UserError, match=r"GPT2LMHeadModel .* leave out --text.reward.freeze-lay"):
+    with pytest.raises(UserError, match=r"GPT2LMHeadModel .* leave out --text.reward-model.f"):
         make_reward(model=prepare(gpt2, byte_tokenizer()), freeze_layers=1)
     assert returns(make_reward(model=prepare(gpt2, byte_tokenizer())), MIXED).shape == (1, 4)
 
@@ -504,7 +505,9 @@ def test_a_gpu_without_memory_says_what_to_lower(monkeypatch):
 
     model = make_reward()
     monkeypatch.setattr(reward_module, "hidden_states", full)
-    with pytest.raises(UserError, match=r"lower --fit.batch-size, --text.reward.members or --text"):
+    with pytest.raises(
+        UserError, match=r"lower --fit.batch-size, --text.reward-model.members or --t"
+    ):
         model.returns(model.encode(MIXED), torch.arange(4), torch.Generator())
     with pytest.raises(UserError, match=r"Tried to allocate 1 GiB\); lower --fit.batch-size"):
         model.calibrate(many_trajectories(2))

@@ -17,7 +17,7 @@ from prefrl.envs.random_walks import LETTERS
 
 from prefrl.cli import main
 from prefrl.commands import console
-from prefrl.config.experiment import TextConfig
+from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.text.models.load import load_language_model, tiny_language_model

@@ -26,7 +26,7 @@ from PIL import Image
 
 from prefrl.clips.scene import poses
 from prefrl.commands.progress import Display
-from prefrl.config.experiment import FitConfig, LoopConfig, QueryConfig
+from prefrl.config.learning import FitConfig, LoopConfig, QueryConfig
 from prefrl.errors import UserError
 from prefrl.learning.loop import Round
 from prefrl.learning.selection import select

@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from prefrl.config.experiment import Experiment
 from prefrl.contracts import Components, Recording
 from prefrl.learning.true_reward import TrueReward
 from prefrl.types import Achieved, EnvironmentCard, Evaluation, SpaceSpec, Trajectory
@@ -79,7 +80,7 @@ class Softmax:
 
 
 class BanditDomain:
-    domain, agent = "toy_bandit:DOMAIN", Softmax
+    domain, agent, default = "toy_bandit:DOMAIN", Softmax, Experiment()
 
     def smallest_round(self, experiment):
         return 5

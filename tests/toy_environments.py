@@ -3,6 +3,7 @@
 `python -m prefrl.cli train --env toy_environments:toy/Pay-v0` works with this folder on PYTHONPATH.
 """
 
+import dataclasses
 import os
 import signal
 import time
@@ -13,7 +14,9 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from gymnasium.vector import AutoresetMode
 
-from prefrl.config.experiment import Experiment, PPOConfig, QueryConfig, RewardConfig
+from prefrl.config.control import ControlConfig, PPOConfig, RewardConfig
+from prefrl.config.experiment import Experiment
+from prefrl.config.learning import QueryConfig
 
 HORIZON = 20
 
@@ -204,17 +207,27 @@ register("Package", needs_a_package)
 register("Module", "no_such_module_anywhere:Env")
 
 
+TINY = ControlConfig(
+    num_envs=4,
+    ppo=PPOConfig(n_steps=16, batch_size=64, n_epochs=2, hidden=(8,)),
+    reward_model=RewardConfig(hidden=(8,)),
+)
+
+
 def tiny(**changes):
-    """Return an experiment of a second: 4 rounds of 2 rollouts of 64 steps, 16 labels."""
+    """Return an experiment of a second: 4 rounds of 2 rollouts of 64 steps, 16 labels.
+
+    Args:
+        changes: of its fields, and of those of its `ControlConfig`.
+    """
+    own = {name: changes.pop(name) for name in vars(TINY) if name in changes}
     fields = {
         "env": "toy/Pay-v0",
         "labels": 16,
         "steps": 512,
         "rounds": 4,
-        "num_envs": 4,
         "threads": 1,
-        "ppo": PPOConfig(n_steps=16, batch_size=64, n_epochs=2, hidden=(8,)),
-        "network": RewardConfig(hidden=(8,)),
+        "domain": dataclasses.replace(TINY, **own),
         "query": QueryConfig(explore_steps=256),
     }
     return Experiment(**fields | changes)
@@ -222,7 +235,7 @@ def tiny(**changes):
 
 TINY_FLAGS = (
     "--labels 16 --steps 512 --rounds 4 --num-envs 4 --threads 1 --ppo.n-steps 16 "
-    "--ppo.batch-size 64 --ppo.n-epochs 2 --ppo.hidden 8 --network.hidden 8 "
+    "--ppo.batch-size 64 --ppo.n-epochs 2 --ppo.hidden 8 --reward-model.hidden 8 "
     "--query.explore-steps 256"
 )
 """The same for the command line, less the environment."""

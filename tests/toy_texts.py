@@ -11,14 +11,9 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-from prefrl.config.experiment import (
-    Experiment,
-    FitConfig,
-    QueryConfig,
-    TextConfig,
-    TextPPOConfig,
-    TextRewardConfig,
-)
+from prefrl.config.experiment import Experiment
+from prefrl.config.learning import FitConfig, QueryConfig
+from prefrl.config.text import TextConfig, TextPPOConfig, TextRewardConfig
 from prefrl.text import FreeText
 from prefrl.text.models.load import save_language_model, tiny_language_model
 
@@ -118,9 +113,9 @@ def tiny_text(model, ppo=None, reward_model=None, text=None, **changes):
         "rounds": 4,
         "fit": FitConfig(learning_rate=1e-2, first_epochs=3, epochs=2, l2=0.0),
         "query": QueryConfig(explore_steps=8, decay_steps=64),
-        "text": TextConfig(
+        "domain": TextConfig(
             str(model), max_new_tokens=6, ppo=TextPPOConfig(**ppo),
-            reward=TextRewardConfig(**{"members": 2} | (reward_model or {})), **text or {},
+            reward_model=TextRewardConfig(**{"members": 2} | (reward_model or {})), **text or {},
         ),
     }  # fmt: skip
     return Experiment(**fields | changes)
@@ -131,6 +126,6 @@ TINY_TEXT_FLAGS = (
     "--fit.epochs 2 --fit.l2 0 --query.explore-steps 8 --query.decay-steps 64 "
     "--text.max-new-tokens 6 --text.ppo.episodes 8 --text.ppo.completions-per-task 4 "
     "--text.ppo.batch-size 4 --text.ppo.n-epochs 2 --text.ppo.learning-rate 3e-3 "
-    "--text.ppo.kl-coef 0.02 --text.reward.members 2"
+    "--text.ppo.kl-coef 0.02 --text.reward-model.members 2"
 )
 """The same for the command line, less the environment and the model."""

@@ -1,11 +1,12 @@
 """What commands share: options, errors, a live line."""
 
 import dataclasses
+import difflib
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 from tyro.conf import Positional, arg
 
-from prefrl.config.fields import check_fields
+from prefrl.config.fields import check_fields, options
 from prefrl.errors import Note, UserError, is_users_own
 
 if TYPE_CHECKING:
@@ -30,6 +31,17 @@ Run = Annotated[Positional[Path], arg(metavar="RUN")]
 Output = Annotated[Path | None, arg(aliases=["-o"], metavar="FILE")]
 
 
+class UnknownOption(UserError):
+    """A word on the command line that a command does not know."""
+
+    def __init__(self, word: str, known: Sequence[str], program: str):
+        self.name = word.partition("=")[0].lstrip("-").replace("_", "-")
+        near = difflib.get_close_matches(self.name, known, n=1)
+        hint = f"did you mean --{near[0]}?" if near else f"`{program} --help` shows what there is"
+        given = f"option --{self.name}" if word.startswith("-") else f"place for {word!r}"
+        super().__init__(f"there is no {given}; {hint}")
+
+
 def parse(kind: type[Options], words: list[str], program: str, default: Any = None) -> Options:
     """Return the options of a command: an instance of the dataclass `kind`.
 
@@ -42,9 +54,14 @@ def parse(kind: type[Options], words: list[str], program: str, default: Any = No
         default: an instance to start from; the defaults of `kind` by default.
 
     Raises:
+        UnknownOption: there is a word that is no option of this command.
         UserError: an option is outside the bounds that its field has.
     """
-    chosen = tyro.cli(kind, args=words, prog=program, default=default)
+    chosen, unknown = tyro.cli(
+        kind, args=words, prog=program, default=default, return_unknown_args=True
+    )
+    if unknown:
+        raise UnknownOption(unknown[0], [option.name for option in options(chosen)], program)
     check_fields(chosen)
     return dataclasses.replace(chosen, **{k: _absolute(v) for k, v in vars(chosen).items()})
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from prefrl.commands.console import say
-from prefrl.config.experiment import LoopConfig
+from prefrl.config.learning import LoopConfig
 from prefrl.learning.loop import Round
 from prefrl.learning.pacing import answers_needed
 

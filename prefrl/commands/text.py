@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from prefrl.commands.console import absolute_folder, installed, live_line, say, shown
-from prefrl.config.experiment import TextRewardConfig
+from prefrl.config.text import TextRewardConfig
 from prefrl.errors import UserError
 
 if TYPE_CHECKING:

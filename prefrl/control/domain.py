@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from prefrl.config.control import ControlConfig
+from prefrl.config.experiment import Experiment
 from prefrl.contracts import Components, EvaluationRequest, Network, Recording, RewardModel
+from prefrl.control.budget import smallest_round
 from prefrl.types import Evaluation
 
 if TYPE_CHECKING:
     import gymnasium
 
-    from prefrl.config.experiment import Experiment
     from prefrl.control.policy import Policy
     from prefrl.storage.folder import RunFolder
 
@@ -21,6 +23,7 @@ class ControlDomain:
     """Builds, loads and plays policies for environments of numbers; see `contracts.Domain`."""
 
     domain = "prefrl.control:DOMAIN"
+    default = Experiment(domain=ControlConfig())
 
     def check_environment(self, environment: gymnasium.Env | str, limit: int | None) -> list[str]:
         """Try an environment of numbers out; see `control.check`."""
@@ -30,8 +33,6 @@ class ControlDomain:
 
     def smallest_round(self, experiment: Experiment) -> int:
         """Return the steps of one rollout."""
-        from prefrl.control.build import smallest_round
-
         return smallest_round(experiment)
 
     def build(

@@ -10,7 +10,7 @@ import torch
 from gymnasium.spaces import Box
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from prefrl.config.experiment import PPOConfig
+from prefrl.config.control import PPOConfig
 from prefrl.control.agents.side_by_side import policy_options
 from prefrl.control.environments.interface import Description, Environments
 from prefrl.control.environments.spaces import from_policy, policy_space

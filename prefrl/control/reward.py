@@ -16,7 +16,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
-from prefrl.config.experiment import RewardConfig
+from prefrl.config.control import RewardConfig
 from prefrl.control.environments.spaces import to_policy
 from prefrl.types import Segment, Trajectory, thinned
 

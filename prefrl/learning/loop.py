@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from prefrl.config.experiment import LoopConfig
+from prefrl.config.learning import LoopConfig
 from prefrl.contracts import Agent, Pacing, Reward, RewardModel, Store
 from prefrl.errors import UserError
 from prefrl.learning.reward import FitState, fit

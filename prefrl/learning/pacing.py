@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from prefrl.config.experiment import LoopConfig
+from prefrl.config.learning import LoopConfig
 from prefrl.contracts import Distance, ShowClips, Store, Teacher
 from prefrl.types import Counts, Picture, Segment
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.config.experiment import FitConfig
+from prefrl.config.learning import FitConfig
 from prefrl.contracts import RewardModel
 from prefrl.learning.preference import correct, decisive, preference_loss
 from prefrl.types import Comparison, QueryId, Segment, alike

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.config.experiment import LoopConfig
+from prefrl.config.learning import LoopConfig
 from prefrl.contracts import Distance, RewardModel
 from prefrl.errors import UserError
 from prefrl.learning.preference import preference_probability
@@ -101,7 +101,7 @@ def cut(
         longest = max(map(len, trajectories), default=0)
         raise UserError(
             f"a clip lasts {length} steps, but the longest stretch of an episode recorded in this "
-            f"round has {longest}; make clips shorter (--query.clip-seconds) or rounds longer "
+            f"round has {longest}; make clips shorter (--clip-seconds) or rounds longer "
             "(fewer --rounds, more --query.explore-steps)"
         )
     if length is None:

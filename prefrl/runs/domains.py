@@ -6,6 +6,8 @@ import importlib
 
 import gymnasium
 
+from prefrl.config.experiment import Experiment
+from prefrl.config.text import TextConfig
 from prefrl.contracts import Domain
 from prefrl.environments import ids
 from prefrl.errors import UserError
@@ -22,6 +24,13 @@ def domain_for(env: gymnasium.Env | str) -> Domain:
     """
     text = ids.speaks(ids.resolve(env)) if isinstance(env, str) else ids.holds_text(env)
     return _named(TEXT if text else CONTROL)
+
+
+def chosen_domain(experiment: Experiment) -> Domain:
+    """Return the domain that an experiment's own settings are of, else that of its environment."""
+    if experiment.domain is None:
+        return domain_for(experiment.env)
+    return _named(TEXT if isinstance(experiment.domain, TextConfig) else CONTROL)
 
 
 def domain_of(folder: RunFolder) -> Domain:

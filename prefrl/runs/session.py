@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefrl.config.experiment import Experiment, LoopConfig
+from prefrl.config.experiment import Experiment
 from prefrl.config.fields import check_fields
+from prefrl.config.learning import LoopConfig
 from prefrl.contracts import Agent, Components, Domain, Network, Pacing, Reward, Teacher
 from prefrl.errors import UserError
 from prefrl.learning.loop import LoopState, Round, preference_loop
 from prefrl.learning.pacing import ByBudget, ByPeople, answers_needed
-from prefrl.runs.domains import domain_for, domain_of
+from prefrl.runs.domains import chosen_domain, domain_of
 from prefrl.runs.load import checkpoint, fitting
 from prefrl.runs.versions import versions
 from prefrl.storage.checkpoint import to_bytes
@@ -120,7 +121,8 @@ def start(
     if answers_from is not None and experiment.reward == "true":
         raise UserError("the true reward needs no answers; leave out --from or --reward true")
     judge = _teacher(experiment, teacher)
-    domain = domain or domain_for(experiment.env)
+    domain = domain or chosen_domain(experiment)
+    experiment = dataclasses.replace(experiment, domain=experiment.domain or domain.default.domain)
     with ExitStack() as reading, ExitStack() as undone:
         answers: FeedbackStore | None = None
         if old is not None:
@@ -283,8 +285,7 @@ def _teacher(experiment: Experiment, teacher: Preference | None) -> Teacher | No
     if teacher is not None:
         return FunctionTeacher(teacher, experiment.teacher)
     if experiment.teacher == "oracle":
-        mistake = experiment.mistake or experiment.oracle.mistake
-        return Oracle(dataclasses.replace(experiment.oracle, mistake=mistake), experiment.seed)
+        return Oracle(experiment.oracle, experiment.seed)
     return None if experiment.teacher == "human" else load_teacher(experiment.teacher)
 
 
@@ -310,7 +311,7 @@ def _session(
 ) -> Session:  # fmt: skip
     config = LoopConfig(
         seed=experiment.seed,
-        rounds=experiment.rounds,
+        rounds=experiment.round_count,
         steps=experiment.steps,
         labels=experiment.labels if experiment.reward == "learned" else 0,
         clip_steps=components.clip_steps,
@@ -344,7 +345,7 @@ def _extended(
 
     New labels are asked in one round and learned from in the next, so they need two.
     """
-    if not steps and next_round >= experiment.rounds:
+    if not steps and next_round >= experiment.round_count:
         raise UserError(
             f"{folder.path} has finished its {experiment.steps} steps; add some with --steps +N, "
             "so that the new labels can be learned from"
@@ -352,12 +353,12 @@ def _extended(
     smallest = smallest_round * (2 if labels else 1)
     if 0 < steps < smallest:
         raise UserError(f"--steps is +{steps}, which is too few to learn from; add {smallest}")
-    more_rounds = max(round(steps * experiment.rounds / experiment.steps), 2 if labels else 1)
+    more_rounds = max(round(steps * experiment.round_count / experiment.steps), 2 if labels else 1)
     return dataclasses.replace(
         experiment,
         labels=experiment.labels + labels,
         steps=experiment.steps + steps,
-        rounds=experiment.rounds + (more_rounds if steps else 0),
+        rounds=experiment.round_count + (more_rounds if steps else 0),
     )
 
 

@@ -122,14 +122,6 @@ def writing(path: Path, then: str) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {why}; {mend} {then}") from error
 
 
-def another_version(path: Path, found: object, read: int) -> UserError:
-    """Return what to say of a file or folder that is whole, but of another format."""
-    return UserError(
-        f"{path} was written by another version of prefrl (its format is {found}, this one reads "
-        f"{read}); use the version that made it"
-    )
-
-
 def _is_full(error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL

@@ -26,24 +26,25 @@ A reward model that was fitted without a run (`FittedFolder`):
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from prefrl.config.experiment import Experiment, from_json
+from prefrl.config.as_json import UnknownField, from_json, to_json
+from prefrl.config.experiment import Experiment
+from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
-from prefrl.storage.files import another_version, whole, writing
+from prefrl.storage.files import whole, writing
+from prefrl.storage.formats import AnotherVersion, Fields, another_version, migrated, stamped
 from prefrl.storage.spaces import card_from_json, card_to_json, check_unchanged
 from prefrl.types import EnvironmentCard
 
-FORMAT = 1
 KEPT_CHECKPOINTS = 2
 
 
@@ -136,19 +137,12 @@ class RunFolder:
 
     def save_experiment(self, experiment: Experiment) -> None:
         """Write the configuration; a folder that holds one is a whole run."""
-        self._write_json("config.json", {"format": FORMAT} | dataclasses.asdict(experiment))
+        self._write_fields("config.json", to_json(experiment))
 
     def experiment(self) -> Experiment:
         """Read the configuration."""
-        fields = self._read_json("config.json")
-        self._check_format(fields)
-        with self._reading("config.json"):
+        with self._reading("config.json") as fields:
             return from_json(Experiment, fields)
-
-    def _check_format(self, fields: dict[str, Any]) -> None:
-        version = fields.pop("format", None)
-        if version != FORMAT:
-            raise another_version(self.path, version, FORMAT)
 
     def extend(self, next_round: int, experiment: Experiment) -> None:
         """Write another configuration, for the rounds from `next_round` on."""
@@ -156,17 +150,16 @@ class RunFolder:
         self.save_experiment(experiment)
 
     def _save_earlier(self, earlier: list[tuple[int, Experiment]]) -> None:
-        phases = [{"until": until} | dataclasses.asdict(phase) for until, phase in earlier]
-        self._write_json("earlier.json", {"phases": phases})
+        phases = [{"until": until} | to_json(phase) for until, phase in earlier]
+        self._write_fields("earlier.json", {"phases": phases})
 
     def earlier(self) -> list[tuple[int, Experiment]]:
         """Read the configurations before the present one, and the round that each ended before."""
         if not (self.path / "earlier.json").exists():
             return []
-        written = self._read_json("earlier.json")
-        with self._reading("earlier.json"):
-            phases = written["phases"]
-            return [(int(fields.pop("until")), from_json(Experiment, fields)) for fields in phases]
+        with self._reading("earlier.json") as fields:
+            phases = fields["phases"]
+            return [(int(phase.pop("until")), from_json(Experiment, phase)) for phase in phases]
 
     def versions(self) -> dict[str, Any]:
         """Read which versions made the run."""
@@ -217,11 +210,11 @@ class RunFolder:
         """Say what the trainer is doing, if that can be written; a power cut may undo it."""
         path = self.path / "status.json"
         with suppress(OSError), whole(path, durable=False) as partial:  # it only informs
-            partial.write_text(json.dumps(status), encoding="utf-8")
+            partial.write_text(json.dumps(stamped("status.json", status)), encoding="utf-8")
 
     def save_card(self, card: EnvironmentCard) -> None:
         """Write what others must know of the environment: whoever answers, and an import."""
-        self._write_json("environment.json", {"format": FORMAT} | card_to_json(card))
+        self._write_fields("environment.json", card_to_json(card))
 
     def card(self) -> EnvironmentCard:
         """Read what `save_card` wrote.
@@ -229,9 +222,7 @@ class RunFolder:
         Raises:
             UserError: it is not there, damaged, or of another version.
         """
-        fields = self._read_json("environment.json")
-        self._check_format(fields)
-        with self._reading("environment.json"):
+        with self._reading("environment.json") as fields:
             return card_from_json(fields)
 
     def check_environment(self, card: EnvironmentCard) -> None:
@@ -241,8 +232,9 @@ class RunFolder:
     def status(self) -> dict[str, Any]:
         """Read what the trainer last said it was doing, {} if nothing."""
         try:
-            return json.loads((self.path / "status.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            written = (self.path / "status.json").read_text(encoding="utf-8")
+            return migrated("status.json", json.loads(written))
+        except (OSError, ValueError, AttributeError, AnotherVersion):
             return {}
 
     def viewer(self) -> dict[str, Any]:
@@ -271,13 +263,8 @@ class RunFolder:
         with writing(path, then):
             yield
 
-    @contextmanager
-    def _reading(self, name: str) -> Iterator[None]:
-        """Turn what does not make an experiment into a sentence."""
-        try:
-            yield
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{self.path / name} is damaged: {error}") from None
+    def _reading(self, name: str) -> AbstractContextManager[Fields]:
+        return _reading(self.path, name, "restore it from a copy")
 
     def _checkpoints(self) -> list[Path]:
         paths = (self.path / "checkpoints").glob("round-*.pt")
@@ -302,6 +289,9 @@ class RunFolder:
             return [json.loads(line) for line in lines[:-1]]
         except ValueError as error:
             raise UserError(f"{path} is damaged: {error}; restore it from a copy") from None
+
+    def _write_fields(self, name: str, fields: Fields) -> None:
+        self._write_json(name, stamped(name, fields))
 
     def _write_json(self, name: str, value: Any) -> None:
         self._write(name, (json.dumps(value, indent=2) + "\n").encode())
@@ -335,34 +325,54 @@ class FittedFolder:
         self.reference = self.path / "reference"
 
     def save(
-        self, how: dict[str, Any], weights: bytes, metrics: Sequence[dict[str, float]]
+        self, text: TextConfig, seed: int, weights: bytes, metrics: Sequence[dict[str, float]]
     ) -> None:
-        """Write all but the reference."""
+        """Write all but the reference.
+
+        Args:
+            text: how the reward model was built.
+            seed: with which seed.
+            weights: its state.
+            metrics: a line a pass over the answers.
+        """
+        how = stamped("fitted.json", {"seed": seed, "text": to_json(text)})
         files = {
             "metrics.jsonl": "".join(json.dumps(line) + "\n" for line in metrics).encode(),
             "weights.pt": weights,
-            "fitted.json": (json.dumps({"format": FORMAT} | how, indent=2) + "\n").encode(),
+            "fitted.json": (json.dumps(how, indent=2) + "\n").encode(),
         }
         for name, data in files.items():  # the folder appears whole: see `files.new_folder`
             (self.path / name).write_bytes(data)
 
-    def load(self) -> tuple[dict[str, Any], bytes]:
-        """Read how it was built, and the weights.
+    def load(self) -> tuple[TextConfig, int, bytes]:
+        """Read how it was built, with which seed, and its weights.
 
         Raises:
             UserError: there is none, it is damaged, or another version wrote it.
         """
-        path = self.path / "fitted.json"
-        if not path.is_file():
+        if not (self.path / "fitted.json").is_file():
             raise UserError(
                 f"{self.path} holds no reward model (no fitted.json); they are made by `prefrl fit`"
             )
-        try:
-            how = json.loads(path.read_text(encoding="utf-8"))
-            version = how.pop("format")
-            weights = (self.path / "weights.pt").read_bytes()
-        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{self.path} is damaged: {error}; fit it again") from None
-        if version != FORMAT:
-            raise another_version(self.path, version, FORMAT)
-        return how, weights
+        with _reading(self.path, "fitted.json", "fit it again") as how:
+            text, seed = from_json(TextConfig, how["text"]), int(how["seed"])
+            return text, seed, (self.path / "weights.pt").read_bytes()
+
+
+@contextmanager
+def _reading(folder: Path, name: str, mend: str) -> Iterator[Fields]:
+    """Give the fields of a file as its present format has them.
+
+    Raises:
+        UserError: it cannot be read, another version wrote it, or whoever is given the fields finds
+            them damaged.
+    """
+    try:
+        fields = json.loads((folder / name).read_text(encoding="utf-8"))
+        if not isinstance(fields, dict):
+            raise TypeError("expected a JSON object")
+        yield migrated(name, fields)
+    except (AnotherVersion, UnknownField) as error:
+        raise another_version(folder, str(error)) from None
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / name} is damaged: {error}; {mend}") from None

@@ -17,7 +17,7 @@ from typing import Any
 
 from prefrl.errors import StoreError, UserError
 from prefrl.storage import trainer
-from prefrl.storage.files import another_version
+from prefrl.storage.formats import another_version
 from prefrl.storage.schema import SCHEMA, SCHEMA_VERSION
 
 BUSY_SECONDS = 10.0
@@ -213,7 +213,7 @@ def _check_version(connection: sqlite3.Connection, path: Path, known: tuple[int,
     if version == 0 and 0 not in known:
         raise sqlite3.DatabaseError("it holds no tables of one")
     if version not in known:
-        raise another_version(path, version, SCHEMA_VERSION)
+        raise another_version(path, f"its format is {version}, this one reads {SCHEMA_VERSION}")
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:

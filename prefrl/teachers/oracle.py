@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from prefrl.config.experiment import OracleConfig
 from prefrl.config.fields import check_fields
+from prefrl.config.learning import OracleConfig
 from prefrl.types import Answer, Query, QueryId, Truth
 
 

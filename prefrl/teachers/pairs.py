@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prefrl.config.experiment import OracleConfig
+from prefrl.config.learning import OracleConfig
 from prefrl.contracts import Teacher
 from prefrl.learning.selection import cut
 from prefrl.teachers.function import load_teacher

@@ -6,18 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from prefrl.config.experiment import (
-    Experiment,
-    TextConfig,
-    check_side,
-)
+from prefrl.config.experiment import Experiment
+from prefrl.config.text import TextConfig
 from prefrl.contracts import Components, Network
 from prefrl.environments import contract
-from prefrl.environments.ids import make, resolve
+from prefrl.environments.ids import holds_text, make, resolve
 from prefrl.errors import UserError
 from prefrl.learning.true_reward import TrueReward
 from prefrl.storage.folder import RunFolder
 from prefrl.text.agents.ppo import TextAgent
+from prefrl.text.budget import check_budget
 from prefrl.text.check import check_environment
 from prefrl.text.models import device as placing
 from prefrl.text.models.load import LanguageModel, load_language_model, save_language_model
@@ -33,57 +31,6 @@ LONGEST_EPISODE = 1000  # turns; one that goes on for ever ends where the contex
 LOW_ENTROPY = 0.1  # nats per token; there is next to nothing to prefer among such replies
 
 
-def check(experiment: Experiment) -> None:
-    """Raise `UserError` unless the numbers make sense together."""
-    check_side(experiment, speaks=True)
-    text, ppo = experiment.text, experiment.text.ppo
-    if text.top_k or text.top_p != 1:
-        raise UserError(
-            f"--text.top-k {text.top_k} --text.top-p {text.top_p} would cut the distribution off "
-            "that replies are sampled from. Log-probabilities are of the whole one, so the KL "
-            "divergence from the reference would come out wrong, even negative; use 0 and 1, and "
-            "lower --text.temperature for likelier replies"
-        )
-    if ppo.episodes % ppo.completions_per_task:
-        raise UserError(
-            f"--text.ppo.episodes is {ppo.episodes}; expected a multiple of the "
-            f"{ppo.completions_per_task} completions of each task"
-        )
-    if ppo.episodes < 2:
-        raise UserError(
-            "--text.ppo.episodes is 1; advantages and a refitted reward are scaled by how episodes "
-            "differ, so an update needs at least 2"
-        )
-    if ppo.advantage == "rloo" and ppo.completions_per_task < 2:
-        raise UserError(
-            "--text.ppo.advantage rloo compares the completions of a task with each other; it "
-            "needs --text.ppo.completions-per-task of at least 2"
-        )
-    if experiment.reward == "learned" and ppo.completions_per_task < experiment.query.clips:
-        raise UserError(
-            f"a query shows {experiment.query.clips} completions of one task, but "
-            f"--text.ppo.completions-per-task is {ppo.completions_per_task}; raise it"
-        )
-    alone = text.reward.members == 1 and experiment.query.acquisition == "disagreement"
-    if experiment.reward == "learned" and alone:
-        raise UserError(
-            "--query.acquisition disagreement asks about what the members of the reward model "
-            "disagree on, but --text.reward.members is 1; raise it, or use --query.acquisition "
-            "uniform"
-        )
-    smallest = smallest_round(experiment)
-    if experiment.steps < experiment.rounds * smallest:
-        raise UserError(
-            f"{experiment.steps} turns in {experiment.rounds} rounds leave a round less than the "
-            f"{smallest} episodes of one update; lower --rounds or raise --steps"
-        )
-
-
-def smallest_round(experiment: Experiment) -> int:
-    """Return the turns of one update, if each episode has one."""
-    return experiment.text.ppo.episodes
-
-
 def build(
     experiment: Experiment, network: Network | None = None, folder: RunFolder | None = None
 ) -> Components:
@@ -97,12 +44,18 @@ def build(
     Raises:
         UserError: model and environment do not go with these numbers.
     """
-    check(experiment)
     _check_no_network(network)
     text = experiment.text
     name = resolve(experiment.env)
+    environments = [make(name)]
+    if not holds_text(environments[0], name):
+        raise UserError(
+            f"{name} does not speak text, but the settings are those of a language model, "
+            "TextConfig(); expected ControlConfig(), or none (domain=None)"
+        )
+    check_budget(experiment)
     notes = _tried_out(name) if folder is None else []
-    environments = [make(name) for _ in range(text.ppo.episodes)]
+    environments += [make(name) for _ in range(1, text.ppo.episodes)]
     language_model, said = _reference(experiment, folder)
     notes += said
     autocast = placing.autocast(text, language_model.model.device)
@@ -113,10 +66,12 @@ def build(
 
     notes += [placing.in_words(text.model, language_model.model, text)]
     reward_model = None
-    with _explained(text, "text.ppo.batch-size", "text.max-new-tokens", "text.reward.members"):
+    with _explained(
+        text, "text.ppo.batch-size", "text.max-new-tokens", "text.reward-model.members"
+    ):
         if experiment.reward == "learned":
             reward_model = TextReward(
-                language_model, text.reward, experiment.seed, text.chat, autocast
+                language_model, text.reward_model, experiment.seed, text.chat, autocast
             )
         agent = TextAgent(
             environments, language_model, text, experiment.seed, autocast, experiment.steps
@@ -191,7 +146,7 @@ def load_reward(experiment: Experiment, network: Network | None, folder: RunFold
     _check_no_network(network)
     text, language_model = experiment.text, load_reference(experiment, folder)
     autocast = placing.autocast(text, language_model.model.device)
-    return TextReward(language_model, text.reward, experiment.seed, text.chat, autocast)
+    return TextReward(language_model, text.reward_model, experiment.seed, text.chat, autocast)
 
 
 def _check_no_network(network: Any) -> None:

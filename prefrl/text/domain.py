@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from prefrl.config.experiment import Experiment
+from prefrl.config.learning import FitConfig, QueryConfig
+from prefrl.config.text import TextConfig
 from prefrl.contracts import Components, EvaluationRequest, Network, Recording, RewardModel
 from prefrl.errors import UserError
+from prefrl.text.budget import smallest_round
 from prefrl.types import Evaluation
 
 if TYPE_CHECKING:
     import gymnasium
 
-    from prefrl.config.experiment import Experiment
     from prefrl.storage.folder import RunFolder
     from prefrl.text.policy import TextPolicy
 
@@ -27,6 +30,14 @@ class TextDomain:
     """Builds, loads and plays language models; see `contracts.Domain`."""
 
     domain = "prefrl.text:DOMAIN"
+    default = Experiment(
+        labels=1000,
+        steps=20_480,
+        steps_per_round=1024,
+        domain=TextConfig(),
+        fit=FitConfig(learning_rate=3e-5, first_epochs=8, epochs=2, batch_size=16, l2=0.0),
+        query=QueryConfig(explore_steps=512, decay_steps=20_000, acquisition="uniform"),
+    )
 
     def check_environment(self, environment: gymnasium.Env | str, limit: int | None) -> list[str]:
         """Try a language environment out; see `text.check`."""
@@ -36,7 +47,7 @@ class TextDomain:
 
     def smallest_round(self, experiment: Experiment) -> int:
         """Return the turns of one update, if each episode has one."""
-        return experiment.text.ppo.episodes
+        return smallest_round(experiment)
 
     def build(
         self, experiment: Experiment, network: Network | None, folder: RunFolder | None

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from prefrl.config.experiment import TextConfig
+from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
 from prefrl.text.models.load import LanguageModel, context_length
 from prefrl.text.models.sampling import Reply, sample

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prefrl.config.experiment import TextRewardConfig
+from prefrl.config.text import TextRewardConfig
 from prefrl.text.episode import turns_of
 from prefrl.text.models.load import LanguageModel, context_length
 from prefrl.text.models.networks import Scalar, enough_memory, hidden_states, right_padded, split
@@ -66,7 +66,7 @@ class TextReward(nn.Module):
         self.context = context_length(language_model)
         model = copy.deepcopy(language_model.model)
         self.device = model.device
-        lower, upper = split(model, config.freeze_layers, "text.reward.freeze-layers")
+        lower, upper = split(model, config.freeze_layers, "text.reward-model.freeze-layers")
         self.lower = lower.requires_grad_(False) if lower is not None else None
         self.decoders = nn.ModuleList(copy.deepcopy(upper) for _ in range(config.members))
         width = model.config.get_text_config().hidden_size
@@ -122,7 +122,7 @@ class TextReward(nn.Module):
         totals = [torch.stack([scores.sum(1) for scores in part], dim=1) for part in parts]
         return torch.cat(totals, dim=1).cpu()[:, place]
 
-    @enough_memory("fit.batch-size", "text.reward.members", "text.max-new-tokens")
+    @enough_memory("fit.batch-size", "text.reward-model.members", "text.max-new-tokens")
     def _scores(self, sequences: list[list[int]], ends: list[list[int]]) -> list[Tensor]:
         """Return the reward of each reply of each sequence, `[member, turn]` each."""
         cuts = [max(0, len(ids) - self.context) for ids in sequences]

@@ -19,7 +19,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv
 
-from prefrl.config.experiment import PPOConfig
+from prefrl.config.control import PPOConfig
 from prefrl.contracts import Reward
 from prefrl.control.agents.side_by_side import make_ppo
 from prefrl.control.environments.interface import Environments

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 from prefrl.environments import contract
+from prefrl.environments.ids import holds_text
 from prefrl.errors import UserError
 
 LARGEST = 1e15  # of a number observed or paid: float32 can square it and sum the squares
@@ -25,6 +26,11 @@ def check_spaces(environment: gymnasium.Env) -> tuple[Box, Box | Discrete]:
     """
     name = contract.name_of(environment)
     space = contract.space_of(environment, "observation", "a Box, a row of numbers")
+    if not isinstance(space, Box) and holds_text(environment, name):
+        raise UserError(
+            f"{name} speaks text, but the settings are those of a robot, ControlConfig(); expected "
+            "TextConfig(), or none (domain=None)"
+        )
     if not isinstance(space, Box) or len(space.shape) != 1:
         flattener = (
             "wrap it in gymnasium.wrappers.FlattenObservation(env)"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefrl.config.experiment import TextConfig
+from prefrl.config.text import TextConfig
 from prefrl.contracts import Reward
 from prefrl.environments.info import means
 from prefrl.text.agents.token_ppo import (

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prefrl.config.experiment import TextPPOConfig
+from prefrl.config.text import TextPPOConfig
 from prefrl.text.models.networks import Networks, Tokens
 
 

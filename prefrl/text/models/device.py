@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from prefrl.config.experiment import TextConfig
+from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
 
 LARGE = 10_000_000  # parameters from which a second thread pays

@@ -20,8 +20,9 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from prefrl.config.experiment import FitConfig, TextConfig, TextRewardConfig, from_json
 from prefrl.config.fields import Called, Count, NotNegative, Positive, Seed, at_least, checked
+from prefrl.config.learning import FitConfig
+from prefrl.config.text import TextConfig, TextRewardConfig
 from prefrl.environments.ids import installed, make, resolve
 from prefrl.errors import UserError
 from prefrl.learning.preference import correct, decisive, preference_loss
@@ -105,7 +106,7 @@ def start(
     if run is None and model is None:
         raise UserError("nothing to begin with; name a language model with --model")
     text = run.experiment().text if run else TextConfig(chat=chat)
-    text = dataclasses.replace(text, device=device, dtype=dtype, reward=reward)
+    text = dataclasses.replace(text, device=device, dtype=dtype, reward_model=reward)
     placed = place(model or str(run and run.reference), seed, device, dtype)
     default = LARGE_FIT if placed.large else SMALL_FIT
     config = dataclasses.replace(run.experiment().fit if run else default, **changes)
@@ -177,8 +178,8 @@ def save(fitting: Fitting, folder: Path | str, lines: Sequence[dict[str, float]]
     fitted = FittedFolder(folder)
     fitted.path.mkdir(parents=True, exist_ok=True)
     save_language_model(fitting.language_model, fitted.reference)
-    how = {"seed": fitting.seed, "text": dataclasses.asdict(fitting.text)}
-    fitted.save(how, to_bytes(fitting.reward_model.state_dict()), lines)
+    weights = to_bytes(fitting.reward_model.state_dict())
+    fitted.save(fitting.text, fitting.seed, weights, lines)
 
 
 def load_fitted(folder: Path | str, device: str = "auto") -> TextReward:
@@ -188,11 +189,12 @@ def load_fitted(folder: Path | str, device: str = "auto") -> TextReward:
         UserError: there is none, or it is damaged.
     """
     fitted = FittedFolder(folder)
-    how, weights = fitted.load()
+    text, seed, weights = fitted.load()
     try:
-        text, seed = from_json(TextConfig, how["text"]), int(how["seed"])
         placed = place(str(fitted.reference), seed, device, text.dtype)
-        model = TextReward(placed.language_model, text.reward, seed, text.chat, placed.autocast)
+        model = TextReward(
+            placed.language_model, text.reward_model, seed, text.chat, placed.autocast
+        )
         model.load_state_dict(from_bytes(weights))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
@@ -248,7 +250,7 @@ def _policy_samples(run: RunFolder, text: TextConfig, seed: int) -> list[Traject
     data = run.checkpoint()
     if data is None:
         return []
-    experiment = dataclasses.replace(run.experiment(), text=text)
+    experiment = dataclasses.replace(run.experiment(), domain=text)
     name = resolve(experiment.env)
     try:
         policy = build.load_policy(experiment, from_bytes(data)["agent"], run)

@@ -9,8 +9,8 @@ from typing import Literal
 
 import torch
 
-from prefrl.config.experiment import TextConfig
 from prefrl.config.fields import Count, Positive, Seed, checked
+from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
 from prefrl.text.models import device as placing
 from prefrl.text.models.load import LanguageModel, load_language_model
@@ -142,7 +142,7 @@ def prepare_tuning(
 @contextmanager
 def by_our_names() -> Iterator[None]:
     """Say of the options of these commands what is said of those of `prefrl train`."""
-    words = {"--text.device": "--device", "--text.reward.": "--", "--fit.": "--"}
+    words = {"--text.device": "--device", "--text.reward-model.": "--", "--fit.": "--"}
     try:
         yield
     except UserError as error:

@@ -1,0 +1,90 @@
+"""The options of an experiment: which there are in its domain, and what others mean."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+from prefrl.config.control import ControlConfig
+from prefrl.config.experiment import Experiment
+from prefrl.config.fields import options
+from prefrl.config.text import TextConfig
+
+RENAMED = {
+    "network.": "reward-model.",
+    "text.reward.": "text.reward-model.",
+    "mistake": "oracle.mistake",
+    "query.clip-seconds": "clip-seconds",
+}
+"""How options began once, and how they begin now."""
+
+
+@dataclass(frozen=True)
+class RobotOptions(Experiment):
+    """An experiment with a robot, as the command line asks for it."""
+
+    domain: Annotated[ControlConfig, arg(name=ControlConfig.prefix)] = field(
+        default_factory=ControlConfig
+    )
+
+
+@dataclass(frozen=True)
+class TextOptions(Experiment):
+    """An experiment with a language model, as the command line asks for it."""
+
+    domain: Annotated[TextConfig, arg(name=TextConfig.prefix)] = field(default_factory=TextConfig)
+
+
+def as_options(default: Experiment) -> RobotOptions | TextOptions:
+    """Return an experiment as what the command line asks for, with the options of its domain."""
+    kind = TextOptions if isinstance(default.domain, TextConfig) else RobotOptions
+    return kind(**vars(default))
+
+
+def as_experiment(chosen: Experiment) -> Experiment:
+    """Return the plain experiment that options were chosen for."""
+    fields = dataclasses.fields(Experiment)
+    return Experiment(**{field.name: getattr(chosen, field.name) for field in fields})
+
+
+def named_environment(words: Sequence[str]) -> str:
+    """Return what --env names, "" if nothing: which other options there are depends on it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--env", default="")
+    try:
+        return parser.parse_known_args(words)[0].env
+    except argparse.ArgumentError:  # nothing comes after it, as the parser of all options will say
+        return ""
+
+
+def meaning(name: str, experiment: Experiment) -> str:
+    """Say what an option means that an experiment has not; "" if it means nothing anywhere.
+
+    Args:
+        name: of the option: "network.members".
+        experiment: whose options were expected.
+    """
+    old = next((begin for begin in RENAMED if name.startswith(begin)), "")
+    now = RENAMED[old] + name.removeprefix(old) if old else name
+    known = _names(experiment)
+    if now in known:
+        return f"--{name} is called --{now} now"
+    here = "text" if isinstance(experiment.domain, TextConfig) else "numbers"
+    but = f", but {experiment.env} is an environment of {here}" if experiment.env else ""
+    for other, whose in ((ControlConfig(), "robots"), (TextConfig(), "language models")):
+        if now in _names(other, other.prefix):
+            twin = _join(experiment.domain, now.removeprefix(other.prefix).removeprefix("."))
+            advice = f"use --{twin}" if twin in known else "leave it out"
+            return f"--{name} is for {whose}{but}; {advice if but else 'name one with --env ID'}"
+    return ""
+
+
+def _join(config: Any, name: str) -> str:
+    return f"{config.prefix}.{name}" if config.prefix else name
+
+
+def _names(config: Any, prefix: str = "") -> set[str]:
+    return {option.name for option in options(config, prefix and f"{prefix}.")}

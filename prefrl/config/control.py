@@ -1,0 +1,82 @@
+"""What a robot's run has beside: environments, PPO, the ensemble of small networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from prefrl.config.fields import Count, CountOrZero, NotNegative, Positive, Share, above, at_least
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """The policy and its optimisation (Stable-Baselines3's PPO; its names)."""
+
+    learning_rate: Positive = 3e-4
+    """Adam's step size, for policy and critic."""
+    anneal: bool = False
+    """Let the learning rate fall linearly to zero over the run."""
+    n_steps: Count = 64
+    """Steps of each environment between two updates."""
+    batch_size: Count = 1024
+    """Steps in a minibatch."""
+    n_epochs: Count = 10
+    """Passes over the rollout in an update."""
+    gamma: Annotated[float, at_least(0, below=1)] = 0.99
+    """Discount per step."""
+    gae_lambda: Share = 0.95
+    """Generalised advantage estimation's λ."""
+    clip_range: Annotated[float, at_least(0, infinite=True)] = 0.2
+    """PPO's clip of the probability ratio."""
+    ent_coef: NotNegative = 1e-3
+    """Weight of the entropy bonus. The learned reward moves, so 0 is rarely right."""
+    max_grad_norm: Annotated[float, above(0, infinite=True)] = 0.5
+    """Gradient clip, for policy and critic each."""
+    hidden: tuple[Count, ...] = (64, 64)
+    """Hidden layers of the policy, and of the critic."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Nonlinearity of both networks."""
+    orthogonal_init: bool = True
+    """Start both networks with orthogonal weights."""
+    log_std_init: float = 0.0
+    """Logarithm of the first action noise (continuous actions)."""
+    sde_sample_freq: CountOrZero = 0
+    """Steps between two draws of the exploration noise, which is then a function of the state
+    (gSDE, arXiv 2005.05719): pushes instead of a tremble. 0 draws independent noise every step."""
+    value_warmup_epochs: CountOrZero = 5
+    """Passes of the critic over the first rollout after the reward has changed."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """The reward model for control: an ensemble of small networks of observation and action."""
+
+    members: Count = 3
+    """Networks in the ensemble, each fitted to its own bag of answers."""
+    hidden: tuple[Count, ...] = (64, 64)
+    """Hidden layers of each."""
+    steps_per_clip: Count = 32
+    """Steps of a clip that one pass looks at, evenly spaced from a random offset."""
+    crop: Annotated[float, above(0, at_most=1)] = 0.9
+    """Shortest crop of a clip, as a share of it, that a pass looks at (QPA, arXiv 2305.17400)."""
+    scale: Positive = 100.0
+    """Largest return of a clip, in logits; the reward of a step is bounded by a tanh."""
+
+
+@dataclass(frozen=True)
+class ControlConfig:
+    """A robot, or whatever else observes and does numbers."""
+
+    kind: ClassVar[str] = "control"
+    """Names it in a run's config.json."""
+    prefix: ClassVar[str] = ""
+    """Goes before the names of its options on the command line: nothing."""
+
+    horizon: Count | None = None
+    """Steps of an episode, where the environment sets no limit."""
+    num_envs: Count = 64
+    """Environments that run side by side."""
+    clip_seconds: Positive | None = None
+    """Length of a clip; the environment's own proposal by default."""
+    ppo: PPOConfig = PPOConfig()
+    reward_model: RewardConfig = RewardConfig()

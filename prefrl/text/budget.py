@@ -1,0 +1,79 @@
+"""Whether the numbers of a language model's run go together.
+
+What is refused is told a number that works.
+"""
+
+from __future__ import annotations
+
+from prefrl.config.experiment import Experiment
+from prefrl.config.text import TextConfig
+from prefrl.errors import UserError
+
+
+def smallest_round(experiment: Experiment) -> int:
+    """Return the turns of one update, if each episode has one."""
+    return experiment.text.ppo.episodes
+
+
+def check_budget(experiment: Experiment) -> None:
+    """Raise `UserError` unless the numbers make sense together."""
+    _check_sampling(experiment.text)
+    _check_completions(experiment)
+    _check_episodes(experiment.text)
+    alone = experiment.text.reward_model.members == 1
+    if experiment.reward == "learned" and alone and experiment.query.acquisition == "disagreement":
+        raise UserError(
+            "--query.acquisition disagreement asks about what the members of the reward model "
+            "disagree on, but --text.reward-model.members is 1; use 2 or more, or "
+            "--query.acquisition uniform"
+        )
+    rounds, smallest = experiment.round_count, smallest_round(experiment)
+    if experiment.steps < rounds * smallest:
+        most = experiment.steps // smallest
+        raise UserError(
+            f"{experiment.steps} turns in {rounds} rounds leave a round less than the {smallest} "
+            "episodes of one update; use "
+            + (f"--rounds {most} or fewer" if most else f"--rounds 1 --steps {smallest} or more")
+        )
+
+
+def _check_sampling(text: TextConfig) -> None:
+    if text.top_k or text.top_p != 1:
+        raise UserError(
+            f"--text.top-k {text.top_k} --text.top-p {text.top_p} would cut the distribution off "
+            "that replies are sampled from. Log-probabilities are of the whole one, so the KL "
+            "divergence from the reference would come out wrong, even negative; use 0 and 1, and "
+            "lower --text.temperature for likelier replies"
+        )
+
+
+def _check_completions(experiment: Experiment) -> None:
+    """Raise `UserError` unless there are enough completions of a task to compare."""
+    ppo, clips = experiment.text.ppo, experiment.query.clips
+    given = f"--text.ppo.completions-per-task is {ppo.completions_per_task}"
+    if experiment.reward == "learned" and ppo.completions_per_task < clips:
+        raise UserError(
+            f"{given}, but a query shows {clips} completions of one task; use {clips} or more"
+        )
+    if ppo.advantage == "rloo" and ppo.completions_per_task < 2:
+        raise UserError(
+            f"{given}, but --text.ppo.advantage rloo compares the completions of a task with each "
+            "other; use 2 or more"
+        )
+
+
+def _check_episodes(text: TextConfig) -> None:
+    """Raise `UserError` unless an update has whole tasks, and more than one episode."""
+    episodes, each = text.ppo.episodes, text.ppo.completions_per_task
+    enough = max(2, episodes)
+    near = -(-enough // each) * each
+    if episodes % each:
+        raise UserError(
+            f"--text.ppo.episodes is {episodes}; expected a multiple of the {each} completions of "
+            f"each task, such as {near}"
+        )
+    if episodes < 2:
+        raise UserError(
+            f"--text.ppo.episodes is {episodes}, but advantages and a refitted reward are scaled "
+            f"by how episodes differ; use {near} or more"
+        )
