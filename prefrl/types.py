@@ -179,7 +179,7 @@ class Trajectory:
         return len(self.observations)
 
 
-def thinned(trajectories: Sequence[Trajectory], steps: int = 8192) -> list[Trajectory]:
+def subsample(trajectories: Sequence[Trajectory], steps: int = 8192) -> list[Trajectory]:
     """Keep about so many steps, evenly spaced, without extras."""
     stride = max(1, sum(map(len, trajectories)) // steps)
     return [

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from prefrl.storage.feedback import FeedbackStore
-from prefrl.types import Answer, Picture, Query, QueryId, Segment, Trajectory, thinned
+from prefrl.types import Answer, Picture, Query, QueryId, Segment, Trajectory, subsample
 
 
 class Killed(BaseException):
@@ -178,7 +178,7 @@ class LinearReward:
         return self.weights @ encoded[rows].T
 
     def sample(self, trajectories, before):
-        return thinned(trajectories)
+        return subsample(trajectories)
 
     def calibrate(self, trajectories):
         assert trajectories, "calibration needs data"

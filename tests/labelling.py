@@ -45,11 +45,11 @@ def filmed_queries(count, name="CartPole-v1", frames=40):
     steps, observations = [], environments.reset()
     for _ in range(frames):
         actions = np.array([space.sample() for _ in range(2 * count)])
-        steps.append((observations, actions, environments.extras()["moment"]))
+        steps.append((observations, actions, environments.extras()["replay_key"]))
         observations = environments.step(actions).observations
-    observations, actions, moments = (np.stack(arrays, 1) for arrays in zip(*steps, strict=True))
+    observations, actions, keys = (np.stack(arrays, 1) for arrays in zip(*steps, strict=True))
     clips = [
-        Segment(f"{name} {row}", observations[row], actions[row], {"moment": moments[row]})
+        Segment(f"{name} {row}", observations[row], actions[row], {"replay_key": keys[row]})
         for row in range(2 * count)
     ]
     queries = [

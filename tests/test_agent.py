@@ -106,7 +106,7 @@ def test_of_every_round_there_are_pictures_and_they_change_nothing():
     for lap in range(3):
         [trajectories] = [trained for trained, _ in train(one, 1)]
         clips, _ = cut(trajectories, 4, 60, np.random.default_rng(lap))
-        assert len({clip.extras["moment"][0, 1] for clip in clips}) > 1
+        assert len({clip.extras["replay_key"][0, 1] for clip in clips}) > 1
         pictures = one.environments.environments.pictures(clips)
         assert pictures.keys() == {clip.id for clip in clips}
         for clip in clips:  # the toy's picture tells the step: it is white so far to the right

@@ -68,7 +68,9 @@ def test_fixed_horizon_absorbs_an_early_end():
 
 
 def test_training_waits_after_an_end_only_as_long_as_a_clip():
-    environments = make_environments("toy/Ends-v0", 1, seed=0, clip_seconds=0.1, brief=True)
+    environments = make_environments(
+        "toy/Ends-v0", 1, seed=0, clip_seconds=0.1, truncate_after_end=True
+    )
     assert environments.description.clip_steps == 2
     environments.reset()
     over, lengths, waits = [], [], []
@@ -158,12 +160,18 @@ def test_every_episode_has_its_own_explicit_seed(monkeypatch):
     assert not set(run(2)) & set(first)
 
 
-@pytest.mark.parametrize("brief", [False, True])
+@pytest.mark.parametrize("truncate_after_end", [False, True])
 @pytest.mark.parametrize("name", ["toy/Ends-v0", "CartPole-v1", "Pendulum-v1", CHEETAH])
-def test_saved_state_continues_to_the_bit(name, brief):
+def test_saved_state_continues_to_the_bit(name, truncate_after_end):
     def make():
         return make_environments(
-            name, 3, seed=4, horizon=HORIZON, threads=1, clip_seconds=0.1, brief=brief
+            name,
+            3,
+            seed=4,
+            horizon=HORIZON,
+            threads=1,
+            clip_seconds=0.1,
+            truncate_after_end=truncate_after_end,
         )
 
     environments, resumed = make(), make()
@@ -293,21 +301,21 @@ class Recorded:
     def play(self, actions):
         for action in actions:
             extras = self.environments.extras()
-            self.steps.append((self.observations.astype(np.float32), action, extras["moment"]))
+            self.steps.append((self.observations.astype(np.float32), action, extras["replay_key"]))
             if self.draw:
                 self.frames.append([env.render() for env in self.environments.environments])
             self.observations = self.environments.step(action).observations
 
     def clips(self, length, since=0):
         """Return clips that begin at every third step, and where: environment and step."""
-        observations, actions, moments = (np.stack(arrays) for arrays in zip(*self.steps))  # noqa: B905
+        observations, actions, keys = (np.stack(arrays) for arrays in zip(*self.steps))  # noqa: B905
         found = {}
         for row in range(self.environments.count):
-            for start in range(since, len(moments) - length + 1, 3):
+            for start in range(since, len(keys) - length + 1, 3):
                 span = slice(start, start + length)
-                if len(set(moments[span, row, 1])) == 1:
+                if len(set(keys[span, row, 1])) == 1:
                     arrays = (a[span, row] for a in (observations, actions))
-                    extras = {"moment": moments[span, row]}
+                    extras = {"replay_key": keys[span, row]}
                     found[row, start] = Segment(f"{row}, {start}", *arrays, extras)
         return found
 
@@ -323,7 +331,10 @@ def whole(monkeypatch):
 def test_pictures_are_what_was_to_be_seen_at_the_time(name, every, whole):
     """To the pixel: after ends of episodes, in a later round, and after a resumption."""
     seen, played, resumed = (
-        Recorded(make_environments(name, 2, 4, horizon=50, clip_seconds=0.4, brief=True), draw)
+        Recorded(
+            make_environments(name, 2, 4, horizon=50, clip_seconds=0.4, truncate_after_end=True),
+            draw,
+        )
         for draw in (True, False, False)
     )
     actions = pushes(played.environments, 130)
@@ -333,7 +344,7 @@ def test_pictures_are_what_was_to_be_seen_at_the_time(name, every, whole):
 
     def check(recorded, since, clips):
         shown = recorded.environments.pictures([*clips.values()])
-        assert len({clip.extras["moment"][0, 1] for clip in clips.values()}) > 1
+        assert len({clip.extras["replay_key"][0, 1] for clip in clips.values()}) > 1
         for (row, start), clip in clips.items():
             first = since + start
             expected = [seen.frames[step][row] for step in range(first, first + length, every)]
@@ -342,7 +353,7 @@ def test_pictures_are_what_was_to_be_seen_at_the_time(name, every, whole):
     played.play(actions[:late])
     check(played, 0, played.clips(length))
     state = played.environments.get_state()
-    played.environments.forget()
+    played.environments.clear_history()
     played.play(actions[late:])
     check(played, 0, played.clips(length, since=late))
     resumed.environments.set_state(state)
@@ -357,16 +368,16 @@ def test_what_ended_is_kept_until_it_is_forgotten_and_never_saved():
     for action in pushes(environments, 2 * HORIZON + 3):
         environments.step(action)
     assert sorted(environments.ended) == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    moments = [[0, 2, 3], [1, 2, 3]]
-    assert environments.extras()["moment"].tolist() == moments
+    keys = [[0, 2, 3], [1, 2, 3]]
+    assert environments.extras()["replay_key"].tolist() == keys
     state = environments.get_state()
     assert [len(actions) for actions in state["actions"]] == [3, 3]
     ended = dict(environments.ended)
-    environments.forget()
-    assert environments.ended == {} and environments.extras()["moment"].tolist() == moments
+    environments.clear_history()
+    assert environments.ended == {} and environments.extras()["replay_key"].tolist() == keys
     environments.ended = ended
     environments.set_state(state)
-    assert environments.ended == {} and environments.extras()["moment"].tolist() == moments
+    assert environments.ended == {} and environments.extras()["replay_key"].tolist() == keys
     hopper = make_environments("Hopper-v5", 1, seed=0, horizon=3)
     hopper.reset()
     for action in pushes(hopper, 4):

@@ -32,7 +32,7 @@ from prefrl.learning.selection import ACQUISITIONS, select
 from prefrl.learning.true_reward import TrueReward
 from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.storage.feedback import FeedbackStore
-from prefrl.types import Answer, Query, QueryId, thinned
+from prefrl.types import Answer, Query, QueryId, subsample
 
 QUESTION = "Which one is better?"
 CONFIG = LoopConfig(
@@ -903,9 +903,9 @@ def answered(store):
 
 def test_the_sample_that_calibrates_is_kept_small():
     long = [make_trajectory(50_000), make_trajectory(40_000)]
-    sample = thinned(long, 8192)
+    sample = subsample(long, 8192)
     assert 8192 <= sum(map(len, sample)) <= 2 * 8192
     assert np.unique(np.diff(sample[1].observations[:, 0])).tolist() == [10.0]
     assert all(not trajectory.extras for trajectory in sample)
     short = [make_trajectory(30)]
-    assert len(thinned(short, 8192)[0]) == 30
+    assert len(subsample(short, 8192)[0]) == 30

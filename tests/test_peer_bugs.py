@@ -551,7 +551,7 @@ def test_true_rewards_change_nothing_but_what_is_reported(tmp_path):
 SQL_OF_REWARDS = re.compile(r"(FROM|INTO|TABLE|JOIN|EXISTS) true_reward\b")
 TRUE_REWARDS = {"env_rewards", "true_rewards", "truth"}
 READERS = {
-    "types.py": {"Trajectory.__post_init__", "thinned"},  # its length; a copy
+    "types.py": {"Trajectory.__post_init__", "subsample"},  # its length; a copy
     "control/environments/recorder.py": {"Recorder.add"},
     "control/agents/ppo.py": {"PPOAgent.state_dict"},
     "control/policy.py": {"play"},

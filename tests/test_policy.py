@@ -108,7 +108,7 @@ def test_play_is_one_whole_episode_of_each_environment():
     np.testing.assert_allclose(episodes.true_returns, 3 * [0.25 * HORIZON])
     np.testing.assert_allclose(episodes.info["push"], 3 * [0.25])
     assert (policy.seen[:, 0] == np.float64((HORIZON - 1) / 10)).all()
-    assert episodes.extras["moment"][-1].tolist() == [[row, 0, HORIZON - 1] for row in range(3)]
+    assert episodes.extras["replay_key"][-1].tolist() == [[row, 0, HORIZON - 1] for row in range(3)]
     cheetah = environments("prefrl/HalfCheetah-v0", 2)
     qpos = play(cheetah, RandomPolicy(cheetah.description, seed=0)).extras["qpos"]
     assert qpos.shape == (HORIZON, 2, 9) and np.ptp(qpos, axis=0).min() > 0

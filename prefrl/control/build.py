@@ -107,7 +107,7 @@ def build_environments(experiment: Experiment, count: int) -> Environments:
     control = experiment.control
     return make_environments(
         experiment.env, count, experiment.seed, control.horizon, experiment.threads,
-        control.clip_seconds, brief=True,
+        control.clip_seconds, truncate_after_end=True,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from prefrl.config.control import RewardConfig
 from prefrl.control.environments.spaces import to_policy
-from prefrl.types import Segment, Trajectory, thinned
+from prefrl.types import Segment, Trajectory, subsample
 
 FEATURE_CLIP = 10.0
 SMALLEST_STD = 1e-2
@@ -177,7 +177,7 @@ class RewardEnsemble(nn.Module):
         self, trajectories: Sequence[Trajectory], before: list[Trajectory]
     ) -> list[Trajectory]:
         """Return some of the steps, without what redraws them."""
-        return thinned(trajectories)
+        return subsample(trajectories)
 
     def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
         """Give each member mean 0 and deviation 1 on this data."""

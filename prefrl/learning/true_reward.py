@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from prefrl.types import Trajectory, thinned
+from prefrl.types import Trajectory, subsample
 
 
 class TrueReward:
@@ -43,7 +43,7 @@ class TrueReward:
         """Return what to calibrate on; for whole episodes, always those of the first policy."""
         if self.whole_episodes:
             return before or list(trajectories)
-        return thinned(trajectories)
+        return subsample(trajectories)
 
     def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
         """Give the rewards (or the returns) mean 0 and deviation 1 on this data."""

@@ -76,10 +76,10 @@ class RewardlessVecEnv(VecEnv):
             infos,
         )
 
-    def forget(self) -> None:
+    def clear_history(self) -> None:
         """Let go of the steps so far; the episodes under way go on."""
         self.recorder.clear()
-        self.environments.forget()
+        self.environments.clear_history()
 
     def close(self) -> None:
         """Close the environments."""
@@ -124,7 +124,7 @@ class PPOAgent:
 
     def explore(self, steps: int) -> list[Trajectory]:
         """Run the untrained policy for about `steps` steps."""
-        self.environments.forget()
+        self.environments.clear_history()
         for _ in range(self._rollouts(steps)):
             self._collect()
         source = f"round {self.round}"
@@ -134,7 +134,7 @@ class PPOAgent:
     def train(self, reward: Reward, steps: int) -> tuple[list[Trajectory], dict[str, float]]:
         """Train for about `steps` steps on the rewards that the model predicts."""
         recorder = self.environments.recorder
-        self.environments.forget()
+        self.environments.clear_history()
         recorder.finished = []
         changed = self._rescale_critic(reward)
         source, paid = f"round {self.round}", []

@@ -66,7 +66,7 @@ class BatchedEnvironments:
         """Return nothing: joint positions are enough."""
         return {}
 
-    def forget(self) -> None:
+    def clear_history(self) -> None:
         """Nothing is kept."""
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class BatchedEnvironments:
 
 def make_environments(
     name: str, count: int, seed: int, horizon: int | None = None, threads: int = 2,
-    clip_seconds: float | None = None, brief: bool = False,
+    clip_seconds: float | None = None, truncate_after_end: bool = False,
 ) -> Environments:  # fmt: skip
     """Build `count` environments of a Gymnasium id.
 
@@ -99,8 +99,8 @@ def make_environments(
         horizon: steps of an episode; the id's own limit by default.
         threads: threads that simulate (prefrl's own tasks).
         clip_seconds: length of a clip; the environment's own proposal by default.
-        brief: after an early end wait only as long as a clip lasts, not to the horizon; for
-            training, where waiting teaches nothing more.
+        truncate_after_end: end an episode a clip's length after its early end, instead of waiting
+            until the horizon; for training, where waiting teaches nothing more.
 
     Raises:
         UserError: the id is unknown or its spaces are not supported.
@@ -108,7 +108,9 @@ def make_environments(
     batched = make_batched(name, count, seed, horizon, threads, clip_seconds)
     if batched is not None:
         return batched
-    return SeparateEnvironments(resolve(name), count, seed, horizon, clip_seconds, brief)
+    return SeparateEnvironments(
+        resolve(name), count, seed, horizon, clip_seconds, truncate_after_end
+    )
 
 
 def make_batched(

@@ -37,7 +37,7 @@ class Description:
     observation_space: Box
     action_space: Box | Discrete
     horizon: int
-    """Most steps of an episode; all of them have as many unless training cuts them (`brief`)."""
+    """Steps of an episode; training may end one sooner (`truncate_after_end`)."""
     dt: float
     """Seconds of a step."""
     question: str
@@ -65,11 +65,11 @@ class Environments(Protocol):
     def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
         """Return what segments looked like, by id, where their extras alone cannot redraw them.
 
-        Only steps made since `forget` was last called can be shown.
+        Only steps made since `clear_history` was last called can be shown.
         """
         ...
 
-    def forget(self) -> None:
+    def clear_history(self) -> None:
         """Let go of what `pictures` needs of the steps so far."""
         ...
 

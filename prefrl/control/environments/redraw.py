@@ -30,7 +30,7 @@ def by_episode(segments: Sequence[Segment]) -> dict[tuple[int, int], list[tuple[
     """Return by environment and episode the clips that lie in it, each with its first step."""
     episodes: dict[tuple[int, int], list[tuple[int, Segment]]] = {}
     for segment in segments:
-        row, episode, first = segment.extras["moment"][0].tolist()
+        row, episode, first = segment.extras["replay_key"][0].tolist()
         episodes.setdefault((row, episode), []).append((first, segment))
     return episodes
 

@@ -47,7 +47,7 @@ class SeparateEnvironments:
 
     def __init__(
         self, name: str, count: int, seed: int, horizon: int | None = None,
-        clip_seconds: float | None = None, brief: bool = False,
+        clip_seconds: float | None = None, truncate_after_end: bool = False,
     ):  # fmt: skip
         self.name, self.seed, self.count = name, seed, count
         first = fixed(name, horizon)
@@ -59,7 +59,7 @@ class SeparateEnvironments:
             name, first.observation_space, first.action_space, metadata, first.horizon,
             step_seconds(first), clip_seconds,
         )  # fmt: skip
-        self.wait = self.description.clip_steps if brief else None
+        self.wait = self.description.clip_steps if truncate_after_end else None
         first.wait = self.wait
         for _ in range(1, count):
             self.environments.append(self._another())
@@ -69,7 +69,7 @@ class SeparateEnvironments:
         self.shown = np.zeros((count, first.length + 1))
         """What was observed last, `[env, feature]`."""
         self.ended: dict[tuple[int, int], np.ndarray] = {}
-        """The actions of episodes that ended since `forget`, by environment and episode."""
+        """The actions of episodes that ended since `clear_history`, by environment and episode."""
 
     def reset(self) -> np.ndarray:
         """Start an episode everywhere."""
@@ -100,7 +100,8 @@ class SeparateEnvironments:
     def extras(self) -> dict[str, np.ndarray]:
         """Return the joint positions where the environment is a MuJoCo one.
 
-        Else `moment`, if it can draw itself: environment, episode, and actions made in it so far.
+        Else `replay_key`, if it can draw itself: environment, episode, and actions made in it so
+        far.
         """
         if self.has_poses:
             data = [env.unwrapped.data.qpos for env in self.environments]  # type: ignore[attr-defined]
@@ -108,7 +109,9 @@ class SeparateEnvironments:
         if not self.draws:
             return {}
         made = [len(actions) for actions in self.actions]
-        return {"moment": np.stack([np.arange(self.count), self.episodes, made], 1, dtype=np.int32)}
+        return {
+            "replay_key": np.stack([np.arange(self.count), self.episodes, made], 1, dtype=np.int32)
+        }
 
     def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
         """Let a copy of the environment play the segments' episodes again and draw itself.
@@ -134,7 +137,7 @@ class SeparateEnvironments:
             note(f"{self.name} {UNLIKE}, so some clips have no pictures")
         return found
 
-    def forget(self) -> None:
+    def clear_history(self) -> None:
         """Let go of the actions of episodes that have ended."""
         self.ended = {}
 
