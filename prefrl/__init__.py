@@ -11,20 +11,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prefrl.config.experiment import Experiment
+    from prefrl.runs.check import check_environment
     from prefrl.runs.load import load_policy, load_reward
-    from prefrl.runs.session import train
+    from prefrl.runs.train import resume, train
     from prefrl.types import Segment
 
 __version__ = "0.1.0"
 
-__all__ = ["Experiment", "Segment", "load_policy", "load_reward", "train"]
+__all__ = [
+    "Experiment",
+    "Segment",
+    "check_environment",
+    "load_policy",
+    "load_reward",
+    "resume",
+    "train",
+]
 
 _HOMES = {
     "Experiment": "prefrl.config.experiment",
     "Segment": "prefrl.types",
+    "check_environment": "prefrl.runs.check",
     "load_policy": "prefrl.runs.load",
     "load_reward": "prefrl.runs.load",
-    "train": "prefrl.runs.session",
+    "resume": "prefrl.runs.train",
+    "train": "prefrl.runs.train",
 }
 
 

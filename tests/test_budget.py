@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from strategies import few
 
 from prefrl.config.control import ControlConfig
-from prefrl.config.experiment import Experiment
+from prefrl.config.experiment import Experiment, check_experiment
 from prefrl.config.presets import PRESETS
 from prefrl.control import budget
 from prefrl.control.build import build_environments
 from prefrl.errors import UserError
-from prefrl.runs.session import check
 from prefrl.text import DOMAIN as TEXT
 from prefrl.text import budget as text
 
@@ -60,7 +59,7 @@ def refusal(name, options):
     for option, value in options.items():
         experiment = changed(experiment, PLACES[option], value)
     try:
-        check(experiment)
+        check_experiment(experiment)
         if name in DESCRIPTIONS:
             budget.check_budget(experiment, described(experiment, DESCRIPTIONS[name]))
         else:

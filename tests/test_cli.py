@@ -432,7 +432,7 @@ def test_people_are_told_at_once_if_there_will_be_no_pictures(
     env, teacher, note, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr("prefrl.runs.session.rounds", lambda session: iter(()))
-    monkeypatch.setattr(training, "_viewer", lambda *given: nullcontext())
+    monkeypatch.setattr("prefrl.runs.page.page", lambda *given: nullcontext())
     words = [*TRAIN, "--teacher", teacher, "--run", str(tmp_path / "run")]
     words[2] = f"toy_environments:toy/{env}-v0"
     main(words)

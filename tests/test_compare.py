@@ -19,7 +19,8 @@ from prefrl.learning.statistics import share
 from prefrl.reports import compare as comparing
 from prefrl.reports.compare import compare_runs
 from prefrl.runs.load import load_policy
-from prefrl.runs.session import resume, train
+from prefrl.runs.session import resume
+from prefrl.runs.train import train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.teachers import pairs as pairing

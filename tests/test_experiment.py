@@ -29,7 +29,9 @@ from prefrl.control.environments.adapters import make_environments
 from prefrl.control.policy import Policy, play
 from prefrl.errors import UserError
 from prefrl.runs.load import load_policy, load_reward
-from prefrl.runs.session import replay, resume, rounds, start, train
+from prefrl.runs.replay import replay
+from prefrl.runs.session import resume, rounds, start
+from prefrl.runs.train import train
 from prefrl.runs.versions import differences
 from prefrl.storage.checkpoint import from_bytes
 from prefrl.storage.feedback import FeedbackStore

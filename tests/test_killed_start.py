@@ -15,7 +15,9 @@ from prefrl.cli import main
 from prefrl.errors import UserError
 from prefrl.runs import session as experiment
 from prefrl.runs.load import load_policy, load_reward
-from prefrl.runs.session import replay, resume, rounds, start, train
+from prefrl.runs.replay import replay
+from prefrl.runs.session import resume, rounds, start
+from prefrl.runs.train import train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.types import SpaceSpec
@@ -151,7 +153,7 @@ def test_a_start_that_fails_leaves_no_half_of_a_folder(old, tmp_path, reason, mo
 
     with monkeypatch.context() as patched, pytest.raises((UserError, OSError)) as failed:
         if reason == "components":
-            patched.setattr(experiment, "_save_components", fail)
+            patched.setattr(experiment, "save_components", fail)
         else:
             patched.setattr(experiment, "copy_answers", fail)
         start(tiny(labels=0), tmp_path / "run", answers_from=old)

@@ -11,7 +11,8 @@ from prefrl.cli import main
 from prefrl.config.experiment import Experiment
 from prefrl.config.learning import FitConfig, QueryConfig
 from prefrl.runs.load import load_reward
-from prefrl.runs.session import resume, rounds, start, train
+from prefrl.runs.session import resume, rounds, start
+from prefrl.runs.train import train
 
 EXPERIMENT = Experiment(
     env="toy_bandit:toy/Arms-v0", labels=40, steps=400, rounds=4,

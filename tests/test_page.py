@@ -36,7 +36,7 @@ from prefrl.config.control import ControlConfig, PPOConfig
 from prefrl.config.experiment import Experiment
 from prefrl.config.learning import OracleConfig, QueryConfig
 from prefrl.reports.inspect import inspect_run
-from prefrl.runs.session import train
+from prefrl.runs.train import train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.types import Answer, EnvironmentCard, Query, QueryId, Segment, SpaceSpec
@@ -1415,7 +1415,9 @@ def test_a_person_trains_a_robot_without_opengl_from_one_command(tmp_path, open_
         assert "does not answer" not in shown and "prefrl label RUN" in shown
         assert "calm" in page.locator("#banner").get_attribute("class"), "that is no error"
         printed = process.stdout.read()
-        assert printed.splitlines()[-1].startswith("done; look at it with")
+        *_, kept, done = printed.splitlines()
+        assert kept.startswith("every answer is kept in") and kept.endswith("can be closed")
+        assert done.startswith("done; look at it with")
         assert not re.search("error|traceback|cancel", printed, re.IGNORECASE)
     lines = (run / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 3 and json.loads(lines[-1])["answered"] >= 15

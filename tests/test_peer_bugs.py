@@ -31,7 +31,8 @@ from prefrl.learning.pacing import labels_due
 from prefrl.learning.preference import decisive, preference_loss, preference_probability
 from prefrl.learning.reward import FitState, bag_weights, fit, predict_returns
 from prefrl.learning.selection import choose, cut, disagreement, propose, select, uniform
-from prefrl.runs.session import resume, rounds, start, train
+from prefrl.runs.session import resume, rounds, start
+from prefrl.runs.train import train
 from prefrl.storage.checkpoint import from_bytes
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder

@@ -16,7 +16,9 @@ from toy_environments import prefer_larger, tiny
 
 from prefrl.cli import main
 from prefrl.errors import UserError
-from prefrl.runs.session import replay, resume, rounds, start, train
+from prefrl.runs.replay import replay
+from prefrl.runs.session import resume, rounds, start
+from prefrl.runs.train import train
 from prefrl.storage import sqlite
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.types import Answer, QueryId

@@ -12,7 +12,7 @@ from prefrl import cli
 from prefrl.commands.table import COMMANDS
 from prefrl.config.experiment import Experiment
 from prefrl.config.learning import QueryConfig
-from prefrl.runs.session import train
+from prefrl.runs.train import train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.text.check import check_environment
 

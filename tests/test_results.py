@@ -20,7 +20,7 @@ from prefrl.reports.evaluate import evaluate_run
 from prefrl.reports.film import VIDEO_SIZE, film_run
 from prefrl.reports.plot import plot_runs
 from prefrl.runs.load import load_policy
-from prefrl.runs.session import train
+from prefrl.runs.train import train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 

@@ -24,7 +24,7 @@ from prefrl.errors import UserError
 from prefrl.learning.statistics import estimate, in_words, length_controlled, share, win_rate
 from prefrl.reports.evaluate import evaluate_run, report_bias
 from prefrl.runs.load import load_policy
-from prefrl.runs.session import train
+from prefrl.runs.train import train
 from prefrl.storage.folder import RunFolder
 from prefrl.text import bias as wording
 from prefrl.text import evaluation

@@ -17,7 +17,7 @@ from prefrl.config.learning import FitConfig, QueryConfig
 from prefrl.config.text import TextConfig, TextPPOConfig, TextRewardConfig
 from prefrl.errors import UserError
 from prefrl.learning.reward import fit, predict_returns
-from prefrl.runs.session import train
+from prefrl.runs.train import train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.text.reward import TextReward

@@ -35,7 +35,8 @@ from prefrl.errors import UserError
 from prefrl.learning.loop import LoopState, preference_loop
 from prefrl.learning.pacing import ByBudget
 from prefrl.runs.load import load_policy, load_reward
-from prefrl.runs.session import resume, rounds, start, train
+from prefrl.runs.session import resume, rounds, start
+from prefrl.runs.train import train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.teachers.oracle import Oracle

@@ -21,7 +21,8 @@ from prefrl.config.text import TextRewardConfig
 from prefrl.errors import UserError
 from prefrl.learning.reward import FitState, fit, predict_returns
 from prefrl.runs.load import load_policy
-from prefrl.runs.session import resume, rounds, start, train
+from prefrl.runs.session import resume, rounds, start
+from prefrl.runs.train import train
 from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.import_export import export_answers

@@ -14,7 +14,9 @@ from fakes import make_query
 from toy_environments import prefer_larger, tiny
 
 from prefrl.errors import UserError
-from prefrl.runs.session import replay, resume, rounds, start, train
+from prefrl.runs.replay import replay
+from prefrl.runs.session import resume, rounds, start
+from prefrl.runs.train import train
 from prefrl.storage import processes, trainer
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.processes import Process, this_process

@@ -1,11 +1,8 @@
 """`prefrl train`, `resume`, `label`, `replay`."""
 
 import os
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 
 DEFAULT = Experiment(domain=ControlConfig())
 UNLIKE = 1
-FAREWELL_SECONDS = 2.0  # for pages to learn that the run has finished
 
 
 @dataclass(frozen=True)
@@ -157,7 +153,7 @@ class Replay:
 def replay(chosen: Replay) -> None:
     """Run a run again beside what it recorded."""
     from prefrl.commands.progress import Display
-    from prefrl.runs.session import replay as rounds_again
+    from prefrl.runs.replay import replay as rounds_again
     from prefrl.runs.versions import differences
     from prefrl.storage.folder import RunFolder
 
@@ -194,6 +190,7 @@ def _check_page(port: int | None, host: str) -> None:
 def _run(session: "Session", port: int | None = None, host: str = "") -> None:
     """Run the rounds to come, showing each; Ctrl-C leaves the run ready to be resumed."""
     from prefrl.commands.progress import Display
+    from prefrl.runs.page import page
     from prefrl.runs.session import rounds
 
     config, path = session.config, session.folder.path
@@ -205,7 +202,7 @@ def _run(session: "Session", port: int | None = None, host: str = "") -> None:
     display = Display(config.rounds, config.steps, config.labels, session.state.round, people)
     saved = session.state.round - 1
     try:
-        with closing(session), _viewer(session, port, host), display:
+        with closing(session), page(session, port, host, say), display:
             for done in rounds(session):
                 saved = done.index if done.state == "done" else saved
                 display.show(done)
@@ -228,6 +225,11 @@ def _run(session: "Session", port: int | None = None, host: str = "") -> None:
                 "note: no answer preferred one clip to another, so nothing was learned. If the "
                 "true reward is always the same, let a function or people answer (--teacher)"
             )
+    if session.asks_people:
+        say(
+            f"every answer is kept in {shown(path)} (`prefrl export {shown(path)}` prints them); "
+            "the tab of the page can be closed"
+        )
     say(f"done; look at it with {_ways_to_look(session.folder)}")
 
 
@@ -242,25 +244,6 @@ def _ways_to_look(folder: "RunFolder") -> str:
     if folder.card().is_text:
         return f"`prefrl evaluate {path} --show 3`"
     return f"`prefrl video {path}`, `prefrl evaluate {path}`"
-
-
-@contextmanager
-def _viewer(session: "Session", port: int | None, host: str) -> Iterator[None]:
-    """Show the page, where people answer, from a process of its own while the run goes on."""
-    if not session.asks_people:
-        yield
-        return
-    command = [sys.executable, "-m", "prefrl.cli", "label", str(session.folder.path)]
-    command += [] if port is None else ["--port", str(port)]
-    command += ["--host", host] if host else []
-    # In a session of its own, so that Ctrl-C stops the trainer first.
-    viewer = subprocess.Popen(command, start_new_session=True)
-    try:
-        yield
-        time.sleep(FAREWELL_SECONDS)
-    finally:
-        viewer.terminate()
-        viewer.wait()
 
 
 def _default(preset_name: str, env: str) -> Experiment:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from prefrl.config.control import ControlConfig
-from prefrl.config.fields import Count, CountOrZero, Seed
+from prefrl.config.fields import Count, CountOrZero, Seed, check_fields
 from prefrl.config.learning import FitConfig, OracleConfig, QueryConfig
 from prefrl.config.text import TextConfig
+from prefrl.errors import UserError
 
 Config = TypeVar("Config")
 
@@ -74,3 +75,25 @@ class Experiment:
         if not isinstance(self.domain, kind):
             raise TypeError(f"this experiment's domain is {self.domain!r}, no {kind.__name__}")
         return self.domain
+
+
+def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None:
+    """Raise `UserError` unless the numbers make sense together."""
+    check_fields(experiment)
+    query = experiment.query
+    if not experiment.labels and experiment.reward == "learned" and labels_needed:
+        raise UserError(
+            "--labels is 0; expected a whole number above 0: a reward is learned from answers, "
+            "if not from those of another run (--from RUN)"
+        )
+    least = {"preference": 2, "ratings": 2}.get(query.kind, 3)
+    most = 2 if query.kind == "preference" else 9
+    if not least <= query.clips <= most:
+        raise UserError(
+            f"--query.clips is {query.clips}, but a query of kind {query.kind} shows "
+            + (f"{least}; for more use --query.kind ranking" if most == 2 else f"{least} to {most}")
+        )
+    if query.clips > 2 and experiment.teacher not in ("oracle", "human"):
+        raise UserError(
+            f"the teacher {experiment.teacher} compares two clips; it cannot judge {query.clips}"
+        )

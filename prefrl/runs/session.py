@@ -1,7 +1,7 @@
-"""From an `Experiment` to a run: train, start, resume, replay.
+"""A run that is going on: from an experiment, or a folder, to its live parts and its rounds.
 
-from prefrl.runs.session import train
-train(Experiment(env="prefrl/HalfCheetah-v0", labels=700), "runs/cheetah")
+session = start(Experiment(env="prefrl/HalfCheetah-v0", labels=700))
+for done in rounds(session): …
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefrl.config.experiment import Experiment
-from prefrl.config.fields import check_fields
+from prefrl.config.experiment import Experiment, check_experiment
 from prefrl.config.learning import LoopConfig
 from prefrl.contracts import Agent, Components, Domain, Network, Pacing, Reward, Teacher
 from prefrl.errors import UserError
@@ -61,32 +60,6 @@ class Session:
         self.close_environments()
 
 
-def train(
-    experiment: Experiment,
-    path: Path | str | None = None,
-    teacher: Preference | None = None,
-    network: Network | None = None,
-    domain: Domain | None = None,
-) -> RunFolder:
-    """Run an experiment from beginning to end.
-
-    Args:
-        experiment: what to run.
-        path: the run folder to make; runs/NAME-DATE-TIME by default.
-        teacher: your own, a function of two segments that returns P(the first is better), or None
-            for "can't tell"; instead of `experiment.teacher`.
-        network: your own reward network, one call a member; see `RewardEnsemble`.
-        domain: your own kind of environment; that of `experiment.env` by default.
-
-    Raises:
-        UserError: something is wrong that you can put right; the message says what.
-    """
-    with closing(start(experiment, path, teacher, network, domain=domain)) as session:
-        for _ in rounds(session):
-            pass
-        return session.folder
-
-
 def start(
     experiment: Experiment,
     path: Path | str | None = None,
@@ -117,7 +90,7 @@ def start(
     old = None if answers_from is None else RunFolder.open(answers_from)
     if teacher is not None:  # on record, so that resuming never takes another one unasked
         experiment = dataclasses.replace(experiment, teacher=record_name(teacher))
-    check(experiment, labels_needed=answers_from is None)
+    check_experiment(experiment, labels_needed=answers_from is None)
     if answers_from is not None and experiment.reward == "true":
         raise UserError("the true reward needs no answers; leave out --from or --reward true")
     judge = _teacher(experiment, teacher)
@@ -135,8 +108,8 @@ def start(
         undone.enter_context(folder.removed_if_it_fails())
         feedback = undone.enter_context(closing(FeedbackStore(folder.feedback)))
         feedback.claim()
-        session = _session(folder, experiment, components, judge, feedback)
-        _save_components(session, components)
+        session = assemble(folder, experiment, components, judge, feedback)
+        save_components(session, components)
         if answers:
             copy_answers(answers, feedback, answers.path.parent.name)
         folder.save_experiment(experiment)  # last: a kill before it leaves no run
@@ -174,9 +147,9 @@ def resume(
             )
         components = domain.build(experiment, network, folder)
         undone.callback(components.close)
-        session = _session(folder, experiment, components, judge, feedback)
-        _load(session, state)
-        _save_components(session, components)  # nothing is written before all is known to fit
+        session = assemble(folder, experiment, components, judge, feedback)
+        load_state(session, state)
+        save_components(session, components)  # nothing is written before all is known to fit
         if more_labels or more_steps:
             folder.extend(session.state.round, experiment)
         folder.truncate_rounds(session.state.round)
@@ -207,79 +180,6 @@ def rounds(session: Session) -> Iterator[Round]:
             writer.close()
 
 
-def replay(path: Path | str, into: Path | str, network: Network | None = None) -> Iterator[Round]:
-    """Run a run's rounds again from its configuration, seed and ledger alone; yield each.
-
-    Nobody is asked: the copied store holds what every round asked and which answers it saw, a
-    person's too. The same `metrics.jsonl` comes of it, as far as the run has got.
-
-    Args:
-        path: the run to replay; it may have been extended.
-        into: the run folder to make.
-        network: your own reward network, if the run had one.
-    """
-    source = RunFolder.open(path)
-    recorded = len(source.metrics())
-    if not recorded:
-        raise UserError(f"{source.path} has not finished a round yet; there is nothing to replay")
-    into = Path(into).absolute()
-    domain = domain_of(source)
-    state: dict[str, Any] | None = None
-    for until, experiment in [*source.earlier(), (recorded, source.experiment())]:
-        components = domain.build(experiment, network, source)
-        session = _replaying(source, into, experiment, components, state)
-        with closing(session):
-            for now in rounds(session) if session.state.round < until else ():
-                yield now
-                if session.state.round == until:
-                    break
-        state = checkpoint(session.folder)
-
-
-def _replaying(
-    source: RunFolder, into: Path, experiment: Experiment, components: Components,
-    state: dict[str, Any] | None,
-) -> Session:  # fmt: skip
-    """Return a session of the copy of a run: a new one, or one that goes on from a state."""
-    if state:
-        folder = RunFolder(into)
-        session = _session(folder, experiment, components, None, FeedbackStore(folder.feedback))
-        _load(session, state)
-        folder.extend(session.state.round, experiment)
-        return session
-    folder = RunFolder.begin(into, versions())
-    with folder.removed_if_it_fails():
-        with closing(FeedbackStore(source.feedback, read_only=True)) as feedback:
-            feedback.copy(folder.feedback)
-        feedback = FeedbackStore(folder.feedback)
-        session = _session(folder, experiment, components, None, feedback)
-        _save_components(session, components)
-        folder.save_experiment(experiment)  # last: a kill before it leaves no run
-    return session
-
-
-def check(experiment: Experiment, labels_needed: bool = True) -> None:
-    """Raise `UserError` unless the numbers make sense together."""
-    check_fields(experiment)
-    query = experiment.query
-    if not experiment.labels and experiment.reward == "learned" and labels_needed:
-        raise UserError(
-            "--labels is 0; expected a whole number above 0: a reward is learned from answers, "
-            "if not from those of another run (--from RUN)"
-        )
-    least = {"preference": 2, "ratings": 2}.get(query.kind, 3)
-    most = 2 if query.kind == "preference" else 9
-    if not least <= query.clips <= most:
-        raise UserError(
-            f"--query.clips is {query.clips}, but a query of kind {query.kind} shows "
-            + (f"{least}; for more use --query.kind ranking" if most == 2 else f"{least} to {most}")
-        )
-    if query.clips > 2 and experiment.teacher not in ("oracle", "human"):
-        raise UserError(
-            f"the teacher {experiment.teacher} compares two clips; it cannot judge {query.clips}"
-        )
-
-
 def _teacher(experiment: Experiment, teacher: Preference | None) -> Teacher | None:
     """Return whoever answers in this process."""
     if teacher is not None:
@@ -305,10 +205,11 @@ def _check_answers(answers: FeedbackStore, components: Components) -> None:
             ) from None
 
 
-def _session(
+def assemble(
     folder: RunFolder, experiment: Experiment, components: Components, teacher: Teacher | None,
     feedback: FeedbackStore,
 ) -> Session:  # fmt: skip
+    """Put the live parts of a run together; no teacher means that people answer."""
     config = LoopConfig(
         seed=experiment.seed,
         rounds=experiment.round_count,
@@ -329,7 +230,7 @@ def _session(
     )  # fmt: skip
 
 
-def _save_components(session: Session, components: Components) -> None:
+def save_components(session: Session, components: Components) -> None:
     """Write what whoever answers must know, and what is needed beside the checkpoints."""
     folder, question = session.folder, session.config.question
     folder.save_card(dataclasses.replace(components.card, question=question))
@@ -376,7 +277,7 @@ def _status(session: Session, now: Round) -> dict[str, Any]:
     }
 
 
-def _load(session: Session, state: dict[str, Any] | None) -> None:
+def load_state(session: Session, state: dict[str, Any] | None) -> None:
     """Continue from a checkpoint, if there is one."""
     if state:
         with fitting(session.folder):
