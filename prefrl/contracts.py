@@ -29,6 +29,7 @@ from prefrl.types import (
 if TYPE_CHECKING:
     import gymnasium
     import torch
+    from gymnasium.envs.registration import EnvSpec
     from torch import Tensor
     from torch.nn import Module, Parameter
 
@@ -266,7 +267,9 @@ class Domain(Protocol):
     default: Experiment
     """Where an experiment may begin, whatever its environment is about; with its own settings."""
 
-    def check_environment(self, environment: gymnasium.Env | str, limit: int | None) -> list[str]:
+    def check_environment(
+        self, environment: gymnasium.Env | EnvSpec, limit: int | None
+    ) -> list[str]:
         """Try an environment out; return notes, raise `UserError` where it breaks its contract."""
         ...
 

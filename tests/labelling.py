@@ -9,6 +9,7 @@ from prefrl.clips.scene import save_model
 from prefrl.config.experiment import Experiment
 from prefrl.config.learning import QueryConfig
 from prefrl.control.environments.adapters import SeparateEnvironments
+from prefrl.environments.ids import resolve
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.types import EnvironmentCard, Query, QueryId, Segment, SpaceSpec
@@ -39,7 +40,7 @@ def pose_segment(name, number, frames=60, robot_name="Hopper-v5"):
 
 def filmed_queries(count, name="CartPole-v1", frames=40):
     """Return pairs of clips of an environment that only draws itself, and their pictures."""
-    environments = SeparateEnvironments(name, 2 * count, seed=0)
+    environments = SeparateEnvironments(resolve(name), 2 * count, seed=0)
     space = environments.description.action_space
     space.seed(0)
     steps, observations = [], environments.reset()

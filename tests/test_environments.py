@@ -191,8 +191,8 @@ def test_saved_state_continues_to_the_bit(name, truncate_after_end):
 
 def test_whether_an_environment_is_deterministic_is_found_out_by_trying():
     for name in ("toy/Pay-v0", "toy/Ends-v0", "CartPole-v1"):
-        assert try_out(name) == []
-    [note] = try_out("toy/Random-v0")
+        assert try_out(resolve(name)) == []
+    [note] = try_out(resolve("toy/Random-v0"))
     assert note.startswith("toy/Random-v0 is not deterministic")
 
 
@@ -211,7 +211,7 @@ def test_what_is_tried_out_is_closed_before_the_next_is_made(monkeypatch):
 
     toy_environments.register("Once", Once)
     try:
-        assert try_out("toy/Once-v0", pictures=True) == []
+        assert try_out(resolve("toy/Once-v0"), pictures=True) == []
         assert not alive
         recorded = Recorded(make_environments("toy/Once-v0", 1, seed=0))
         untouched = Recorded(make_environments("toy/Pay-v0", 1, seed=0))
@@ -427,7 +427,7 @@ def test_a_renderer_that_fails_is_a_sentence_and_people_see_numbers(drawn, says,
         return drawn
 
     monkeypatch.setattr(toy_environments.Pay, "render", render)
-    [note] = try_out("toy/Pay-v0", pictures=True)
+    [note] = try_out(resolve("toy/Pay-v0"), pictures=True)
     assert note.startswith("the page plots what is observed, without pictures: toy/Pay-v0: ren")
     environments = make_environments("toy/Pay-v0", 1, seed=0)
     recorded = Recorded(environments)
@@ -453,13 +453,13 @@ def test_pictures_of_an_episode_are_of_one_size(monkeypatch):
 
 def test_what_cannot_be_drawn_is_said_and_has_no_pictures():
     for name in ("toy/Pay-v0", "Hopper-v5"):
-        assert try_out(name, 5, pictures=True) == []
-    [note] = try_out("toy/Blind-v0", pictures=True)
+        assert try_out(resolve(name), 5, pictures=True) == []
+    [note] = try_out(resolve("toy/Blind-v0"), pictures=True)
     assert note.endswith("toy/Blind-v0 draws no pictures (its render_modes lack rgb_array)")
-    [note] = try_out("toy/Unseen-v0", pictures=True)
+    [note] = try_out(resolve("toy/Unseen-v0"), pictures=True)
     assert "render() raised RuntimeError: the canvas is torn (toy_environments.py" in note
     toy_environments.register("Deaf", toy_environments.Deaf)
-    [note] = try_out("toy/Deaf-v0", pictures=True)
+    [note] = try_out(resolve("toy/Deaf-v0"), pictures=True)
     assert "its constructor takes no render_mode; let it take and keep one: __init__(self" in note
     for name in ("toy/Blind-v0", "Hopper-v5", CHEETAH):
         environments = make_environments(name, 1, seed=0, threads=1)
@@ -505,8 +505,8 @@ def test_a_value_that_is_not_finite_is_refused_in_a_sentence(where):
 
 def test_an_id_may_name_its_package_or_not():
     assert resolve("prefrl.envs:prefrl/Hopper-v0") == resolve("prefrl/Hopper-v0")
-    assert resolve("toy_environments:toy/Pay-v0") == "toy/Pay-v0"
-    assert resolve("CartPole-v1") == "CartPole-v1"
+    assert resolve("toy_environments:toy/Pay-v0").id == "toy/Pay-v0"
+    assert resolve("CartPole-v1").id == "CartPole-v1"
 
 
 def test_a_package_in_the_working_folder_is_found(tmp_path, monkeypatch):

@@ -1,17 +1,20 @@
 """The options of an experiment: which there are in its domain, and what others mean."""
 
 import argparse
+import ast
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from prefrl.config.control import ControlConfig
 from prefrl.config.experiment import Experiment
 from prefrl.config.fields import options
 from prefrl.config.text import TextConfig
+from prefrl.errors import UserError
 
 RENAMED = {
     "network.": "reward-model.",
@@ -22,10 +25,47 @@ RENAMED = {
 """How options began once, and how they begin now."""
 
 
+def parse_env_kwargs(words: Sequence[str]) -> dict[str, Any]:
+    """Return what words such as is_slippery:False, map_name:8x8 give an environment's constructor.
+
+    A value is a Python literal (a number, True, None, a list …); anything else is a text.
+
+    Raises:
+        UserError: a word is no NAME:VALUE.
+    """
+    pairs = [word.partition(":") for word in words]
+    for word, (name, colon, _) in zip(words, pairs, strict=True):
+        if not (name.isidentifier() and colon):
+            raise UserError(
+                f"--env-kwargs is given {word!r}; expected NAME:VALUE, as in is_slippery:False"
+            )
+    return {name: _literal(value) for name, _, value in pairs}
+
+
+def _literal(value: str) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
+EnvKwargs = Annotated[
+    dict[str, Any],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME:VALUE",
+        instance_from_str=parse_env_kwargs,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda given: [f"{name}:{value}" for name, value in given.items()],
+    ),
+]
+
+
 @dataclass(frozen=True)
 class RobotOptions(Experiment):
     """An experiment with a robot, as the command line asks for it."""
 
+    env_kwargs: EnvKwargs = field(default_factory=dict)
     domain: Annotated[ControlConfig, arg(name=ControlConfig.prefix)] = field(
         default_factory=ControlConfig
     )
@@ -35,6 +75,7 @@ class RobotOptions(Experiment):
 class TextOptions(Experiment):
     """An experiment with a language model, as the command line asks for it."""
 
+    env_kwargs: EnvKwargs = field(default_factory=dict)
     domain: Annotated[TextConfig, arg(name=TextConfig.prefix)] = field(default_factory=TextConfig)
 
 
@@ -50,14 +91,16 @@ def as_experiment(chosen: Experiment) -> Experiment:
     return Experiment(**{field.name: getattr(chosen, field.name) for field in fields})
 
 
-def named_environment(words: Sequence[str]) -> str:
-    """Return what --env names, "" if nothing: which other options there are depends on it."""
+def named_environment(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Return what --env names, "" if nothing, and its --env-kwargs: other options depend on it."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--env", default="")
+    parser.add_argument("--env-kwargs", "--env_kwargs", nargs="*", default=[])
     try:
-        return parser.parse_known_args(words)[0].env
+        known = parser.parse_known_args(words)[0]
     except argparse.ArgumentError:  # nothing comes after it, as the parser of all options will say
-        return ""
+        return "", {}
+    return known.env, parse_env_kwargs(known.env_kwargs)
 
 
 def meaning(name: str, experiment: Experiment) -> str:

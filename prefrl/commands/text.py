@@ -2,13 +2,14 @@
 
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from prefrl.commands.console import absolute_folder, installed, live_line, say, shown
+from prefrl.commands.options import EnvKwargs
 from prefrl.config.text import TextRewardConfig
 from prefrl.errors import UserError
 
@@ -28,6 +29,8 @@ class Sft:
     """Folder to make; `prefrl train --text.model` and `prefrl sft --model` take it."""
     env: str = ""
     """Learn from demonstrations of this environment."""
+    env_kwargs: EnvKwargs = field(default_factory=dict)
+    """For its constructor, as in is_slippery:False."""
     demonstrations: int = 1000
     """How many of them."""
     file: Path | None = None
@@ -61,7 +64,7 @@ def sft(chosen: Sft) -> None:
     from prefrl.storage.files import new_folder
 
     with new_folder(chosen.output) as folder, live_line() as show:
-        others = ("output", "env", "demonstrations", "file", "from_run", "model")
+        others = ("output", "env", "env_kwargs", "demonstrations", "file", "from_run", "model")
         given = {name: value for name, value in vars(chosen).items() if name not in others}
         model = absolute_folder(chosen.model)
         tuning = prepare_tuning(demonstrations=_demonstrations(chosen), model=model, **given)
@@ -84,12 +87,14 @@ def sft(chosen: Sft) -> None:
 
 
 def _demonstrations(chosen: Sft) -> "list[Demonstration]":
+    from prefrl.environments.ids import resolve
     from prefrl.storage.feedback import FeedbackStore
     from prefrl.storage.folder import RunFolder
     from prefrl.text.stages import sft
 
     if chosen.env:
-        return sft.from_environment(chosen.env, chosen.demonstrations, chosen.seed)
+        spec = resolve(chosen.env, chosen.env_kwargs)
+        return sft.from_environment(spec, chosen.demonstrations, chosen.seed)
     if chosen.file:
         return sft.from_file(chosen.file, chosen.chat)
     assert chosen.from_run is not None

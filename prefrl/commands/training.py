@@ -5,7 +5,7 @@ import sys
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 from tyro.conf import Fixed, Suppress, arg
@@ -47,7 +47,7 @@ class Train:
 def parse_train(words: list[str]) -> Train:
     """Return the options of `prefrl train`, whose defaults a preset or an environment gives."""
     name = words.pop(0) if words and not words[0].startswith("-") else ""
-    default = _default(name, named_environment(words))
+    default = _default(name, *named_environment(words))
     program = f"prefrl train {name or '[PRESET]'}"
     try:
         chosen = parse(Train, words, program, Train(as_options(default), preset=name))
@@ -246,11 +246,12 @@ def _ways_to_look(folder: "RunFolder") -> str:
     return f"`prefrl video {path}`, `prefrl evaluate {path}`"
 
 
-def _default(preset_name: str, env: str) -> Experiment:
+def _default(preset_name: str, env: str, env_kwargs: dict[str, Any]) -> Experiment:
     """Return what options change: the preset, else what suits the environment."""
     from prefrl.config.presets import preset
+    from prefrl.environments.ids import resolve
     from prefrl.runs.domains import domain_for
 
     if preset_name:
         return preset(preset_name).experiment
-    return replace(domain_for(env).default, env=env) if env else DEFAULT
+    return replace(domain_for(resolve(env, env_kwargs)).default, env=env) if env else DEFAULT

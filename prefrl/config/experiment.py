@@ -11,7 +11,7 @@ B-Pref's for preferences.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from prefrl.config.control import ControlConfig
 from prefrl.config.fields import Count, CountOrZero, Seed, check_fields
@@ -28,6 +28,8 @@ class Experiment:
 
     env: str = ""
     """Gymnasium id; your_package:Your-v0 imports your package first."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
+    """For the environment's constructor, as in is_slippery:False."""
     teacher: str = "oracle"
     """oracle, human (a page opens), or MODULE:OBJECT: f(left, right) gives P(left is better)."""
     question: str = ""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import json
 import math
 import types
 import typing
@@ -158,6 +159,8 @@ def wanted(value: Any, hint: Any) -> str:
         return "" if value in choices else f"one of {', '.join(map(str, choices))}"
     if typing.get_origin(hint) is tuple:
         return _wanted_row(value, *typing.get_args(hint)[:1])
+    if typing.get_origin(hint) is dict:
+        return "" if _is_json(value) else "a dict of JSON values by name"
     if hint in (int, float):
         whole = hint is int
         fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
@@ -165,6 +168,14 @@ def wanted(value: Any, hint: Any) -> str:
         return "" if good else bounds.in_words("whole number" if whole else "number")
     plain = {bool: "True or False", str: "a text", type(None): "None"}
     return plain[hint] if hint in plain and not isinstance(value, hint) else ""
+
+
+def _is_json(value: Any) -> bool:
+    """Return whether a value is a dict that comes back from JSON as it is."""
+    try:
+        return isinstance(value, dict) and json.loads(json.dumps(value, allow_nan=False)) == value
+    except (TypeError, ValueError):
+        return False
 
 
 def _wanted_row(values: Any, hint: Any) -> str:

@@ -91,14 +91,15 @@ def _tried_environments(experiment: Experiment) -> tuple[Environments, list[str]
     Some can exist only once, so what is tried is closed before the first one of training is made.
     """
     control = experiment.control
+    spec = resolve(experiment.env, experiment.env_kwargs)
     batched = make_batched(
-        experiment.env, control.num_envs, experiment.seed, control.horizon, experiment.threads,
+        spec, control.num_envs, experiment.seed, control.horizon, experiment.threads,
         control.clip_seconds,
     )  # fmt: skip
     if batched is not None:
         return batched, []
     people = (experiment.teacher, experiment.reward) == ("human", "learned") and experiment.labels
-    notes = try_out(resolve(experiment.env), control.horizon, pictures=people > 0)
+    notes = try_out(spec, control.horizon, pictures=people > 0)
     return build_environments(experiment, control.num_envs), notes
 
 
@@ -106,8 +107,8 @@ def build_environments(experiment: Experiment, count: int) -> Environments:
     """Build the environments of training."""
     control = experiment.control
     return make_environments(
-        experiment.env, count, experiment.seed, control.horizon, experiment.threads,
-        control.clip_seconds, truncate_after_end=True,
+        resolve(experiment.env, experiment.env_kwargs), count, experiment.seed,
+        control.horizon, experiment.threads, control.clip_seconds, truncate_after_end=True,
     )  # fmt: skip
 
 
@@ -120,8 +121,9 @@ def describe_environment(experiment: Experiment) -> Description:
 def fresh_environments(experiment: Experiment, count: int, seed: int) -> Environments:
     """Build environments for evaluation, seeded apart from those of training."""
     return make_environments(
-        experiment.env, count, 1_000_003 + seed, experiment.control.horizon, experiment.threads
-    )
+        resolve(experiment.env, experiment.env_kwargs), count, 1_000_003 + seed,
+        experiment.control.horizon, experiment.threads,
+    )  # fmt: skip
 
 
 def build_reward(

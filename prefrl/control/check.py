@@ -7,6 +7,7 @@ import warnings
 from contextlib import closing
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 from prefrl.control.environments.adapters import make_batched
@@ -23,27 +24,29 @@ NO_MATTER = re.compile(
 COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
-def check_environment(environment: gymnasium.Env | str, limit: int | None = None) -> list[str]:
+def check_environment(
+    environment: gymnasium.Env | EnvSpec | str, limit: int | None = None
+) -> list[str]:
     """Try an environment out and return notes: what may be meant so, but often is not.
 
     Args:
-        environment: an environment, or the id of one; "package:Id-v0" imports the package first.
+        environment: an environment, what `ids.resolve` returned, or an id.
         limit: steps of an episode; the id's own limit by default.
 
     Raises:
         UserError: it breaks Gymnasium's contract, or prefrl cannot learn in its spaces.
     """
-    if not isinstance(environment, str):
+    if isinstance(environment, gymnasium.Env):
         check_spaces(environment)
         steps = limit or (environment.spec and environment.spec.max_episode_steps)
         notes = try_episodes(FixedHorizon(environment, steps or LONGEST_EPISODE))
         return notes + _gymnasiums_notes(environment)
-    name = ids.resolve(environment)
-    batched = make_batched(name, 1, 0, limit)
+    spec = ids.resolve(environment)
+    batched = make_batched(spec, 1, 0, limit)
     if batched is not None:  # its clips are redrawn from poses
         batched.close()
-    notes = try_out(name, limit, pictures=batched is None)
-    with closing(ids.make(name)) as built:
+    notes = try_out(spec, limit, pictures=batched is None)
+    with closing(ids.make(spec)) as built:
         return notes + _gymnasiums_notes(built)
 
 

@@ -12,6 +12,7 @@ from prefrl.types import Evaluation
 
 if TYPE_CHECKING:
     import gymnasium
+    from gymnasium.envs.registration import EnvSpec
 
     from prefrl.control.policy import Policy
     from prefrl.storage.folder import RunFolder
@@ -25,7 +26,9 @@ class ControlDomain:
     domain = "prefrl.control:DOMAIN"
     default = Experiment(domain=ControlConfig())
 
-    def check_environment(self, environment: gymnasium.Env | str, limit: int | None) -> list[str]:
+    def check_environment(
+        self, environment: gymnasium.Env | EnvSpec, limit: int | None
+    ) -> list[str]:
         """Try an environment of numbers out; see `control.check`."""
         from prefrl.control.check import check_environment
 

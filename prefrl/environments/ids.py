@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 
 from prefrl.environments.modules import import_module
 from prefrl.errors import UserError, raised_by
 
 
-def resolve(name: str) -> str:
-    """Import what the id needs and return it as Gymnasium knows it.
+def resolve(name: str | EnvSpec, kwargs: Mapping[str, Any] | None = None) -> EnvSpec:
+    """Import what an id needs and return the specification that Gymnasium has of it.
+
+    Args:
+        name: the id; "package:Id-v0" imports the package first. A specification stays as it is.
+        kwargs: further arguments of the environment's constructor.
 
     Raises:
         UserError: the id or its package is unknown; the message lists near names.
     """
+    spec = name if isinstance(name, EnvSpec) else _registered(name)
+    if kwargs:
+        spec = copy.deepcopy(spec)
+        spec.kwargs.update(kwargs)
+    return spec
+
+
+def _registered(name: str) -> EnvSpec:
     package, _, bare = name.rpartition(":")
     if bare.startswith("prefrl/"):
         package = "prefrl.envs"
     if package:
         import_module(package, f"environment {name!r}")
     try:
-        return gymnasium.spec(bare).id
+        return gymnasium.spec(bare)
     except gymnasium.error.Error:
         known = [*gymnasium.registry]
         near = difflib.get_close_matches(bare, known, n=3, cutoff=0.5)
@@ -49,18 +64,14 @@ def installed(name: str) -> Iterator[None]:
         raise UserError(f"{raised_by(f'making {name}', error)}; correct that import") from error
 
 
-def speaks(name: str) -> bool:
-    """Return whether an environment observes and acts in text.
-
-    Args:
-        name: as `resolve` returned it.
-    """
-    if gymnasium.spec(name).vector_entry_point is not None:
+def speaks(spec: EnvSpec) -> bool:
+    """Return whether an environment observes and acts in text."""
+    if spec.vector_entry_point is not None:
         return False
     with chdir(Path.cwd()):  # back to it, wherever the environment's own code goes
-        environment = make(name)
+        environment = make(spec)
         try:
-            return holds_text(environment, name)
+            return holds_text(environment, spec.id)
         finally:
             environment.close()
 
@@ -81,22 +92,40 @@ def holds_text(environment: gymnasium.Env, name: str = "the environment") -> boo
         ) from None
 
 
-def make(name: str, **options: Any) -> gymnasium.Env:
+def make(spec: EnvSpec, **options: Any) -> gymnasium.Env:
     """Make an environment.
 
     Args:
-        name: as `resolve` returned it.
+        spec: as `resolve` returned it.
         options: for `gymnasium.make`: a time limit, a render mode, what the constructor takes.
 
     Raises:
         UserError: a package that it needs is missing, or its own code fails; the message says how.
     """
     try:
-        with installed(name), warnings.catch_warnings():
+        with making(spec), warnings.catch_warnings():
             # What its metadata lacks is of no use here, or is said in a sentence.
             warnings.filterwarnings("ignore", ".*creator metadata doesn't include")
-            return gymnasium.make(name, disable_env_checker=True, **options)
+            return gymnasium.make(spec, disable_env_checker=True, **options)
     except UserError:
         raise
     except Exception as error:  # whatever somebody's environment raises
-        raise UserError(f"{raised_by(f'making {name}', error)}; correct the environment") from error
+        what = raised_by(f"making {spec.id}", error)
+        raise UserError(f"{what}; correct the environment") from error
+
+
+@contextmanager
+def making(spec: EnvSpec) -> Iterator[None]:
+    """Turn what is said of a parameter that a constructor does not take into a sentence."""
+    try:
+        with installed(spec.id):
+            yield
+    except TypeError as error:
+        refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        given = spec.kwargs.keys() - gymnasium.spec(spec.id).kwargs.keys()
+        if refused is None or refused[1] not in given:
+            raise
+        raise UserError(
+            f"the constructor of {spec.id} takes no {refused[1]!r}, which --env-kwargs gives it; "
+            "give it a parameter that it has, or leave this one out"
+        ) from error

@@ -162,10 +162,15 @@ def compare_runs(
         raise UserError(f"--pairs is {pairs}; expected a whole number above 0")
     first, second = (folder.experiment() for folder in folders)
     domain = domain_of(folders[0])
-    if ids.resolve(first.env) != ids.resolve(second.env):
+    if ids.resolve(first.env).id != ids.resolve(second.env).id:
         raise UserError(
             f"{folders[0].path} is of {first.env}, {folders[1].path} of {second.env}; only runs of "
             "the same environment can be compared"
+        )
+    if first.env_kwargs != second.env_kwargs:
+        raise UserError(
+            f"{folders[0].path} has the --env-kwargs {first.env_kwargs}, {folders[1].path} "
+            f"{second.env_kwargs}; only runs of the same environment can be compared"
         )
     names = "-".join(folder.path.resolve().name for folder in folders)
     where = path.absolute() if path else named_by_time("comparisons", names)

@@ -7,12 +7,19 @@ print(check_environment("your_package:Your-v0"))
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import gymnasium
 
+from prefrl.environments.ids import resolve
 from prefrl.runs.domains import domain_for
 
 
-def check_environment(environment: gymnasium.Env | str, limit: int | None = None) -> list[str]:
+def check_environment(
+    environment: gymnasium.Env | str, limit: int | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> list[str]:  # fmt: skip
     """Try an environment of numbers or of text out and return notes.
 
     Notes are about what may be meant so, but often is not; there are none if all is well.
@@ -20,8 +27,10 @@ def check_environment(environment: gymnasium.Env | str, limit: int | None = None
     Args:
         environment: an environment, or the id of one; "package:Id-v0" imports the package first.
         limit: steps (of text: turns) within which an episode ends.
+        kwargs: for the constructor, where an id is given.
 
     Raises:
         UserError: it breaks the contract; the message says how, and what to do.
     """
-    return domain_for(environment).check_environment(environment, limit)
+    env = resolve(environment, kwargs) if isinstance(environment, str) else environment
+    return domain_for(env).check_environment(env, limit)

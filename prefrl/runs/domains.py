@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 
 from prefrl.config.experiment import Experiment
 from prefrl.config.text import TextConfig
@@ -16,20 +17,20 @@ from prefrl.storage.folder import RunFolder
 CONTROL, TEXT = "prefrl.control:DOMAIN", "prefrl.text:DOMAIN"
 
 
-def domain_for(env: gymnasium.Env | str) -> Domain:
-    """Return the domain of an environment, or of the id of one: of numbers, or of text.
+def domain_for(env: gymnasium.Env | EnvSpec) -> Domain:
+    """Return the domain of an environment, or of the specification of one: of numbers, or of text.
 
     Raises:
-        UserError: there is no such environment.
+        UserError: it cannot be made, or has no spaces.
     """
-    text = ids.speaks(ids.resolve(env)) if isinstance(env, str) else ids.holds_text(env)
+    text = ids.speaks(env) if isinstance(env, EnvSpec) else ids.holds_text(env)
     return _named(TEXT if text else CONTROL)
 
 
 def chosen_domain(experiment: Experiment) -> Domain:
     """Return the domain that an experiment's own settings are of, else that of its environment."""
     if experiment.domain is None:
-        return domain_for(experiment.env)
+        return domain_for(ids.resolve(experiment.env, experiment.env_kwargs))
     return _named(TEXT if isinstance(experiment.domain, TextConfig) else CONTROL)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from gymnasium.envs.registration import EnvSpec
+
 from prefrl.config.experiment import Experiment
 from prefrl.config.text import TextConfig
 from prefrl.contracts import Components, Network
@@ -46,16 +48,16 @@ def build(
     """
     _check_no_network(network)
     text = experiment.text
-    name = resolve(experiment.env)
-    environments = [make(name)]
-    if not holds_text(environments[0], name):
+    spec = resolve(experiment.env, experiment.env_kwargs)
+    environments = [make(spec)]
+    if not holds_text(environments[0], spec.id):
         raise UserError(
-            f"{name} does not speak text, but the settings are those of a language model, "
+            f"{spec.id} does not speak text, but the settings are those of a language model, "
             "TextConfig(); expected ControlConfig(), or none (domain=None)"
         )
     check_budget(experiment)
-    notes = _tried_out(name) if folder is None else []
-    environments += [make(name) for _ in range(1, text.ppo.episodes)]
+    notes = _tried_out(spec) if folder is None else []
+    environments += [make(spec) for _ in range(1, text.ppo.episodes)]
     language_model, said = _reference(experiment, folder)
     notes += said
     autocast = placing.autocast(text, language_model.model.device)
@@ -97,13 +99,13 @@ def build(
     )
 
 
-def _tried_out(name: str) -> list[str]:
+def _tried_out(spec: EnvSpec) -> list[str]:
     """Return what the contract test says of an environment, as notes.
 
     What training cannot do with, the first episodes refuse; the test is stricter than that.
     """
     try:
-        return check_environment(name, LONGEST_EPISODE, demonstrations=False)
+        return check_environment(spec, LONGEST_EPISODE, demonstrations=False)
     except UserError as error:
         return [str(error)]
 
@@ -167,7 +169,9 @@ def _reference(experiment: Experiment, folder: RunFolder | None) -> tuple[Langua
     placing.use_threads(language_model.model, experiment.threads)
     notes: list[str] = []
     if text.demonstrations and not made:
-        found = from_environment(experiment.env, text.demonstrations, experiment.seed)
+        found = from_environment(
+            resolve(experiment.env, experiment.env_kwargs), text.demonstrations, experiment.seed
+        )
         found, notes = short_enough(language_model, found, text.chat)
         with _explained(text, "text.sft-batch-size"):
             for _ in tune(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 
 from prefrl.environments import contract
 from prefrl.environments.contract import short
@@ -28,19 +29,19 @@ Heard = tuple[Any, ...]
 
 
 def check_environment(
-    environment: gymnasium.Env | str, turns: int = 100, demonstrations: bool = True
+    environment: gymnasium.Env | EnvSpec | str, turns: int = 100, demonstrations: bool = True
 ) -> list[str]:
     """Try out an environment and return notes: what may be meant so, but often is not.
 
     Args:
-        environment: an environment, or the id of one; "package:Id-v0" imports the package first.
+        environment: an environment, what `ids.resolve` returned, or an id.
         turns: within how many an episode must end, whatever is replied.
         demonstrations: try those out, too, where there are any.
 
     Raises:
         UserError: it breaks the contract; the message says how, and what to do.
     """
-    if isinstance(environment, str):
+    if not isinstance(environment, gymnasium.Env):
         built = make(resolve(environment))
         try:
             return check_environment(built, turns, demonstrations)

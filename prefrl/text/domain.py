@@ -16,6 +16,7 @@ from prefrl.types import Evaluation
 
 if TYPE_CHECKING:
     import gymnasium
+    from gymnasium.envs.registration import EnvSpec
 
     from prefrl.storage.folder import RunFolder
     from prefrl.text.policy import TextPolicy
@@ -39,7 +40,9 @@ class TextDomain:
         query=QueryConfig(explore_steps=512, decay_steps=20_000, acquisition="uniform"),
     )
 
-    def check_environment(self, environment: gymnasium.Env | str, limit: int | None) -> list[str]:
+    def check_environment(
+        self, environment: gymnasium.Env | EnvSpec, limit: int | None
+    ) -> list[str]:
         """Try a language environment out; see `text.check`."""
         from prefrl.text.check import check_environment
 

@@ -127,8 +127,8 @@ def base_policy(folder: RunFolder, policy: TextPolicy) -> TextPolicy | None:
 
 def fresh_environments(experiment: Experiment, episodes: int) -> list[gymnasium.Env]:
     """Build copies of the environment, as many as are played side by side."""
-    name = resolve(experiment.env)
-    return [make(name) for _ in range(min(episodes, AT_A_TIME))]
+    spec = resolve(experiment.env, experiment.env_kwargs)
+    return [make(spec) for _ in range(min(episodes, AT_A_TIME))]
 
 
 def _play(

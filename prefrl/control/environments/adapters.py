@@ -13,11 +13,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
 from prefrl.control.environments.interface import Environments, Step, describe
 from prefrl.control.environments.separate import SeparateEnvironments
-from prefrl.environments.ids import installed, resolve
+from prefrl.environments.ids import making, resolve
 from prefrl.environments.info import numbers
 from prefrl.errors import UserError, raised_by
 from prefrl.types import Picture, Segment
@@ -87,13 +88,13 @@ class BatchedEnvironments:
 
 
 def make_environments(
-    name: str, count: int, seed: int, horizon: int | None = None, threads: int = 2,
+    env: str | EnvSpec, count: int, seed: int, horizon: int | None = None, threads: int = 2,
     clip_seconds: float | None = None, truncate_after_end: bool = False,
 ) -> Environments:  # fmt: skip
     """Build `count` environments of a Gymnasium id.
 
     Args:
-        name: the id; "package:Id-v0" imports the package first.
+        env: what `ids.resolve` returned, or an id.
         count: how many run side by side.
         seed: every episode's own seed follows from it.
         horizon: steps of an episode; the id's own limit by default.
@@ -105,31 +106,29 @@ def make_environments(
     Raises:
         UserError: the id is unknown or its spaces are not supported.
     """
-    batched = make_batched(name, count, seed, horizon, threads, clip_seconds)
+    spec = resolve(env)
+    batched = make_batched(spec, count, seed, horizon, threads, clip_seconds)
     if batched is not None:
         return batched
-    return SeparateEnvironments(
-        resolve(name), count, seed, horizon, clip_seconds, truncate_after_end
-    )
+    return SeparateEnvironments(spec, count, seed, horizon, clip_seconds, truncate_after_end)
 
 
 def make_batched(
-    name: str, count: int, seed: int, horizon: int | None = None, threads: int = 2,
+    spec: EnvSpec, count: int, seed: int, horizon: int | None = None, threads: int = 2,
     clip_seconds: float | None = None,
 ) -> BatchedEnvironments | None:  # fmt: skip
     """Build environments as `make_environments` does; None where the id has none to batch."""
-    name = resolve(name)
-    if gymnasium.spec(name).vector_entry_point is None:
+    if spec.vector_entry_point is None:
         return None
     options: dict[str, Any] = {} if horizon is None else {"max_episode_steps": horizon}
-    if name.startswith("prefrl/"):
+    if spec.id.startswith("prefrl/"):
         options["threads"] = threads
-    with warnings.catch_warnings(), installed(name):
+    with warnings.catch_warnings(), making(spec):
         warnings.simplefilter("ignore")  # about overriding max_episode_steps
-        built = gymnasium.make_vec(name, count, "vector_entry_point", **options)
+        built = gymnasium.make_vec(spec, count, "vector_entry_point", **options)
     same_step = built.metadata.get("autoreset_mode") is AutoresetMode.SAME_STEP
     if same_step and hasattr(built, "get_state"):
-        return BatchedEnvironments(built, name, seed, clip_seconds)
+        return BatchedEnvironments(built, spec.id, seed, clip_seconds)
     built.close()
     return None
 

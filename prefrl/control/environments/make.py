@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium
 import mujoco
+from gymnasium.envs.registration import EnvSpec
 
 from prefrl.control.environments.fixed_horizon import FixedHorizon
 from prefrl.control.environments.interface import positive
@@ -19,7 +20,7 @@ from prefrl.environments import contract, ids
 from prefrl.errors import UserError
 
 
-def build(name: str, render_mode: str | None = None) -> gymnasium.Env:
+def build(spec: EnvSpec, render_mode: str | None = None) -> gymnasium.Env:
     """Build one environment without a time limit.
 
     Raises:
@@ -27,7 +28,7 @@ def build(name: str, render_mode: str | None = None) -> gymnasium.Env:
     """
     # An environment of one's own need not know of render_mode unless it is to draw itself.
     options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
-    environment = ids.make(name, max_episode_steps=-1, **options)
+    environment = ids.make(spec, max_episode_steps=-1, **options)
     try:
         check_spaces(environment)
     except UserError:
@@ -36,24 +37,24 @@ def build(name: str, render_mode: str | None = None) -> gymnasium.Env:
     return environment
 
 
-def fixed(name: str, horizon: int | None = None) -> FixedHorizon:
+def fixed(spec: EnvSpec, horizon: int | None = None) -> FixedHorizon:
     """Build one environment whose episodes have as many steps as given, or as its id says.
 
     Raises:
         UserError: neither says how many; or see `build`.
     """
-    environment = build(name)
-    limit = horizon or gymnasium.spec(name).max_episode_steps
+    environment = build(spec)
+    limit = horizon or spec.max_episode_steps
     if not limit:
         contract.close(environment)
         raise UserError(
-            f"{name} sets no time limit, and preference learning needs episodes of fixed "
+            f"{spec.id} sets no time limit, and preference learning needs episodes of fixed "
             "length; give one in steps with --horizon, for example --horizon 500"
         )
     return FixedHorizon(environment, limit)
 
 
-def build_drawing(name: str) -> gymnasium.Env:
+def build_drawing(spec: EnvSpec) -> gymnasium.Env:
     """Build one environment that draws itself.
 
     Raises:
@@ -62,12 +63,12 @@ def build_drawing(name: str) -> gymnasium.Env:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame must not look for a screen
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     try:
-        return build(name, "rgb_array")
+        return build(spec, "rgb_array")
     except UserError as error:
         if "unexpected keyword argument 'render_mode'" not in str(error):
             raise
         raise UserError(
-            f"{name} says that it draws itself (its render_modes have rgb_array), but its "
+            f"{spec.id} says that it draws itself (its render_modes have rgb_array), but its "
             "constructor takes no render_mode; let it take and keep one: "
             "__init__(self, render_mode=None)"
         ) from error

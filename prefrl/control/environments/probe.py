@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from prefrl.clips.pictures import sheet, shrink
 from prefrl.control.environments.fixed_horizon import FixedHorizon
@@ -19,21 +20,21 @@ LEAST_STEPS = 20
 SECONDS = 0.5  # for an episode; a slow simulator is not kept from training
 
 
-def try_out(name: str, horizon: int | None = None, pictures: bool = False) -> list[str]:
+def try_out(spec: EnvSpec, horizon: int | None = None, pictures: bool = False) -> list[str]:
     """Play an episode twice, with another in between; return what is worth a note.
 
     Args:
-        name: the id, as `resolve` returned it.
+        spec: as `ids.resolve` returned it.
         horizon: steps of an episode; the id's own limit by default.
         pictures: try, too, whether it can be drawn for people.
 
     Raises:
         UserError: the environment breaks Gymnasium's contract, or prefrl cannot learn in it.
     """
-    with closing(fixed(name, horizon)) as environment:
+    with closing(fixed(spec, horizon)) as environment:
         notes, draws = try_episodes(environment), can_draw(environment)
         pictures = pictures and mujoco_model(environment) is None
-    if pictures and (trouble := why_no_pictures(name, draws)):
+    if pictures and (trouble := why_no_pictures(spec, draws)):
         notes.append(f"the page plots what is observed, without pictures: {trouble}")
     return notes
 
@@ -61,12 +62,12 @@ def try_episodes(environment: FixedHorizon) -> list[str]:
     return []
 
 
-def why_no_pictures(name: str, draws: bool) -> str:
+def why_no_pictures(spec: EnvSpec, draws: bool) -> str:
     """Return why an environment that says whether it draws itself does not, "" if it does."""
     if not draws:
-        return f"{name} draws no pictures (its render_modes lack rgb_array)"
+        return f"{spec.id} draws no pictures (its render_modes lack rgb_array)"
     try:
-        with closing(build_drawing(name)) as environment:
+        with closing(build_drawing(spec)) as environment:
             environment.reset(seed=SEED)
             sheet([shrink(picture_of(environment))], 1)
     except UserError as error:

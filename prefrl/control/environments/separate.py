@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from prefrl.clips.pictures import sheet
 from prefrl.control.environments.fixed_horizon import FixedHorizon
@@ -46,17 +47,17 @@ class SeparateEnvironments:
     """
 
     def __init__(
-        self, name: str, count: int, seed: int, horizon: int | None = None,
+        self, spec: EnvSpec, count: int, seed: int, horizon: int | None = None,
         clip_seconds: float | None = None, truncate_after_end: bool = False,
     ):  # fmt: skip
-        self.name, self.seed, self.count = name, seed, count
-        first = fixed(name, horizon)
+        self.spec, self.name, self.seed, self.count = spec, spec.id, seed, count
+        first = fixed(spec, horizon)
         self.environments = [first]
         metadata = metadata_of(first)
         self.has_poses = mujoco_model(first) is not None
         self.draws = can_draw(first)
         self.description = describe(
-            name, first.observation_space, first.action_space, metadata, first.horizon,
+            spec.id, first.observation_space, first.action_space, metadata, first.horizon,
             step_seconds(first), clip_seconds,
         )  # fmt: skip
         self.wait = self.description.clip_steps if truncate_after_end else None
@@ -200,14 +201,14 @@ class SeparateEnvironments:
             yield
         finally:
             self.environments = [
-                FixedHorizon(build(self.name), self.description.horizon, self.wait)
+                FixedHorizon(build(self.spec), self.description.horizon, self.wait)
             ]
             self._replay()
 
     def _another(self) -> FixedHorizon:
         """Build one more environment beside those there are."""
         try:
-            environment = build(self.name)
+            environment = build(self.spec)
         except UserError as error:
             self.close()
             raise UserError(
@@ -220,7 +221,7 @@ class SeparateEnvironments:
         """Build an environment that draws itself."""
         if not self.draws:
             raise UserError(f"{self.name} draws no pictures (its render_modes lack rgb_array)")
-        return FixedHorizon(build_drawing(self.name), self.description.horizon, self.wait)
+        return FixedHorizon(build_drawing(self.spec), self.description.horizon, self.wait)
 
     def _reset(self, row: int) -> np.ndarray:
         self.actions[row] = []

@@ -251,16 +251,16 @@ def _policy_samples(run: RunFolder, text: TextConfig, seed: int) -> list[Traject
     if data is None:
         return []
     experiment = dataclasses.replace(run.experiment(), domain=text)
-    name = resolve(experiment.env)
+    spec = resolve(experiment.env, experiment.env_kwargs)
     try:
         policy = build.load_policy(experiment, from_bytes(data)["agent"], run)
     except (KeyError, ValueError, RuntimeError) as error:
         raise UserError(
             f"the newest checkpoint of {run.path} is damaged ({str(error).splitlines()[0]})"
         ) from None
-    environments = [make(name) for _ in range(text.ppo.episodes)]
+    environments = [make(spec) for _ in range(text.ppo.episodes)]
     seeds = [task_seed(seed, task) for task in range(CALIBRATION_EPISODES)]
-    with installed(name):
+    with installed(spec.id):
         episodes = play(environments, policy, seeds)
     return [episode.trajectory("policy", n) for n, episode in enumerate(episodes)]
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 import gymnasium
 import torch
+from gymnasium.envs.registration import EnvSpec
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -220,15 +221,16 @@ def hold_out(
 
 @checked
 def from_environment(
-    name: str, count: Annotated[Count, Called("demonstrations")], seed: int
+    env: str | EnvSpec, count: Annotated[Count, Called("demonstrations")], seed: int
 ) -> list[Demonstration]:
     """Return demonstrations that an environment gives: `demonstrations(count, seed)`.
 
     Raises:
         UserError: there is no such environment, or it gives none.
     """
-    environment = make(resolve(name))
-    with installed(resolve(name)):
+    spec = resolve(env)
+    environment, name = make(spec), spec.id
+    with installed(name):
         demonstrate: Any = getattr(environment.unwrapped, "demonstrations", None)
         if demonstrate is None:
             raise UserError(
