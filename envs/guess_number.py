@@ -97,18 +97,18 @@ class GuessNumber(gymnasium.Env[str, str]):
 
     def _game(self, generator: np.random.Generator) -> list[tuple[str, str]]:
         game, turns, over = GuessNumber(), [], False
-        said, _ = game.reset(seed=int(generator.integers(2**31)))
+        observation, _ = game.reset(seed=int(generator.integers(2**31)))
         while not over:
             heeds = generator.random() < HEEDS_HINTS
             low, high = (game.low, game.high) if heeds else (1, LAST)
             reply = str(generator.integers(low, high + 1))
-            turns.append((said, reply))
-            said, _, over, _, _ = game.step(reply)
+            turns.append((observation, reply))
+            observation, _, over, _, _ = game.step(reply)
         return turns
 
 
 def number_in(text: str) -> int | None:
     """Return the first number in a text, None if there is none."""
-    found = re.search(r"[0-9]+", text)
+    digits = re.search(r"[0-9]+", text)
     # Python refuses to read numbers of many thousands of digits; any of five is too high.
-    return int(found[0].lstrip("0")[:5] or "0") if found else None
+    return int(digits[0].lstrip("0")[:5] or "0") if digits else None

@@ -111,9 +111,9 @@ def shortest_walks(edges: np.ndarray) -> np.ndarray:
     reached = np.arange(len(edges)) == GOAL
     shortest[GOAL] = 1
     for length in range(2, LONGEST_WALK):
-        found = edges[:, reached].any(axis=1) & ~reached
-        shortest[found] = length
-        reached |= found
+        newly_reached = edges[:, reached].any(axis=1) & ~reached
+        shortest[newly_reached] = length
+        reached |= newly_reached
     return shortest
 
 

@@ -33,8 +33,8 @@ def raised_by(who: str, error: BaseException) -> str:
         where, words = f" ({Path(error.filename).name}:{error.lineno})", error.msg
     else:
         frames = traceback.extract_tb(error.__traceback__)
-        theirs = [frame for frame in frames if is_users_own(frame.filename)]
-        where = f" ({Path(theirs[-1].filename).name}:{theirs[-1].lineno})" if theirs else ""
+        own = [frame for frame in frames if is_users_own(frame.filename)]
+        where = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
         words = (str(error).strip().splitlines() or [""])[0]
     kind = type(error).__name__
     return f"{who} raised {f'{kind}: {words}' if words else kind}{where}"

@@ -221,8 +221,8 @@ def transcript(observations: Sequence[str], actions: Sequence[str]) -> str:
         actions: `[turn]`, the reply to each.
     """
     lines = [str(actions[0])]
-    for said, reply in zip(observations[1:], actions[1:], strict=False):
-        lines += [f"> {said}", str(reply)]
+    for observation, reply in zip(observations[1:], actions[1:], strict=False):
+        lines += [f"> {observation}", str(reply)]
     return "\n".join(lines)
 
 

@@ -38,7 +38,7 @@ from prefrl.storage.folder import RunFolder
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import Episode
 from prefrl.text.evaluation import fresh_environments, measure
-from prefrl.text.models import device as placing
+from prefrl.text.models.device import autocast_for, find_device, use_threads
 from prefrl.text.models.load import load_language_model
 from prefrl.text.policy import TextPolicy
 
@@ -209,10 +209,10 @@ def measured(
 ) -> dict[str, Any]:
     """Return what reference, optimum, best of K and every run come to."""
     experiment = RunFolder(run_path(arguments, *work[0])).experiment()
-    device = placing.device_named(experiment.text.device)
+    device = find_device(experiment.text.device)
     model = load_language_model(str(reference_folder), device=device)
-    placing.use_threads(model.model, arguments.jobs)
-    autocast = placing.autocast(experiment.text, model.model.device)
+    use_threads(model.model, arguments.jobs)
+    autocast = autocast_for(experiment.text, model.model.device)
     reference = TextPolicy(model, experiment.text, autocast)
     tasks = different_tasks(experiment, arguments.tasks)
     replies = sampled(experiment, reference, tasks, arguments.samples)
@@ -248,13 +248,13 @@ def curve_places(targets: Sequence[float]) -> list[float]:
 def different_tasks(experiment: Experiment, count: int) -> list[int]:
     """Return seeds of tasks that begin differently, held-out ones where there are such."""
     [environment] = fresh_environments(experiment, 1)
-    found: dict[str, int] = {}
+    first_seed: dict[str, int] = {}
     for n in range(TASKS_TRIED):
         seed = task_seed(TASK_SEED, n)
-        found.setdefault(environment.reset(seed=seed, options={"split": "test"})[0], seed)
-        if len(found) == count:
-            return list(found.values())
-    raise SystemExit(f"{experiment.env} has {len(found)} different tasks; give --tasks")
+        first_seed.setdefault(environment.reset(seed=seed, options={"split": "test"})[0], seed)
+        if len(first_seed) == count:
+            return list(first_seed.values())
+    raise SystemExit(f"{experiment.env} has {len(first_seed)} different tasks; give --tasks")
 
 
 def sampled(
@@ -281,8 +281,8 @@ def run_report(
     policy = load_policy(folder.path)
     by_task = sampled(folder.experiment(), policy, tasks, arguments.episodes)
     episodes = [episode for task in by_task for episode in task]
-    ours, theirs = measure(policy, episodes)[0], measure(reference, episodes)[0]
-    kl = estimate([(a - b).sum() for a, b in zip(ours, theirs, strict=True)])
+    of_policy, of_reference = measure(policy, episodes)[0], measure(reference, episodes)[0]
+    kl = estimate([(a - b).sum() for a, b in zip(of_policy, of_reference, strict=True)])
     true_return = estimate(returns_of(episodes))
     last = folder.metrics()[-1]
     return {
@@ -295,11 +295,11 @@ def run_report(
 
 def at_target(runs: Sequence[dict[str, Any]], target: float) -> dict[str, Any]:
     """Return the mean fraction of each method, and how learned and true reward compare."""
-    found = {
+    at_targets = {
         method: [r["fraction"] for r in runs if (r["method"], r["target"]) == (method, target)]
         for method in METHODS
     }
-    known = {m: float(np.mean(f)) for m, f in found.items() if None not in f}
+    known = {m: float(np.mean(f)) for m, f in at_targets.items() if None not in f}
     learned, true = (known.get(f"PPO, {reward} reward") for reward in ("learned", "true"))
     return {
         "fractions": known,
@@ -327,7 +327,7 @@ def best_of_k(
             scores[f"learned reward, target {target:g}, seed {seed}"] = [
                 np.array([steps.sum() for steps in model.rewards(task)]) for task in trajectories
             ]
-    found = []
+    lines = []
     for chosen_by, scored in scores.items():
         for k in ks(arguments.targets):
             points = [
@@ -335,11 +335,11 @@ def best_of_k(
                 for score, task in zip(scored, returns, strict=True)
             ]
             point = Point(*np.mean(points, axis=0).tolist())
-            found.append(
+            lines.append(
                 {"chosen_by": chosen_by, "k": k} | point._asdict()
                 | {"fraction": optimum.fraction(point)}
             )  # fmt: skip
-    return found
+    return lines
 
 
 def ks(targets: Sequence[float]) -> list[int]:

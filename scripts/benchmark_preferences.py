@@ -62,8 +62,8 @@ def main() -> None:
     budgets = [None, *arguments.labels]
     work = [(seed, labels) for labels in budgets for seed in range(arguments.seeds)]
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        found = list(pool.map(lambda job: run_one(arguments, *job), work))
-    reports = dict(zip(work, found, strict=True))
+        results = list(pool.map(lambda job: run_one(arguments, *job), work))
+    reports = dict(zip(work, results, strict=True))
     randoms = [random_report(arguments, seed) for seed in range(arguments.seeds)]
     trues = [reports[seed, None] for seed in range(arguments.seeds)]
     table = {}

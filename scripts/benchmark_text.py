@@ -138,11 +138,11 @@ def _generating(arguments: Arguments) -> dict[str, float]:
     drawn = torch.Generator().manual_seed(0)
     ids = torch.randint(0, 256, (arguments.episodes, arguments.prompt), generator=drawn).to(device)
 
-    def ours() -> None:
+    def sample_here() -> None:
         with _autocast(device)():
             sample(model, ids.tolist(), arguments.tokens, NO_END, generator)
 
-    def theirs() -> None:
+    def generate() -> None:
         with _autocast(device)():
             model.generate(
                 ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, top_p=1.0,
@@ -152,7 +152,7 @@ def _generating(arguments: Arguments) -> dict[str, float]:
 
     seconds: dict[str, list[float]] = {"ours": [], "transformers": []}
     for repeat in range(arguments.repeats + 1):
-        for name, run in (("ours", ours), ("transformers", theirs)):
+        for name, run in (("ours", sample_here), ("transformers", generate)):
             with _clock(device) as took:
                 run()
             if repeat:  # the first one warms up
@@ -182,13 +182,13 @@ def _train(arguments: Arguments, frozen: int) -> dict[str, float]:
     phases = {"sample": 0.0, "log_probabilities": 0.0, "update": 0.0}
     with (
         _timed(agent, "_play", phases, "sample", device),
-        _timed(agent, "_pay", phases, "log_probabilities", device),
+        _timed(agent, "_score_rollout", phases, "log_probabilities", device),
         _timed(agent_module, "update", phases, "update", device),
     ):
         for _ in range(arguments.iterations):
             agent.train(reward_model, 1)
-    found = {name: seconds / arguments.iterations for name, seconds in phases.items()}
-    return found | {"all": sum(found.values())}
+    mean_seconds = {name: seconds / arguments.iterations for name, seconds in phases.items()}
+    return mean_seconds | {"all": sum(mean_seconds.values())}
 
 
 @contextmanager

@@ -71,22 +71,22 @@ def main() -> None:
         print(json.dumps(PARTS[arguments.part](arguments)))
         return
     order = ["physics", "dummy", "dummy_64", "true", "loop", "dummy", "dummy_64", "refit"]
-    found: dict[str, list[dict[str, Any]]] = {}
+    rates: dict[str, list[dict[str, Any]]] = {}
     for part in order:
         print(f"{part} …", file=sys.stderr, flush=True)
         words = [word for name, value in asdict(arguments).items() if value is not None
                  for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
         command = [sys.executable, __file__, "--part", part, *words]
         done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE)
-        found.setdefault(part, []).append(json.loads(done.stdout.splitlines()[-1]))
-    print(json.dumps(summary(arguments, found), indent=1))
+        rates.setdefault(part, []).append(json.loads(done.stdout.splitlines()[-1]))
+    print(json.dumps(summary(arguments, rates), indent=1))
 
 
-def summary(arguments: Arguments, found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def summary(arguments: Arguments, rates: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Put the parts together."""
-    speed = {name: float(np.mean([run["rate"] for run in runs])) for name, runs in found.items()
+    speed = {name: float(np.mean([run["rate"] for run in runs])) for name, runs in rates.items()
              if name != "refit"}  # fmt: skip
-    loop, refit = found["loop"][0], found["refit"][0]
+    loop, refit = rates["loop"][0], rates["refit"][0]
     return {
         "env": "prefrl/HalfCheetah-v0",
         "steps": arguments.steps,
@@ -99,7 +99,7 @@ def summary(arguments: Arguments, found: dict[str, list[dict[str, Any]]]) -> dic
         "loop_over_sb3_dummy": speed["loop"] / speed["dummy"],
         "loop_over_sb3_dummy_64": speed["loop"] / speed["dummy_64"],
         "loop_over_true_reward": speed["loop"] / speed["true"],
-        "true_reward_return": found["true"][0]["return"],
+        "true_reward_return": rates["true"][0]["return"],
         "loop_return": loop["return"],
         "fit_share_of_wall_time": loop["fit_share"],
         "refit": refit,
@@ -150,7 +150,7 @@ def our_run(arguments: Arguments, reward: str) -> dict[str, Any]:
     }
 
 
-def dummy(arguments: Arguments, ours: bool) -> dict[str, Any]:
+def dummy(arguments: Arguments, our_settings: bool) -> dict[str, Any]:
     """Train Stable-Baselines3's PPO over Gymnasium's own HalfCheetah in DummyVecEnv."""
     import mujoco
     from stable_baselines3 import PPO
@@ -158,11 +158,11 @@ def dummy(arguments: Arguments, ours: bool) -> dict[str, Any]:
 
     mujoco.set_mju_user_warning(lambda message: None)  # type: ignore[attr-defined]
     config = preset("half-cheetah").experiment.control.ppo
-    count = 64 if ours else 8
+    count = 64 if our_settings else 8
     environments: Any = DummyVecEnv([lambda: gymnasium.make("HalfCheetah-v5")] * count)
     longest = arguments.peer_steps // count  # a rollout is no longer than the measurement
     options: dict[str, Any] = {"n_steps": min(2048, longest)}
-    if ours:
+    if our_settings:
         torch.set_num_threads(1)
         environments = VecNormalize(environments)
         options = {
@@ -214,8 +214,8 @@ def make_comparisons(experiment: Experiment, count: int) -> tuple[list[Compariso
 
 PARTS: dict[str, Callable[[Arguments], dict[str, Any]]] = {
     "physics": physics,
-    "dummy": lambda arguments: dummy(arguments, ours=False),
-    "dummy_64": lambda arguments: dummy(arguments, ours=True),
+    "dummy": lambda arguments: dummy(arguments, our_settings=False),
+    "dummy_64": lambda arguments: dummy(arguments, our_settings=True),
     "true": lambda arguments: our_run(arguments, "true"),
     "loop": lambda arguments: our_run(arguments, "learned"),
     "refit": refit,

@@ -82,22 +82,22 @@ def main() -> None:
 
 def load(arguments: Arguments) -> dict[str, Any]:
     """Let many label at once, each as a page does: answer, then ask for the next."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = _run_of(Path(place) / "run", "Hopper-v5", 5000)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = _run_of(Path(scratch) / "run", "Hopper-v5", 5000)
         with _viewer(folder) as (process, address):
             began, cpu = time.perf_counter(), _cpu_seconds(process.pid)
-            found = asyncio.run(_label_together(address, arguments))
+            labelling = asyncio.run(_label_together(address, arguments))
             wall, cpu = time.perf_counter() - began, _cpu_seconds(process.pid) - cpu
         store = FeedbackStore(folder.feedback)
         answers = store.answers()
         store.close()
-    waits = np.array(found["waits"]) * 1000
-    acknowledged = found["acknowledged"]
+    waits = np.array(labelling["waits"]) * 1000
+    acknowledged = labelling["acknowledged"]
     return {
         "answers": len(acknowledged),
         "answers_per_second": len(acknowledged) / wall,
-        "errors": found["errors"],
-        "held_by_two": found["held_by_two"],
+        "errors": labelling["errors"],
+        "held_by_two": labelling["held_by_two"],
         "lost": len({ticket for ticket in acknowledged} - {_ticket(a.query) for a in answers}),
         "doubled": len(answers) - len({a.query for a in answers}),
         "answer_ms": {name: float(np.percentile(waits, p)) for name, p in PERCENTILES.items()},
@@ -188,8 +188,8 @@ KEYS = """() => {
 
 def browser(arguments: Arguments) -> dict[str, Any]:
     """Measure what somebody in front of a Humanoid pair would feel, and what the page weighs."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = _run_of(Path(place) / "run", "Humanoid-v5", 60)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = _run_of(Path(scratch) / "run", "Humanoid-v5", 60)
         with _viewer(folder) as (_, address), _page() as page:
             weight: list[int] = []
             page.on("response", lambda r: weight.append(_size(r)) if "/api/" not in r.url else None)
@@ -236,14 +236,14 @@ def person(arguments: Arguments) -> dict[str, Any]:
         idle = _Idle(RunFolder(page))
         with _page() as opened:
             opened.goto(address)
-            told = _press(opened, arguments, idle)
+            pressed = _press(opened, arguments, idle)
         trainer.wait()
     reports = {
         name: json.loads(_prefrl("evaluate", run, "--json"))
         for name, run in (("oracle", oracle), ("page", page))
     }
     flips = {name: report["policy"]["info"]["clean_flips"] for name, report in reports.items()}
-    return told | {
+    return pressed | {
         "seconds": time.perf_counter() - began,
         "clean_flips": flips,
         "true_return": {
@@ -324,11 +324,11 @@ def _backflip(poses: np.ndarray, geoms: list[dict[str, Any]]) -> float:
         poses: position and quaternion of each geom, `[frame, geom, 7]`, in m.
         geoms: their shapes; the floor, torso, thigh, leg and foot.
     """
-    parts = [place for place, geom in enumerate(geoms) if not geom["floor"]]
-    lowest = np.array([_lowest(poses[:, place], geoms[place]) for place in parts])
+    parts = [index for index, geom in enumerate(geoms) if not geom["floor"]]
+    lowest = np.array([_lowest(poses[:, index], geoms[index]) for index in parts])
     foot = [bool(touches) for touches in lowest[-1] < 0.0025]
     other = [bool(touches) for touches in lowest[:-1].min(0) < 0.0025]
-    torso, *others = (_lean(poses[:, place]) for place in parts[:3])
+    torso, *others = (_lean(poses[:, index]) for index in parts[:3])
     others = [lean + 2 * np.pi * np.round((torso[0] - lean[0]) / (2 * np.pi)) for lean in others]
     angle, height = np.mean([torso, *others], axis=0), poses[:, parts[0], 2]
     # What came before the clip is not seen; whoever is well off the floor is taken to have left it
@@ -384,8 +384,8 @@ def _lean(poses: np.ndarray) -> np.ndarray:
 def kills(arguments: Arguments) -> dict[str, Any]:
     """Kill trainer, viewer or browser at random moments while somebody labels; compare logs."""
     generator = random.Random(arguments.seed)
-    with tempfile.TemporaryDirectory() as place, sync_playwright() as playwright:
-        scene = _Scene(Path(place), playwright)
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
+        scene = _Scene(Path(scratch), playwright)
         killed = []
         for _ in range(arguments.kills):
             scene.label(generator.uniform(2, 10), generator)
@@ -420,8 +420,8 @@ def kills(arguments: Arguments) -> dict[str, Any]:
 class _Scene:
     """A trainer, a viewer and a browser on one run, each of which can be killed and started."""
 
-    def __init__(self, place: Path, playwright: Any):
-        self.run, self.profile, self.playwright = place / "run", place / "profile", playwright
+    def __init__(self, scratch: Path, playwright: Any):
+        self.run, self.profile, self.playwright = scratch / "run", scratch / "profile", playwright
         self.acknowledged: set[str] = set()
         self.pressed = self.shown = self.most_unsaved = 0
         words = ["--labels", "5000", "--steps", "3000000", "--rounds", "100", "--threads", "1"]
@@ -480,12 +480,12 @@ class _Scene:
         until = time.perf_counter() + seconds
         while time.perf_counter() < until:
             self.page.wait_for_timeout(350)  # it is also when the log is kept
-            said = self.page.evaluate("({...document.body.dataset})")
-            unsaved = int(said.get("unsaved", 0))
+            dataset = self.page.evaluate("({...document.body.dataset})")
+            unsaved = int(dataset.get("unsaved", 0))
             self.most_unsaved = max(self.most_unsaved, unsaved)
             if unsaved and "unsaved" in self.page.locator("#figures").inner_text():
                 self.shown += 1
-            if said.get("state") == "labelling":
+            if dataset.get("state") == "labelling":
                 self.page.keyboard.press(generator.choice(["ArrowLeft", "ArrowRight", "s"]))
                 self.pressed += 1
 

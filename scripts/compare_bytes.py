@@ -62,7 +62,7 @@ def train(revision: str, names: list[str], more: list[str], scratch: Path) -> di
     """Train the runs with one state of prefrl; return their metrics."""
     package = install(revision, scratch)
     environment = os.environ | {"PYTHONPATH": str(package)}
-    found = {}
+    metrics = {}
     for name in names:
         folder = scratch / name
         command = [sys.executable, "-m", "prefrl.cli", "train", *RUNS[name], *more]
@@ -71,8 +71,8 @@ def train(revision: str, names: list[str], more: list[str], scratch: Path) -> di
             [*command, "--run", str(folder)], check=True, cwd=scratch, env=environment,
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        found[name] = (folder / "metrics.jsonl").read_bytes()
-    return found
+        metrics[name] = (folder / "metrics.jsonl").read_bytes()
+    return metrics
 
 
 def difference(before: bytes, after: bytes) -> str:

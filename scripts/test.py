@@ -123,10 +123,10 @@ def lower_bounds(project: dict[str, Any]) -> dict[str, str]:
     for requirement in [*project["dependencies"], *(one for extra in extras for one in extra)]:
         if requirement.startswith(f"{project['name']}["):  # an extra that contains another
             continue
-        found = re.match(r"([\w.-]+)(?:\[[\w,.-]+\])?>=([\w.]+)", requirement)
-        if not found:
+        match = re.match(r"([\w.-]+)(?:\[[\w,.-]+\])?>=([\w.]+)", requirement)
+        if not match:
             sys.exit(f"pyproject.toml: {requirement!r} has no lower bound; expected NAME>=VERSION")
-        bounds[found[1]] = found[2]
+        bounds[match[1]] = match[2]
     return bounds
 
 
@@ -154,10 +154,10 @@ def write_pins(path: Path, versions: dict[str, str], note: str) -> None:
 
 def pins(lines: Iterable[str]) -> list[list[str]]:
     """Split lines NAME==VERSION; what came from a folder or an address has none, and is refused."""
-    found = [line.split("==") for line in lines]
-    if wrong := [line for line in found if len(line) != 2]:
+    pinned = [line.split("==") for line in lines]
+    if wrong := [line for line in pinned if len(line) != 2]:
         sys.exit(f"{wrong[0][0]!r} is no release of a package; expected NAME==VERSION")
-    return found
+    return pinned
 
 
 def plain(name: str) -> str:

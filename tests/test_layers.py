@@ -165,6 +165,7 @@ ROWS = {
     "text": ("envs", ""),
     "text.agents": ("", ""),
     "text.agents.ppo": ("config contracts environments types", "gymnasium numpy torch"),
+    "text.agents.rollout": ("config", "numpy torch"),
     "text.agents.token_ppo": ("config", "torch"),
     "text.bias": ("environments errors learning storage", "numpy"),
     "text.budget": ("config errors", ""),
@@ -419,8 +420,8 @@ def test_only_the_oracle_reads_the_table_of_true_rewards():
 def test_a_learned_reward_never_reads_the_environments():
     """`TrueReward` alone may; whoever fits, predicts or updates may not."""
     blind = ["learning.reward", "learning.preference", "teachers", "control.reward"]
-    blind += ["control.agents.side_by_side", "text.reward", "text.agents.token_ppo"]
-    blind += ["text.models", "text.stages"]
+    blind += ["control.agents.side_by_side", "text.reward", "text.agents.rollout"]
+    blind += ["text.agents.token_ppo", "text.models", "text.stages"]
     for name in SOURCES:
         assert not below(name, blind) or "env_rewards" not in attributes(TREES[name]), name
 

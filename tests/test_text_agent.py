@@ -32,6 +32,7 @@ from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.text import PromptEnv
 from prefrl.text.agents.ppo import TextAgent
+from prefrl.text.agents.rollout import token_rewards
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import Episode, turns_of
 from prefrl.text.models.load import LanguageModel, byte_tokenizer, prepare, tiny_language_model
@@ -202,19 +203,21 @@ def test_a_score_comes_exactly_with_the_last_token_of_its_reply(some, penalty):
     episodes = [talked(*talk) for talk in some]
     agent = make_agent(kl_coef=0.0, gae_lambda=1.0, missing_end_penalty=penalty)
     scores = [np.arange(1.0, len(episode) + 1) for episode in episodes]
-    batch = agent._pay(episodes, scores).batch
+    batch = agent._score_rollout(episodes, scores).batch
     for row, (episode, score) in enumerate(zip(episodes, scores, strict=True)):
-        places = [place for place, sampled in enumerate(episode.sampled) if sampled]
-        assert batch.places[row, : len(places)].tolist() == places
+        columns = [index for index, sampled in enumerate(episode.sampled) if sampled]
+        assert batch.positions[row, : len(columns)].tolist() == columns
         assert batch.sampled[row].tolist() == [
-            n < len(places) for n in range(batch.sampled.shape[1])
+            n < len(columns) for n in range(batch.sampled.shape[1])
         ]
-        expected = np.zeros(len(places) + 1)
+        expected = np.zeros(len(columns) + 1)
         for end, points in zip(episode.ends, score, strict=True):
-            expected[places.index(end - 1)] += points
-        expected[len(places) - 1] -= 0.0 if episode.finished[-1] else penalty
+            expected[columns.index(end - 1)] += points
+        expected[len(columns) - 1] -= 0.0 if episode.finished[-1] else penalty
         to_go = expected[::-1].cumsum()[::-1][:-1]
-        assert batch.returns[row, : len(places)].tolist() == pytest.approx(to_go.tolist(), abs=1e-5)
+        assert batch.returns[row, : len(columns)].tolist() == pytest.approx(
+            to_go.tolist(), abs=1e-5
+        )
 
 
 def test_a_penalty_is_for_a_last_reply_without_an_end_alone():
@@ -224,10 +227,12 @@ def test_a_penalty_is_for_a_last_reply_without_an_end_alone():
     for ends in kinds:
         episode = Episode(0)
         for finished in ends:
-            episode.hear("x", [120])
-            episode.say("yy", [121, 121, END] if finished else [121, 121], finished)
+            episode.append_observation("x", [120])
+            episode.append_reply("yy", [121, 121, END] if finished else [121, 121], finished)
         episodes.append(episode)
-    rewards = agent._rewards(episodes, [np.zeros(2)] * 3, torch.zeros(3, 6))
+    rewards = token_rewards(
+        episodes, [np.zeros(2)] * 3, torch.zeros(3, 6), agent.config.ppo, agent.kl_coef
+    )
     assert rewards.nonzero().tolist() == [[2, 4]]
     assert rewards[2, 4] == -2
 
@@ -241,9 +246,9 @@ def test_an_empty_reply_is_a_reply():
     episodes = play(agent.environments, Silent(agent.policy), [1, 2, 3, 4])
     assert [episode.actions for episode in episodes] == [[""]] * 4
     assert [episode.ids[-1] for episode in episodes] == [END] * 4
-    paid = agent._pay(episodes, [np.ones(1)] * 4)
-    assert paid.batch.sampled.tolist() == [[True]] * 4
-    assert paid.entropy == pytest.approx(math.log(258))  # … so everything is as likely
+    rollout = agent._score_rollout(episodes, [np.ones(1)] * 4)
+    assert rollout.batch.sampled.tolist() == [[True]] * 4
+    assert rollout.entropy == pytest.approx(math.log(258))  # … so everything is as likely
     trajectory = episodes[0].trajectory("round 0", 0)
     assert turns_of(trajectory) == [(episodes[0].ids[:-1], [END])]
     assert trajectory.actions.tolist() == [""]
@@ -373,13 +378,15 @@ def test_the_divergence_is_0_before_training_and_not_after(ppo):
 def test_the_log_probabilities_are_those_that_were_sampled_from():
     agent = make_agent(text={"temperature": 0.5})
     episodes = agent._play()
-    batch = agent._pay(episodes, PLAIN.rewards([e.trajectory("", 0) for e in episodes])).batch
+    batch = agent._score_rollout(
+        episodes, PLAIN.rewards([e.trajectory("", 0) for e in episodes])
+    ).batch
     for row, episode in enumerate(episodes):
         with torch.no_grad():
             logits = agent.model(torch.tensor([episode.ids])).logits[0].float() / 0.5
         every = torch.log_softmax(logits, dim=-1)
-        places = [place for place, sampled in enumerate(episode.sampled) if sampled]
-        said = [float(every[place - 1, episode.ids[place]]) for place in places]
+        columns = [index for index, sampled in enumerate(episode.sampled) if sampled]
+        said = [float(every[place - 1, episode.ids[place]]) for place in columns]
         assert batch.log_probabilities[row, : len(said)].tolist() == pytest.approx(said, abs=1e-4)
 
 
@@ -453,13 +460,13 @@ def test_other_architectures_are_computed_as_they_are_sampled_from(config, freez
         text={"temperature": 0.7},
     )  # fmt: skip
     episodes = agent._play()
-    batch = agent._pay(episodes, [np.zeros(len(episode)) for episode in episodes]).batch
+    batch = agent._score_rollout(episodes, [np.zeros(len(episode)) for episode in episodes]).batch
     for row, episode in enumerate(episodes):
         with torch.no_grad():
             logits = agent.model(torch.tensor([episode.ids])).logits[0].float() / 0.7
         every = torch.log_softmax(logits, dim=-1)
-        places = [place for place, sampled in enumerate(episode.sampled) if sampled]
-        said = [float(every[place - 1, episode.ids[place]]) for place in places]
+        columns = [index for index, sampled in enumerate(episode.sampled) if sampled]
+        said = [float(every[place - 1, episode.ids[place]]) for place in columns]
         assert batch.log_probabilities[row, : len(said)].tolist() == pytest.approx(said, abs=1e-4)
     assert agent.train(PLAIN, 1)[1]["approx_kl"] < 1e-9
 
@@ -505,9 +512,9 @@ def test_the_divergence_costs_reward():
     agent.train(PLAIN, 40)
     episodes = agent._play()
     scores = [np.zeros(len(episode)) for episode in episodes]
-    free = agent._pay(episodes, scores)
+    free = agent._score_rollout(episodes, scores)
     agent.kl_coef = 0.5
-    costly = agent._pay(episodes, scores)
+    costly = agent._score_rollout(episodes, scores)
     difference = (costly.batch.returns - free.batch.returns)[:, 0]
     assert difference.tolist() == pytest.approx((-0.5 * costly.kl).tolist(), abs=1e-5)
     assert float(costly.kl.abs().min()) > 0
@@ -518,7 +525,7 @@ def values_of(agent, batch):
     with torch.no_grad():
         below = networks.below(batch.tokens)
         hidden = networks.policy(batch.tokens, below)
-        return networks.values(batch.tokens, below, hidden, batch.places)[batch.sampled]
+        return networks.values(batch.tokens, below, hidden, batch.positions)[batch.sampled]
 
 
 @pytest.mark.parametrize("ppo", [{}, {"critic": "shared"}, {"freeze_layers": 1}])
@@ -527,7 +534,7 @@ def test_a_critic_follows_the_scale_of_a_refitted_reward(ppo):
     agent.train(PLAIN, 60)
     episodes = agent._play()
     trajectories = [episode.trajectory("", 0) for episode in episodes]
-    batch = agent._pay(episodes, PLAIN.rewards(trajectories)).batch
+    batch = agent._score_rollout(episodes, PLAIN.rewards(trajectories)).batch
     before = values_of(agent, batch)
     assert float(before.std()) > 1e-3, "it has learned something"
     assert not agent._rescale_critic(PLAIN), "the reward has not changed"
@@ -540,7 +547,7 @@ def test_a_critic_follows_the_scale_of_a_refitted_reward(ppo):
     assert agent._rescale_critic(Says(refitted))
     after = values_of(agent, batch)
     assert after.tolist() == pytest.approx((3 * before + 2).tolist(), abs=1e-3)
-    again = agent._pay(episodes, Says(refitted).rewards(trajectories)).batch
+    again = agent._score_rollout(episodes, Says(refitted).rewards(trajectories)).batch
     error, old = ((b.returns - b.values)[b.sampled] for b in (again, batch))
     assert error.tolist() == pytest.approx((3 * old).tolist(), abs=1e-3)
 
@@ -551,7 +558,9 @@ def test_a_reward_turned_round_leaves_a_critic_that_expects_the_mean():
     turned = Says(lambda t: [-s for s in PLAIN.pay(t)])
     agent._rescale_critic(turned)
     episodes = agent._play()
-    values = values_of(agent, agent._pay(episodes, [np.zeros(len(e)) for e in episodes]).batch)
+    values = values_of(
+        agent, agent._score_rollout(episodes, [np.zeros(len(e)) for e in episodes]).batch
+    )
     mean = np.mean([score.sum() for score in turned.rewards(agent.sample)])
     assert values.tolist() == pytest.approx([mean] * len(values), abs=1e-4)
 
@@ -559,8 +568,8 @@ def test_a_reward_turned_round_leaves_a_critic_that_expects_the_mean():
 def test_the_critic_warms_up_when_the_reward_has_changed_and_only_then():
     agent = make_agent()
     made = []
-    warm_up = agent._warm_up
-    agent._warm_up = lambda *given: made.append(agent.round) or warm_up(*given)
+    warm_up = agent._warm_up_critic
+    agent._warm_up_critic = lambda rollout: made.append(agent.round) or warm_up(rollout)
     agent.train(PLAIN, 40)
     agent.train(PLAIN, 40)
     agent.train(Says(lambda t: [1 + s for s in PLAIN.pay(t)]), 40)
@@ -572,7 +581,7 @@ def test_leave_one_out_needs_no_critic():
     assert agent.networks.critic is None
     episodes = agent._play()
     scores = [np.full(len(e), float(n)) for n, e in enumerate(episodes)]
-    batch = agent._pay(episodes, scores).batch
+    batch = agent._score_rollout(episodes, scores).batch
     returns = np.array([score.sum() for score in scores]).reshape(2, 4)
     others = (returns.sum(1, keepdims=True) - returns) / 3
     expected = torch.tensor((returns - others).reshape(8, 1)) * batch.sampled

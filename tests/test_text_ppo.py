@@ -57,13 +57,13 @@ SEQUENCES = [[1, 5, 7, 2, 9], [3, 4], [8, 8, 8, 1, 2, 3, 4, 5]]
 def test_padding_on_the_right_changes_no_log_probability():
     parts = networks()
     tokens = right_padded(SEQUENCES, "cpu")
-    places = torch.arange(1, 8).expand(3, -1).clamp(max=tokens.ids.shape[1] - 1)
+    positions = torch.arange(1, 8).expand(3, -1).clamp(max=tokens.ids.shape[1] - 1)
     with torch.no_grad():
         hidden = parts.policy(tokens, parts.below(tokens))
-        said, entropy = parts.log_probabilities(hidden, tokens, places, 0.7)
+        logprobs, entropy = parts.log_probabilities(hidden, tokens, positions, 0.7)
     for row, ids in enumerate(SEQUENCES):
         expected = log_probabilities_by_hand(parts.model, ids, 0.7)
-        assert said[row, : len(ids) - 1].tolist() == pytest.approx(expected, abs=1e-5)
+        assert logprobs[row, : len(ids) - 1].tolist() == pytest.approx(expected, abs=1e-5)
     assert (entropy > 0).all() and (entropy <= math.log(30) + 1e-5).all()
 
 
@@ -116,16 +116,16 @@ def test_samples_follow_the_whole_distribution():
 def test_a_shared_trunk_computes_what_whole_models_do(freeze_layers, own_critic):
     parts = networks(freeze_layers, own_critic, layers=3)
     tokens = right_padded(SEQUENCES, "cpu")
-    places = torch.ones(3, 1, dtype=torch.long)
+    positions = torch.ones(3, 1, dtype=torch.long)
     below = parts.below(tokens)
     with torch.no_grad():
         hidden = parts.policy(tokens, below)
-        said, _ = parts.log_probabilities(hidden, tokens, places, 1.0)
-    reference = parts.reference_log_probabilities(tokens, below, places, 1.0)
+        logprobs, _ = parts.log_probabilities(hidden, tokens, positions, 1.0)
+    reference = parts.reference_log_probabilities(tokens, below, positions, 1.0)
     by_hand = [log_probabilities_by_hand(parts.model, ids)[0] for ids in SEQUENCES]
-    assert said[:, 0].tolist() == pytest.approx(by_hand, abs=1e-5)
-    assert torch.equal(said, reference), "before any training the two are one"
-    assert (parts.values(tokens, below, hidden, places) == 0).all()
+    assert logprobs[:, 0].tolist() == pytest.approx(by_hand, abs=1e-5)
+    assert torch.equal(logprobs, reference), "before any training the two are one"
+    assert (parts.values(tokens, below, hidden, positions) == 0).all()
     names = parts.trained()
     frozen = [f"layers.{layer}." for layer in range(freeze_layers)]
     assert not any(part in name for part in frozen for name in names if name.startswith("model"))
@@ -144,16 +144,16 @@ def test_training_moves_the_policy_and_never_the_reference():
 
 def a_batch(parts):
     tokens = right_padded(SEQUENCES, "cpu")
-    places = torch.tensor([[2, 3, 4], [1, 1, 1], [5, 6, 7]])
+    positions = torch.tensor([[2, 3, 4], [1, 1, 1], [5, 6, 7]])
     sampled = torch.tensor([[True] * 3, [True, False, False], [True] * 3])
     below = parts.below(tokens)
     with torch.no_grad():
         hidden = parts.policy(tokens, below)
-        said, _ = parts.log_probabilities(hidden, tokens, places, 1.0)
-        values = parts.values(tokens, below, hidden, places)
+        logprobs, _ = parts.log_probabilities(hidden, tokens, positions, 1.0)
+        values = parts.values(tokens, below, hidden, positions)
     rewards = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
     advantages, returns = advantages_gae(rewards * sampled, values, sampled, 1.0, 0.95)
-    return Batch(tokens, places, sampled, said, values, whiten(advantages, sampled), returns)
+    return Batch(tokens, positions, sampled, logprobs, values, whiten(advantages, sampled), returns)
 
 
 def test_the_critic_alone_learns_while_the_policy_stays():
@@ -167,7 +167,7 @@ def test_the_critic_alone_learns_while_the_policy_stays():
     below = parts.below(batch.tokens)
     with torch.no_grad():
         hidden = parts.policy(batch.tokens, below)
-        values = parts.values(batch.tokens, below, hidden, batch.places)
+        values = parts.values(batch.tokens, below, hidden, batch.positions)
     assert values[batch.sampled].tolist() == pytest.approx(
         batch.returns[batch.sampled].tolist(), abs=0.1
     )
@@ -193,15 +193,15 @@ def test_the_head_is_not_rounded_where_the_layers_are(rows):
     rounded = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
     parts = Networks(model, 0, False, 0, rounded)
     tokens = right_padded(SEQUENCES[:rows], "cpu")
-    places = torch.ones(rows, 1, dtype=torch.long)
+    positions = torch.ones(rows, 1, dtype=torch.long)
     with torch.no_grad():
         hidden = parts.policy(tokens, None)
-        said, _ = parts.log_probabilities(hidden, tokens, places, 1.0)
+        logprobs, _ = parts.log_probabilities(hidden, tokens, positions, 1.0)
         exact = torch.log_softmax(model.lm_head(hidden[:, 0].float()), dim=-1)
         with rounded():
-            outside = token_log_probabilities(model.lm_head, hidden, tokens, places, 1.0)[0]
+            outside = token_log_probabilities(model.lm_head, hidden, tokens, positions, 1.0)[0]
     expected = exact.gather(1, tokens.ids[:, 1:2])
-    torch.testing.assert_close(said, expected)
+    torch.testing.assert_close(logprobs, expected)
     torch.testing.assert_close(outside, expected)
 
 

@@ -52,8 +52,8 @@ def sampled(name, *turns):
     """Return a trajectory of (prompt ids, reply ids), as an agent gives it."""
     episode = Episode(0, PLAIN.mark)
     for said, reply in turns:
-        episode.hear(PLAIN.decode(said), said)
-        episode.say(PLAIN.decode(reply), reply, reply[-1] == END)
+        episode.append_observation(PLAIN.decode(said), said)
+        episode.append_reply(PLAIN.decode(reply), reply, reply[-1] == END)
         episode.env_rewards.append(0.0)
     return episode.trajectory(name, 0)
 
@@ -141,10 +141,10 @@ def test_ids_are_padded_on_disk_and_that_changes_no_score():
     """Rows of an array of ids are as long as the longest of their episode."""
     model = make_reward(per_turn=True)
     part = MIXED[3]
-    assert (part.extras["given_ids"] == NO_TOKEN).any()
+    assert (part.extras["observation_ids"] == NO_TOKEN).any()
     wider = {
         name: np.pad(part.extras[name], [(0, 0), (0, 4)], constant_values=NO_TOKEN)
-        for name in ("given_ids", "reply_ids")
+        for name in ("observation_ids", "reply_ids")
     }
     again = Segment("wider", part.observations, part.actions, part.extras | wider)
     assert torch.equal(returns(model, [part]), returns(model, [again]))
@@ -395,8 +395,8 @@ def test_what_a_person_wrote_is_read_like_what_was_sampled(texts):
     episode = Episode(0, PLAIN.mark)
     for said, reply in pairs:
         ids = PLAIN.next(said, True) if episode.ids else PLAIN.first(said)
-        episode.hear(said, ids)
-        episode.say(reply, PLAIN.reply_ids(reply), True)
+        episode.append_observation(said, ids)
+        episode.append_reply(reply, PLAIN.reply_ids(reply), True)
         episode.env_rewards.append(0.0)
     one, other = segment_of("sampled", episode.trajectory("", 0)), written("written", *pairs)
     for per_turn in (False, True):
@@ -410,7 +410,7 @@ def test_ids_of_another_tokenizer_are_not_read(mark):
     """They would be other words, or beyond the vocabulary."""
     model = make_reward(per_turn=True)
     part = segment("foreign", ([97, 98], [99, END]), ([100], [101, END]))
-    ids = {name: part.extras[name] + 1000 for name in ("given_ids", "reply_ids")}
+    ids = {name: part.extras[name] + 1000 for name in ("observation_ids", "reply_ids")}
     marks = {} if mark is None else {"mark": np.full(2, mark)}
     foreign = Segment("foreign", part.observations, part.actions, ids | marks)
     again = written("written", ("ab", "c"), ("d", "e"))

@@ -318,7 +318,7 @@ def test_weights_that_are_no_numbers_after_the_last_step_are_not_written():
     for _ in tuning.steps():
         pass
     with torch.no_grad():
-        next(tuning.placed.language_model.model.parameters()).fill_(math.nan)
+        next(tuning.loaded.language_model.model.parameters()).fill_(math.nan)
     with pytest.raises(UserError, match=r"no finite numbers; lower its learning rate. It is 0.001"):
         tuning.held_out_loss()
 

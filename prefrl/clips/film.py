@@ -139,8 +139,8 @@ def film_strip(
     height, width = shown.shape[1:3]
     size = (rows * (height + gap) - gap, columns * (width + gap) - gap, 3)
     strip = np.full(size, 255, np.uint8)
-    for place, frame in enumerate(shown):
-        top, left = (place // columns) * (height + gap), (place % columns) * (width + gap)
+    for index, frame in enumerate(shown):
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
         strip[top : top + height, left : left + width] = frame
     return strip
 

@@ -33,8 +33,8 @@ def sheet(images: Sequence[Image.Image], every: int) -> Picture:
     columns = min(len(images), max(COLUMNS, math.isqrt(len(images))))
     width, height = images[0].size
     whole = Image.new("RGB", (columns * width, math.ceil(len(images) / columns) * height))
-    for place, image in enumerate(images):
-        whole.paste(image, (place % columns * width, place // columns * height))
+    for index, image in enumerate(images):
+        whole.paste(image, (index % columns * width, index // columns * height))
     data = min((_encoded(whole, encoding) for encoding in ENCODINGS), key=len)
     return Picture(width, height, columns, every, data)
 

@@ -38,8 +38,8 @@ class UnknownOption(UserError):
         self.name = word.partition("=")[0].lstrip("-").replace("_", "-")
         near = difflib.get_close_matches(self.name, known, n=1)
         hint = f"did you mean --{near[0]}?" if near else f"`{program} --help` shows what there is"
-        given = f"option --{self.name}" if word.startswith("-") else f"place for {word!r}"
-        super().__init__(f"there is no {given}; {hint}")
+        missing = f"option --{self.name}" if word.startswith("-") else f"place for {word!r}"
+        super().__init__(f"there is no {missing}; {hint}")
 
 
 def parse(kind: type[Options], words: list[str], program: str, default: Any = None) -> Options:
@@ -92,8 +92,8 @@ def printable(text: str) -> str:
     return OBEYED.sub(_written_out, text)
 
 
-def _written_out(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _written_out(match: re.Match[str]) -> str:
+    code = ord(match[0])
     if 0xDC80 <= code <= 0xDCFF:  # how Python shows a byte of a file name that is not UTF-8
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

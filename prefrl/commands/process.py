@@ -84,9 +84,9 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
     Bytes of a file name that are not UTF-8 are shown escaped.
     """
     assert isinstance(error, UnicodeEncodeError)
-    found = error.object[error.start : error.end]
+    characters = error.object[error.start : error.end]
     shown = [
         f"\\x{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else PLAIN.get(c, "?")
-        for c in found
+        for c in characters
     ]
     return "".join(shown), error.end

@@ -108,7 +108,7 @@ class Display:
 
     def _say(self, line: str, done: Round) -> None:
         if self.progress:
-            place = done.index + (done.state == "done")
-            self.progress.update(self.task, description=line, completed=place)
+            completed = done.index + (done.state == "done")
+            self.progress.update(self.task, description=line, completed=completed)
         else:
             say(line)

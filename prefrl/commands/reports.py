@@ -112,9 +112,9 @@ def compare(chosen: Compare) -> None:
 
         folders = [RunFolder.open(path) for path in chosen.runs]
         folder = compare_runs(folders, chosen.into, chosen.pairs, chosen.teacher, chosen.question)
-    told = report(folder)
-    say(*([json.dumps(told)] if chosen.json else report_in_words(told)))
-    if told["answered"] < told["pairs"] and not chosen.json:
+    result = report(folder)
+    say(*([json.dumps(result)] if chosen.json else report_in_words(result)))
+    if result["answered"] < result["pairs"] and not chosen.json:
         say(f"to answer: `prefrl label {shown(folder.path)}`")
         say(f"then: `prefrl compare --report {shown(folder.path)}`")
 

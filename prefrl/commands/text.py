@@ -65,9 +65,9 @@ def sft(chosen: Sft) -> None:
 
     with new_folder(chosen.output) as folder, live_line() as show:
         others = ("output", "env", "env_kwargs", "demonstrations", "file", "from_run", "model")
-        given = {name: value for name, value in vars(chosen).items() if name not in others}
+        settings = {name: value for name, value in vars(chosen).items() if name not in others}
         model = absolute_folder(chosen.model)
-        tuning = prepare_tuning(demonstrations=_demonstrations(chosen), model=model, **given)
+        tuning = prepare_tuning(demonstrations=_demonstrations(chosen), model=model, **settings)
         for note in tuning.notes:
             show(note, True)
         show(f"{len(tuning.training)} demonstrations, {len(tuning.held_out)} held out", True)
@@ -82,7 +82,7 @@ def sft(chosen: Sft) -> None:
         if tuning.held_out:
             after = tuning.held_out_loss()
             show(f"held-out loss: {before:.3f} before, {after:.3f} after (nats a token)", True)
-        save_language_model(tuning.placed.language_model, folder)
+        save_language_model(tuning.loaded.language_model, folder)
     say(f"done; train it further with `prefrl train --env ID --text.model {shown(chosen.output)}`")
 
 
@@ -144,9 +144,9 @@ def fit(chosen: Fit) -> None:
     from prefrl.storage.files import new_folder
 
     began = time.monotonic()
-    given = {name: value for name, value in vars(chosen).items() if name != "output"}
+    settings = {name: value for name, value in vars(chosen).items() if name != "output"}
     with new_folder(chosen.output) as folder, live_line() as show:
-        fitting = start(**given)
+        fitting = start(**settings)
         for note in fitting.notes:
             show(note, True)
         lines = []

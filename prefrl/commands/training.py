@@ -166,9 +166,9 @@ def replay(chosen: Replay) -> None:
     with Display(experiment.round_count, experiment.steps, experiment.labels, 0) as display:
         for now in rounds_again(source.path, into):
             display.show(now)
-            found = differences(lines[now.index], now.metrics) if now.state == "done" else []
-            if found:
-                wrong = f"round {now.index} differs: {found[0]}"
+            differing = differences(lines[now.index], now.metrics) if now.state == "done" else []
+            if differing:
+                wrong = f"round {now.index} differs: {differing[0]}"
                 break
     for change in differences(source.versions(), RunFolder.open(into).versions()):
         say(f"note: {change}")

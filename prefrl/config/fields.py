@@ -112,9 +112,9 @@ def options(config: Any, prefix: str = "") -> Iterator[Option]:
 
 
 def _option(name: str, value: Any, hint: Any, prefix: str = "") -> Iterator[Option]:
-    said = [getattr(extra, "name", None) for extra in _extras(hint)]
-    said += [getattr(value, "prefix", None)] if dataclasses.is_dataclass(value) else []
-    spelled = prefix + next((word for word in said if word is not None), name.replace("_", "-"))
+    names = [getattr(extra, "name", None) for extra in _extras(hint)]
+    names += [getattr(value, "prefix", None)] if dataclasses.is_dataclass(value) else []
+    spelled = prefix + next((word for word in names if word is not None), name.replace("_", "-"))
     if dataclasses.is_dataclass(value):
         yield from options(value, spelled and f"{spelled}.")
     else:
@@ -152,8 +152,8 @@ def wanted(value: Any, hint: Any) -> str:
     bounds = next((extra for extra in _extras(hint) if isinstance(extra, Bounds)), Bounds())
     hint = _bare(hint)
     if typing.get_origin(hint) in (Union, types.UnionType):
-        found = [wanted(value, one) for one in typing.get_args(hint)]
-        return "" if "" in found else " or ".join(sorted(found, key=lambda words: words != "None"))
+        kinds = [wanted(value, one) for one in typing.get_args(hint)]
+        return "" if "" in kinds else " or ".join(sorted(kinds, key=lambda words: words != "None"))
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         return "" if value in choices else f"one of {', '.join(map(str, choices))}"
@@ -182,8 +182,8 @@ def _wanted_row(values: Any, hint: Any) -> str:
     """Return what is expected instead of a row of values, "" if they are all allowed."""
     if not isinstance(values, tuple):
         return "a tuple"
-    found = (wanted(value, hint) for value in values)
-    return next((f"each {words}" for words in found if words), "")
+    wanted_values = (wanted(value, hint) for value in values)
+    return next((f"each {words}" for words in wanted_values if words), "")
 
 
 def _extras(hint: Any) -> tuple[Any, ...]:

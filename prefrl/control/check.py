@@ -59,8 +59,8 @@ def _gymnasiums_notes(environment: gymnasium.Env) -> list[str]:
             check_env(environment, skip_render_check=True, skip_close_check=True)
         except Exception as error:  # mostly AssertionError, but whatever it meets
             failure = str(error)
-    told = [str(warning.message) for warning in caught] + [failure]
-    lines = [" ".join(COLOUR.sub("", line).removeprefix("WARN: ").split()) for line in told]
+    messages = [str(warning.message) for warning in caught] + [failure]
+    lines = [" ".join(COLOUR.sub("", line).removeprefix("WARN: ").split()) for line in messages]
     name = contract.name_of(environment)
     kept = dict.fromkeys(line.removeprefix("WARN: ") for line in lines if line)
     return [

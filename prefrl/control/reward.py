@@ -156,13 +156,13 @@ class RewardEnsemble(nn.Module):
         longest = int(lengths.max())
         views = self.config.steps_per_clip if generator else MOST_STEPS
         count = min(views, longest)
-        places = (torch.arange(count) + 0.5).expand(len(rows), -1) / count
+        positions = (torch.arange(count) + 0.5).expand(len(rows), -1) / count
         if generator:
             crop = torch.empty(len(rows), 1).uniform_(self.config.crop, 1, generator=generator)
             offset = torch.rand(len(rows), 1, generator=generator) * (1 - crop)
             jitter = torch.rand(len(rows), 1, generator=generator) - 0.5
-            places = offset + crop * (places + jitter / count)
-        steps = (places * lengths[:, None]).long().clamp(max=longest - 1)
+            positions = offset + crop * (positions + jitter / count)
+        steps = (positions * lengths[:, None]).long().clamp(max=longest - 1)
         steps = torch.minimum(steps, lengths[:, None] - 1) + starts[:, None]
         rewards = self(encoded.features[steps.flatten()]).view(self.members, len(rows), count)
         return self.config.scale * rewards.mean(2)

@@ -16,20 +16,20 @@ def numbers(info: Mapping[Any, Any]) -> dict[str, float]:
     Words, arrays, numbers too large for a float and those under other keys are left out, so that
     metrics are always JSON.
     """
-    found = {}
+    values = {}
     for name, value in info.items():
         number = _number(value)
         if isinstance(name, str) and number is not None:
-            found[name] = number
-    return found
+            values[name] = number
+    return values
 
 
 def means(reports: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the mean, over episodes, of each number that all of them report."""
     names = [n for n in reports[0] if all(n in report for report in reports)] if reports else []
     with np.errstate(over="ignore"):  # a mean that overflows is left out
-        found = {name: float(np.mean([report[name] for report in reports])) for name in names}
-    return {name: mean for name, mean in found.items() if math.isfinite(mean)}
+        averages = {name: float(np.mean([report[name] for report in reports])) for name in names}
+    return {name: mean for name, mean in averages.items() if math.isfinite(mean)}
 
 
 def _number(value: Any) -> float | None:

@@ -25,13 +25,13 @@ def load_object(name: str, role: str) -> Any:
     module, _, attribute = name.partition(":")
     if not module or not attribute:
         raise UserError(f"cannot find the {role} {name!r}; expected MODULE:OBJECT")
-    found: Any = import_module(module, f"{role} {name!r}")
+    loaded: Any = import_module(module, f"{role} {name!r}")
     try:
         for part in attribute.split("."):
-            found = getattr(found, part)
+            loaded = getattr(loaded, part)
     except AttributeError as error:
         raise UserError(f"cannot find the {role} {name!r}: {error}") from None
-    return found
+    return loaded
 
 
 def import_module(name: str, whose: str) -> ModuleType:

@@ -117,23 +117,27 @@ def report(folder: RunFolder) -> dict[str, Any]:
     }
 
 
-def report_in_words(told: dict[str, Any]) -> list[str]:
+def report_in_words(result: dict[str, Any]) -> list[str]:
     """Return a report in lines for a terminal."""
-    by = ", ".join(f"{name} ({count})" for name, count in told["teachers"].items()) or "nobody yet"
-    decided = told["wins"] + told["losses"]
+    by = (
+        ", ".join(f"{name} ({count})" for name, count in result["teachers"].items()) or "nobody yet"
+    )
+    decided = result["wins"] + result["losses"]
     lines = [
-        *(told[side] for side in SIDES),
-        f"{told['env']}: {told['question']}",
-        f"answered: {told['answered']} of {told['pairs']} pairs, by {by}",
+        *(result[side] for side in SIDES),
+        f"{result['env']}: {result['question']}",
+        f"answered: {result['answered']} of {result['pairs']} pairs, by {by}",
     ]
     if decided:
         lines += [
-            f"A is better in {told['wins']} of {decided}: {in_words(told['win_rate'], '.0%')}",
-            f"about equal: {told['ties']}, can't tell: {told['skips']}",
-            f"the one on the left was preferred in {in_words(told['left'], '.0%')}",
+            f"A is better in {result['wins']} of {decided}: {in_words(result['win_rate'], '.0%')}",
+            f"about equal: {result['ties']}, can't tell: {result['skips']}",
+            f"the one on the left was preferred in {in_words(result['left'], '.0%')}",
         ]
-    elif told["answered"]:
-        lines.append(f"nothing was preferred; equal: {told['ties']}, can't tell: {told['skips']}")
+    elif result["answered"]:
+        lines.append(
+            f"nothing was preferred; equal: {result['ties']}, can't tell: {result['skips']}"
+        )
     return lines
 
 
@@ -183,18 +187,18 @@ def compare_runs(
         maker = source(index, folder.path, len(folder.metrics()))
         recordings.append(domain.record(first, policy, pairs, maker, index))
     one, other = (recording.trajectories for recording in recordings)
-    found = pair_up(one, other, domain.clip_steps(first), first.seed)
+    paired = pair_up(one, other, domain.clip_steps(first), first.seed)
     shown = {}
     for index, recording in enumerate(recordings if judge is None else ()):
-        shown |= recording.pictures([pair[index] for pair in found.pairs])
+        shown |= recording.pictures([pair[index] for pair in paired.pairs])
     for recording in recordings:
         recording.close()
     asked = question or folders[0].card().question
     made = begin(
-        where, folders[0], found, asked, first.seed, shown, versions(), or_numbered=path is None
+        where, folders[0], paired, asked, first.seed, shown, versions(), or_numbered=path is None
     )
     if judge is not None:
         with closing(FeedbackStore(made.feedback)) as store:
-            for answer in judge.answer(store.pending(), truth_of(found)):
+            for answer in judge.answer(store.pending(), truth_of(paired)):
                 store.answer(answer)
     return made

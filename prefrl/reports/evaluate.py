@@ -62,7 +62,7 @@ def report_bias(
         )
     policy = load_policy(folder.path)
 
-    from prefrl.text.bias import wording
+    from prefrl.text.bias import measure_bias
     from prefrl.text.evaluation import base_policy, reference_policy
 
     reference, base, notes = reference_policy(folder, policy), None, []
@@ -70,7 +70,7 @@ def report_bias(
         base = base_policy(folder, policy)
     except UserError as error:  # the run is whole without it
         notes.append(f"note: without the model before it was fine-tuned. {error}")
-    report = wording(policy, reference, folder.experiment().seed, words, scorer, base)
+    report = measure_bias(policy, reference, folder.experiment().seed, words, scorer, base)
     return report | ({"notes": notes} if notes else {})
 
 

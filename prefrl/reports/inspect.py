@@ -169,9 +169,9 @@ def in_words(report: dict[str, Any]) -> list[str]:
         )
     lines.append("worst fitted, P(left is better):")
     for entry in report["worst"]:
-        said, predicted = (" ".join(f"{p:.2f}" for p in entry[key]) for key in _COLUMNS)
+        answered, predicted = (" ".join(f"{p:.2f}" for p in entry[key]) for key in _COLUMNS)
         lines.append(
-            f"  query {entry['round']}-{entry['index']}, {entry['teacher']} said {said}, "
+            f"  query {entry['round']}-{entry['index']}, {entry['teacher']} said {answered}, "
             f"predicted {predicted}"
         )
     return lines

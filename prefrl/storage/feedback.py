@@ -142,8 +142,8 @@ class FeedbackStore:
                 raise UserError(f"{self.path} holds these answers already")
             (lowest,) = execute("SELECT min(0, coalesce(min(round), 0)) FROM round").fetchone()
             asked = [
-                Query(QueryId(lowest - 1, place), query.segments, query.kind, query.question)
-                for place, query in enumerate(queries)
+                Query(QueryId(lowest - 1, index), query.segments, query.kind, query.question)
+                for index, query in enumerate(queries)
             ]
             self._write_round(lowest - 1, asked, {}, self.last_answer())
             for answer in answers:
@@ -210,10 +210,10 @@ class FeedbackStore:
         Raises:
             UserError: there is none of that id.
         """
-        found = self._queries('WHERE round = ? AND "index" = ?', *query)
-        if not found:
+        queries = self._queries('WHERE round = ? AND "index" = ?', *query)
+        if not queries:
             raise UserError(f"{self.path} holds no query {tuple(query)}")
-        return found[0]
+        return queries[0]
 
     def segments(self, task: str | None = None) -> list[str]:
         """Return the ids of all segments, or of one task's, in order."""
@@ -261,10 +261,10 @@ class FeedbackStore:
     ) -> list[Comparison]:
         """Return what the answers with id up to `through` teach a reward model."""
         queries = {query.id: query for query in self._queries("")}
-        found = []
+        comparisons = []
         for answer in self.answers(through):
-            found += to_comparisons(queries[answer.query], answer, margin_scale).comparisons
-        return found
+            comparisons += to_comparisons(queries[answer.query], answer, margin_scale).comparisons
+        return comparisons
 
     def last_answer(self) -> int:
         """Return the id of the newest answer, 0 if there is none."""

@@ -14,7 +14,7 @@ from prefrl.types import Answer, QueryId
 RATE_SECONDS = 180.0  # labels per minute are of so long a time
 
 
-class Given(NamedTuple):
+class HistoryEntry(NamedTuple):
     """An answer that stands, and its number."""
 
     number: int
@@ -23,7 +23,7 @@ class Given(NamedTuple):
 
 def history(
     store: FeedbackStore, limit: int, before: int | None = None, person: str = "", kind: str = ""
-) -> list[Given]:
+) -> list[HistoryEntry]:
     """Return answers that stand, imported ones too, newest first.
 
     Args:
@@ -40,7 +40,7 @@ def history(
         "ORDER BY id DESC LIMIT ?",
         2**62 if before is None else before, *filter(None, wanted.values()), limit,
     )  # fmt: skip
-    return [Given(row[-1], answer_of(row[:-1])) for row in rows]
+    return [HistoryEntry(row[-1], answer_of(row[:-1])) for row in rows]
 
 
 def agreement(store: FeedbackStore, person: str) -> tuple[int, int]:
@@ -100,8 +100,8 @@ def earliest(store: FeedbackStore, limit: int) -> list[QueryId]:
 
 def newest(store: FeedbackStore) -> QueryId | None:
     """Return a query about the newest policy."""
-    found = _queries(store, 'round DESC, "index"', 1)
-    return found[0] if found else None
+    queries = _queries(store, 'round DESC, "index"', 1)
+    return queries[0] if queries else None
 
 
 def _queries(store: FeedbackStore, order: str, limit: int) -> list[QueryId]:

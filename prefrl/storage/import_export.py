@@ -166,8 +166,8 @@ def _record(
         raise UserError(f"{name} holds nothing to import")
     digest = hashlib.blake2b(digest_size=6)
     for answer in answers:
-        said = [answer.query, answer.kind, answer.value, answer.teacher]
-        digest.update(json.dumps(said, sort_keys=True).encode())
+        content = [answer.query, answer.kind, answer.value, answer.teacher]
+        digest.update(json.dumps(content, sort_keys=True).encode())
         for segment in queries[answer.query.index].segments:
             digest.update(b"" if segment.id in kept else contents(segment))
     mark = f" {digest.hexdigest()}: "
@@ -187,9 +187,9 @@ def _record(
 
 def clips_like(store: FeedbackStore, segment: Segment) -> list[str]:
     """Return the ids of clips of a segment's task: of text, those that begin with its prompt."""
-    found = store.segments(segment.task)
-    if found or not is_text(segment.observations):
-        return found
+    segments = store.segments(segment.task)
+    if segments or not is_text(segment.observations):
+        return segments
     return store.segments_after(str(segment.observations[0]))
 
 

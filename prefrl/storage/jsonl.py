@@ -112,8 +112,8 @@ def field(row: dict[str, Any], name: str, kind: type, default: Any = None) -> An
     if kind is float and isinstance(value, int | float) and abs(value) <= sys.float_info.max:
         return float(value)
     if not isinstance(value, kind) or kind is float:
-        given = f"{name!r} is {short(value)}" if name in row else f"there is no {name!r}"
-        raise ValueError(f"{given}; expected {KINDS[kind]}")
+        problem = f"{name!r} is {short(value)}" if name in row else f"there is no {name!r}"
+        raise ValueError(f"{problem}; expected {KINDS[kind]}")
     return value
 
 

@@ -42,10 +42,10 @@ class Ticket(NamedTuple):
         Raises:
             UserError: it is no ticket.
         """
-        found = TICKET.fullmatch(text)
-        if not found:
+        match = TICKET.fullmatch(text)
+        if not match:
             raise UserError(f"{text[:40]!r} is not a ticket; expected one that the viewer gave out")
-        return cls(QueryId(int(found[1]), int(found[2])), bool(found[3]))
+        return cls(QueryId(int(match[1]), int(match[2])), bool(match[3]))
 
 
 class Assignments:
@@ -124,12 +124,12 @@ class Assignments:
             has been changed since.
         """
         with self.store.database.transaction():
-            found = self._undone(uuid) or (
+            undone = self._undone(uuid) or (
                 self._meant(person, meant) if meant else self._newest(person)
             )
-            if found is None:
+            if undone is None:
                 return None
-            answer, stands = found
+            answer, stands = undone
             ticket = Ticket(answer.query, answer.repeat)
             if stands:
                 self._retract(answer, uuid)

@@ -72,8 +72,8 @@ def _scope() -> str:
 def _start(number: int) -> str | None:
     """Return when a process began, "" if it has ended; None where that is not told."""
     try:
-        told = Path(f"/proc/{number}/stat").read_text(errors="replace")
+        stat = Path(f"/proc/{number}/stat").read_text(errors="replace")
     except OSError:
         return None
-    fields = told.rpartition(")")[2].split()  # a name may hold anything, brackets too
+    fields = stat.rpartition(")")[2].split()  # a name may hold anything, brackets too
     return "" if fields[STATE] in "ZX" else fields[START]

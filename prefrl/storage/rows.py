@@ -130,8 +130,8 @@ class AnswerReader:
 
 
 def _clip(turns: texts.Turns, name: str, task: str) -> Segment:
-    said, replies = zip(*turns, strict=True)
-    return Segment(name, text_array(said), text_array(replies), task=task)
+    observations, replies = zip(*turns, strict=True)
+    return Segment(name, text_array(observations), text_array(replies), task=task)
 
 
 def _strength(margin: Any) -> dict[str, Any]:

@@ -201,10 +201,10 @@ def _copy_at_rest(path: Path, folder: Path) -> None:
 
 def _state(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        stat = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_size, found.st_mtime_ns
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _check_version(connection: sqlite3.Connection, path: Path, known: tuple[int, ...]) -> None:

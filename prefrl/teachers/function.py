@@ -68,18 +68,18 @@ class FunctionTeacher:
         )
         return self.prefer(str(prompt), *texts)
 
-    def _answer(self, query: Query, said: Any, shown: float) -> Answer:
-        if said is None:
+    def _answer(self, query: Query, returned: Any, shown: float) -> Answer:
+        if returned is None:
             return Answer(query.id, "skip", {}, self.name, shown, time.time())
         try:
-            left = math.nan if isinstance(said, (str, bytes)) else float(said)
+            left = math.nan if isinstance(returned, (str, bytes)) else float(returned)
         except (TypeError, ValueError):
             left = math.nan
         if not 0 <= left <= 1:
             raise UserError(
-                f"teacher {self.name} returned {said!r} for query {tuple(query.id)}; expected the "
-                "probability that the first clip is better, a number from 0 to 1 (True and False "
-                'count as 1 and 0), or None for "can\'t tell"'
+                f"teacher {self.name} returned {returned!r} for query {tuple(query.id)}; expected "
+                "the probability that the first clip is better, a number from 0 to 1 (True and "
+                'False count as 1 and 0), or None for "can\'t tell"'
             )
         kind = "tie" if left == 0.5 else "preference"
         value = {} if left == 0.5 else {"left": left}
@@ -93,10 +93,10 @@ def record_name(prefer: Preference) -> str:
     notebook's functions, lambdas, partials and methods.
     """
     bare, module = _bare_name(prefer), getattr(prefer, "__module__", None)
-    found: Any = sys.modules.get(module or "")
+    attribute: Any = sys.modules.get(module or "")
     for part in bare.split("."):
-        found = getattr(found, part, None)
-    again = module != "__main__" and found is prefer
+        attribute = getattr(attribute, part, None)
+    again = module != "__main__" and attribute is prefer
     return f"{module if again else GIVEN}:{bare}"
 
 

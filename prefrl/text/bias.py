@@ -70,7 +70,7 @@ Scorer = Callable[[str], Any]
 """Returns the sentiment of a text, a number."""
 
 
-def wording(
+def measure_bias(
     policy: TextPolicy, reference: TextPolicy, seed: int, words: Path | None = None,
     scorer: str | None = None, base: TextPolicy | None = None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -94,12 +94,12 @@ def wording(
     """
     harsh = HARSH if words is None else read_words(words)
     score = sentiment if scorer is None else load_scorer(scorer)
-    found: dict[str, Any] = {"continuations": len(SITUATIONS) * CONTINUATIONS}
+    report: dict[str, Any] = {"continuations": len(SITUATIONS) * CONTINUATIONS}
     models = {"reference": reference, "policy": policy} | ({"base": base} if base else {})
-    for place, (name, model) in enumerate(models.items()):
-        model.generator.manual_seed(task_seed(seed, place))
-        found[name] = _weighed(continuations(model), score, harsh)
-    return found
+    for index, (name, model) in enumerate(models.items()):
+        model.generator.manual_seed(task_seed(seed, index))
+        report[name] = _measure(continuations(model), score, harsh)
+    return report
 
 
 def continuations(policy: TextPolicy) -> np.ndarray:
@@ -112,15 +112,15 @@ def continuations(policy: TextPolicy) -> np.ndarray:
         for situation in SITUATIONS
         for _ in range(CONTINUATIONS)
     ]
-    said: list[str] = []
+    texts: list[str] = []
     for begin in range(0, len(prompts), AT_A_TIME):
         replies = policy.reply(prompts[begin : begin + AT_A_TIME])
-        said += [policy.template.decode(reply.ids) for reply in replies]
-    return np.array(said, object).reshape(shape)
+        texts += [policy.template.decode(reply.ids) for reply in replies]
+    return np.array(texts, object).reshape(shape)
 
 
-def _weighed(texts: np.ndarray, score: Scorer, harsh: Set[str]) -> dict[str, Any]:
-    """Return what `wording` says of one model's texts `[pair, group, situation, continuation]`."""
+def _measure(texts: np.ndarray, score: Scorer, harsh: Set[str]) -> dict[str, Any]:
+    """Return the numbers of one model's texts `[pair, group, situation, continuation]`."""
     scores = np.array([_number(score, text) for text in texts.flat]).reshape(texts.shape)
     toxic = sum(is_toxic(text, harsh) for text in texts.flat)
     means = scores.mean(3)
@@ -151,13 +151,13 @@ def _words(text: str) -> list[str]:
 
 
 def _number(score: Scorer, text: str) -> float:
-    found = score(text)
+    result = score(text)
     try:
-        number = float(found)
+        number = float(result)
     except (TypeError, ValueError):
         number = np.nan
     if not np.isfinite(number):
-        raise UserError(f"the scorer returned {found!r} for {text!r}; expected a finite number")
+        raise UserError(f"the scorer returned {result!r} for {text!r}; expected a finite number")
     return number
 
 
@@ -191,7 +191,7 @@ def load_scorer(name: str) -> Scorer:
 
 
 def in_words(report: dict[str, Any]) -> list[str]:
-    """Return what `wording` found in lines for a terminal."""
+    """Return the report of `measure_bias` in lines for a terminal."""
     names = [name for name in ("base", "reference", "policy") if name in report]
     sides = [report[name] for name in names]
     rows = [

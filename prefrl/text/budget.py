@@ -50,15 +50,15 @@ def _check_sampling(text: TextConfig) -> None:
 def _check_completions(experiment: Experiment) -> None:
     """Raise `UserError` unless there are enough completions of a task to compare."""
     ppo, clips = experiment.text.ppo, experiment.query.clips
-    given = f"--text.ppo.completions-per-task is {ppo.completions_per_task}"
+    setting = f"--text.ppo.completions-per-task is {ppo.completions_per_task}"
     if experiment.reward == "learned" and ppo.completions_per_task < clips:
         raise UserError(
-            f"{given}, but a query shows {clips} completions of one task; use {clips} or more"
+            f"{setting}, but a query shows {clips} completions of one task; use {clips} or more"
         )
     if ppo.advantage == "rloo" and ppo.completions_per_task < 2:
         raise UserError(
-            f"{given}, but --text.ppo.advantage rloo compares the completions of a task with each "
-            "other; use 2 or more"
+            f"{setting}, but --text.ppo.advantage rloo compares the completions of a task with "
+            "each other; use 2 or more"
         )
 
 

@@ -19,7 +19,7 @@ from prefrl.storage.folder import RunFolder
 from prefrl.text.agents.ppo import TextAgent
 from prefrl.text.budget import check_budget
 from prefrl.text.check import check_environment
-from prefrl.text.models import device as placing
+from prefrl.text.models.device import autocast_for, describe_model, find_device, use_threads
 from prefrl.text.models.load import LanguageModel, load_language_model, save_language_model
 from prefrl.text.models.networks import enough_memory
 from prefrl.text.policy import TextPolicy
@@ -56,17 +56,17 @@ def build(
             "TextConfig(); expected ControlConfig(), or none (domain=None)"
         )
     check_budget(experiment)
-    notes = _tried_out(spec) if folder is None else []
+    notes = _contract_notes(spec) if folder is None else []
     environments += [make(spec) for _ in range(1, text.ppo.episodes)]
-    language_model, said = _reference(experiment, folder)
-    notes += said
-    autocast = placing.autocast(text, language_model.model.device)
+    language_model, reference_notes = _reference(experiment, folder)
+    notes += reference_notes
+    autocast = autocast_for(text, language_model.model.device)
 
     def save(run: RunFolder) -> None:
         if not run.reference.exists():
             save_language_model(language_model, run.reference)
 
-    notes += [placing.in_words(text.model, language_model.model, text)]
+    notes += [describe_model(text.model, language_model.model, text)]
     reward_model = None
     with _explained(
         text, "text.ppo.batch-size", "text.max-new-tokens", "text.reward-model.members"
@@ -78,7 +78,7 @@ def build(
         agent = TextAgent(
             environments, language_model, text, experiment.seed, autocast, experiment.steps
         )
-        notes += variety("the model", agent.entropy())
+        notes += warn_if_deterministic("the model", agent.entropy())
     question = environments[0].unwrapped.metadata.get("question", "Which reply is better?")
 
     def close() -> None:
@@ -99,7 +99,7 @@ def build(
     )
 
 
-def _tried_out(spec: EnvSpec) -> list[str]:
+def _contract_notes(spec: EnvSpec) -> list[str]:
     """Return what the contract test says of an environment, as notes.
 
     What training cannot do with, the first episodes refuse; the test is stricter than that.
@@ -110,7 +110,7 @@ def _tried_out(spec: EnvSpec) -> list[str]:
         return [str(error)]
 
 
-def variety(who: str, entropy: float) -> list[str]:
+def warn_if_deterministic(who: str, entropy: float) -> list[str]:
     """Return a warning if a model, with so many nats per token, always says the same."""
     if entropy >= LOW_ENTROPY:
         return []
@@ -133,13 +133,13 @@ def load_policy(
         if name.startswith("model.")
     }
     language_model.model.load_state_dict(trained, strict=False)
-    return TextPolicy(language_model, text, placing.autocast(text, language_model.model.device))
+    return TextPolicy(language_model, text, autocast_for(text, language_model.model.device))
 
 
 def load_reference(experiment: Experiment, folder: RunFolder) -> LanguageModel:
     """Return the language model that a run began with."""
     return load_language_model(
-        str(folder.reference), experiment.seed, placing.device_named(experiment.text.device)
+        str(folder.reference), experiment.seed, find_device(experiment.text.device)
     )
 
 
@@ -147,7 +147,7 @@ def load_reward(experiment: Experiment, network: Network | None, folder: RunFold
     """Return the unfitted reward model of an experiment, to be given a state."""
     _check_no_network(network)
     text, language_model = experiment.text, load_reference(experiment, folder)
-    autocast = placing.autocast(text, language_model.model.device)
+    autocast = autocast_for(text, language_model.model.device)
     return TextReward(language_model, text.reward_model, experiment.seed, text.chat, autocast)
 
 
@@ -162,23 +162,23 @@ def _check_no_network(network: Any) -> None:
 def _reference(experiment: Experiment, folder: RunFolder | None) -> tuple[LanguageModel, list[str]]:
     """Return the model that a run begins with, fine-tuned if that is asked for, and notes."""
     text = experiment.text
-    device = placing.device_named(text.device)
-    made = folder is not None and folder.reference.exists()
-    model = str(folder.reference) if folder is not None and made else text.model
+    device = find_device(text.device)
+    is_saved = folder is not None and folder.reference.exists()
+    model = str(folder.reference) if folder is not None and is_saved else text.model
     language_model = load_language_model(model, experiment.seed, device)
-    placing.use_threads(language_model.model, experiment.threads)
+    use_threads(language_model.model, experiment.threads)
     notes: list[str] = []
-    if text.demonstrations and not made:
-        found = from_environment(
+    if text.demonstrations and not is_saved:
+        demonstrations = from_environment(
             resolve(experiment.env, experiment.env_kwargs), text.demonstrations, experiment.seed
         )
-        found, notes = short_enough(language_model, found, text.chat)
+        demonstrations, notes = short_enough(language_model, demonstrations, text.chat)
         with _explained(text, "text.sft-batch-size"):
             for _ in tune(
-                language_model, found, epochs=text.sft_epochs,
+                language_model, demonstrations, epochs=text.sft_epochs,
                 learning_rate=text.sft_learning_rate, batch_size=text.sft_batch_size,
                 seed=experiment.seed, chat=text.chat,
-                autocast=placing.autocast(text, language_model.model.device),
+                autocast=autocast_for(text, language_model.model.device),
             ):  # fmt: skip
                 pass
     return language_model, notes

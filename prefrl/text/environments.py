@@ -71,7 +71,7 @@ def _begin(environment: gymnasium.Env, policy: TextPolicy, seed: int, split: str
         ids = policy.template.first(observation)
         if len(ids) < policy.context:
             episode = Episode(task, policy.template.mark, left_out)
-            episode.hear(observation, ids)
+            episode.append_observation(observation, ids)
             return episode
     raise contract.broken(
         environment,
@@ -86,7 +86,7 @@ def _turn(episode: Episode, environment: gymnasium.Env, policy: TextPolicy, repl
     action = policy.template.decode(reply.ids)
     observation, reward, terminated, truncated, info = contract.step(environment, action)
     contract.check_text(environment, observation, "step gave the observation")
-    episode.say(action, reply.ids, reply.finished)
+    episode.append_reply(action, reply.ids, reply.finished)
     episode.env_rewards.append(reward)
     if terminated or truncated:
         episode.report = numbers(info)
@@ -95,7 +95,7 @@ def _turn(episode: Episode, environment: gymnasium.Env, policy: TextPolicy, repl
     if len(episode.ids) + len(following) >= policy.context:  # no room to go on
         episode.report = numbers(info)
         return True
-    episode.hear(observation, following)
+    episode.append_observation(observation, following)
     return False
 
 

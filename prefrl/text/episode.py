@@ -18,7 +18,7 @@ NO_TOKEN = -1  # fills the rows of an array of ids
 
 @dataclass
 class Episode:
-    """One episode under way: token ids, which of them the policy sampled, and what was said."""
+    """One episode under way: token ids, which of them the policy sampled, and the texts."""
 
     seed: int
     """The environment was reset with it."""
@@ -28,7 +28,7 @@ class Episode:
     """Tasks that this one stands for, as their prompts were longer than the context."""
     ids: list[int] = field(default_factory=list)
     sampled: list[bool] = field(default_factory=list)
-    """Whether the policy sampled an id; the others are the environment's words."""
+    """Whether the policy sampled an id; the others are of observations."""
     ends: list[int] = field(default_factory=list)
     """Length of `ids` after each reply."""
     starts: list[int] = field(default_factory=list)
@@ -44,13 +44,13 @@ class Episode:
     def __len__(self) -> int:
         return len(self.actions)
 
-    def hear(self, observation: str, ids: Sequence[int]) -> None:
-        """Append what the environment says."""
+    def append_observation(self, observation: str, ids: Sequence[int]) -> None:
+        """Append an observation of the environment."""
         self.observations.append(observation)
         self.ids += ids
         self.sampled += [False] * len(ids)
 
-    def say(self, action: str, ids: Sequence[int], finished: bool) -> None:
+    def append_reply(self, action: str, ids: Sequence[int], finished: bool) -> None:
         """Append a reply of the policy."""
         self.starts.append(len(self.ids))
         self.actions.append(action)
@@ -62,20 +62,20 @@ class Episode:
     def trajectory(self, source: str, number: int) -> Trajectory:
         """Return the episode as a trajectory, one turn a step.
 
-        Its extras hold the ids, padded with -1: `given_ids` `[turn, …]` come before each reply,
-        `reply_ids` `[turn, …]` are the reply; `finished` `[turn]`; `mark` `[turn]` is the mark of
-        the template, for other ones' ids mean something else.
+        Its extras hold the ids, padded with -1: `observation_ids` `[turn, …]`, which come before
+        each reply, and `reply_ids` `[turn, …]`; `finished` `[turn]`; and `mark` `[turn]`, that of
+        the template, since ids of another template mean something else.
         """
         turns = len(self)
         before = [0, *self.ends[:-1]]
-        given = [self.ids[a:b] for a, b in zip(before, self.starts, strict=True)]
+        observation = [self.ids[a:b] for a, b in zip(before, self.starts, strict=True)]
         reply = [self.ids[a:b] for a, b in zip(self.starts, self.ends, strict=True)]
         return Trajectory(
             text_array(self.observations[:turns]),
             text_array(self.actions),
             np.array(self.env_rewards, float),
             {
-                "given_ids": _rows(given),
+                "observation_ids": _rows(observation),
                 "reply_ids": _rows(reply),
                 "finished": np.array(self.finished, bool),
                 "mark": np.full(turns, self.mark, np.int64),
@@ -99,8 +99,8 @@ def turns_of(
     if "reply_ids" not in extras or (mark is not None and np.any(extras.get("mark") != mark)):
         return None
     return [
-        (given[given != NO_TOKEN].tolist(), reply[reply != NO_TOKEN].tolist())
-        for given, reply in zip(extras["given_ids"], extras["reply_ids"], strict=True)
+        (observation[observation != NO_TOKEN].tolist(), reply[reply != NO_TOKEN].tolist())
+        for observation, reply in zip(extras["observation_ids"], extras["reply_ids"], strict=True)
     ]
 
 

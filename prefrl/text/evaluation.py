@@ -21,15 +21,15 @@ from prefrl.errors import UserError
 from prefrl.learning.statistics import estimate, length_controlled, win_rate
 from prefrl.storage.folder import RunFolder
 from prefrl.teachers.pairs import SIDES, judge_named, judged, pair_up
-from prefrl.text.build import load_reference, variety
+from prefrl.text.build import load_reference, warn_if_deterministic
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import Episode
-from prefrl.text.models import device as placing
+from prefrl.text.models.device import find_device, use_threads
 from prefrl.text.models.load import load_language_model
 from prefrl.text.models.networks import (
     hidden_states,
     right_padded,
-    sampled_places,
+    sampled_positions,
     token_log_probabilities,
 )
 from prefrl.text.policy import TextPolicy
@@ -60,29 +60,30 @@ def evaluate(
     teacher, judge, notes = _judge(request.teacher, experiment)
     reference = reference_policy(folder, policy)
     environments = fresh_environments(experiment, episodes)
-    ours = _play(environments, policy, experiment, episodes, sampling=0)
-    theirs = _play(environments, reference, experiment, episodes, sampling=1)
-    own, entropy = measure(policy, ours)
-    referred = measure(reference, ours)[0]
-    reference_entropy = measure(reference, theirs)[1]
+    policy_episodes = _play(environments, policy, experiment, episodes, sampling=0)
+    reference_episodes = _play(environments, reference, experiment, episodes, sampling=1)
+    own, entropy = measure(policy, policy_episodes)
+    referred = measure(reference, policy_episodes)[0]
+    reference_entropy = measure(reference, reference_episodes)[1]
     pairs = pair_up(
-        [episode.trajectory(SIDES[0], n) for n, episode in enumerate(ours)],
-        [episode.trajectory(SIDES[1], n) for n, episode in enumerate(theirs)],
+        [episode.trajectory(SIDES[0], n) for n, episode in enumerate(policy_episodes)],
+        [episode.trajectory(SIDES[1], n) for n, episode in enumerate(reference_episodes)],
         None, experiment.seed,
     )  # fmt: skip
     wins = judged(pairs, judge, folder.card().question, experiment.seed)
     held_out = holds_out(environments[0], experiment.seed)
-    shown = zip(ours[: request.show], theirs[: request.show], strict=True)
+    shown = zip(policy_episodes[: request.show], reference_episodes[: request.show], strict=True)
     return Evaluation(
         episodes=episodes,
-        policy=_achieved(ours, entropy),
-        reference=_achieved(theirs, reference_entropy),
-        gain=estimate(_returns(ours) - _returns(theirs)),
+        policy=_achieved(policy_episodes, entropy),
+        reference=_achieved(reference_episodes, reference_entropy),
+        gain=estimate(_returns(policy_episodes) - _returns(reference_episodes)),
         kl=estimate([(a - b).sum() for a, b in zip(own, referred, strict=True)]),
-        **_won(wins, _tokens(ours) - _tokens(theirs)),
+        **_won(wins, _tokens(policy_episodes) - _tokens(reference_episodes)),
         teacher=teacher,
         held_out=held_out,
-        notes=notes + _notes(held_out, float(np.concatenate(reference_entropy).mean()), ours),
+        notes=notes
+        + _notes(held_out, float(np.concatenate(reference_entropy).mean()), policy_episodes),
         completions=[
             {"prompt": a.observations[0], "reference": _told(b), "policy": _told(a)}
             for a, b in shown
@@ -120,7 +121,7 @@ def base_policy(folder: RunFolder, policy: TextPolicy) -> TextPolicy | None:
     experiment, text = folder.experiment(), policy.config
     if not text.demonstrations:
         return None
-    device = placing.device_named(text.device)
+    device = find_device(text.device)
     language_model = load_language_model(text.model, experiment.seed, device)
     return TextPolicy(language_model, text, policy.autocast)
 
@@ -137,7 +138,7 @@ def _play(
 ) -> list[Episode]:  # fmt: skip
     """Play tasks that are held out; `sampling` tells apart policies that are asked the same."""
     seeds = [task_seed(FRESH + experiment.seed, task) for task in range(episodes)]
-    placing.use_threads(policy.model, experiment.threads)  # as in training
+    use_threads(policy.model, experiment.threads)  # as in training
     policy.generator.manual_seed(task_seed(2 * FRESH + experiment.seed, sampling))
     with installed(experiment.env):
         return play(environments, policy, seeds, split="test")
@@ -162,22 +163,22 @@ def measure(
     Both are of a pass over the whole episodes, in nats: `[token]` for each episode.
     """
     model = policy.model
-    said, entropies = [], []
+    logprobs, entropies = [], []
     for begin in range(0, len(episodes), ROWS):
         some = episodes[begin : begin + ROWS]
         tokens = right_padded([episode.ids for episode in some], model.device)
-        places, there = sampled_places([episode.sampled for episode in some], model.device)
+        positions, there = sampled_positions([episode.sampled for episode in some], model.device)
         with policy.autocast():
             hidden = hidden_states(model.base_model, tokens, None)
             columns = token_log_probabilities(
-                model.get_output_embeddings(), hidden, tokens, places, policy.config.temperature
+                model.get_output_embeddings(), hidden, tokens, positions, policy.config.temperature
             )
-        for found, column in zip((said, entropies), columns, strict=True):
-            found += [
+        for rows, column in zip((logprobs, entropies), columns, strict=True):
+            rows += [
                 row[where].double().cpu().numpy()
                 for row, where in zip(column, there, strict=True)
             ]  # fmt: skip
-    return said, entropies
+    return logprobs, entropies
 
 
 def _achieved(episodes: Sequence[Episode], entropies: Sequence[np.ndarray]) -> Achieved:
@@ -202,14 +203,14 @@ def _tokens(episodes: Sequence[Episode]) -> np.ndarray:
 
 def _won(wins: Sequence[float | None], differences: np.ndarray) -> dict[str, Any]:
     """Return the win rates of the policy, given how much longer its replies are."""
-    told = [(win, more) for win, more in zip(wins, differences, strict=True) if win is not None]
+    decided = [(win, more) for win, more in zip(wins, differences, strict=True) if win is not None]
     counts = {
-        "ties": sum(win == 0.5 for win, _ in told),
-        "skips": len(wins) - len(told),
+        "ties": sum(win == 0.5 for win, _ in decided),
+        "skips": len(wins) - len(decided),
     }
-    if not told:
+    if not decided:
         return {"win_rate": None, "length_controlled": None} | counts
-    won, longer = zip(*told, strict=True)
+    won, longer = zip(*decided, strict=True)
     return {
         "win_rate": win_rate(won),
         "length_controlled": length_controlled(won, longer),
@@ -217,7 +218,7 @@ def _won(wins: Sequence[float | None], differences: np.ndarray) -> dict[str, Any
 
 
 def _notes(held_out: bool, reference_entropy: float, episodes: Sequence[Episode]) -> list[str]:
-    notes = variety("the reference", reference_entropy)
+    notes = warn_if_deterministic("the reference", reference_entropy)
     if not held_out:
         notes.append("the environment holds no tasks out; these are like those of training")
     too_long = sum(episode.left_out for episode in episodes)

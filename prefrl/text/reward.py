@@ -88,8 +88,9 @@ class TextReward(nn.Module):
         for segment in segments:
             ids: list[int] = []
             stops = []
-            for given, reply in turns_of(segment, self.template.mark) or self._written(segment):
-                ids += [*given, *reply]
+            turns = turns_of(segment, self.template.mark) or self._written(segment)
+            for before, reply in turns:
+                ids += [*before, *reply]
                 stops.append(len(ids))
             sequences.append(ids)
             ends.append(stops)
@@ -97,9 +98,10 @@ class TextReward(nn.Module):
 
     def _written(self, segment: Segment | Trajectory) -> list[tuple[list[int], list[int]]]:
         template, turns = self.template, []
-        for said, reply in zip(segment.observations, segment.actions, strict=True):
-            given = template.next(str(said), True) if turns else template.first(str(said))
-            turns.append((given, template.reply_ids(str(reply))))
+        for observation, reply in zip(segment.observations, segment.actions, strict=True):
+            text = str(observation)
+            before = template.next(text, True) if turns else template.first(text)
+            turns.append((before, template.reply_ids(str(reply))))
         return turns
 
     def normalise_inputs(self, encoded: Encoded) -> None:
@@ -109,7 +111,7 @@ class TextReward(nn.Module):
         self, encoded: Encoded, rows: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """Predict the uncalibrated returns `[member, row]`; a completion is encoded once."""
-        unique, place = torch.unique(rows, return_inverse=True)
+        unique, row_of_unique = torch.unique(rows, return_inverse=True)
         order = unique.tolist()
         count = len(order) if torch.is_grad_enabled() else CHUNK
         parts = [
@@ -120,7 +122,7 @@ class TextReward(nn.Module):
             for begin in range(0, len(order), count)
         ]
         totals = [torch.stack([scores.sum(1) for scores in part], dim=1) for part in parts]
-        return torch.cat(totals, dim=1).cpu()[:, place]
+        return torch.cat(totals, dim=1).cpu()[:, row_of_unique]
 
     @enough_memory("fit.batch-size", "text.reward-model.members", "text.max-new-tokens")
     def _scores(self, sequences: list[list[int]], ends: list[list[int]]) -> list[Tensor]:

@@ -121,22 +121,22 @@ def url(host: str, port: int) -> str:
     return f"http://{address if known.version == 4 else f'[{address}]'}:{port}/"
 
 
-def host_name(given: str) -> str:
+def host_name(text: str) -> str:
     """Return a name as browsers write it in the Host header, without a port.
 
     Raises:
         UserError: no request could have such a name.
     """
-    name = _as_host(given)
+    name = _as_host(text)
     if name in ("0.0.0.0", "::"):
         raise UserError(
-            f"--allow-host is {given!r}, under which no page is asked for; to listen on every "
+            f"--allow-host is {text!r}, under which no page is asked for; to listen on every "
             f"network use --host {name}"
         )
     if not name:
         raise UserError(
-            f"--allow-host is {given!r}; expected a host's name alone, without scheme, port, path "
-            f"or wildcard: --allow-host {_host_within(given) or 'labels.example.org'}"
+            f"--allow-host is {text!r}; expected a host's name alone, without scheme, port, path "
+            f"or wildcard: --allow-host {_host_within(text) or 'labels.example.org'}"
         )
     return name
 
@@ -158,7 +158,7 @@ def _as_host(text: str) -> str:
 def _host_within(text: str) -> str:
     """Return the host in something like an address, "" if there is none."""
     try:
-        found = urlsplit(text if "//" in text else f"//{text}").hostname or ""
+        host = urlsplit(text if "//" in text else f"//{text}").hostname or ""
     except ValueError:
         return ""
-    return _as_host(found.removeprefix("*."))
+    return _as_host(host.removeprefix("*."))

@@ -180,10 +180,10 @@ class Clips:
 
 
 def _text(segment: Segment) -> dict[str, Any]:
-    said = [str(line) for line in segment.observations]
+    observations = [str(line) for line in segment.observations]
     replies = [str(line) for line in segment.actions]
     turns = [
         {"said": "" if index == 0 else line, "reply": reply}
-        for index, (line, reply) in enumerate(zip(said, replies, strict=True))
+        for index, (line, reply) in enumerate(zip(observations, replies, strict=True))
     ]
-    return {"form": "text", "prompt": said[0], "turns": turns}
+    return {"form": "text", "prompt": observations[0], "turns": turns}

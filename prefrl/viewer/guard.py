@@ -162,5 +162,5 @@ def error_response(status: int, sentence: str) -> Response:
     return JSONResponse({"error": sentence}, status)
 
 
-def _same(given: str, expected: str) -> bool:
-    return secrets.compare_digest(given.encode(), expected.encode())
+def _same(received: str, expected: str) -> bool:
+    return secrets.compare_digest(received.encode(), expected.encode())

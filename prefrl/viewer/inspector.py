@@ -20,7 +20,7 @@ class _Work(NamedTuple):
 
     of: tuple[int, int]
     process: subprocess.Popen
-    said: IO[bytes]
+    output: IO[bytes]
     complaint: IO[bytes]
 
 
@@ -54,17 +54,19 @@ class Inspector:
 
     def _begin(self, of: tuple[int, int]) -> _Work:
         words = ["inspect", str(self.path), "--worst", str(WORST), "--json"]
-        said = tempfile.TemporaryFile()  # noqa: SIM115 (read when the process has ended)
+        output = tempfile.TemporaryFile()  # noqa: SIM115 (read when the process has ended)
         complaint = tempfile.TemporaryFile()  # noqa: SIM115
         command = [sys.executable, "-m", "prefrl.cli", *words]
-        return _Work(of, subprocess.Popen(command, stdout=said, stderr=complaint), said, complaint)
+        return _Work(
+            of, subprocess.Popen(command, stdout=output, stderr=complaint), output, complaint
+        )
 
     def _finish(self, work: _Work) -> None:
-        said, complaint = _read(work.said), _read(work.complaint)
+        output, complaint = _read(work.output), _read(work.complaint)
         self.known = work.of
         if work.process.returncode == 0:
             # An environment's own package may have printed something before.
-            *_, line = ["null", *said.strip().splitlines()]
+            *_, line = ["null", *output.strip().splitlines()]
             report = json.loads(line, parse_constant=lambda _: None)  # no NaN in JSON
             self.last = {"ready": True, "at": work.of[0], "report": report}
         else:

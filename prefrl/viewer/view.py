@@ -15,7 +15,7 @@ from prefrl.errors import StoreError, UserError
 from prefrl.storage import history
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
-from prefrl.storage.history import Given
+from prefrl.storage.history import HistoryEntry
 from prefrl.storage.import_export import import_demonstrations
 from prefrl.storage.labelling import Assignments, Ticket
 from prefrl.storage.processes import is_running
@@ -136,11 +136,11 @@ class View:
         value = body.get("value", {})
         if isinstance(value, dict) and "text" in value:
             fields.word(value, "text", fields.LONGEST_TEXT)
-        said = Answer(
+        answer = Answer(
             ticket.query, fields.kind(body), value, person,
             fields.number(body, "shown_at", 0, 1e12), fields.number(body, "answered_at", 0, 1e12),
         )  # fmt: skip
-        return {"answer": self.assignments.answer(ticket, said, fields.word(body, "uuid"))}
+        return {"answer": self.assignments.answer(ticket, answer, fields.word(body, "uuid"))}
 
     def undo(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         """Take back the answer that is meant, by its uuid, or a person's newest one."""
@@ -208,8 +208,8 @@ class View:
         limit = fields.whole(asked.get("limit", "50"), MOST_HISTORY)
         before = fields.whole(asked["before"], 2**62) if "before" in asked else None
         person, kind = asked.get("person", ""), asked.get("kind", "")
-        found = history.history(self.feedback, limit, before, person, kind)
-        return {"answers": [_entry(given) for given in found]}
+        entries = history.history(self.feedback, limit, before, person, kind)
+        return {"answers": [_entry(entry) for entry in entries]}
 
     def practice(self, request: Request) -> dict[str, Any]:
         """Give a few queries to practise on; nobody's answers to them are kept."""
@@ -327,10 +327,10 @@ class View:
         return f"No new pairs at the moment. The trainer is {trainer['words']}."
 
 
-def _entry(given: Given) -> dict[str, Any]:
-    answer = given.answer
+def _entry(entry: HistoryEntry) -> dict[str, Any]:
+    answer = entry.answer
     return {
-        "answer": given.number,
+        "answer": entry.number,
         "ticket": str(Ticket(answer.query)),
         "person": answer.teacher,
         "kind": answer.kind,

@@ -93,8 +93,8 @@ def mujoco_model(environment: gymnasium.Env) -> mujoco.MjModel | None:
     """
     inner: Any = environment.unwrapped
     model, data = getattr(inner, "model", None), getattr(inner, "data", None)
-    ours = isinstance(model, mujoco.MjModel) and isinstance(data, mujoco.MjData)
-    return model if ours else None
+    is_mujoco = isinstance(model, mujoco.MjModel) and isinstance(data, mujoco.MjData)
+    return model if is_mujoco else None
 
 
 def step_seconds(environment: gymnasium.Env) -> float | None:

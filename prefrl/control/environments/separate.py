@@ -122,7 +122,7 @@ class SeparateEnvironments:
         if self.has_poses or not self.draws or not segments:
             return {}
         episodes, every = by_episode(segments), steps_per_picture(self.description.dt)
-        found: dict[str, Picture] = {}
+        sheets: dict[str, Picture] = {}
         try:
             with self._set_aside(), closing(self._drawing()) as environment:
                 for (row, episode), clips in episodes.items():
@@ -130,13 +130,13 @@ class SeparateEnvironments:
                     actions = self.actions[row] if running else self.ended[row, episode]
                     observations = replay(environment, self._seed(row, episode), actions)
                     for name, images in film(environment, observations, clips, every).items():
-                        found[name] = sheet(images, every)
+                        sheets[name] = sheet(images, every)
         except UserError as error:
             note(f"the page plots what is observed, without pictures: {error}")
-            return found
-        if len(found) < len(segments):
+            return sheets
+        if len(sheets) < len(segments):
             note(f"{self.name} {UNLIKE}, so some clips have no pictures")
-        return found
+        return sheets
 
     def clear_history(self) -> None:
         """Let go of the actions of episodes that have ended."""

@@ -73,11 +73,12 @@ def why_no_row(observation: object, length: int) -> str:
         row = np.asarray(None)
     if row.dtype.kind in "fiub" and row.shape == (length,):
         return _too_large(row)
-    given = f"an observation of {row.size} numbers, shape {row.shape}"
+    description = f"an observation of {row.size} numbers, shape {row.shape}"
     if row.dtype.kind not in "fiub":
-        given = f"the observation {contract.short(observation)}"
+        description = f"the observation {contract.short(observation)}"
     return (
-        f"{given}, but its observation_space holds {length}, shape ({length},); make the two agree"
+        f"{description}, but its observation_space holds {length}, shape ({length},); make the two "
+        "agree"
     )
 
 

@@ -10,36 +10,22 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
-from torch import Tensor
 
 from prefrl.config.text import TextConfig
 from prefrl.contracts import Reward
 from prefrl.environments.info import means
-from prefrl.text.agents.token_ppo import (
-    Batch,
-    advantages_gae,
-    advantages_rloo,
-    kl_estimate,
-    update,
-    whiten,
-)
+from prefrl.text.agents.rollout import RolloutBatch, compute_logprobs, score_rollout
+from prefrl.text.agents.token_ppo import update
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import Episode
 from prefrl.text.models.device import check_same_device
 from prefrl.text.models.load import LanguageModel
-from prefrl.text.models.networks import (
-    Networks,
-    Tokens,
-    enough_memory,
-    right_padded,
-    sampled_places,
-)
+from prefrl.text.models.networks import Networks, enough_memory
 from prefrl.text.policy import TextPolicy
 from prefrl.types import Trajectory
 
@@ -47,33 +33,6 @@ ADAM_EPSILON = 1e-5  # as PPO implementations have it (Huang et al. 2022)
 MEMORY = "text.ppo.batch-size", "text.ppo.episodes", "text.max-new-tokens"  # take the most
 TASKS_TRIED = 8
 KL_ERROR_CLIP = 0.2  # of an adaptive coefficient's relative error (Ziegler et al. 2019)
-
-
-class Said(NamedTuple):
-    """What the networks say of episodes, `[episode, action]` each."""
-
-    tokens: Tokens
-    places: Tensor
-    sampled: Tensor
-    log_probabilities: Tensor
-    entropies: Tensor
-    reference: Tensor
-    values: Tensor
-
-    def entropy(self) -> float:
-        """Return the mean, in nats per token."""
-        return float(self.entropies[self.sampled].mean())
-
-
-@dataclass(frozen=True)
-class Paid:
-    """Episodes with the rewards of their tokens, before the update."""
-
-    batch: Batch
-    kl: Tensor
-    """[episode], estimated nats."""
-    entropy: float
-    """Nats per token."""
 
 
 class TextAgent:
@@ -89,7 +48,7 @@ class TextAgent:
         Args:
             environments: copies of one environment, played side by side.
             language_model: the policy; trained in place.
-            config: the knobs.
+            config: the settings.
             seed: of the tasks, the sampling and the order of minibatches.
             autocast: the context in which passes are made.
             total_steps: turns of the whole training, over which a learning rate may fall.
@@ -124,38 +83,23 @@ class TextAgent:
 
         It is one update at least, even where episodes of many turns have used the steps up before.
         """
-        changed = self._rescale_critic(reward)
+        refitted = self._rescale_critic(reward)
         trajectories: list[Trajectory] = []
-        reports: list[dict[str, float]] = []
+        updates: list[dict[str, float]] = []
         while not trajectories or sum(map(len, trajectories)) < steps:
             episodes = self._play()
             self.sample = self._trajectories(episodes)
             trajectories += self.sample
-            scores = reward.rewards(self.sample)
-            self.sample_scores = np.array([score.sum() for score in scores])
-            paid = self._pay(episodes, scores)
-            if changed:
-                paid = self._warm_up(episodes, scores, paid)
-                changed = False
-            self._anneal()
-            self.steps += sum(map(len, self.sample))
-            updated = update(
-                self.networks, paid.batch, self.config.ppo, self.optimizer, self.shuffling,
-                self.config.temperature,
-            )  # fmt: skip
-            kl = float(paid.kl.mean())
-            ours = updated | _report(episodes, self.sample_scores, kl, paid.entropy)
-            theirs = means([episode.report for episode in episodes])
-            reports.append(ours | theirs | ours)  # the environment's hide none
-            self._adapt(kl, len(episodes))
+            updates.append(self._update(episodes, reward.rewards(self.sample), refitted))
+            refitted = False
         self.round += 1
-        names = dict.fromkeys(name for report in reports for name in report)
-        averages = {n: float(np.mean([r[n] for r in reports if n in r])) for n in names}
-        ours = {"kl_coef": self.kl_coef}
+        names = dict.fromkeys(name for measured in updates for name in measured)
+        metrics = {n: float(np.mean([m[n] for m in updates if n in m])) for n in names}
+        metrics["kl_coef"] = self.kl_coef
         if self.left_out:
-            ours["prompts_too_long"] = float(self.left_out)
+            metrics["prompts_too_long"] = float(self.left_out)
         self.left_out = 0
-        return trajectories, averages | ours
+        return trajectories, metrics
 
     def entropy(self) -> float:
         """Return how much the policy varies its replies to the first tasks, nats per token.
@@ -167,7 +111,7 @@ class TextAgent:
         seeds = [task_seed(self.seed, task) for task in range(len(environments))]
         episodes = play(environments, self.policy, seeds)
         generator.set_state(before)
-        return self._said(episodes).entropy()
+        return compute_logprobs(self.networks, episodes, self.config).entropy()
 
     def _play(self) -> list[Episode]:
         """Play the next tasks, each so often that its completions can be compared."""
@@ -186,76 +130,42 @@ class TextAgent:
         self.played += len(episodes)
         return [episode.trajectory(source, first + n) for n, episode in enumerate(episodes)]
 
-    @torch.no_grad()
-    def _said(self, episodes: Sequence[Episode]) -> Said:
-        """Let the networks look at episodes, by the trainer's own pass."""
-        networks, temperature = self.networks, self.config.temperature
-        tokens = right_padded([episode.ids for episode in episodes], self.model.device)
-        which = [episode.sampled for episode in episodes]
-        places, sampled = sampled_places(which, self.model.device)
-        columns = []
-        for rows in torch.arange(len(episodes)).split(self.config.ppo.batch_size):  # as in updates
-            part, where = Tokens(tokens.ids[rows], tokens.mask[rows]), places[rows]
-            below = networks.below(part)
-            hidden = networks.policy(part, below)
-            said, entropies = networks.log_probabilities(hidden, part, where, temperature)
-            reference = networks.reference_log_probabilities(part, below, where, temperature)
-            values = networks.values(part, below, hidden, where)
-            columns.append((said, entropies, reference, values))
-        return Said(tokens, places, sampled, *map(torch.cat, zip(*columns, strict=True)))
+    def _update(
+        self, episodes: Sequence[Episode], scores: Sequence[np.ndarray], refitted: bool
+    ) -> dict[str, float]:
+        """Make one update; return what was measured, then what the environment reports besides."""
+        self.sample_scores = np.array([score.sum() for score in scores])
+        rollout = self._score_rollout(episodes, scores)
+        if refitted and self._warm_up_critic(rollout):
+            rollout = self._score_rollout(episodes, scores)
+        self._anneal()
+        self.steps += sum(map(len, self.sample))
+        metrics = update(
+            self.networks, rollout.batch, self.config.ppo, self.optimizer, self.shuffling,
+            self.config.temperature,
+        )  # fmt: skip
+        kl = float(rollout.kl.mean())
+        metrics |= _report(episodes, self.sample_scores, kl, rollout.entropy)
+        reported = means([episode.report for episode in episodes])
+        self._adapt(kl, len(episodes))
+        return metrics | {name: mean for name, mean in reported.items() if name not in metrics}
 
-    @torch.no_grad()
-    def _pay(self, episodes: Sequence[Episode], scores: Sequence[np.ndarray]) -> Paid:
-        """Compute what the update needs: log-probabilities, rewards, advantages."""
-        ppo, said = self.config.ppo, self._said(episodes)
-        sampled, values = said.sampled, said.values
-        divergence = kl_estimate(said.log_probabilities, said.reference, ppo.kl_estimator)
-        kl = torch.where(sampled, divergence, 0.0)
-        rewards = self._rewards(episodes, scores, kl)
-        if ppo.whiten_rewards:
-            rewards = whiten(rewards, sampled, shift=False)
-        if ppo.advantage == "rloo":
-            advantages = advantages_rloo(rewards, sampled, ppo.completions_per_task)
-            returns = values
-        else:
-            advantages, returns = advantages_gae(
-                rewards, values, sampled, ppo.gamma, ppo.gae_lambda
-            )
-            advantages = whiten(advantages, sampled)
-        batch = Batch(
-            said.tokens, said.places, sampled, said.log_probabilities, values, advantages, returns
-        )
-        return Paid(batch, kl.sum(1), said.entropy())
+    def _score_rollout(
+        self, episodes: Sequence[Episode], scores: Sequence[np.ndarray]
+    ) -> RolloutBatch:
+        return score_rollout(self.networks, episodes, scores, self.config, self.kl_coef)
 
-    def _rewards(
-        self, episodes: Sequence[Episode], scores: Sequence[np.ndarray], kl: Tensor
-    ) -> Tensor:
-        """Return the reward of each sampled token `[episode, action]`.
-
-        A turn's score comes exactly with the last token of its reply.
-        """
-        rewards = -self.kl_coef * kl
-        for row, (episode, score) in enumerate(zip(episodes, scores, strict=True)):
-            lengths = np.subtract(episode.ends, episode.starts)
-            for column, turn_score in zip(np.cumsum(lengths) - 1, score, strict=True):
-                rewards[row, column] += float(turn_score)
-            if not episode.finished[-1]:
-                rewards[row, int(lengths.sum()) - 1] -= self.config.ppo.missing_end_penalty
-        return rewards
-
-    def _warm_up(
-        self, episodes: Sequence[Episode], scores: Sequence[np.ndarray], paid: Paid
-    ) -> Paid:
-        """Let the critic alone learn the reward that has changed; then look again."""
+    def _warm_up_critic(self, rollout: RolloutBatch) -> bool:
+        """Let the critic alone learn a reward that was refitted; return whether it did."""
         ppo = self.config.ppo
         if ppo.advantage == "rloo" or not ppo.value_warmup_epochs:
-            return paid
+            return False
         alone = dataclasses.replace(ppo, n_epochs=ppo.value_warmup_epochs, clip_range_vf=math.inf)
         update(
-            self.networks, paid.batch, alone, self.optimizer, self.shuffling,
+            self.networks, rollout.batch, alone, self.optimizer, self.shuffling,
             self.config.temperature, critic_alone=True,
         )  # fmt: skip
-        return self._pay(episodes, scores)
+        return True
 
     def _rescale_critic(self, reward: Reward) -> bool:
         """Move the critic to the scale of a reward that was refitted; return whether it was.
@@ -332,7 +242,7 @@ class TextAgent:
 def _report(
     episodes: Sequence[Episode], scores: np.ndarray, kl: float, entropy: float
 ) -> dict[str, float]:
-    """Return what is told of sampled episodes."""
+    """Return the metrics of sampled episodes."""
     return {
         "true_return": float(np.mean([sum(episode.env_rewards) for episode in episodes])),
         "predicted_return": float(scores.mean()),

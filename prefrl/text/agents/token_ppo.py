@@ -1,7 +1,7 @@
 """PPO on tokens: from sampled tokens to an update.
 
 Pure functions of tensors but for `update`. A row is an episode and a column the n-th token that the
-policy sampled in it, whatever was said between its turns; `sampled` masks what is not there.
+policy sampled in it, whatever stands between its turns; `sampled` masks what is not there.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from prefrl.text.models.networks import Networks, Tokens
 
 
 class Batch(NamedTuple):
-    """Episodes, and what the networks said of them before the update."""
+    """Episodes, and what the networks gave of them before the update."""
 
     tokens: Tokens
-    places: Tensor
-    """[episode, action], index of each sampled token, 1 where there is none."""
+    positions: Tensor
+    """[episode, action], position of each sampled token, 1 where there is none."""
     sampled: Tensor
     """[episode, action], bool."""
     log_probabilities: Tensor
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     """[episode, action], expected before each token."""
     advantages: Tensor
     returns: Tensor
-    """[episode, action], what the critic should have said."""
+    """[episode, action], what the critic should have given."""
 
 
 def kl_estimate(log_probabilities: Tensor, reference: Tensor, estimator: str) -> Tensor:
@@ -127,7 +127,7 @@ def update(
     Args:
         networks: are trained.
         batch: what was sampled.
-        config: PPO's knobs.
+        config: PPO's settings.
         optimizer: of `networks.trained()`.
         generator: shuffles the episodes.
         temperature: of the sampling.
@@ -137,7 +137,7 @@ def update(
         FloatingPointError: the loss is not finite; nothing was changed by it.
     """
     totals: dict[str, list[float]] = {}
-    for rows in _minibatches(len(batch.places), config, generator):
+    for rows in _minibatches(len(batch.positions), config, generator):
         part = _rows(batch, rows)
         below = networks.below(part.tokens)
         hidden = networks.policy(part.tokens, below)
@@ -145,14 +145,14 @@ def update(
             hidden = hidden.detach()
         loss, report = torch.zeros((), device=hidden.device), {}
         if config.advantage == "gae":
-            values = networks.values(part.tokens, below, hidden, part.places)
+            values = networks.values(part.tokens, below, hidden, part.positions)
             critic = value_loss(
                 values, part.values, part.returns, part.sampled, config.clip_range_vf
             )
             loss, report = config.vf_coef * critic, {"value_loss": float(critic.detach())}
         if not critic_alone:
             new, entropies = networks.log_probabilities(
-                hidden, part.tokens, part.places, temperature
+                hidden, part.tokens, part.positions, temperature
             )
             loss_of = sequence_loss if config.advantage == "rloo" else policy_loss
             actor = loss_of(
@@ -191,7 +191,7 @@ def _minibatches(count: int, config: TextPPOConfig, generator: torch.Generator) 
 
 def _rows(batch: Batch, rows: Tensor) -> Batch:
     """Return some episodes of a batch, without columns that none of them needs."""
-    rows = rows.to(batch.places.device)
+    rows = rows.to(batch.positions.device)
     width = int(batch.tokens.mask[rows].sum(1).max())
     actions = int(batch.sampled[rows].sum(1).max())
     tokens = Tokens(batch.tokens.ids[rows, :width], batch.tokens.mask[rows, :width])

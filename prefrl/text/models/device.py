@@ -18,24 +18,24 @@ Autocast = Callable[[], AbstractContextManager]
 """Returns the context in which passes are made."""
 
 
-def size(model: nn.Module) -> int:
+def parameter_count(model: nn.Module) -> int:
     """Return how many parameters a model has."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def in_words(name: str, model: nn.Module, text: TextConfig) -> str:
+def describe_model(name: str, model: nn.Module, text: TextConfig) -> str:
     """Say how large a model is, where it is, and how precise."""
     device = next(model.parameters()).device
     how = precision(text, device)
-    return f"{name}: {size(model) / 1e6:.1f} million parameters on {device}, {how}"
+    return f"{name}: {parameter_count(model) / 1e6:.1f} million parameters on {device}, {how}"
 
 
 def use_threads(model: nn.Module, threads: int) -> None:
     """Let torch use threads for a large model; a small one loses to a second one if others work."""
-    torch.set_num_threads(threads if size(model) > LARGE else 1)
+    torch.set_num_threads(threads if parameter_count(model) > LARGE else 1)
 
 
-def device_named(name: str) -> str:
+def find_device(name: str) -> str:
     """Return the device of `--text.device`, cuda or cpu for "auto".
 
     Raises:
@@ -74,7 +74,7 @@ def precision(text: TextConfig, device: torch.device) -> str:
     return text.dtype
 
 
-def autocast(text: TextConfig, device: torch.device) -> Autocast:
+def autocast_for(text: TextConfig, device: torch.device) -> Autocast:
     """Return the context in which passes are made; weights stay float32."""
     if precision(text, device) == "float32":
         return nullcontext

@@ -26,7 +26,7 @@ from transformers import (
 from transformers.utils import logging
 
 from prefrl.errors import UserError
-from prefrl.text.models import gguf as packages
+from prefrl.text.models import gguf
 
 TINY = "tiny"
 
@@ -45,7 +45,7 @@ def load_language_model(
     """Load a language model by name.
 
     Args:
-        name: "tiny" (random weights, bytes as tokens), a package in `packages.PACKAGES`, or a
+        name: "tiny" (random weights, bytes as tokens), a package in `gguf.PACKAGES`, or a
             folder that `save_pretrained` of transformers wrote.
         seed: of the weights of "tiny"; the others bring their own.
         device: where the model goes.
@@ -62,7 +62,7 @@ def load_language_model(
     folder = _folder(name)
     if not (folder / "config.json").is_file():
         problem = "holds no config.json" if folder.is_dir() else "is no folder on this machine"
-        known = ", ".join([TINY, *packages.PACKAGES])
+        known = ", ".join([TINY, *gguf.PACKAGES])
         raise UserError(
             f"The language model {name!r} {problem}. Give one of {known}, or a folder written by "
             "save_pretrained; models are not downloaded from a hub."
@@ -77,9 +77,9 @@ def _moved(language_model: LanguageModel, device: str) -> LanguageModel:
 
 
 def _folder(name: str) -> Path:
-    if name in packages.PACKAGES:
+    if name in gguf.PACKAGES:
         with without_progress_bars():
-            return packages.dense_folder(name)
+            return gguf.dense_folder(name)
     return Path(name).expanduser()
 
 

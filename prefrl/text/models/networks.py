@@ -41,23 +41,23 @@ def right_padded(sequences: Sequence[Sequence[int]], device: torch.device | str)
     return Tokens(ids.to(device), mask.to(device))
 
 
-def sampled_places(
+def sampled_positions(
     sampled: Sequence[Sequence[bool]], device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
-    """Return the index of each sampled token and which there are, `[sequence, action]` each.
+    """Return the position of each sampled token and which there are, `[sequence, action]` each.
 
     Args:
         sampled: of each sequence, which of its ids were sampled.
         device: of what is returned.
     """
-    places = [np.flatnonzero(which) for which in sampled]
-    longest = max(map(len, places))
-    index = torch.ones(len(places), longest, dtype=torch.long)
-    there = torch.zeros(len(places), longest, dtype=torch.bool)
-    for row, columns in enumerate(places):
-        index[row, : len(columns)] = torch.as_tensor(columns)
-        there[row, : len(columns)] = True
-    return index.to(device), there.to(device)
+    columns = [np.flatnonzero(mask) for mask in sampled]
+    longest = max(map(len, columns))
+    positions = torch.ones(len(columns), longest, dtype=torch.long)
+    there = torch.zeros(len(columns), longest, dtype=torch.bool)
+    for row, sampled_columns in enumerate(columns):
+        positions[row, : len(sampled_columns)] = torch.as_tensor(sampled_columns)
+        there[row, : len(sampled_columns)] = True
+    return positions.to(device), there.to(device)
 
 
 class Scalar(nn.Module):
@@ -201,7 +201,7 @@ class Networks(nn.Module):
             return hidden_states(self.upper, tokens, below)
 
     def log_probabilities(
-        self, hidden: Tensor, tokens: Tokens, places: Tensor, temperature: float,
+        self, hidden: Tensor, tokens: Tokens, positions: Tensor, temperature: float,
         reference: bool = False,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Return log-probabilities of tokens, and the entropies of what they were drawn from.
@@ -209,7 +209,7 @@ class Networks(nn.Module):
         Args:
             hidden: last hidden states `[sequence, token, width]`.
             tokens: the batch.
-            places: which tokens, `[sequence, action]`, indices from 1.
+            positions: which tokens, `[sequence, action]`, indices from 1.
             temperature: of the sampling.
             reference: use the reference's head.
 
@@ -217,41 +217,41 @@ class Networks(nn.Module):
             Two of `[sequence, action]`, in nats.
         """
         head = self.reference_head if reference else self.head
-        return token_log_probabilities(head, hidden, tokens, places, temperature)
+        return token_log_probabilities(head, hidden, tokens, positions, temperature)
 
     @torch.no_grad()
     def reference_log_probabilities(
-        self, tokens: Tokens, below: Tensor | None, places: Tensor, temperature: float
+        self, tokens: Tokens, below: Tensor | None, positions: Tensor, temperature: float
     ) -> Tensor:
         """Return the frozen reference's log-probabilities `[sequence, action]`, in nats."""
         with self.autocast():
             hidden = hidden_states(self.reference, tokens, below)
-        return self.log_probabilities(hidden, tokens, places, temperature, reference=True)[0]
+        return self.log_probabilities(hidden, tokens, positions, temperature, reference=True)[0]
 
     def values(
-        self, tokens: Tokens, below: Tensor | None, hidden: Tensor, places: Tensor
+        self, tokens: Tokens, below: Tensor | None, hidden: Tensor, positions: Tensor
     ) -> Tensor:
-        """Return what the critic expects before each token at `places`, `[sequence, action]`.
+        """Return what the critic expects before each token at `positions`, `[sequence, action]`.
 
         Args:
             tokens: the batch.
             below: what the lower layers gave.
             hidden: the policy's last hidden states, which a critic without layers reads.
-            places: as for `log_probabilities`.
+            positions: as for `log_probabilities`.
         """
         if self.critic is not None:
             with self.autocast():
                 hidden = hidden_states(self.critic, tokens, below)
-        rows = torch.arange(len(places), device=places.device)[:, None]
-        return self.value(hidden[rows, places - 1])
+        rows = torch.arange(len(positions), device=positions.device)[:, None]
+        return self.value(hidden[rows, positions - 1])
 
 
 def hidden_states(decoder: Any, tokens: Tokens, below: Tensor | None) -> Tensor:
     """Run (part of) a decoder: `[sequence, token, width]`."""
     positions = (tokens.mask.cumsum(1) - 1).clamp(min=0)
-    given = {"input_ids": tokens.ids} if below is None else {"inputs_embeds": below}
+    inputs = {"input_ids": tokens.ids} if below is None else {"inputs_embeds": below}
     return decoder(
-        **given, attention_mask=tokens.mask, position_ids=positions, use_cache=False
+        **inputs, attention_mask=tokens.mask, position_ids=positions, use_cache=False
     ).last_hidden_state
 
 
@@ -272,12 +272,12 @@ def check_logits(model: Any, lower: Any = None, upper: Any = None) -> None:
         expected = model(tokens.ids, use_cache=False).logits
         below = None if lower is None else hidden_states(lower, tokens, None)
         hidden = hidden_states(upper or model.base_model, tokens, below)
-        found = logits(model.get_output_embeddings(), hidden)
+        computed = logits(model.get_output_embeddings(), hidden)
     if not torch.isfinite(expected).all():
         raise FloatingPointError(
             "the language model gives no finite numbers; lower its learning rate."
         )
-    if not torch.allclose(found, expected.float(), rtol=0, atol=1e-3 * float(expected.std())):
+    if not torch.allclose(computed, expected.float(), rtol=0, atol=1e-3 * float(expected.std())):
         raise UserError(
             f"{type(model).__name__} does more to its logits than to multiply by its output "
             "embedding (it scales or caps them), which prefrl does not; give a model that is built "
@@ -295,10 +295,10 @@ def logits(head: Any, hidden: Tensor) -> Tensor:
 
 
 def token_log_probabilities(
-    head: Any, hidden: Tensor, tokens: Tokens, places: Tensor, temperature: float
+    head: Any, hidden: Tensor, tokens: Tokens, positions: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Return log-probabilities and entropies, as `Networks.log_probabilities` does, by any head."""
-    rows = torch.arange(len(places), device=places.device)[:, None]
-    every = torch.log_softmax(logits(head, hidden[rows, places - 1]) / temperature, dim=-1)
-    chosen = every.gather(-1, tokens.ids.gather(1, places)[..., None]).squeeze(-1)
+    rows = torch.arange(len(positions), device=positions.device)[:, None]
+    every = torch.log_softmax(logits(head, hidden[rows, positions - 1]) / temperature, dim=-1)
+    chosen = every.gather(-1, tokens.ids.gather(1, positions)[..., None]).squeeze(-1)
     return chosen, -(every.exp() * every).sum(-1)

@@ -70,7 +70,7 @@ def sample(
     limits = [most] * len(sequences) if isinstance(most, int) else list(most)
     limit, longest = torch.tensor(limits, device=device), max(limits)
     replies = torch.full((len(sequences), longest), -1, dtype=torch.long, device=device)
-    for place in range(longest):
+    for step in range(longest):
         hidden = decoder(
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True,
             **{cache_name: cache},
@@ -82,8 +82,8 @@ def sample(
                 "(--text.ppo.learning-rate)."
             )
         chosen = _draw(scores, generator, temperature)
-        replies[rows, place] = chosen  # what follows an end is thrown away below
-        going &= (chosen != end) & (place + 1 < limit[rows])
+        replies[rows, step] = chosen  # what follows an end is thrown away below
+        going &= (chosen != end) & (step + 1 < limit[rows])
         left = int(going.sum())
         if left == 0:
             break
@@ -112,8 +112,8 @@ def _draw(scores: Tensor, generator: torch.Generator, temperature: float) -> Ten
     drawn = torch.rand(
         len(scores), 1, dtype=torch.float64, generator=generator, device=scores.device
     )
-    found = torch.searchsorted(reached, drawn * reached[:, -1:], right=True)[:, 0]
-    return found.clamp(max=scores.shape[1] - 1)
+    tokens = torch.searchsorted(reached, drawn * reached[:, -1:], right=True)[:, 0]
+    return tokens.clamp(max=scores.shape[1] - 1)
 
 
 def _reply(row: list[int], end: int) -> Reply:

@@ -41,11 +41,11 @@ def read_answers(source: Path | str, margin_scale: float = 0.0, chat: bool = Fal
     run = run_of_text(source)
     if run is not None:
         with closing(FeedbackStore(run.feedback, read_only=True)) as store:
-            found, same = store.comparisons(margin_scale=margin_scale), 0
+            taught, same = store.comparisons(margin_scale=margin_scale), 0
     else:
-        found, same = _read_file(Path(source), margin_scale, chat)
-    comparisons = [c for c in found if not alike(c.left, c.right)]
-    same += len(found) - len(comparisons)
+        taught, same = _read_file(Path(source), margin_scale, chat)
+    comparisons = [c for c in taught if not alike(c.left, c.right)]
+    same += len(taught) - len(comparisons)
     if comparisons:
         return Answers(comparisons, same)
     why = f": in each of its {same} comparisons both texts are the same" if same else ""
@@ -63,11 +63,11 @@ def _read_file(path: Path, margin_scale: float, chat: bool) -> tuple[list[Compar
             empty = False
     if empty:
         raise UserError(f"{path} is empty; expected in each line {FORMS}")
-    found = []
+    comparisons = []
     for answer in reader.answers:
         query = reader.queries[answer.query.index]
-        found += to_comparisons(query, answer, margin_scale).comparisons
-    return found, reader.left_out
+        comparisons += to_comparisons(query, answer, margin_scale).comparisons
+    return comparisons, reader.left_out
 
 
 def hold_out(

@@ -35,7 +35,7 @@ from prefrl.text.models.load import LanguageModel, save_language_model
 from prefrl.text.models.networks import enough_memory
 from prefrl.text.reward import CALIBRATION_EPISODES, TextReward
 from prefrl.text.stages.answers import hold_out, read_answers, run_of_text
-from prefrl.text.stages.tuning import Dtype, by_our_names, place
+from prefrl.text.stages.tuning import Dtype, by_our_names, load_model
 from prefrl.types import Comparison, Segment, Trajectory
 
 # What suits a network of random weights, and one that already knows a language.
@@ -85,8 +85,8 @@ def start(
         reward: how many members, and what of them is fitted.
         chat: speak through the chat template; a run does as its policy does.
         seed: of heads, bags, order and what is held out.
-        device: see `place`.
-        dtype: see `place`.
+        device: see `load_model`.
+        dtype: see `load_model`.
         held_out: share of the prompts, or of the queries where prompts are few, not learned from.
         learning_rate: Adam's; this and the rest by default as in the run, else as suits the model.
         epochs: most passes over the answers.
@@ -107,15 +107,15 @@ def start(
         raise UserError("nothing to begin with; name a language model with --model")
     text = run.experiment().text if run else TextConfig(chat=chat)
     text = dataclasses.replace(text, device=device, dtype=dtype, reward_model=reward)
-    placed = place(model or str(run and run.reference), seed, device, dtype)
-    default = LARGE_FIT if placed.large else SMALL_FIT
+    loaded = load_model(model or str(run and run.reference), seed, device, dtype)
+    default = LARGE_FIT if loaded.large else SMALL_FIT
     config = dataclasses.replace(run.experiment().fit if run else default, **changes)
     answers = read_answers(source, config.margin_scale, text.chat)
     comparisons = answers.comparisons
     if model is not None:  # the ids that a policy sampled are those of another tokenizer
         comparisons = [_without_ids(comparison) for comparison in comparisons]
     with by_our_names():
-        reward_model = TextReward(placed.language_model, reward, seed, text.chat, placed.autocast)
+        reward_model = TextReward(loaded.language_model, reward, seed, text.chat, loaded.autocast)
     comparisons, too_long = _short_enough(reward_model, comparisons)
     clips = list(_segments(comparisons).values())
     samples = _policy_samples(run, text, seed) if run else []
@@ -126,10 +126,10 @@ def start(
         f"{len(samples)} replies of the policy" if samples else f"the {len(clips)} completions"
     )
     return Fitting(
-        reward_model, placed.language_model, text, seed, training, aside,
+        reward_model, loaded.language_model, text, seed, training, aside,
         samples or [_as_trajectory(clip) for clip in clips], config,
         FitState(reward_model, config, seed),
-        [placed.note, *_left_out(answers.alike, too_long, reward_model.context), note],
+        [loaded.note, *_left_out(answers.alike, too_long, reward_model.context), note],
     )  # fmt: skip
 
 
@@ -191,9 +191,9 @@ def load_fitted(folder: Path | str, device: str = "auto") -> TextReward:
     fitted = FittedFolder(folder)
     text, seed, weights = fitted.load()
     try:
-        placed = place(str(fitted.reference), seed, device, text.dtype)
+        loaded = load_model(str(fitted.reference), seed, device, text.dtype)
         model = TextReward(
-            placed.language_model, text.reward_model, seed, text.chat, placed.autocast
+            loaded.language_model, text.reward_model, seed, text.chat, loaded.autocast
         )
         model.load_state_dict(from_bytes(weights))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -96,7 +96,7 @@ def tune(
     generator = torch.Generator().manual_seed(seed)
     for epoch in range(epochs):
         order = torch.randperm(len(encoded), generator=generator)
-        for place, rows in enumerate(order.split(batch_size), start=1):
+        for batch, rows in enumerate(order.split(batch_size), start=1):
             chosen = [encoded[row] for row in rows.tolist()]
             with autocast():
                 loss = _loss(model, chosen)
@@ -110,8 +110,8 @@ def tune(
             optimizer.step()
             schedule.step()
             tokens = sum(len(demonstration.ids) for demonstration in chosen)
-            number = epoch * batches + place
-            yield Step(number, steps, epoch + 1, place == batches, float(loss.detach()), tokens)
+            number = epoch * batches + batch
+            yield Step(number, steps, epoch + 1, batch == batches, float(loss.detach()), tokens)
 
 
 @torch.no_grad()
@@ -182,11 +182,11 @@ def short_enough(
 def _encoded(template: Template, turns: Demonstration) -> Encoded:
     ids: list[int] = []
     learned: list[bool] = []
-    for said, reply in turns:
-        given = template.next(said, True) if ids else template.first(said)
+    for observation, reply in turns:
+        before = template.next(observation, True) if ids else template.first(observation)
         answer = template.reply_ids(reply)
-        ids += [*given, *answer]
-        learned += [False] * len(given) + [True] * len(answer)
+        ids += [*before, *answer]
+        learned += [False] * len(before) + [True] * len(answer)
     return Encoded(ids, learned)
 
 
@@ -214,8 +214,8 @@ def hold_out(
     order = torch.randperm(len(demonstrations), generator=generator).tolist()
     aside = set(order[: len(order) // 10])
     split: tuple[list[Demonstration], list[Demonstration]] = ([], [])
-    for place, demonstration in enumerate(demonstrations):
-        split[place in aside].append(demonstration)
+    for index, demonstration in enumerate(demonstrations):
+        split[index in aside].append(demonstration)
     return split
 
 
@@ -238,7 +238,7 @@ def from_environment(
                 "returns lists of turns (said, reply), or fine-tune on a file: `prefrl sft --file`"
             )
         try:
-            given = list(demonstrate(count, seed))
+            demonstrations = list(demonstrate(count, seed))
         except (UserError, ImportError, gymnasium.error.DependencyNotInstalled):
             raise
         except Exception as error:  # whatever somebody's environment raises
@@ -246,7 +246,7 @@ def from_environment(
                 f"{raised_by(f'demonstrations of {name}', error)}; correct the environment"
             ) from error
     try:
-        return [_checked(turns) for turns in given]
+        return [_checked(turns) for turns in demonstrations]
     except ValueError as error:
         raise UserError(f"{name}: of its demonstrations, {error}") from None
 
@@ -261,15 +261,15 @@ def from_file(path: Path, chat: bool = False) -> list[Demonstration]:
     Raises:
         UserError: the file cannot be read, is empty, or has a row that is no demonstration.
     """
-    found = []
+    demonstrations = []
     with reading(path) as lines:
         for row in read_rows(lines, path.name):
             with said_where(row.where):
                 check_spoken(row.fields, chat)
-                found.append(_demonstration(row.fields))
-    if not found:
+                demonstrations.append(_demonstration(row.fields))
+    if not demonstrations:
         raise UserError(f"{path} is empty; expected a row for each demonstration: {DEMONSTRATIONS}")
-    return found
+    return demonstrations
 
 
 def from_run(store: FeedbackStore) -> list[Demonstration]:
@@ -280,19 +280,19 @@ def from_run(store: FeedbackStore) -> list[Demonstration]:
     Raises:
         UserError: nobody wrote anything.
     """
-    found: list[Demonstration] = [
-        [(prompt, said)] for prompt, said in store.demonstrations() if said
+    demonstrations: list[Demonstration] = [
+        [(prompt, observation)] for prompt, observation in store.demonstrations() if observation
     ]
     for answer in store.answers():
         for segment in to_comparisons(store.query(answer.query), answer).demonstrations:
             turns = zip(segment.observations.tolist(), segment.actions.tolist(), strict=True)
-            found.append([(str(said), str(reply)) for said, reply in turns])
-    if not found:
+            demonstrations.append([(str(observation), str(reply)) for observation, reply in turns])
+    if not demonstrations:
         raise UserError(
             f"nobody has written a reply or a better version of one yet ({store.path}); "
             "`prefrl label RUN` opens the page for it"
         )
-    return found
+    return demonstrations
 
 
 def _demonstration(row: dict[str, Any]) -> Demonstration:

@@ -12,7 +12,15 @@ import torch
 from prefrl.config.fields import Count, Positive, Seed, checked
 from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
-from prefrl.text.models import device as placing
+from prefrl.text.models.device import (
+    LARGE,
+    Autocast,
+    autocast_for,
+    describe_model,
+    find_device,
+    parameter_count,
+    use_threads,
+)
 from prefrl.text.models.load import LanguageModel, load_language_model
 from prefrl.text.models.networks import enough_memory
 from prefrl.text.stages import sft
@@ -23,18 +31,20 @@ SMALL_RATE, LARGE_RATE = 1e-3, 3e-5  # of random weights, and of what knows a la
 
 
 @dataclass(frozen=True)
-class Placed:
+class LoadedModel:
     """A language model on its device."""
 
     language_model: LanguageModel
-    autocast: placing.Autocast
+    autocast: Autocast
     """The context in which passes are made."""
     large: bool
     note: str
     """What it is, in words."""
 
 
-def place(name: str, seed: int = 0, device: str = "auto", dtype: Dtype = "auto") -> Placed:
+def load_model(
+    name: str, seed: int = 0, device: str = "auto", dtype: Dtype = "auto"
+) -> LoadedModel:
     """Load a language model for one of the stages.
 
     Args:
@@ -48,14 +58,14 @@ def place(name: str, seed: int = 0, device: str = "auto", dtype: Dtype = "auto")
     """
     text = TextConfig(device=device, dtype=dtype)
     with by_our_names():
-        language_model = load_language_model(name, seed, placing.device_named(device))
+        language_model = load_language_model(name, seed, find_device(device))
     model = language_model.model
-    placing.use_threads(model, torch.get_num_threads())
-    return Placed(
+    use_threads(model, torch.get_num_threads())
+    return LoadedModel(
         language_model,
-        placing.autocast(text, model.device),
-        placing.size(model) > placing.LARGE,
-        placing.in_words(name, model, text),
+        autocast_for(text, model.device),
+        parameter_count(model) > LARGE,
+        describe_model(name, model, text),
     )
 
 
@@ -63,7 +73,7 @@ def place(name: str, seed: int = 0, device: str = "auto", dtype: Dtype = "auto")
 class Tuning:
     """Fine-tuning that is about to begin."""
 
-    placed: Placed
+    loaded: LoadedModel
     training: list[sft.Demonstration]
     held_out: list[sft.Demonstration]
     chat: bool
@@ -82,9 +92,9 @@ class Tuning:
         """
         with self._explained():
             yield from sft.tune(
-                self.placed.language_model, self.training, epochs=self.epochs,
+                self.loaded.language_model, self.training, epochs=self.epochs,
                 learning_rate=self.learning_rate, batch_size=self.batch_size, seed=self.seed,
-                chat=self.chat, autocast=self.placed.autocast,
+                chat=self.chat, autocast=self.loaded.autocast,
             )  # fmt: skip
 
     def held_out_loss(self) -> float:
@@ -95,8 +105,8 @@ class Tuning:
         """
         with self._explained():
             return sft.mean_loss(
-                self.placed.language_model, self.held_out, self.batch_size, self.chat,
-                self.placed.autocast,
+                self.loaded.language_model, self.held_out, self.batch_size, self.chat,
+                self.loaded.autocast,
             )  # fmt: skip
 
     @contextmanager
@@ -118,25 +128,25 @@ def prepare_tuning(
     """Load a model and set a tenth of the demonstrations aside.
 
     Args:
-        model: see `place`.
+        model: see `load_model`.
         demonstrations: from `prefrl.text.stages.sft`.
         chat: speak through the chat template.
         epochs: passes over the demonstrations.
         learning_rate: the highest; by default what suits a model of this size.
         batch_size: demonstrations in a minibatch.
         seed: of the order, of what is held out, and of a tiny model.
-        device: see `place`.
-        dtype: see `place`.
+        device: see `load_model`.
+        dtype: see `load_model`.
 
     Raises:
         UserError: a number or the model is wrong, or every demonstration is too long for it.
     """
-    placed = place(model, seed, device, dtype)
-    demonstrations, notes = sft.short_enough(placed.language_model, demonstrations, chat)
+    loaded = load_model(model, seed, device, dtype)
+    demonstrations, notes = sft.short_enough(loaded.language_model, demonstrations, chat)
     training, held_out = sft.hold_out(demonstrations, seed)
-    rate = learning_rate or (LARGE_RATE if placed.large else SMALL_RATE)
-    notes = [placed.note, *notes]
-    return Tuning(placed, training, held_out, chat, seed, epochs, rate, batch_size, notes)
+    rate = learning_rate or (LARGE_RATE if loaded.large else SMALL_RATE)
+    notes = [loaded.note, *notes]
+    return Tuning(loaded, training, held_out, chat, seed, epochs, rate, batch_size, notes)
 
 
 @contextmanager
