@@ -466,24 +466,48 @@ def test_a_replayed_run_is_identical(finished, tmp_path, capsys):
     assert metrics[0].read_bytes() == metrics[1].read_bytes()
 
 
-def test_a_replay_that_differs_names_the_round_the_number_and_the_versions(
-    finished, tmp_path, capsys
-):
-    path = tmp_path / "run"
-    main([*TAUGHT, "--run", str(path)])
+def spoiled(path):
+    """Give a run other numbers on record than it had; return what round 2's loss was."""
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     lines[2]["train_loss"], was = 0.25, lines[2]["train_loss"]
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    versions = json.loads((path / "versions.json").read_text())
-    (path / "versions.json").write_text(json.dumps(versions | {"torch": "0.0.1"}))
+    return was
+
+
+def replayed_otherwise(path, into, capsys):
+    """Replay a run that differs; return what was printed, and as an error."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
-        main(["replay", str(path), "--run", str(tmp_path / "again")])
-    out, err = capsys.readouterr()
+        main(["replay", str(path), "--run", str(into)])
     assert ended.value.code == 1
-    assert err == f"prefrl: round 2 differs: train_loss was 0.25, is {was}\n"
+    return capsys.readouterr()
+
+
+def test_a_replay_that_differs_names_the_round_the_number_and_the_versions(tmp_path, capsys):
+    path = tmp_path / "run"
+    main([*TAUGHT, "--run", str(path)])
+    was = spoiled(path)
+    versions = json.loads((path / "versions.json").read_text())
+    (path / "versions.json").write_text(json.dumps(versions | {"torch": "0.0.1"}))
+    out, err = replayed_otherwise(path, tmp_path / "again", capsys)
+    cause = "it was made with other versions, as the notes say"
+    assert err == f"prefrl: round 2 differs: train_loss was 0.25, is {was}; {cause}\n"
     assert out.splitlines()[-1] == f"note: torch was 0.0.1, is {versions['torch']}"
     assert "round 2/4" in out and "round 3/4" not in out
+    (path / "versions.json").write_text(json.dumps(versions))
+    out, err = replayed_otherwise(path, tmp_path / "third", capsys)
+    assert "are the same and toy_environments:toy/Pay-v0 repeated an episode in a trial" in err
+    assert "note:" not in out
+
+
+def test_a_replay_of_what_is_not_deterministic_says_so(tmp_path, capsys):
+    words = [*TRAIN, "--run", str(tmp_path / "run")]
+    words[2] = "toy_environments:toy/Random-v0"
+    main(words)
+    out, err = replayed_otherwise(tmp_path / "run", tmp_path / "again", capsys)
+    assert re.match(r"prefrl: round 1 differs: \w+ was \S+, is \S+ \(and \d+ more numbers\)", err)
+    assert err.endswith("toy/Random-v0 is the likely cause, as the note says\n")
+    assert "note: toy/Random-v0 is not deterministic" in out
 
 
 def test_export_into_a_pipe_that_closes_is_quiet(finished):

@@ -136,7 +136,7 @@ ROWS = {
     "runs.domains": ("config contracts environments errors storage", "gymnasium"),
     "runs.load": ("contracts errors storage", ""),
     "runs.page": ("", ""),
-    "runs.replay": ("config contracts errors learning storage", ""),
+    "runs.replay": ("config contracts environments errors learning storage", ""),
     "runs.session": ("config contracts errors learning storage teachers", ""),
     "runs.train": ("config contracts storage teachers", ""),
     "runs.versions": ("", "torch"),

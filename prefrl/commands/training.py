@@ -153,6 +153,7 @@ class Replay:
 def replay(chosen: Replay) -> None:
     """Run a run again beside what it recorded."""
     from prefrl.commands.progress import Display
+    from prefrl.runs.replay import likely_cause
     from prefrl.runs.replay import replay as rounds_again
     from prefrl.runs.versions import differences
     from prefrl.storage.folder import RunFolder
@@ -168,14 +169,17 @@ def replay(chosen: Replay) -> None:
             display.show(now)
             differing = differences(lines[now.index], now.metrics) if now.state == "done" else []
             if differing:
-                wrong = f"round {now.index} differs: {differing[0]}"
+                more = f" (and {len(differing) - 1} more numbers)" if len(differing) > 1 else ""
+                wrong = f"round {now.index} differs: {differing[0]}{more}"
                 break
-    for change in differences(source.versions(), RunFolder.open(into).versions()):
-        say(f"note: {change}")
-    if wrong:
-        complain(wrong)
-        sys.exit(UNLIKE)
-    say(f"identical: {len(lines)} rounds")
+    if not wrong:
+        say(f"identical: {len(lines)} rounds")
+        return
+    cause, notes = likely_cause(source, RunFolder.open(into))
+    for note in notes:
+        say(f"note: {note}")
+    complain(f"{wrong}; {cause}")
+    sys.exit(UNLIKE)
 
 
 def _check_page(port: int | None, host: str) -> None:

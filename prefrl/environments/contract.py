@@ -17,6 +17,7 @@ import numpy as np
 
 from prefrl.errors import UserError, raised_by
 
+NOT_DETERMINISTIC = "is not deterministic"  # says a note on what does not follow its seed
 SHOWN = 60  # characters of a value that a sentence shows whole
 
 

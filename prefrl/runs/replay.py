@@ -7,14 +7,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from prefrl.config.control import ControlConfig
 from prefrl.config.experiment import Experiment
 from prefrl.contracts import Components, Network
+from prefrl.environments.contract import NOT_DETERMINISTIC
+from prefrl.environments.ids import resolve
 from prefrl.errors import UserError
 from prefrl.learning.loop import Round
 from prefrl.runs.domains import domain_of
 from prefrl.runs.load import checkpoint
 from prefrl.runs.session import Session, assemble, load_state, rounds, save_components
-from prefrl.runs.versions import versions
+from prefrl.runs.versions import differences, versions
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 
@@ -46,6 +49,30 @@ def replay(path: Path | str, into: Path | str, network: Network | None = None) -
                 if session.state.round == until:
                     break
         state = checkpoint(session.folder)
+
+
+def likely_cause(source: RunFolder, copy: RunFolder) -> tuple[str, list[str]]:
+    """Return why a replay came out otherwise, as far as it can be told, and notes on it.
+
+    Args:
+        source: the run.
+        copy: its replay.
+    """
+    changed = differences(source.versions(), copy.versions())
+    if changed:
+        return "it was made with other versions, as the notes say", changed
+    experiment = source.experiment()
+    limit = experiment.domain.horizon if isinstance(experiment.domain, ControlConfig) else None
+    notes = domain_of(source).check_environment(
+        resolve(experiment.env, experiment.env_kwargs), limit
+    )
+    if chance := [note for note in notes if NOT_DETERMINISTIC in note]:
+        return f"{experiment.env} is the likely cause, as the note says", chance
+    return (
+        f"the versions are the same and {experiment.env} repeated an episode in a trial, so the "
+        "cause may be a chance in it that begins late, or files, a clock or the like that it reads",
+        [],
+    )
 
 
 def _replaying(

@@ -54,10 +54,10 @@ def try_episodes(environment: FixedHorizon) -> list[str]:
     for step, (one, other) in enumerate(zip(seen, replay(environment, SEED, actions), strict=True)):
         if not np.array_equal(one, other):
             return [
-                f"{contract.name_of(environment.env)} is not deterministic: a resumed run goes on, "
-                "but not exactly as it would have (after the same seed and actions something else "
-                f"is observed in step {step}; let all chance come from self.np_random after "
-                "super().reset(seed=seed))"
+                f"{contract.name_of(environment.env)} {contract.NOT_DETERMINISTIC}: a resumed run "
+                "goes on, but not exactly as it would have (after the same seed and actions "
+                f"something else is observed in step {step}; let all chance come from "
+                "self.np_random after super().reset(seed=seed))"
             ]
     return []
 
