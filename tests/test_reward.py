@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import islice
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +17,16 @@ from strategies import few
 from prefrl.config.control import RewardConfig
 from prefrl.config.learning import FitConfig
 from prefrl.control.reward import RewardEnsemble
-from prefrl.learning.reward import L2_LIMITS, L2_STEP, FitState, bag_weights, fit, predict_returns
+from prefrl.learning.reward import (
+    L2_LIMITS,
+    L2_STEP,
+    FitState,
+    bag_weights,
+    comparison_returns,
+    fit,
+    fit_passes,
+    predict_returns,
+)
 from prefrl.learning.true_reward import TrueReward
 from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.types import Comparison, QueryId, Segment, Trajectory
@@ -275,6 +285,22 @@ def test_a_fit_stops_once_it_is_accurate_and_the_first_may_take_longer():
     assert fit(wrong, comparisons, config, state)["epochs"] == 6
     assert fit(wrong, comparisons, config, state)["epochs"] == 2
     assert fit(right, comparisons, config, FitState(right, config, 0))["epochs"] == 1
+
+
+def test_passes_are_made_as_they_are_pulled_and_a_fit_is_so_many_of_them():
+    comparisons = compare(play(NumberWorld(), 60))
+    config = replace(FIT, first_epochs=3, batch_size=16, l2=0.0)
+    model, other = linear(), linear()
+    state = FitState(model, config, 1)
+    pulled = list(islice(fit_passes(model, comparisons, config, state), 3))
+    metrics = fit(other, comparisons, config, FitState(other, config, 1))
+    assert metrics.pop("epochs") == 3 and metrics.pop("l2") == 0
+    assert pulled[2].pop("out_of_bag_count") > 0 and pulled[2] == metrics != pulled[1]
+    assert state.fits == 0, "a fit counts itself; its passes do not"
+    left, right = comparison_returns(model, comparisons)
+    for row, comparison in enumerate(comparisons):
+        both = predict_returns(other, [comparison.left, comparison.right])
+        assert torch.equal(both, torch.stack([left[:, row], right[:, row]], dim=1))
 
 
 @pytest.mark.parametrize("build", [linear, ensemble])

@@ -136,7 +136,7 @@ def test_turn_by_turn(tmp_path):
 
 
 def test_passes_are_one_fit(tmp_path):
-    """Calling `fit` for one pass after another changes nothing but that each is reported."""
+    """Pulling one pass after another is what `fit` does, and each is reported."""
     file = write(tmp_path / "pairs.jsonl", *pairs(30))
     options = {"epochs": 3, "held_out": 0.0, "learning_rate": 1e-5}
     one, other = start(file, "tiny", **options), start(file, "tiny", **options)
@@ -480,8 +480,8 @@ def test_a_run_without_answers_is_refused(run, tmp_path):
 
 
 def test_a_loss_that_is_no_number_leaves_nothing(tmp_path, capsys, monkeypatch):
-    scores = {"train_loss": math.nan, "train_accuracy": 0.0}
-    monkeypatch.setattr(fitting, "fit", lambda *given: dict(scores))
+    scores = {"train_loss": math.nan, "train_accuracy": 0.0, "out_of_bag_count": 1.0}
+    monkeypatch.setattr(fitting, "fit_passes", lambda *_: iter([scores]))
     file = write(tmp_path / "pairs.jsonl", *pairs(5))
     said = complaint(["fit", file, "--model", "tiny", "-o", tmp_path / "out"], capsys)
     assert "not a finite number in pass 1; lower --learning-rate, now 0.0003" in said
@@ -503,9 +503,7 @@ def test_a_gpu_that_is_too_small_is_told_what_to_lower(tmp_path, monkeypatch):
             with pytest.raises(UserError, match=r"1 GiB\); lower --batch-size or --members$"):
                 list(going)
     with monkeypatch.context() as patched:
-        patched.setattr(
-            "prefrl.text.stages.fitting.load_model", full
-        )  # not even the model has room
+        patched.setattr(fitting, "load_model", full)  # not even the model has room
         with pytest.raises(UserError, match=r"1 GiB\); lower --batch-size or --members$"):
             start(file, "tiny")
 

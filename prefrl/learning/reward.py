@@ -89,39 +89,72 @@ def fit(
     config: FitConfig,
     state: FitState,
 ) -> dict[str, float]:
-    """Fit each member to its bag of comparisons, from its present weights, and report how well.
+    """Make the passes of one round's fit, then adapt the penalty; report how well it fits.
 
     Returns:
-        `train_loss`, `train_accuracy`, `out_of_bag_loss`, `out_of_bag_accuracy` (means over members
-        of means over comparisons; accuracies are over decisive answers, except those about segments
-        that show the same, which have no right side), `l2` and `epochs`.
+        Of the last pass what `fit_passes` yields but `out_of_bag_count`, then `l2` and `epochs`;
+        nothing if there are no comparisons.
     """
     if not comparisons:
         return {}
-    data = _Data(reward_model, comparisons, state.seed)
     limit = config.epochs if state.fits else config.first_epochs
-    state.fits += 1
-    score, epoch = {}, 0
-    for epoch in range(1, limit + 1):  # noqa: B007
-        score = _epoch(reward_model, data, config, state)
-        if score["train_accuracy"] >= config.stop_accuracy:
+    scores, epoch = {}, 0
+    for epoch, scores in enumerate(fit_passes(reward_model, comparisons, config, state), start=1):
+        if epoch == limit or scores["train_accuracy"] >= config.stop_accuracy:
             break
+    state.fits += 1
     used = {"l2": state.l2, "epochs": epoch}
-    state.l2 = _adapt_l2(state.l2, score, config)
-    score.pop("out_of_bag_count")
-    return score | used
+    state.l2 = _adapt_l2(state.l2, scores, config)
+    scores.pop("out_of_bag_count")
+    return scores | used
+
+
+def fit_passes(
+    reward_model: RewardModel,
+    comparisons: Sequence[Comparison],
+    config: FitConfig,
+    state: FitState,
+) -> Iterator[dict[str, float]]:
+    """Fit each member to its bag of comparisons, from its present weights; never end by itself.
+
+    Each value that is pulled is a pass over all comparisons; whoever pulls decides when to stop.
+
+    Yields:
+        `train_loss`, `train_accuracy`, `out_of_bag_loss`, `out_of_bag_accuracy` (means over members
+        of means over comparisons; accuracies are over decisive answers, except those about segments
+        that show the same, which have no right side), and `out_of_bag_count`, how many comparisons
+        each member has out of its bag at least.
+    """
+    data = _Data(reward_model, comparisons, state.seed)
+    while True:
+        yield _epoch(reward_model, data, config, state)
+
+
+def comparison_returns(
+    reward_model: RewardModel, comparisons: Sequence[Comparison]
+) -> tuple[Tensor, Tensor]:
+    """Predict the left and the right returns `[member, comparison]`, without gradient."""
+    segments, left, right = _segment_rows(comparisons)
+    returns = predict_returns(reward_model, segments)
+    return returns[:, left], returns[:, right]
+
+
+def _segment_rows(comparisons: Sequence[Comparison]) -> tuple[list[Segment], Tensor, Tensor]:
+    """Return each segment once, and the rows of the left and the right ones among them."""
+    segments = {s.id: s for c in comparisons for s in (c.left, c.right)}
+    row_of = {name: row for row, name in enumerate(segments)}
+    left = torch.tensor([row_of[c.left.id] for c in comparisons])
+    right = torch.tensor([row_of[c.right.id] for c in comparisons])
+    return list(segments.values()), left, right
 
 
 class _Data:
     """Comparisons as tensors, each segment encoded once."""
 
     def __init__(self, reward_model: RewardModel, comparisons: Sequence[Comparison], seed: int):
-        segments = {s.id: s for c in comparisons for s in (c.left, c.right)}
-        row_of = {name: row for row, name in enumerate(segments)}
-        self.encoded = reward_model.encode(list(segments.values()))
+        segments, self.left, self.right = _segment_rows(comparisons)
+        self.encoded = reward_model.encode(segments)
         reward_model.normalise_inputs(self.encoded)
-        self.left = torch.tensor([row_of[c.left.id] for c in comparisons])
-        self.right = torch.tensor([row_of[c.right.id] for c in comparisons])
         self.preference = torch.tensor([c.preference for c in comparisons])
         apart = torch.tensor([not alike(c.left, c.right) for c in comparisons])
         self.judged = decisive(self.preference) & apart
@@ -195,11 +228,11 @@ def _score(totals: Tensor) -> dict[str, float]:
     }
 
 
-def _adapt_l2(l2: float, score: dict[str, float], config: FitConfig) -> float:
+def _adapt_l2(l2: float, scores: dict[str, float], config: FitConfig) -> float:
     """Raise the penalty when out-of-bag loss runs away from training loss, else lower it."""
-    if l2 == 0 or score["out_of_bag_count"] < config.enough_out_of_bag:
+    if l2 == 0 or scores["out_of_bag_count"] < config.enough_out_of_bag:
         return l2
-    ratio = score["out_of_bag_loss"] / max(score["train_loss"], 1e-8)
+    ratio = scores["out_of_bag_loss"] / max(scores["train_loss"], 1e-8)
     if ratio > config.l2_high:
         l2 *= L2_STEP
     elif ratio < config.l2_low:

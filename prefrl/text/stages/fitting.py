@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +26,7 @@ from prefrl.config.text import TextConfig, TextRewardConfig
 from prefrl.environments.ids import installed, make, resolve
 from prefrl.errors import UserError
 from prefrl.learning.preference import correct, decisive, preference_loss
-from prefrl.learning.reward import FitState, fit, predict_returns
+from prefrl.learning.reward import FitState, comparison_returns, fit_passes
 from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.storage.folder import FittedFolder, RunFolder
 from prefrl.text import build
@@ -134,37 +134,35 @@ def start(
 
 
 def passes(fitting: Fitting) -> Iterator[dict[str, float]]:
-    """Fit, yield each pass over the answers, and calibrate at the end.
+    """Fit, yield the numbers of each pass over the answers, and calibrate at the end.
 
-    The numbers are those of `learning.reward.fit`, and if some are held out `held_out_loss` and
-    `held_out_accuracy`: of the members' mean.
+    They are those of `learning.reward.fit_passes`, and if some comparisons are held out
+    `held_out_loss` and `held_out_accuracy`, of the members' mean.
 
     Raises:
         UserError: the loss is not a finite number, or memory is short.
     """
-    config = fitting.config
-    # A fit of one pass after another is the fit of them all, as long as the penalty stays.
-    once = dataclasses.replace(config, first_epochs=1, epochs=1, enough_out_of_bag=sys.maxsize)
-    for epoch in range(1, config.first_epochs + 1):
-        with enough_memory(*MEMORY, resumable=False):
-            scores = fit(fitting.reward_model, fitting.training, once, fitting.state)
-            scores |= _judged(fitting.reward_model, fitting.held_out, config)
-        if not all(map(math.isfinite, scores.values())):
+    config, model = fitting.config, fitting.reward_model
+    with enough_memory(*MEMORY, resumable=False):
+        unending = fit_passes(model, fitting.training, config, fitting.state)
+        for epoch, scores in enumerate(islice(unending, config.first_epochs), start=1):
+            del scores["out_of_bag_count"]
+            scores |= {"l2": config.l2} | _judged(model, fitting.held_out, config)
+            if not all(map(math.isfinite, scores.values())):
+                raise UserError(
+                    f"the loss of the fit is not a finite number in pass {epoch}; lower "
+                    f"--learning-rate, now {config.learning_rate}"
+                )
+            yield scores | {"epochs": epoch}
+            if scores["train_accuracy"] >= config.stop_accuracy:
+                break
+        try:
+            model.calibrate(fitting.samples)
+        except FloatingPointError:
             raise UserError(
-                f"the loss of the fit is not a finite number in pass {epoch}; lower "
-                f"--learning-rate, now {config.learning_rate}"
-            )
-        yield scores | {"epochs": epoch}
-        if scores["train_accuracy"] >= config.stop_accuracy:
-            break
-    try:
-        with enough_memory(*MEMORY, resumable=False):
-            fitting.reward_model.calibrate(fitting.samples)
-    except FloatingPointError:
-        raise UserError(
-            "the fitted reward is not a finite number; lower --learning-rate, now "
-            f"{config.learning_rate}"
-        ) from None
+                "the fitted reward is not a finite number; lower --learning-rate, now "
+                f"{config.learning_rate}"
+            ) from None
 
 
 def save(fitting: Fitting, folder: Path | str, lines: Sequence[dict[str, float]]) -> None:
@@ -272,11 +270,8 @@ def _judged(
     """Return loss and accuracy on comparisons that were held out, {} if there are none."""
     if not comparisons:
         return {}
-    clips = _segments(comparisons)
-    returns = predict_returns(reward_model, list(clips.values())).mean(0, keepdim=True)
-    rows = {name: row for row, name in enumerate(clips)}
-    left = returns[:, [rows[c.left.id] for c in comparisons]]
-    right = returns[:, [rows[c.right.id] for c in comparisons]]
+    members = comparison_returns(reward_model, comparisons)
+    left, right = (returns.mean(0, keepdim=True) for returns in members)
     preference = torch.tensor([c.preference for c in comparisons])
     weight = torch.tensor([c.weight for c in comparisons])
     losses = preference_loss(left, right, preference, uniform_error=config.uniform_error)
