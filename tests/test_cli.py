@@ -107,6 +107,38 @@ def test_list_names_every_preset_and_environment(capsys):
         assert re.search(rf"^ +prefrl/{name}-v0 +\w+ \w+", out, re.MULTILINE)
 
 
+SENTENCES = [
+    ("train hopper --labels abc", "--labels is 'abc'; expected a whole number, 0 or more"),
+    ("train hopper --labels=1.5", "--labels is '1.5'; expected a whole number, 0 or more"),
+    ("train hopper --labels", "--labels has no value; expected a whole number, 0 or more"),
+    ("train hopper --labels --seed 1", "--labels has no value; expected a whole number, 0 or more"),
+    ("train hopper --ppo.gamma x", "--ppo.gamma is 'x'; expected a number from 0 to less than 1"),
+    ("train hopper --ppo.batch_size x", "--ppo.batch-size is 'x'; expected a whole number above 0"),
+    ("train hopper --reward real", "--reward is 'real'; expected one of learned, true"),
+    ("train hopper --run", "--run has no value; expected None or a path"),
+    ("evaluate", "prefrl evaluate needs RUN; `prefrl evaluate --help` explains it"),
+    ("evaluate r --episodes x", "--episodes is 'x'; expected a whole number"),
+    (
+        "sft --env E",
+        "prefrl sft needs --model STR and -o FOLDER, --output FOLDER; `prefrl sft --help` "
+        "explains it",
+    ),
+    ("fit r", "prefrl fit needs -o FOLDER, --output FOLDER; `prefrl fit --help` explains it"),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), SENTENCES, ids=[words for words, _ in SENTENCES])
+@pytest.mark.parametrize("columns", ["40", "120"])
+def test_a_word_that_is_missing_or_is_no_value_is_a_sentence(
+    words, sentence, columns, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"prefrl: {sentence}\n"
+
+
 @pytest.mark.parametrize(
     ("preset", "others"),
     [("half-cheetah", r"--text\.|language model's"), ("random-walks", r"--ppo\.|--num-envs|robot")],

@@ -2,19 +2,22 @@
 
 import dataclasses
 import difflib
+import io
+import itertools
 import os
 import re
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 from tyro.conf import Positional, arg
 
-from prefrl.config.fields import check_fields, options
+from prefrl.config.fields import check_fields, options, wanted
 from prefrl.errors import Note, UserError, is_users_own
 
 if TYPE_CHECKING:
@@ -55,15 +58,57 @@ def parse(kind: type[Options], words: list[str], program: str, default: Any = No
 
     Raises:
         UnknownOption: there is a word that is no option of this command.
-        UserError: an option is outside the bounds that its field has.
+        UserError: a word is missing, or an option's value is not what its field may hold.
     """
-    chosen, unknown = tyro.cli(
-        kind, args=words, prog=program, default=default, return_unknown_args=True
-    )
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            chosen, unknown = tyro.cli(
+                kind, args=words, prog=program, default=default, return_unknown_args=True
+            )
+    except SystemExit as end:
+        if not end.code:  # after --help
+            raise
+        raise UserError(_sentence_of(box.getvalue(), default or kind, words, program)) from None
     if unknown:
         raise UnknownOption(unknown[0], [option.name for option in options(chosen)], program)
     check_fields(chosen)
     return dataclasses.replace(chosen, **{k: _absolute(v) for k, v in vars(chosen).items()})
+
+
+def _sentence_of(box: str, command: Any, words: Sequence[str], program: str) -> str:
+    """Return what tyro draws in a box, about the words of a command, as a sentence.
+
+    Args:
+        box: a title, what is wrong, a rule, and where help is to be had; in ASCII a rule comes
+            after the title, too.
+        command: the command's dataclass, or an instance of it.
+        words: what the command was given.
+        program: how it is called.
+    """
+    lines = (line.strip("│").rstrip() for line in box.splitlines()[1:])
+    parts = itertools.groupby(lines, lambda line: bool(set(line) - set("─- ")))
+    told = textwrap.dedent("\n".join(next([*part] for is_text, part in parts if is_text)))
+    if told.startswith("Missing from"):
+        missing = re.findall(r"^    (?! )(.*)$", told, re.MULTILINE)
+        return f"{program} needs {' and '.join(missing)}; `{program} --help` explains it"
+    known = {option.name: option for option in options(command)}
+    named = [name for name in re.findall(r"--([\w.-]*\w)", told) if name in known]
+    if not named:
+        return f"{' '.join(told.split())}; `{program} --help` shows what there is"
+    value = _value_after(f"--{named[0]}", words)
+    given = "has no value" if value is None else f"is {value!r:.80}"
+    return f"--{named[0]} {given}; expected {wanted(object(), known[named[0]].hint) or 'others'}"
+
+
+def _value_after(option: str, words: Sequence[str]) -> str | None:
+    """Return what an option is given last, None if it is nothing."""
+    for index in reversed(range(len(words))):
+        name, equals, value = words[index].partition("=")
+        if name.replace("_", "-") == option:
+            rest = [word for word in words[index + 1 : index + 2] if not word.startswith("--")]
+            return value if equals else next(iter(rest), None)
+    return None
 
 
 def _absolute(value: Any) -> Any:

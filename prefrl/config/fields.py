@@ -18,6 +18,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union
 
 from prefrl.errors import UserError
@@ -103,12 +104,14 @@ def options(config: Any, prefix: str = "") -> Iterator[Option]:
     """Yield each field of a configuration, and those of the configurations in it.
 
     Args:
-        config: a dataclass, whose fields may be dataclasses.
+        config: a dataclass or an instance of one, whose fields may be dataclasses.
         prefix: of its options: "ppo." for those of a `PPOConfig`.
     """
-    hints = typing.get_type_hints(type(config), include_extras=True)
+    kind = config if isinstance(config, type) else type(config)
+    hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(config):
-        yield from _option(field.name, getattr(config, field.name), hints[field.name], prefix)
+        value = getattr(config, field.name, None)  # a class lacks what has no default
+        yield from _option(field.name, value, hints[field.name], prefix)
 
 
 def _option(name: str, value: Any, hint: Any, prefix: str = "") -> Iterator[Option]:
@@ -166,7 +169,7 @@ def wanted(value: Any, hint: Any) -> str:
         fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
         good = fits and bounds.hold(value)
         return "" if good else bounds.in_words("whole number" if whole else "number")
-    plain = {bool: "True or False", str: "a text", type(None): "None"}
+    plain = {bool: "True or False", str: "a text", Path: "a path", type(None): "None"}
     return plain[hint] if hint in plain and not isinstance(value, hint) else ""
 
 
