@@ -146,8 +146,8 @@ class Task:
         rows = np.flatnonzero(self.batch.warning[:, BAD_STATE].reshape(self.count, -1).any(1))
         raise FloatingPointError(
             f"MuJoCo reset simulation {rows[0]} because its state or control was not finite "
-            f"(action {np.asarray(action)[rows[0]].tolist()}). Actions must be finite; if they "
-            "are, the policy has found an unstable state of the model: lower the learning rate."
+            f"(action {np.asarray(action)[rows[0]].tolist()}); give finite actions, or lower "
+            "the learning rate if they are: the policy has found an unstable state of the model"
         )
 
     def touches(self) -> np.ndarray:

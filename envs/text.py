@@ -45,7 +45,9 @@ class FreeText(Space[str]):
             ValueError: a mask or probabilities are given; there is nothing that they could mask.
         """
         if mask is not None or probability is not None:
-            raise ValueError("FreeText samples any text; it takes neither a mask nor probabilities")
+            raise ValueError(
+                "a mask or probabilities are given; leave them out, since FreeText samples any text"
+            )
         length = self.np_random.integers(min(self.max_length, LONGEST_SAMPLE) + 1)
         return "".join(self.np_random.choice(SAMPLE_CHARACTERS, length).tolist())
 

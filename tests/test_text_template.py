@@ -156,7 +156,7 @@ THIRD = PROSE.replace(
 
 @pytest.mark.parametrize("template", [THINKING, DATED, COUNTING, THIRD])
 def test_a_template_that_rewrites_is_refused(template):
-    with pytest.raises(UserError, match="does not only append when a message is added"):
+    with pytest.raises(UserError, match="changes earlier messages when one is added"):
         Template(tokenizer(template), chat=True)
 
 

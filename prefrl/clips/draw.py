@@ -72,16 +72,19 @@ def draw(
             for by name that does not work raises its driver's own error.
     """
     if width < 1 or height < 1:
-        raise ValueError(f"A picture cannot be {width} x {height} pixels.")
+        raise ValueError(
+            f"a picture of {width} x {height} pixels cannot be drawn; give at least 1 x 1"
+        )
     using = using or backend()
     if using != "rays" and using not in _KINDS.values():
-        raise ValueError(f"using is {using!r}; it may be 'rays', 'egl', 'osmesa', 'glfw' or 'cgl'.")
+        raise ValueError(f"using is {using!r}; it may be 'rays', 'egl', 'osmesa', 'glfw' or 'cgl'")
     model = scene.dress(model, highlight)
     clip = scene.poses(model, qpos, mocap)
     camera = camera or follow(model, clip, width / height)
     if len(camera.positions) != len(clip.positions):
         raise ValueError(
-            f"The camera has {len(camera.positions)} positions for {len(clip.positions)} frames."
+            f"the camera has {len(camera.positions)} positions for {len(clip.positions)} frames; "
+            "give one for each"
         )
     painter = _rays if using == "rays" else functools.partial(_gl, using)
 
@@ -120,7 +123,7 @@ def backend() -> str:
         kind = _KINDS[asked]
     else:
         raise ValueError(
-            f"MUJOCO_GL is {asked!r}; MuJoCo knows 'egl', 'osmesa', 'glfw' and 'disable'."
+            f"the variable MUJOCO_GL is {asked!r}; expected egl, osmesa, glfw or disable"
         )
     return kind if kind != "rays" and _gl_works(kind) else "rays"
 

@@ -41,8 +41,8 @@ def frame_steps(steps: int, dt: float, fps: float, speed: float = 1.0) -> NDArra
     """
     if steps < 1 or not all(0 < number < math.inf for number in (dt, fps, speed)):
         raise ValueError(
-            f"A video of {steps} steps of {dt} s at {fps} frames per second and speed {speed} "
-            "cannot be made: there must be a step, and the rest must be positive."
+            f"a video of {steps} steps of {dt} s at {fps} frames per second and speed {speed} "
+            "cannot be made; give at least one step, and positive numbers"
         )
     frames = max(1, round(steps * dt * fps / speed))
     passed = np.arange(frames) * (speed / (fps * dt))
@@ -77,11 +77,11 @@ def write_video(frames: ArrayLike, path: str | os.PathLike[str], fps: float) -> 
     """
     path, frames = Path(path), _checked(frames)
     if not 0 < fps < math.inf:
-        raise ValueError(f"fps is {fps}; a video needs a positive number of frames per second.")
+        raise ValueError(f"fps is {fps}; expected a positive number of frames per second")
     writers = {".mp4": _write_mp4, ".gif": _write_gif}
     write = writers.get(path.suffix.lower())
     if write is None:
-        raise ValueError(f"{path.name!r} does not say which video to write: use .mp4 or .gif.")
+        raise ValueError(f"{path.name!r} does not say which video to write; use .mp4 or .gif")
     with _whole(path) as unfinished:
         write(frames, unfinished, fps)
     return path
@@ -95,7 +95,7 @@ def write_picture(picture: ArrayLike, path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise ValueError(f"{path.name!r} does not say which picture to write: use .png.")
+        raise ValueError(f"{path.name!r} does not say which picture to write; use .png")
     (checked,) = _checked(np.asarray(picture)[None])
     with _whole(path) as unfinished:
         Image.fromarray(checked).save(unfinished, format="PNG", optimize=True)
@@ -130,7 +130,10 @@ def film_strip(
     even = np.linspace(0, len(frames) - 1, count).round().astype(int)
     wanted = even.tolist() if indices is None else list(indices)
     if not wanted or not all(-len(frames) <= index < len(frames) for index in wanted):
-        raise ValueError(f"A film strip of the frames {wanted} cannot be cut from {len(frames)}.")
+        raise ValueError(
+            f"a film strip of the frames {wanted} cannot be cut from {len(frames)} frames; give "
+            "indices of frames, at least one"
+        )
     chosen = np.arange(len(frames))[wanted]
     stamps = [f"{i / fps:.2f} s" if fps else f"frame {i}" for i in chosen]
     shown = overlay(frames[chosen], stamps, size=max(10, frames.shape[1] // 18), at_bottom=True)
@@ -169,7 +172,9 @@ def overlay(
     frames = _checked(frames).copy()
     texts = [text] * len(frames) if isinstance(text, str) else list(text)
     if len(texts) != len(frames):
-        raise ValueError(f"{len(texts)} texts were given for {len(frames)} frames.")
+        raise ValueError(
+            f"{len(texts)} texts are given for {len(frames)} frames; give one for each"
+        )
     size = size or max(12, frames.shape[1] // 14)
     labels = {words: _label(words, size) for words in set(texts) if words}
     edge = size // 3
@@ -201,8 +206,8 @@ def _checked(frames: ArrayLike) -> Pictures:
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
         raise ValueError(
-            f"Frames are {frames.dtype} of shape {frames.shape}; they must be uint8 of shape "
-            "[frame, height, width, 3], with at least one frame."
+            f"the frames are {frames.dtype} of shape {frames.shape}; expected uint8 of shape "
+            "[frame, height, width, 3], with at least one frame"
         )
     return frames
 

@@ -60,17 +60,17 @@ def each_pose(
     qpos = np.asarray(qpos, dtype=np.float64)
     if qpos.ndim != 2 or qpos.shape[1] != model.nq or not len(qpos):
         raise ValueError(
-            f"qpos has shape {qpos.shape}, but this model needs [frame, {model.nq}] "
-            "with at least one frame."
+            f"qpos has shape {qpos.shape}; expected [frame, {model.nq}] for this model, with at "
+            "least one frame"
         )
     if not np.isfinite(qpos).all():
-        raise ValueError("qpos holds numbers that are not finite, so it cannot be drawn.")
+        raise ValueError("qpos holds numbers that are not finite, so it cannot be drawn")
     if mocap is not None:
         mocap = np.asarray(mocap, dtype=np.float64)
         if mocap.shape != (len(qpos), model.nmocap, 7):
             raise ValueError(
-                f"mocap has shape {mocap.shape}, but this model and qpos need "
-                f"[{len(qpos)}, {model.nmocap}, 7]: a position and a quaternion each."
+                f"mocap has shape {mocap.shape}; expected [{len(qpos)}, {model.nmocap}, 7] for "
+                "this model and qpos, a position and a quaternion each"
             )
     data = mujoco.MjData(model)
     for frame, row in enumerate(qpos):
@@ -185,7 +185,7 @@ def dress(
         geom = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, name)
         if geom < 0:
             known = ", ".join(repr(model.geom(i).name) for i in range(model.ngeom))
-            raise ValueError(f"highlight names the geom {name!r}; this model has {known}.")
+            raise ValueError(f"highlight names the geom {name!r}; this model has {known}")
         colours[geom, :3] = colour
     changed = (colours != geom_colours(model)).any(axis=1)
     dressed.geom_matid[changed] = -1

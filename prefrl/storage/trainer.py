@@ -72,8 +72,8 @@ def check(connection: Connection, epoch: int, run: Path) -> None:
     known = holder(connection)
     who = _in_words(known) if known else "another process, which has ended since"
     raise UserError(
-        f"{run} was taken over by {who}: this process had not been heard of for a while. It stops, "
-        "and has changed nothing since"
+        f"{run} was taken over by {who}, since this process had not been heard of for a while; it "
+        "stops now and has changed nothing since"
     )
 
 
@@ -115,14 +115,14 @@ def _refuse_to_push_out(known: Holder, run: Path, now: float) -> None:
     alive, silent = is_alive(known.process), now - known.seen
     if alive:
         raise UserError(
-            f"{run} is being trained by {_in_words(known)}; a run has one trainer. Wait until it "
-            f"has finished, or end it (process {known.process.number}) and try again"
+            f"{run} is being trained by {_in_words(known)}; a run has one trainer, so wait until "
+            f"it has finished, or end it (process {known.process.number}) and try again"
         )
     if alive is None and silent < SILENT_SECONDS:
         raise UserError(
             f"{run} is being trained by {_in_words(known)}, heard of {max(0, silent):.0f} s ago; a "
-            f"run has one trainer. If that one was killed, try again in "
-            f"{SILENT_SECONDS - silent:.0f} s"
+            f"run has one trainer, so try again in {SILENT_SECONDS - silent:.0f} s if that one was "
+            "killed"
         )
 
 

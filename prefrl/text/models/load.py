@@ -64,8 +64,8 @@ def load_language_model(
         problem = "holds no config.json" if folder.is_dir() else "is no folder on this machine"
         known = ", ".join([TINY, *gguf.PACKAGES])
         raise UserError(
-            f"The language model {name!r} {problem}. Give one of {known}, or a folder written by "
-            "save_pretrained; models are not downloaded from a hub."
+            f"the language model {name!r} {problem}; give one of {known}, or a folder that "
+            "save_pretrained wrote (no model is downloaded from a hub)"
         )
     return _moved(_read(folder, dtype), device)
 
@@ -93,7 +93,7 @@ def _read(folder: Path, dtype: torch.dtype) -> LanguageModel:
         first = min(loaded["missing_keys"])
         raise UserError(
             f"{folder} lacks {len(loaded['missing_keys'])} weights of a causal language model, "
-            f"among them {first}. Give the folder of a model that predicts the next token."
+            f"among them {first}; give the folder of a model that predicts the next token"
         )
     with _explained(f"{folder} holds no tokenizer that can be read"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -109,8 +109,8 @@ def _explained(problem: str) -> Iterator[None]:
     except Exception as error:  # whatever reading files of any kind trips over
         reason = str(error).strip().splitlines() or [""]
         raise UserError(
-            f"{problem} ({type(error).__name__}: {reason[0]}). Give a folder into which "
-            "save_pretrained wrote a model and its tokenizer."
+            f"{problem} ({type(error).__name__}: {reason[0]}); give a folder into which "
+            "save_pretrained wrote a model and its tokenizer"
         ) from error
 
 
@@ -152,14 +152,14 @@ def prepare(model: Any, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
     _check_model(model)
     if tokenizer.eos_token_id is None:
         raise UserError(
-            "The tokenizer has no eos token, so no reply would ever end. Give it one before "
-            "training: tokenizer.eos_token = … (a token that the model knows)."
+            "the tokenizer has no eos token, so no reply would ever end; give it one before "
+            "training: tokenizer.eos_token = … (a token that the model knows)"
         )
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise UserError(
-            f"The tokenizer has {len(tokenizer)} tokens, the model embeds only {rows}. Give the "
-            "tokenizer that the model was trained with, or call model.resize_token_embeddings."
+            f"the tokenizer has {len(tokenizer)} tokens, but the model embeds only {rows}; give "
+            "the tokenizer that the model was trained with, or call model.resize_token_embeddings"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -175,13 +175,13 @@ def _check_model(model: Any) -> None:
     looks_ahead = getattr(config, "is_decoder", True) is False
     if not can_generate() or looks_ahead or getattr(config, "is_encoder_decoder", False):
         raise UserError(
-            f"{type(model).__name__} is no causal language model. Give one that transformers' "
-            "AutoModelForCausalLM would load (GPT-2, Llama, Qwen, …)."
+            f"{type(model).__name__} is no causal language model; give one that transformers' "
+            "AutoModelForCausalLM would load (GPT-2, Llama, Qwen, …)"
         )
     if not _context(model):
         raise UserError(
-            f"{type(model).__name__} does not say how long a text may be. Set "
-            "model.config.max_position_embeddings to the number of tokens it was trained for."
+            f"{type(model).__name__} does not say how long a text may be; set "
+            "model.config.max_position_embeddings to the number of tokens it was trained for"
         )
 
 
@@ -224,8 +224,8 @@ def tiny_language_model(
     """
     if width % (2 * heads):
         raise UserError(
-            f"A width of {width} cannot be shared among {heads} heads: it must be a multiple of "
-            f"{2 * heads}, twice the number of heads."
+            f"a width of {width} cannot be shared among {heads} heads; expected a multiple of "
+            f"{2 * heads}, twice the number of heads"
         )
     tokenizer: Any = byte_tokenizer()
     config = LlamaConfig(

@@ -275,7 +275,7 @@ def check_logits(model: Any, lower: Any = None, upper: Any = None) -> None:
         computed = logits(model.get_output_embeddings(), hidden)
     if not torch.isfinite(expected).all():
         raise FloatingPointError(
-            "the language model gives no finite numbers; lower its learning rate."
+            "the language model gives no finite numbers; lower its learning rate"
         )
     if not torch.allclose(computed, expected.float(), rtol=0, atol=1e-3 * float(expected.std())):
         raise UserError(

@@ -79,7 +79,7 @@ def sample(
         if not torch.isfinite(scores).all():
             raise FloatingPointError(
                 "the language model gives no finite numbers any more; lower its learning rate "
-                "(--text.ppo.learning-rate)."
+                "(--text.ppo.learning-rate)"
             )
         chosen = _draw(scores, generator, temperature)
         replies[rows, step] = chosen  # what follows an end is thrown away below

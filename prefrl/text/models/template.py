@@ -165,8 +165,8 @@ def _scaffold(tokenizer: PreTrainedTokenizerBase) -> Scaffold:
     """Read the scaffold off short conversations, and check that longer ones are made of it."""
     if tokenizer.chat_template is None:
         raise UserError(
-            "The tokenizer has no chat template. Give a model that was trained to chat, set "
-            "tokenizer.chat_template, or do without chat."
+            "the tokenizer has no chat template; give a model that was trained to chat, set "
+            "tokenizer.chat_template, or do without chat"
         )
     question, answer, follow_up = SENTINELS[:3]
     once, answered = _render(tokenizer, 1), _render(tokenizer, 2)
@@ -178,14 +178,14 @@ def _scaffold(tokenizer: PreTrainedTokenizerBase) -> Scaffold:
     closing, found_follow_up, _ = rest.partition(follow_up)
     if not (found_question and found_answer and found_follow_up):
         raise UserError(
-            "The chat template does not show every message as it is: of the three messages "
-            f"{SENTINELS[:3]} it makes {twice!r}. Give another template, or do without chat."
+            "the chat template does not show every message as it is: of the three messages "
+            f"{SENTINELS[:3]} it makes {twice!r}; give another template, or do without chat"
         )
     if lead.strip():
         raise UserError(
-            f"The chat template writes {lead!r} before an earlier reply, but not before the one to "
-            "come, so the model would see what it never said. Give another template, or do "
-            "without chat."
+            f"the chat template writes {lead!r} before an earlier reply, but not before the one to "
+            "come, so the model would see what it never wrote; give another template, or "
+            "do without chat"
         )
     scaffold = Scaffold(opening, prompt, lead, closing)
     _check_extends(thrice, _appended(scaffold))
@@ -209,8 +209,8 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: int) -> str:
         )
     except (jinja2.TemplateError, TypeError) as error:
         raise UserError(
-            f"The chat template cannot render a user's and an assistant's messages: {error}. "
-            "Give another template, or do without chat."
+            f"the chat template cannot render a user's and an assistant's messages ({error}); "
+            "give another template, or do without chat"
         ) from error
     return str(rendered)
 
@@ -232,8 +232,8 @@ def _check_extends(longer: str, shorter: str) -> None:
     same = next(i for i in range(len(shorter)) if longer[i : i + 1] != shorter[i])
     begin = max(0, same - 20)
     raise UserError(
-        "The chat template does not only append when a message is added: where there was "
-        f"{shorter[begin : same + 30]!r} it then writes {longer[begin : same + 30]!r}. A reply "
-        "would be trained after another text than it was sampled after. Give a template that keeps "
-        "earlier messages as they are, or do without chat."
+        "the chat template changes earlier messages when one is added: where there was "
+        f"{shorter[begin : same + 30]!r} it then writes {longer[begin : same + 30]!r}, so a reply "
+        "would be trained after another text than it was sampled after; give a template that keeps "
+        "earlier messages as they are, or do without chat"
     )

@@ -102,7 +102,7 @@ def tune(
                 loss = _loss(model, chosen)
             if not torch.isfinite(loss):
                 raise FloatingPointError(
-                    "the loss of fine-tuning is not a finite number; lower its learning rate."
+                    "the loss of fine-tuning is not a finite number; lower its learning rate"
                 )
             optimizer.zero_grad()
             loss.backward()

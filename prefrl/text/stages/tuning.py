@@ -115,7 +115,7 @@ class Tuning:
             with enough_memory("batch-size", resumable=False):
                 yield
         except FloatingPointError as error:
-            raise UserError(f"{error} It is {self.learning_rate}; nothing is written") from None
+            raise UserError(f"{error}, now {self.learning_rate}; nothing is written") from None
 
 
 @checked
