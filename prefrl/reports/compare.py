@@ -75,7 +75,7 @@ def check_free(path: Path) -> None:
 
 
 def report(folder: RunFolder) -> dict[str, Any]:
-    """Return what was said so far of a comparison's pairs, as JSON values.
+    """Return the answers so far to a comparison's pairs, as JSON values.
 
     Returns:
         `A`, `B`: their sources; `teachers`: how often each answered; `pairs`, and of them
@@ -95,25 +95,25 @@ def report(folder: RunFolder) -> dict[str, Any]:
     with closing(FeedbackStore(folder.feedback, read_only=True)) as store:
         answers = [answer for answer in store.answers() if answer.query.round == 0]  # not imported
         queries = [store.query(QueryId(0, index)) for index in range(store.counts().asked)]
-    found = verdicts(queries, answers)
+    judged = verdicts(queries, answers)
+    first = [verdict.first for verdict in judged if verdict.first is not None]
+    left = [verdict.left for verdict in judged if verdict.left is not None]
+    decided, decided_left = ([p for p in side if p != 0.5] for side in (first, left))
     names = sorted(segment.source for segment in queries[0].segments)
     teachers = Counter(answer.teacher for answer in answers)
-    told = [verdict.first for verdict in found if verdict.first is not None]
-    decided = [first for first in told if first != 0.5]
-    lefts = [v.left for v in found if v.left is not None and v.left != 0.5]
     return {
         "env": experiment.env,
         "question": experiment.question,
         **dict(zip(SIDES, names, strict=True)),
         "teachers": dict(teachers),
         "pairs": experiment.labels,
-        "answered": len(found),
-        "wins": sum(first > 0.5 for first in decided),
-        "losses": sum(first < 0.5 for first in decided),
-        "ties": len(told) - len(decided),
-        "skips": len(found) - len(told),
+        "answered": len(judged),
+        "wins": sum(p > 0.5 for p in decided),
+        "losses": sum(p < 0.5 for p in decided),
+        "ties": len(first) - len(decided),
+        "skips": len(judged) - len(first),
         "win_rate": share(sum(decided), len(decided)) if decided else None,
-        "left": share(sum(lefts), len(lefts)) if lefts else None,
+        "left": share(sum(decided_left), len(decided_left)) if decided_left else None,
     }
 
 

@@ -205,25 +205,36 @@ def _array(row: dict[str, Any], name: str, dtypes: dict[str, Any]) -> np.ndarray
     """Return the array of nested lists; of the type given, else of what they hold."""
     nested, dtype = field(row, name, list), dtypes.get(name)
     array = np.array(nested, dtype=object)
-    found = set(map(type, array.flat))
-    if found == {str} and dtype in (None, TEXT):
+    kinds = set(map(type, array.flat))
+    if kinds == {str} and dtype in (None, TEXT):
         return array
-    if not found or not found <= {bool, int, float, type(None)}:
+    if not kinds or not kinds <= {bool, int, float, type(None)}:
         raise ValueError(
             f"{name!r} is {short(nested)}; expected lists of numbers or of texts, all alike and "
             "equally long"
         )
     if dtype is None:
-        dtype = "<f8" if found & {float, type(None)} else "|b1" if found == {bool} else "<i8"
+        dtype = _dtype_of(kinds)
     try:
-        wanted = np.dtype(dtype)
-        exact = found <= {"b": {bool}, "i": {int}, "u": {int}}.get(wanted.kind, found)
-        if wanted.kind not in "biuf" or not exact:
-            raise ValueError
-        array[array == None] = np.nan  # noqa: E711
-        with np.errstate(over="raise"):
-            return array.astype(wanted)
+        return _as_numbers(array, kinds, np.dtype(dtype))
     except (TypeError, ValueError, ArithmeticError):
         raise ValueError(
             f"{name!r} is {short(nested)}; expected numbers of type {dtype!r}"
         ) from None
+
+
+def _dtype_of(kinds: set[type]) -> str:
+    """Return the type of an array of such values."""
+    if kinds == {bool}:
+        return "|b1"
+    return "<f8" if kinds & {float, type(None)} else "<i8"
+
+
+def _as_numbers(array: np.ndarray, kinds: set[type], dtype: np.dtype) -> np.ndarray:
+    """Return objects as numbers, None as NaN; raise `ValueError` where the type cannot hold one."""
+    holds = {"b": {bool}, "i": {int}, "u": {int}, "f": kinds}
+    if not kinds <= holds.get(dtype.kind, set()):
+        raise ValueError
+    values = [np.nan if value is None else value for value in array.flat]
+    with np.errstate(over="raise"):
+        return np.array(values, dtype=object).reshape(array.shape).astype(dtype)

@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from prefrl.config.text import TextRewardConfig
 from prefrl.text.episode import turns_of
 from prefrl.text.models.load import LanguageModel, context_length
-from prefrl.text.models.networks import Scalar, enough_memory, hidden_states, right_padded, split
+from prefrl.text.models.networks import (
+    Scalar,
+    Tokens,
+    enough_memory,
+    hidden_states,
+    right_padded,
+    split,
+)
 from prefrl.text.models.template import Template
 from prefrl.types import Segment, Trajectory
 
@@ -49,7 +56,7 @@ class TextReward(nn.Module):
 
     def __init__(
         self, language_model: LanguageModel, config: TextRewardConfig, seed: int, chat: bool,
-        autocast: Callable[[], AbstractContextManager],
+        autocast: Callable[[], AbstractContextManager], options: str = "text.reward-model.",
     ):  # fmt: skip
         """Build the ensemble.
 
@@ -59,6 +66,7 @@ class TextReward(nn.Module):
             seed: of the heads.
             chat: speak through the chat template, as the policy does.
             autocast: the context in which passes are made.
+            options: what its options begin with on the command line.
         """
         super().__init__()
         self.config, self.members, self.autocast = config, config.members, autocast
@@ -66,7 +74,7 @@ class TextReward(nn.Module):
         self.context = context_length(language_model)
         model = copy.deepcopy(language_model.model)
         self.device = model.device
-        lower, upper = split(model, config.freeze_layers, "text.reward-model.freeze-layers")
+        lower, upper = split(model, config.freeze_layers, f"{options}freeze-layers")
         self.lower = lower.requires_grad_(False) if lower is not None else None
         self.decoders = nn.ModuleList(copy.deepcopy(upper) for _ in range(config.members))
         width = model.config.get_text_config().hidden_size
@@ -127,26 +135,39 @@ class TextReward(nn.Module):
     @enough_memory("fit.batch-size", "text.reward-model.members", "text.max-new-tokens")
     def _scores(self, sequences: list[list[int]], ends: list[list[int]]) -> list[Tensor]:
         """Return the reward of each reply of each sequence, `[member, turn]` each."""
-        cuts = [max(0, len(ids) - self.context) for ids in sequences]
-        newest = [ids[cut:] for ids, cut in zip(sequences, cuts, strict=True)]
-        tokens = right_padded(newest, self.device)
+        cut_off = [max(0, len(ids) - self.context) for ids in sequences]
+        newest = [ids[count:] for ids, count in zip(sequences, cut_off, strict=True)]
+        rows = [row for row, stops in enumerate(ends) for _ in stops]
+        lasts = [stop - 1 - n for stops, n in zip(ends, cut_off, strict=True) for stop in stops]
+        replies = self._read(
+            right_padded(newest, self.device),
+            torch.tensor(rows, device=self.device),
+            torch.tensor(lasts, device=self.device),
+        )
+        turns = replies.split([len(stops) for stops in ends], dim=1)
+        if self.config.per_turn:
+            return list(turns)
+        return [nn.functional.pad(scores[:, -1:], (scores.shape[1] - 1, 0)) for scores in turns]
+
+    def _read(self, tokens: Tokens, rows: Tensor, positions: Tensor) -> Tensor:
+        """Return what each head reads at the ends of replies, `[member, reply]`.
+
+        Args:
+            tokens: the batch.
+            rows: `[reply]`, the sequence that each is in.
+            positions: `[reply]`, of its last token; below 0 it is cut off, and its score is 0.
+        """
         below = None
         if self.lower is not None:
             with torch.no_grad(), self.autocast():
                 below = hidden_states(self.lower, tokens, None)
-        rows = torch.tensor([row for row, stops in enumerate(ends) for _ in stops])
-        lasts = [stop - 1 - cut for stops, cut in zip(ends, cuts, strict=True) for stop in stops]
-        places = torch.tensor(lasts, device=self.device)
         scores = []
         for decoder, head in zip(self.decoders, self.heads, strict=True):
             with self.autocast():
                 hidden = hidden_states(decoder, tokens, below)
-            read = head(hidden[rows.to(self.device), places.clamp(min=0)])
-            scores.append(torch.where(places < 0, 0.0, read))
-        turns = torch.stack(scores).split([len(stops) for stops in ends], dim=1)
-        if self.config.per_turn:
-            return list(turns)
-        return [nn.functional.pad(scores[:, -1:], (scores.shape[1] - 1, 0)) for scores in turns]
+            read = head(hidden[rows, positions.clamp(min=0)])
+            scores.append(torch.where(positions < 0, 0.0, read))
+        return torch.stack(scores)
 
     def rewards(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
         """Predict calibrated rewards, `[turn]` for each trajectory, float32.

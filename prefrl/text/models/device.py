@@ -35,8 +35,8 @@ def use_threads(model: nn.Module, threads: int) -> None:
     torch.set_num_threads(threads if parameter_count(model) > LARGE else 1)
 
 
-def find_device(name: str) -> str:
-    """Return the device of `--text.device`, cuda or cpu for "auto".
+def find_device(name: str, option: str = "text.device") -> str:
+    """Return the device that an option names: cuda or cpu for "auto".
 
     Raises:
         UserError: there is no such device here.
@@ -48,7 +48,7 @@ def find_device(name: str) -> str:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"--text.device is {name}, which cannot be used here ({reason}); leave it at auto"
+            f"--{option} is {name}, which cannot be used here ({reason}); leave it at auto"
         ) from None
     return name
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from prefrl.text.models.load import LanguageModel, save_language_model
 from prefrl.text.models.networks import enough_memory
 from prefrl.text.reward import CALIBRATION_EPISODES, TextReward
 from prefrl.text.stages.answers import hold_out, read_answers, run_of_text
-from prefrl.text.stages.tuning import Dtype, by_our_names, load_model
+from prefrl.text.stages.tuning import Dtype, load_model
 from prefrl.types import Comparison, Segment, Trajectory
 
 # What suits a network of random weights, and one that already knows a language.
@@ -96,41 +96,50 @@ def start(
     Raises:
         UserError: a line, the run or a number is wrong, or memory is short; the message says how.
     """
-    reward = reward or TextRewardConfig()
-    chosen = {
-        "learning_rate": learning_rate, "first_epochs": epochs, "batch_size": batch_size,
-        "margin_scale": margin_scale,
-    }  # fmt: skip
-    changes = {name: value for name, value in chosen.items() if value is not None}
-    run = run_of_text(source)
-    if run is None and model is None:
-        raise UserError("nothing to begin with; name a language model with --model")
+    run, reward = run_of_text(source), reward or TextRewardConfig()
     text = run.experiment().text if run else TextConfig(chat=chat)
     text = dataclasses.replace(text, device=device, dtype=dtype, reward_model=reward)
-    loaded = load_model(model or str(run and run.reference), seed, device, dtype)
-    default = LARGE_FIT if loaded.large else SMALL_FIT
-    config = dataclasses.replace(run.experiment().fit if run else default, **changes)
+    loaded = load_model(_first_model(model, run), seed, device, dtype)
+    config = _fit_config(
+        run, loaded.large, learning_rate=learning_rate, first_epochs=epochs,
+        batch_size=batch_size, margin_scale=margin_scale,
+    )  # fmt: skip
     answers = read_answers(source, config.margin_scale, text.chat)
+    reward_model = TextReward(
+        loaded.language_model, reward, seed, text.chat, loaded.autocast, options=""
+    )
+    samples = _policy_samples(run, text, seed) if run else []
     comparisons = answers.comparisons
     if model is not None:  # the ids that a policy sampled are those of another tokenizer
         comparisons = [_without_ids(comparison) for comparison in comparisons]
-    with by_our_names():
-        reward_model = TextReward(loaded.language_model, reward, seed, text.chat, loaded.autocast)
-    comparisons, too_long = _short_enough(reward_model, comparisons)
-    clips = list(_segments(comparisons).values())
-    samples = _policy_samples(run, text, seed) if run else []
-    if model is not None:
         samples = [dataclasses.replace(sample, extras={}) for sample in samples]
+    comparisons, too_long = _short_enough(reward_model, comparisons)
     training, aside = hold_out(comparisons, held_out, seed)
+    completions = [_as_trajectory(clip) for clip in _segments(comparisons).values()]
     note = f"{len(training)} comparisons, {len(aside)} more are held out; calibrated on " + (
-        f"{len(samples)} replies of the policy" if samples else f"the {len(clips)} completions"
-    )
+        f"{len(samples)} replies of the policy" if samples
+        else f"the {len(completions)} completions"
+    )  # fmt: skip
     return Fitting(
-        reward_model, loaded.language_model, text, seed, training, aside,
-        samples or [_as_trajectory(clip) for clip in clips], config,
-        FitState(reward_model, config, seed),
+        reward_model, loaded.language_model, text, seed, training, aside, samples or completions,
+        config, FitState(reward_model, config, seed),
         [loaded.note, *_left_out(answers.alike, too_long, reward_model.context), note],
     )  # fmt: skip
+
+
+def _first_model(model: str | None, run: RunFolder | None) -> str:
+    if model is not None:
+        return model
+    if run is not None:
+        return str(run.reference)
+    raise UserError("there is nothing to begin with; name a language model with --model")
+
+
+def _fit_config(run: RunFolder | None, large: bool, **chosen: float | None) -> FitConfig:
+    """Return a run's settings of a fit, else those that suit the model; what is chosen wins."""
+    default = LARGE_FIT if large else SMALL_FIT
+    changes: Any = {name: value for name, value in chosen.items() if value is not None}
+    return dataclasses.replace(run.experiment().fit if run else default, **changes)
 
 
 def passes(fitting: Fitting) -> Iterator[dict[str, float]]:

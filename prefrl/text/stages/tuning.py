@@ -57,8 +57,7 @@ def load_model(
         UserError: there is no such model or device.
     """
     text = TextConfig(device=device, dtype=dtype)
-    with by_our_names():
-        language_model = load_language_model(name, seed, find_device(device))
+    language_model = load_language_model(name, seed, find_device(device, "device"))
     model = language_model.model
     use_threads(model, torch.get_num_threads())
     return LoadedModel(
@@ -147,16 +146,3 @@ def prepare_tuning(
     rate = learning_rate or (LARGE_RATE if loaded.large else SMALL_RATE)
     notes = [loaded.note, *notes]
     return Tuning(loaded, training, held_out, chat, seed, epochs, rate, batch_size, notes)
-
-
-@contextmanager
-def by_our_names() -> Iterator[None]:
-    """Say of the options of these commands what is said of those of `prefrl train`."""
-    words = {"--text.device": "--device", "--text.reward-model.": "--", "--fit.": "--"}
-    try:
-        yield
-    except UserError as error:
-        sentence = str(error)
-        for theirs, ours in words.items():
-            sentence = sentence.replace(theirs, ours)
-        raise UserError(sentence) from None
