@@ -7,12 +7,11 @@ import pytest
 
 from prefrl.cli import main
 from prefrl.commands.options import parse_env_kwargs
-from prefrl.config.experiment import Experiment
+from prefrl.config.experiment import Experiment, check_experiment
 from prefrl.control.environments.adapters import make_environments
 from prefrl.environments.ids import make, resolve
 from prefrl.errors import UserError
 from prefrl.runs.check import check_environment
-from prefrl.runs.session import check
 from prefrl.storage.folder import RunFolder
 
 TINY = "--labels 8 --steps 256 --rounds 2 --num-envs 2 --threads 1 --ppo.n-steps 16"
@@ -58,7 +57,7 @@ def test_a_parameter_that_a_constructor_has_not_is_a_sentence():
 def test_values_that_json_cannot_hold_are_refused():
     for wrong in ({"f": print}, {"x": float("nan")}, {1: 2}, [("a", 1)]):
         with pytest.raises(UserError, match=r"--env-kwargs is .*; expected a dict of JSON values"):
-            check(Experiment(env="CartPole-v1", env_kwargs=wrong))  # type: ignore[arg-type]
+            check_experiment(Experiment(env="CartPole-v1", env_kwargs=wrong))  # type: ignore[arg-type]
 
 
 def test_a_run_keeps_them_and_goes_on_with_them(tmp_path):
