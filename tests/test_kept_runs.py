@@ -54,7 +54,7 @@ def test_a_kept_run_goes_on(name, more, kept):
 def test_a_kept_comparison_is_reported(kept, capsys):
     capsys.readouterr()
     main(["compare", "--report", str(kept("comparison")), "--json"])
-    assert json.loads(capsys.readouterr().out)["asked"] == 3
+    assert json.loads(capsys.readouterr().out)["answered"] == 3
 
 
 def test_a_kept_reward_model_is_loaded(kept):
