@@ -196,7 +196,7 @@ class Store(Protocol):
         """Return the true rewards of the clips of queries, for the oracle."""
         ...
 
-    def answer(self, *answers: Answer, uuid: str | None = None) -> int:
+    def answer(self, *answers: Answer) -> int:
         """Append answers in one transaction and return the last one's id; then they are safe."""
         ...
 

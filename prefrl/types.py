@@ -282,6 +282,9 @@ class Answer:
     repeat: bool = False
     """Whether the teacher had answered it before; this only shows whether they agree with
     themselves, and teaches nothing."""
+    uuid: str = field(default="", compare=False)
+    """The sender's own name for it: what is sent twice counts once. The store makes one up where
+    there is none."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from strategies import few, json_values, many, orders, same_array
 from prefrl.cli import main
 from prefrl.config.experiment import Experiment
 from prefrl.errors import UserError
+from prefrl.storage import history
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.storage.import_export import (
@@ -51,7 +52,7 @@ def lines_of(store):
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
 
-    lines = [json.dumps(entry) for entry in export_answers(store)]
+    lines = [json.dumps(entry) for entry in export_answers(store, "Env-v0")]
     for line in lines:
         json.loads(line, parse_constant=refuse)
     return lines
@@ -156,7 +157,7 @@ def test_pictures_stay_behind(store):
     with fresh() as plain, fresh() as one, fresh() as other:
         for kept, pictures in ((store, {"a": picture}), (plain, {})):
             kept.ask(0, [query], {}, 0, pictures)
-            kept.answer(Answer(query.id, "preference", {"left": 1.0}, "anna"))
+            kept.answer(Answer(query.id, "preference", {"left": 1.0}, "anna", uuid="one"))
         assert store.picture("a") == picture
         assert lines_of(store) == lines_of(plain)
         import_answers(one, lines_of(store), "file")
@@ -199,7 +200,7 @@ def test_what_was_exported_comes_in_as_the_same_comparisons(data):
         done = import_answers(new, lines, "old")
         assert (done.round, done.answers) == (-1, len(standing))
         assert done.queries == len({answer.query for answer in standing})
-        assert copy_answers(old, copy, "old") == done
+        assert copy_answers(old, copy, "old")[:4] == done[:4]
         assert new.counts() == (0, 0, 0, 0) and new.pending() == []
         ours = old.comparisons(margin_scale=2.0)
         for store in (new, copy):
@@ -276,6 +277,12 @@ def answered(store, count=2):
     return lines_of(store)
 
 
+def answered_texts(store):
+    clips = [Segment(name, text_array(["Hello"]), text_array([name])) for name in ("yes", "no")]
+    store.ask(0, [Query(QueryId(0, 0), tuple(clips))], {}, 0)
+    store.answer(Answer(QueryId(0, 0), "preference", {"left": 1.0}, "anna"))
+
+
 def snapshot(store):
     tables = ["round", "segment", "array", "query", "answer"]
     return [
@@ -290,16 +297,72 @@ def test_clips_of_another_run_with_the_same_ids_stay_apart(store):
     changed = [line.replace("[0.0, 0.0]", "[7.0, 7.0]") for line in lines]
     ask(store)
     store.answer(Answer(QueryId(0, 0), "preference", {"left": 1.0}, "ben"))
-    assert import_answers(store, changed, "old") == (-1, 2, 2, 0)
+    assert import_answers(store, changed, "old")[:4] == (-1, 2, 2, 0)
     mine, theirs, other = store.comparisons()
     assert mine.left.id == "0 l" and (mine.left.observations == 0).all()
     assert theirs.left.id.startswith("old ") and theirs.left.id.endswith(": 0 l")
     assert (theirs.left.observations == 7).all()
     assert [c.query for c in (theirs, other)] == [(-1, 0), (-1, 1)]
     assert store.counts() == (2, 1, 1, 1)
-    # Its own export, too.
-    assert import_answers(store, lines_of(store), "mine").round == -2
-    assert len(store.comparisons()) == 6
+
+
+def test_an_answer_counts_once_however_often_its_export_comes_in(store):
+    lines = answered(store, 3)
+    with pytest.raises(UserError, match=r"mine: .* holds these answers already; nothing is"):
+        import_answers(store, lines, "mine")
+    with fresh() as other:
+        theirs = answered(other, 2)
+        # One of them is in the file twice, beside three that are here.
+        done = import_answers(store, [*lines, *theirs, theirs[0]], "both")
+        assert (done.round, done.queries, done.answers, done.known) == (-1, 2, 2, 4)
+        assert len(store.comparisons()) == 5 and not store.pending()
+        # What was superseded or taken back here does not come back.
+        other.answer(Answer(QueryId(0, 0), "tie", {}, "anna"))
+        other.answer(Answer(QueryId(0, 1), "retraction", {}, "anna"))
+        with pytest.raises(UserError, match="holds these answers already"):
+            import_answers(other, theirs, "old")
+        with fresh() as copy:
+            copy_answers(other, copy, "other")
+            with pytest.raises(UserError, match="holds these answers already"):
+                import_answers(copy, lines_of(other), "other")
+
+
+def test_answers_to_pairs_that_were_shown_again_go_along_and_teach_nothing(store):
+    queries = ask(store, 2)
+    for query in queries:
+        store.answer(Answer(query.id, "preference", {"left": 0.0}, "anna"))
+    store.answer(Answer(QueryId(0, 0), "preference", {"left": 0.0}, "anna", repeat=True))
+    store.answer(Answer(QueryId(0, 1), "tie", {}, "anna", repeat=True))
+    assert history.agreement(store, "anna") == (1, 2)
+    lines = lines_of(store)
+    assert [json.loads(line)["repeat"] for line in lines] == [False, False, True, True]
+    with fresh() as new, fresh() as copy, fresh() as alone:
+        assert import_answers(new, lines, "old")[:3] == (-1, 2, 4)
+        copy_answers(store, copy, "old")
+        for into in (new, copy):
+            assert history.agreement(into, "anna") == (1, 2)
+            assert len(into.comparisons()) == 2 and not into.pending()
+        import_answers(alone, lines[2:], "repeats alone")  # nobody is asked these now
+        assert not alone.pending() and not alone.comparisons()
+
+
+def test_answers_of_another_environment_come_in_with_a_note(tmp_path, capsys):
+    run = RunFolder.create(tmp_path / "run", Experiment(env="mine:Mine-v0"), {})
+    text = SpaceSpec(text=True)
+    run.save_card(EnvironmentCard("prefrl.text:DOMAIN", 1.0, "Which?", text, text))
+    with fresh() as other:
+        answered_texts(other)
+        for env, notes in (("Mine-v0", 0), ("their:Theirs-v0", 1)):
+            path = tmp_path / f"{notes}.jsonl"
+            lines = [
+                dict(line, uuid=f"{env} {i}") for i, line in enumerate(export_answers(other, env))
+            ]
+            lines[0]["segments"][0]["source"] = env  # other clips than those before
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            main(["import", str(run.path), str(path)])
+            told = [line for line in capsys.readouterr().out.splitlines() if "note" in line]
+            assert len(told) == notes
+    assert "about their:Theirs-v0, and the run trains in mine:Mine-v0" in told[0]
 
 
 def test_the_same_file_comes_in_once_whatever_it_is_called(store, tmp_path):
@@ -319,7 +382,9 @@ def test_the_same_file_comes_in_once_whatever_it_is_called(store, tmp_path):
         with pytest.raises(UserError, match=rf"^{path.stem}: .* already; nothing is imported"):
             import_file(store, path)
     assert snapshot(store) == before
-    assert import_answers(store, lines[:1], "half of it").round == -2
+    with pytest.raises(UserError, match=r"half of it: .* holds these answers already"):
+        import_answers(store, lines[:1], "half of it")
+    assert snapshot(store) == before
 
 
 def test_rows_by_hand_need_no_more_than_is_said(store):
@@ -336,7 +401,7 @@ def test_rows_by_hand_need_no_more_than_is_said(store):
         "value": {"left": 0.9},
     }
     rows = [row, {**row, "value": {"left": 0.1}}]
-    assert import_answers(store, map(json.dumps, rows), "mine") == (-1, 2, 2, 0)
+    assert import_answers(store, map(json.dumps, rows), "mine")[:4] == (-1, 2, 2, 0)
     first, second = store.comparisons()
     assert first.left.observations.dtype == np.int64
     assert first.right.observations.dtype == np.float64
@@ -351,7 +416,7 @@ def test_pairs_of_texts(store):
         {"prompt": "Hello", "chosen": "Hi!", "rejected": "Go away", "score": 3},
         {"prompt": "Bye", "chosen": "Bye «»", "rejected": ""},
     ]
-    assert import_answers(store, map(json.dumps, rows), "hh") == (-1, 2, 2, 0)
+    assert import_answers(store, map(json.dumps, rows), "hh")[:4] == (-1, 2, 2, 0)
     first, second = store.comparisons()
     assert (first.preference, first.left.task, second.left.task) == (1.0, "Hello", "Bye")
     assert first.left.observations.tolist() == ["Hello"] and first.left.actions.tolist() == ["Hi!"]
@@ -384,7 +449,7 @@ def test_a_demonstration_is_better_than_a_clip_of_its_task(store):
     own = {s.id for q in store.pending() for s in q.segments}
     segments = [{"observations": [[v, v]] * 4, "actions": [[0.5]] * 4} for v in range(6)]
     lines = [json.dumps({"segment": segment}) for segment in segments]
-    assert import_demonstrations(store, lines, "expert") == (-1, 6, 6, 0)
+    assert import_demonstrations(store, lines, "expert")[:4] == (-1, 6, 6, 0)
     comparisons = store.comparisons()
     assert [c.preference for c in comparisons] == [1.0] * 6
     assert [c.left.observations[0, 0] for c in comparisons] == [*range(6)]
@@ -408,7 +473,7 @@ def test_demonstrations_of_texts(store):
     pair = {"prompt": "Hello", "chosen": "Hi!", "rejected": "Go away"}
     import_answers(store, [json.dumps(pair)], "pairs")
     rows = [{"prompt": "Hello", "response": "How are you?"}]
-    assert import_demonstrations(store, map(json.dumps, rows), "best") == (-2, 1, 1, 0)
+    assert import_demonstrations(store, map(json.dumps, rows), "best")[:4] == (-2, 1, 1, 0)
     lesson = store.comparisons()[-1]
     assert lesson.left.actions.tolist() == ["How are you?"]
     assert lesson.right.actions[0] in ("Hi!", "Go away")
@@ -427,7 +492,7 @@ def test_a_demonstration_meets_a_reply_to_its_prompt_whatever_the_task_is_called
     rewards = {clip.id: np.zeros(1) for clip in clips}
     store.ask(0, [Query(QueryId(0, 0), clips)], rewards, answers_through=0)
     row = json.dumps({"prompt": "Hello", "response": "How are you?"})
-    assert import_demonstrations(store, [row], "best") == (-1, 1, 1, 0)
+    assert import_demonstrations(store, [row], "best")[:4] == (-1, 1, 1, 0)
     [lesson] = store.comparisons()
     assert (lesson.left.actions[0], lesson.left.task) == ("How are you?", "seed 7")
     assert lesson.right.id in rewards
@@ -522,7 +587,7 @@ def test_a_bad_line_is_a_sentence_and_nothing_comes_in(row, sentence, store):
         import_answers(store, [good, "\n", bad], "file")
     assert str(caught.value).endswith("; nothing is imported") and len(str(caught.value)) < 400
     assert snapshot(store) == before
-    assert import_answers(store, [good], "file") == (-1, 1, 1, 0)
+    assert import_answers(store, [good], "file")[:4] == (-1, 1, 1, 0)
 
 
 @many
@@ -553,7 +618,7 @@ def test_any_line_comes_in_or_is_refused_in_a_sentence(row, changes, read):
         except UserError as error:
             assert "line 1" in str(error) and snapshot(store) == before
         else:
-            assert done == (-1, 1, 1, 0)
+            assert done[:4] == (-1, 1, 1, 0)
             store.comparisons()
             lines_of(store)
 
@@ -588,7 +653,7 @@ def test_a_run_without_clips_knows_what_they_must_be_of(
         sentence = sentence or "no clip to compare"
     lines = [json.dumps(row)]
     if sentence is None:
-        assert read(store, lines, "file", spaces) == (-1, 1, 1, 0)
+        assert read(store, lines, "file", spaces)[:4] == (-1, 1, 1, 0)
         return
     with pytest.raises(UserError, match=f"file, line 1: .*{sentence}"):
         read(store, lines, "file", spaces)
@@ -598,7 +663,7 @@ def test_a_run_without_clips_knows_what_they_must_be_of(
 def test_a_run_of_texts_takes_texts(store):
     spaces = {"observations": SpaceSpec(text=True), "actions": SpaceSpec(text=True)}
     pair = {"prompt": "Hello", "chosen": "Hi!", "rejected": "Go away"}
-    assert import_answers(store, [json.dumps(pair)], "pairs", spaces) == (-1, 1, 1, 0)
+    assert import_answers(store, [json.dumps(pair)], "pairs", spaces)[:4] == (-1, 1, 1, 0)
     with pytest.raises(UserError, match="observations text, but the environment's are of shape"):
         import_answers(store, [json.dumps(pair)], "pairs again", BOX)
 
@@ -628,7 +693,7 @@ def test_lines_about_one_query_are_one_query(store):
         ROW | {"round": 3, "index": 6, "teacher": "ben"},
         ROW | {"round": 3, "index": 5, "teacher": "cem", "question": "Which is slower?"},
     ]
-    assert import_answers(store, map(json.dumps, rows), "file") == (-1, 3, 4, 0)
+    assert import_answers(store, map(json.dumps, rows), "file")[:4] == (-1, 3, 4, 0)
     assert [answer.query.index for answer in store.answers()] == [0, 0, 1, 2]
 
 
@@ -649,7 +714,7 @@ def test_a_file_that_cannot_be_read_is_a_sentence(store, tmp_path):
 def test_demonstrations_go_by_file_too(store, tmp_path):
     ask(store)
     (tmp_path / "expert.jsonl").write_text(json.dumps({"segment": SEGMENT}) + "\n")
-    assert import_file(store, tmp_path / "expert.jsonl", demonstrations=True) == (-1, 1, 1, 0)
+    assert import_file(store, tmp_path / "expert.jsonl", demonstrations=True)[:4] == (-1, 1, 1, 0)
     assert store.answers()[0].teacher == "expert"
 
 

@@ -50,8 +50,9 @@ def ask(store, count=3, round_index=0, through=0, segments=2):
     return queries
 
 
-def prefer(query, left=1.0, teacher="anna"):
-    return Answer(QueryId(*query), "preference", {"left": left}, teacher, 12.5, 13.25)
+def prefer(query, left=1.0, teacher="anna", uuid=""):
+    value = {"left": left}
+    return Answer(QueryId(*query), "preference", value, teacher, 12.5, 13.25, uuid=uuid)
 
 
 def say(query, kind, teacher="anna"):
@@ -441,8 +442,8 @@ def test_counting_is_quick_however_many_answers_there_are():
 # --- taking back, withdrawing, copying --------------------------------------------------------
 
 
-def retract(query, teacher="anna"):
-    return say(query, "retraction", teacher)
+def retract(query, teacher="anna", uuid=""):
+    return dataclasses.replace(say(query, "retraction", teacher), uuid=uuid)
 
 
 def test_an_answer_that_is_taken_back_is_asked_again(store):
@@ -486,16 +487,16 @@ def test_taking_back_nothing_changes_nothing(store):
 
 def test_what_is_sent_twice_counts_once(store, path):
     ask(store, 2)
-    first = store.answer(prefer((0, 0)), uuid="a")
+    first = store.answer(prefer((0, 0), uuid="a"))
     with open_again(path) as again:
-        assert again.answer(prefer((0, 0)), uuid="a") == first
+        assert again.answer(prefer((0, 0), uuid="a")) == first
         # Nor does the same name with something else, or after it was taken back.
-        assert again.answer(prefer((0, 1), 0.0), uuid="a") == first
-        undone = again.answer(retract((0, 0)), uuid="b")
-        assert again.answer(retract((0, 0)), uuid="b") == undone > first
-        assert again.answer(prefer((0, 0)), uuid="a") == first
+        assert again.answer(prefer((0, 1), 0.0, uuid="a")) == first
+        undone = again.answer(retract((0, 0), uuid="b"))
+        assert again.answer(retract((0, 0), uuid="b")) == undone > first
+        assert again.answer(prefer((0, 0), uuid="a")) == first
         assert again.answers() == [] and again.last_answer() == undone
-    other = store.answer(prefer((0, 1)), uuid="c")
+    other = store.answer(prefer((0, 1), uuid="c"))
     assert other > undone and rows(store)[4] == 3
     assert store.answer(prefer((0, 1)), prefer((0, 0))) == other + 2, "without a name all count"
 
@@ -571,7 +572,7 @@ def recorded(store, mark, count=2, **options):
     ]
     queries = [Query(QueryId(5, 9), pair, question="Which?") for pair in pairs]
     answers = [prefer((7, place), place / 10) for place in range(count)]
-    return store.record(queries, answers, mark)
+    return store.record(queries, answers, mark).round
 
 
 def test_what_is_answered_already_is_a_round_below_the_runs(store):

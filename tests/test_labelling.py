@@ -1,5 +1,6 @@
 """Labelling: nobody gets what another holds, nothing said is lost, and everything can be undone."""
 
+import dataclasses
 import time
 from collections import Counter
 
@@ -41,7 +42,8 @@ def say(assignments, ticket, kind="preference", person="anna", uuid=None, at=Non
         value = {"left": 1.0}
     at = time.time() if at is None else at
     answer = Answer(ticket.query, kind, value, person, at - 1, at)
-    return assignments.answer(ticket, answer, uuid or f"{person} {ticket} {time.perf_counter_ns()}")
+    uuid = uuid or f"{person} {ticket} {time.perf_counter_ns()}"
+    return assignments.answer(ticket, dataclasses.replace(answer, uuid=uuid))
 
 
 def label(assignments, count, person="anna", **value):

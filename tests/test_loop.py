@@ -472,7 +472,7 @@ def test_answers_to_earlier_rounds_are_learned_from_in_the_next(tmp_path):
             if done.index == 1:
                 for answer in run.feedback.answers()[:4]:
                     value = {"left": 1 - answer.value["left"]}
-                    run.feedback.answer(dataclasses.replace(answer, value=value))
+                    run.feedback.answer(dataclasses.replace(answer, value=value, uuid=""))
     assert metrics[:2] == plain[:2] and metrics[2] != plain[2]
     assert metrics[2]["answered"] == plain[2]["answered"], "an edit is no new label"
 
@@ -860,7 +860,7 @@ def test_a_redone_round_sees_the_answers_that_it_saw_before(tmp_path):
         early = [answer for answer in person.answers() if answer.query.round < 2]
         for answer in early:
             value = {"left": 1 - answer.value.get("left", 0)}
-            person.answer(dataclasses.replace(answer, kind="preference", value=value))
+            person.answer(dataclasses.replace(answer, kind="preference", value=value, uuid=""))
         for query in person.pending()[:2]:
             person.answer(Answer(query.id, "preference", {"left": 1.0}, "person"))
         assert through < person.last_answer() - len(early)

@@ -239,6 +239,14 @@ def test_an_answer_about_clips_that_show_the_same_is_neither_right_nor_wrong():
         assert before[name] == metrics[name] == 1.0
 
 
+def test_a_mean_over_nothing_is_left_out():
+    comparisons, bag = fixed_comparisons(60)
+    inside = comparisons[int(bag.argmax())]
+    tie = Comparison(inside.left, inside.right, 0.5, query=inside.query)
+    metrics, _ = fitted(FixedReward(), [tie], first_epochs=2)
+    assert metrics.keys() == {"train_loss", "l2", "epochs"}, "nothing decisive, nothing out of bag"
+
+
 def test_accuracy_is_the_mean_over_members():
     comparisons, _ = fixed_comparisons(50)
     metrics, _ = fitted(FixedReward((1.0, -1.0, 1.0, -1.0)), comparisons, first_epochs=1)

@@ -546,7 +546,7 @@ def test_answers_of_a_run_of_another_tokenizer_are_learned_from_as_text(tmp_path
     with closing(FeedbackStore(old.feedback)) as store:
         clips = [store.segment(name) for name in store.segments()]
         assert max(clip.extras["reply_ids"].max() for clip in clips) > PAD
-        exported = "\n".join(map(json.dumps, export_answers(store)))
+        exported = "\n".join(map(json.dumps, export_answers(store, "Toy-v0")))
     (tmp_path / "answers.jsonl").write_text(exported)
     small = tiny_text(save_small_model(tmp_path / "small"), labels=0)
     session = start(small, tmp_path / "new", answers_from=old.path)

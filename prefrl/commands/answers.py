@@ -25,9 +25,9 @@ def export(chosen: Export) -> None:
     from prefrl.storage.folder import RunFolder
     from prefrl.storage.import_export import export_answers
 
-    source = RunFolder.open(chosen.run).feedback
-    with closing(FeedbackStore(source, read_only=True)) as store:
-        for line in export_answers(store):
+    folder = RunFolder.open(chosen.run)
+    with closing(FeedbackStore(folder.feedback, read_only=True)) as store:
+        for line in export_answers(store, folder.experiment().env):
             print(json.dumps(line))
 
 
@@ -56,5 +56,9 @@ def import_file(chosen: Import) -> None:
         f"imported {done.answers} answers to {done.queries} queries; the next round that begins "
         "learns from them"
     )
+    if done.known:
+        say(f"note: answers left out, as the run holds them already: {done.known}")
+    for note in exchange.about_another(done.environments, folder.experiment().env):
+        say(f"note: {note}")
     if done.left_out:
         say(f"note: pairs left out, as both texts are the same: {done.left_out}")

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import io
 import itertools
+import math
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 USAGE_ERROR = 2
+NOT_MEASURED = "–"
 # Control characters, but for tab and line end; what overrides the direction of a line, and line
 # ends that are none to a terminal; halves of surrogate pairs.
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -142,6 +144,11 @@ def _written_out(match: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # how Python shows a byte of a file name that is not UTF-8
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def measured(number: float | None, style: str) -> str:
+    """Return a number in a style, a dash where there is none."""
+    return NOT_MEASURED if number is None or math.isnan(number) else format(number, style)
 
 
 def say(*lines: str) -> None:

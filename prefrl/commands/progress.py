@@ -8,12 +8,11 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from prefrl.commands.console import say
+from prefrl.commands.console import NOT_MEASURED, measured, say
 from prefrl.config.learning import LoopConfig
 from prefrl.learning.loop import Round
 from prefrl.learning.pacing import answers_needed
 
-NOT_MEASURED = "–"  # a number that a round did not measure keeps its place in the line
 LIVE_NUMBERS = {
     "out_of_bag_accuracy": ("out-of-bag accuracy", ".2f"),
     "true_return": ("true return", ".1f"),
@@ -95,14 +94,13 @@ class Display:
         left = max(0, round((self.steps - steps) / rate)) if rate > 0 else None
         self.seen |= {name for name in LIVE_NUMBERS if name in metrics}
         parts = [f"round {done.index}/{self.rounds}", f"{steps:,.0f} steps"]
-        parts.append(f"{NOT_MEASURED if math.isnan(rate) else f'{rate:,.0f}'} steps/s")
+        parts.append(f"{measured(rate, ',.0f')} steps/s")
         if self.labels:
             parts.append(f"labels {done.counts.answered}/{self.labels}")
         for name, (words, style) in LIVE_NUMBERS.items():
             if name not in self.seen:
                 continue
-            value = metrics.get(name)
-            parts.append(f"{words} {NOT_MEASURED if value is None else format(value, style)}")
+            parts.append(f"{words} {measured(metrics.get(name), style)}")  # keeps its place
         parts.append(f"{NOT_MEASURED if left is None else f'{left // 60}:{left % 60:02d}'} left")
         return ", ".join(parts)
 

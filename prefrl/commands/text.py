@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from prefrl.commands.console import absolute_folder, installed, live_line, say, shown
+from prefrl.commands.console import absolute_folder, installed, live_line, measured, say, shown
 from prefrl.commands.options import EnvKwargs
 from prefrl.config.text import TextRewardConfig
 from prefrl.errors import UserError
@@ -164,7 +164,8 @@ def fit(chosen: Fit) -> None:
 def _pass_in_words(line: dict[str, float], most: int) -> str:
     judged = [("train", "train"), ("out-of-bag", "out_of_bag"), ("held-out", "held_out")]
     parts = [
-        f"{words} accuracy {line[f'{name}_accuracy']:.3f}, loss {line[f'{name}_loss']:.3f}"
+        f"{words} accuracy {measured(line.get(f'{name}_accuracy'), '.3f')}, "
+        f"loss {line[f'{name}_loss']:.3f}"
         for words, name in judged
         if f"{name}_loss" in line
     ]

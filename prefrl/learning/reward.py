@@ -21,6 +21,7 @@ from prefrl.types import Comparison, QueryId, Segment, alike
 
 L2_LIMITS = (1e-4, 3e-2)
 L2_STEP = 1.5
+SCORES = ("train_loss", "train_accuracy", "out_of_bag_loss", "out_of_bag_accuracy")
 
 
 def predict_returns(reward_model: RewardModel, segments: Sequence[Segment]) -> Tensor:
@@ -100,7 +101,7 @@ def fit(
     limit = config.epochs if state.fits else config.first_epochs
     scores, epoch = {}, 0
     for epoch, scores in enumerate(fit_passes(reward_model, comparisons, config, state), start=1):
-        if epoch == limit or scores["train_accuracy"] >= config.stop_accuracy:
+        if epoch == limit or scores.get("train_accuracy", 0) >= config.stop_accuracy:
             break
     state.fits += 1
     used = {"l2": state.l2, "epochs": epoch}
@@ -122,8 +123,8 @@ def fit_passes(
     Yields:
         `train_loss`, `train_accuracy`, `out_of_bag_loss`, `out_of_bag_accuracy` (means over members
         of means over comparisons; accuracies are over decisive answers, except those about segments
-        that show the same, which have no right side), and `out_of_bag_count`, how many comparisons
-        each member has out of its bag at least.
+        that show the same, which have no right side; a mean over nothing is left out), and
+        `out_of_bag_count`, how many comparisons each member has out of its bag at least.
     """
     data = _Data(reward_model, comparisons, state.seed)
     while True:
@@ -215,22 +216,19 @@ def _tally(losses: Tensor, hits: Tensor, judged: Tensor, bags: Tensor) -> Tensor
 
 
 def _score(totals: Tensor) -> dict[str, float]:
-    def mean(total: Tensor, weight: Tensor) -> float:
+    scores = {"out_of_bag_count": float(totals[5].min())}
+    for row, name in enumerate(SCORES):
+        total, weight = totals[2 * row], totals[2 * row + 1]
         known = weight > 0  # a member may have nothing out of its bag yet
-        return float((total[known] / weight[known]).mean()) if known.any() else 0.0
-
-    return {
-        "train_loss": mean(totals[0], totals[1]),
-        "train_accuracy": mean(totals[2], totals[3]),
-        "out_of_bag_loss": mean(totals[4], totals[5]),
-        "out_of_bag_accuracy": mean(totals[6], totals[7]),
-        "out_of_bag_count": float(totals[5].min()),
-    }
+        if known.any():
+            scores[name] = float((total[known] / weight[known]).mean())
+    return scores
 
 
 def _adapt_l2(l2: float, scores: dict[str, float], config: FitConfig) -> float:
     """Raise the penalty when out-of-bag loss runs away from training loss, else lower it."""
-    if l2 == 0 or scores["out_of_bag_count"] < config.enough_out_of_bag:
+    judged = "train_loss" in scores and "out_of_bag_loss" in scores
+    if l2 == 0 or not judged or scores["out_of_bag_count"] < config.enough_out_of_bag:
         return l2
     ratio = scores["out_of_bag_loss"] / max(scores["train_loss"], 1e-8)
     if ratio > config.l2_high:

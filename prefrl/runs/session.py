@@ -26,7 +26,7 @@ from prefrl.runs.versions import versions
 from prefrl.storage.checkpoint import to_bytes
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder, named_by_time
-from prefrl.storage.import_export import copy_answers
+from prefrl.storage.import_export import about_another, copy_answers
 from prefrl.storage.spaces import check_segment
 from prefrl.teachers.function import FunctionTeacher, Preference, load_teacher, record_name
 from prefrl.teachers.oracle import Oracle
@@ -104,6 +104,8 @@ def start(
         undone.callback(components.close)
         if answers:
             _check_answers(answers, components)
+        notes = about_another([old.experiment().env], experiment.env) if old else []
+        components = dataclasses.replace(components, notes=(*components.notes, *notes))
         folder = RunFolder.begin(where, versions(), or_numbered=path is None)
         undone.enter_context(folder.removed_if_it_fails())
         feedback = undone.enter_context(closing(FeedbackStore(folder.feedback)))

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 
@@ -30,15 +31,24 @@ from prefrl.storage.segments import (
 from prefrl.storage.sqlite import Database
 from prefrl.types import Answer, Comparison, Counts, Ledger, Picture, Query, QueryId, Segment, Truth
 
-COLUMNS = 'round, "index", kind, value, teacher, shown_at, answered_at, repeat'  # of an answer
+COLUMNS = 'round, "index", kind, value, teacher, shown_at, answered_at, repeat, uuid'  # an answer's
 NO_PICTURES: Mapping[str, Picture] = MappingProxyType({})
+
+
+class Recorded(NamedTuple):
+    """A round that was answered elsewhere."""
+
+    round: int
+    """-1, -2, …"""
+    queries: int
+    answers: int
 
 
 def answer_of(row: Sequence[Any]) -> Answer:
     """Return the answer of which a row holds `COLUMNS`."""
-    round_index, index, kind, value, teacher, shown_at, answered_at, repeat = row
-    query = QueryId(round_index, index)
-    return Answer(query, kind, json.loads(value), teacher, shown_at, answered_at, bool(repeat))
+    round_index, index, kind, value, teacher, shown_at, answered_at, repeat, uuid = row
+    query, value = QueryId(round_index, index), json.loads(value)
+    return Answer(query, kind, value, teacher, shown_at, answered_at, bool(repeat), uuid)
 
 
 class FeedbackStore:
@@ -123,34 +133,38 @@ class FeedbackStore:
                 return
             self._write_round(round_index, queries, true_rewards, answers_through, pictures)
 
-    def record(self, queries: Sequence[Query], answers: Sequence[Answer], mark: str) -> int:
+    def record(self, queries: Sequence[Query], answers: Sequence[Answer], mark: str) -> Recorded:
         """Write queries that are answered already, all or nothing, as a round of their own.
+
+        Answers that are here by their uuid are left out, and queries of which none is left.
 
         Args:
             queries: what was asked; the store numbers them anew.
             answers: to them all; the round of `query` is not looked at.
             mark: what the ids of the clips that are new have in common.
 
-        Returns:
-            The round: -1, -2, …
-
         Raises:
-            UserError: there are clips with this mark already.
+            UserError: there are clips with this mark already, or all of the answers.
         """
         with self.database.transaction() as execute:
-            if execute("SELECT 1 FROM segment WHERE instr(id, ?)", (mark,)).fetchone():
+            answers = self._unknown(answers)
+            known = execute("SELECT 1 FROM segment WHERE instr(id, ?)", (mark,)).fetchone()
+            if known or not answers:
                 raise UserError(f"{self.path} holds these answers already")
+            answered = sorted({answer.query.index for answer in answers})
             (lowest,) = execute("SELECT min(0, coalesce(min(round), 0)) FROM round").fetchone()
-            asked = [
-                Query(QueryId(lowest - 1, index), query.segments, query.kind, query.question)
-                for index, query in enumerate(queries)
-            ]
-            self._write_round(lowest - 1, asked, {}, self.last_answer())
+            asked = {
+                old: dataclasses.replace(queries[old], id=QueryId(lowest - 1, new))
+                for new, old in enumerate(answered)
+            }
+            self._write_round(lowest - 1, list(asked.values()), {}, self.last_answer())
             for answer in answers:
                 query = asked[answer.query.index]
                 check_answer(query, answer)
-                self.write_answer(dataclasses.replace(answer, query=query.id), None)
-        return lowest - 1
+                self.write_answer(dataclasses.replace(answer, query=query.id))
+            # A repeat closes no query, and its first answer may not have come along.
+            execute("UPDATE query SET open = 0 WHERE round = ?", (lowest - 1,))
+        return Recorded(lowest - 1, len(asked), len(answers))
 
     def expire(self, before_round: int) -> None:
         """Withdraw what earlier rounds asked, but for what somebody is looking at."""
@@ -162,12 +176,10 @@ class FeedbackStore:
                 (before_round, time.time()),
             )
 
-    def answer(self, *answers: Answer, uuid: str | None = None) -> int:
+    def answer(self, *answers: Answer) -> int:
         """Append answers in one transaction and return the last one's id; then they are safe.
 
-        Args:
-            answers: what was said.
-            uuid: the sender's own name for a single answer; sent again it changes nothing.
+        One whose uuid is known changes nothing.
 
         Raises:
             UserError: an answer does not fit its query, or there is no such query.
@@ -176,11 +188,8 @@ class FeedbackStore:
         with self.database.transaction() as execute:
             for answer in answers:
                 check_answer(self.query(answer.query), answer)
-                self.write_answer(answer, uuid)
-                if uuid is None:
-                    (number,) = execute("SELECT last_insert_rowid()").fetchone()
-                else:
-                    (number,) = execute("SELECT id FROM answer WHERE uuid = ?", (uuid,)).fetchone()
+                uuid = self.write_answer(answer)
+                (number,) = execute("SELECT id FROM answer WHERE uuid = ?", (uuid,)).fetchone()
         return number
 
     def demonstrate(self, prompt: str, response: str | None, teacher: str, uuid: str) -> None:
@@ -355,8 +364,18 @@ class FeedbackStore:
                 (*query.id, query.kind, query.question, names),
             )
 
-    def write_answer(self, answer: Answer, uuid: str | None) -> None:
-        """Write one answer, within a transaction; see `answer`."""
+    def _unknown(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Return the answers whose uuid is neither here, whatever became of it, nor seen before."""
+        known = {row[0] for row in self.database.run("SELECT uuid FROM answer")}
+        unknown = []
+        for answer in answers:
+            if not answer.uuid or answer.uuid not in known:
+                unknown.append(answer)
+            known.add(answer.uuid)
+        return unknown
+
+    def write_answer(self, answer: Answer) -> str:
+        """Write one answer, within a transaction, and return its uuid; see `answer`."""
         try:
             value = json.dumps(answer.value, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -364,6 +383,7 @@ class FeedbackStore:
                 f"the answer of teacher {answer.teacher!r} holds {answer.value!r}, which cannot be "
                 f"kept ({error}); expected JSON of finite numbers"
             ) from None
+        uuid = answer.uuid or uuid4().hex
         self.database.run(
             'INSERT INTO answer (round, "index", kind, value, decisive, teacher, shown_at, '
             "answered_at, repeat, uuid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
@@ -371,6 +391,7 @@ class FeedbackStore:
             *answer.query, answer.kind, value, is_decisive(answer), answer.teacher,
             answer.shown_at, answer.answered_at, answer.repeat, uuid,
         )  # fmt: skip
+        return uuid
 
     @staticmethod
     def _key(query: Query) -> tuple:

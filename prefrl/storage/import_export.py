@@ -33,13 +33,25 @@ class Imported(NamedTuple):
     answers: int
     left_out: int = 0
     """Pairs of texts that are the same, which say nothing."""
+    known: int = 0
+    """Answers that were here already."""
+    environments: tuple[str, ...] = ()
+    """Of which the file says that its clips are; none where it does not say it."""
 
 
-def export_answers(store: FeedbackStore) -> Iterator[dict[str, Any]]:
-    """Yield every answer that stands with its query, as plain JSON values."""
-    for answer in store.answers():
+def export_answers(store: FeedbackStore, env: str) -> Iterator[dict[str, Any]]:
+    """Yield every answer that stands with its query, as plain JSON values.
+
+    Answers to pairs that were shown again are among them, marked as `repeat`.
+
+    Args:
+        store: where they are.
+        env: id of the environment that the clips are of.
+    """
+    for answer in store.answers(repeats=True):
         query = store.query(answer.query)
         yield {
+            "env": env,
             "round": query.id.round,
             "index": query.id.index,
             "query_kind": query.kind,
@@ -50,6 +62,8 @@ def export_answers(store: FeedbackStore) -> Iterator[dict[str, Any]]:
             "teacher": answer.teacher,
             "shown_at": answer.shown_at,
             "answered_at": answer.answered_at,
+            "repeat": answer.repeat,
+            "uuid": answer.uuid,
         }
 
 
@@ -97,7 +111,9 @@ def import_answers(
             f"{name} holds nothing to import: the two texts of each of its {reader.left_out} pairs "
             "are the same"
         )
-    return _record(store, name, reader.queries, reader.answers)._replace(left_out=reader.left_out)
+    done = _record(store, name, reader.queries, reader.answers)
+    environments = tuple(sorted(reader.environments))
+    return done._replace(left_out=reader.left_out, environments=environments)
 
 
 def import_demonstrations(
@@ -148,10 +164,26 @@ def copy_answers(source: FeedbackStore, store: FeedbackStore, name: str) -> Impo
     """Import the answers that stand in another store."""
     rows: dict[QueryId, int] = {}
     answers = []
-    for answer in source.answers():
+    for answer in source.answers(repeats=True):
         row = rows.setdefault(answer.query, len(rows))
         answers.append(replace(answer, query=QueryId(-1, row)))
     return _record(store, name, [source.query(query) for query in rows], answers)
+
+
+def about_another(environments: Iterable[str], env: str) -> list[str]:
+    """Return a note if answers are about clips of another environment, as any text fits any run.
+
+    Args:
+        environments: ids of those that the clips are of.
+        env: id of the run's own; the package that registers it does not matter.
+    """
+    others = [name for name in environments if name.split(":")[-1] != env.split(":")[-1]]
+    if not others:
+        return []
+    return [
+        f"there are answers about {', '.join(others)}, and the run trains in {env}; what was "
+        "better there may not be here"
+    ]
 
 
 def _record(
@@ -178,11 +210,12 @@ def _record(
 
     asked = [replace(query, segments=tuple(map(renamed, query.segments))) for query in queries]
     try:
-        return Imported(store.record(asked, answers, mark), len(asked), len(answers))
+        recorded = store.record(asked, answers, mark)
     except StoreError:
         raise
     except UserError as error:
         raise UserError(f"{name}: {error}; nothing is imported") from None
+    return Imported(*recorded, known=len(answers) - recorded.answers)
 
 
 def clips_like(store: FeedbackStore, segment: Segment) -> list[str]:

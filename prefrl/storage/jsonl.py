@@ -14,7 +14,10 @@ from prefrl.errors import StoreError, UserError
 from prefrl.types import Segment, is_text
 
 TEXT = "text"
-KINDS = {str: "a text", list: "a list", dict: "an object", int: "a whole number", float: "a number"}
+KINDS = {
+    str: "a text", list: "a list", dict: "an object", int: "a whole number", float: "a number",
+    bool: "true or false",
+}  # fmt: skip
 
 
 class Row(NamedTuple):

@@ -92,7 +92,7 @@ class Assignments:
         segments = query.segments[::-1] if ticket.repeat else query.segments
         return Query(query.id, segments, query.kind, query.question)
 
-    def answer(self, ticket: Ticket, answer: Answer, uuid: str) -> int:
+    def answer(self, ticket: Ticket, answer: Answer) -> int:
         """Store an answer, as it was given on the page, and return its number.
 
         The same uuid changes nothing the second time, whatever comes with it. A late answer, to a
@@ -104,7 +104,7 @@ class Assignments:
         if ticket.repeat:
             check_answer(self.store.query(ticket.query), answer)
             answer = replace(_swapped(answer), repeat=True)
-        return self.store.answer(answer, uuid=uuid)
+        return self.store.answer(answer)
 
     def undo(
         self, person: str, tab: str, uuid: str, meant: str | None = None
@@ -231,9 +231,9 @@ class Assignments:
     def _retract(self, answer: Answer, uuid: str) -> None:
         now = time.time()
         retraction = Answer(
-            answer.query, "retraction", {}, answer.teacher, now, now, repeat=answer.repeat
+            answer.query, "retraction", {}, answer.teacher, now, now, answer.repeat, uuid
         )
-        self.store.write_answer(retraction, uuid)
+        self.store.write_answer(retraction)
 
 
 def _swapped(answer: Answer) -> Answer:

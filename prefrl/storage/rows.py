@@ -36,6 +36,8 @@ class AnswerReader:
         self.queries: list[Query] = []
         self.answers: list[Answer] = []
         """Their queries are numbered as in `queries`."""
+        self.environments: set[str] = set()
+        """Of which rows say that their clips are."""
         self.left_out = 0
         """Pairs whose two texts are the same."""
 
@@ -71,7 +73,10 @@ class AnswerReader:
             field(row, "teacher", str, self.name),
             field(row, "shown_at", float, 0.0),
             field(row, "answered_at", float, 0.0),
+            field(row, "repeat", bool, False),
+            field(row, "uuid", str, ""),
         )
+        self.environments |= {env} if (env := field(row, "env", str, "")) else set()
         if answer.kind == "retraction":
             raise ValueError("it takes an answer back; expected answers that stand")
         self.add((asked, question, tuple(segment.id for segment in segments)), query, answer)

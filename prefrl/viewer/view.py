@@ -139,8 +139,9 @@ class View:
         answer = Answer(
             ticket.query, fields.kind(body), value, person,
             fields.number(body, "shown_at", 0, 1e12), fields.number(body, "answered_at", 0, 1e12),
+            uuid=fields.word(body, "uuid"),
         )  # fmt: skip
-        return {"answer": self.assignments.answer(ticket, answer, fields.word(body, "uuid"))}
+        return {"answer": self.assignments.answer(ticket, answer)}
 
     def undo(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         """Take back the answer that is meant, by its uuid, or a person's newest one."""

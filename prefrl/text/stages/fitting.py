@@ -163,7 +163,7 @@ def passes(fitting: Fitting) -> Iterator[dict[str, float]]:
                     f"--learning-rate, now {config.learning_rate}"
                 )
             yield scores | {"epochs": epoch}
-            if scores["train_accuracy"] >= config.stop_accuracy:
+            if scores.get("train_accuracy", 0) >= config.stop_accuracy:
                 break
         try:
             model.calibrate(fitting.samples)
@@ -276,7 +276,7 @@ def _policy_samples(run: RunFolder, text: TextConfig, seed: int) -> list[Traject
 def _judged(
     reward_model: TextReward, comparisons: Sequence[Comparison], config: FitConfig
 ) -> dict[str, float]:
-    """Return loss and accuracy on comparisons that were held out, {} if there are none."""
+    """Return loss and accuracy on comparisons that were held out, as far as there are any."""
     if not comparisons:
         return {}
     members = comparison_returns(reward_model, comparisons)
@@ -286,7 +286,5 @@ def _judged(
     losses = preference_loss(left, right, preference, uniform_error=config.uniform_error)
     sure = weight * decisive(preference)
     right_ones = (correct(left, right, preference) * sure).sum()
-    return {
-        "held_out_loss": float((losses * weight).sum() / weight.sum()),
-        "held_out_accuracy": float(right_ones / sure.sum().clamp(min=1e-8)),
-    }
+    judged = {"held_out_loss": float((losses * weight).sum() / weight.sum())}
+    return judged | ({"held_out_accuracy": float(right_ones / sure.sum())} if sure.any() else {})
