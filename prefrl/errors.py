@@ -1,5 +1,6 @@
 """The errors that a user can mend, and notes where nothing has failed."""
 
+import re
 import sysconfig
 import traceback
 import warnings
@@ -14,6 +15,11 @@ class UserError(Exception):
     """
 
 
+# Control characters, but for tab and the ends of lines: SQLite's own functions end a text at the
+# first NUL, and a terminal obeys the others. No name and no question holds any.
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
 class StoreError(UserError):
     """The feedback store cannot be used for now; what it holds is as it was."""
 
@@ -25,6 +31,20 @@ class Note(UserWarning):
 def note(sentence: str) -> None:
     """Tell the user something, once."""
     warnings.warn(sentence, Note, stacklevel=2)
+
+
+def check_plain(what: str, text: str) -> None:
+    """Raise `UserError` if a text that names or asks something holds a control character.
+
+    Args:
+        what: it is: "the question".
+        text: it.
+    """
+    if found := CONTROL.search(text):
+        raise UserError(
+            f"{what} is {text!r:.80}, which holds the control character {found[0]!r}; expected a "
+            "text without any"
+        )
 
 
 def raised_by(who: str, error: BaseException) -> str:

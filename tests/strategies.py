@@ -10,6 +10,8 @@ from prefrl.types import is_text
 few = settings(max_examples=25, deadline=None, derandomize=True)
 many = settings(max_examples=150, deadline=None, derandomize=True)
 
+names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=8)
+"""What may name something: no control characters."""
 probabilities = st.floats(0, 1)
 returns = st.floats(-1e6, 1e6, width=32)
 seeds = st.integers(0, 2**31)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import few
 
-from prefrl.config.experiment import Experiment
+from prefrl.config.experiment import Experiment, check_experiment
 from prefrl.config.fields import (
     Called,
     Count,
@@ -134,4 +134,14 @@ def with_option(config, name, value):
     first, _, rest = name.replace("-", "_").partition(".")
     return replace(
         config, **{first: with_option(getattr(config, first), rest, value) if rest else value}
+    )
+
+
+@pytest.mark.parametrize("field", ["question", "instructions", "teacher", "env"])
+def test_a_text_with_a_control_character_is_refused_by_its_option(field):
+    fields = {"env": "Pendulum-v1"} | {field: "Which\x1b[2J?"}
+    with pytest.raises(UserError, match=f"--{field} is .*; expected a text without control char"):
+        check_experiment(Experiment(**fields))
+    check_experiment(
+        Experiment(env="Pendulum-v1", instructions="Two\nlines,\tof which one is wide.")
     )

@@ -11,7 +11,7 @@ from fakes import make_segment
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from strategies import few, json_values, many, orders, same_array
+from strategies import few, json_values, many, names, orders, same_array
 
 from prefrl.cli import main
 from prefrl.config.experiment import Experiment
@@ -86,12 +86,12 @@ def rounds_of_queries(draw):
             said = st.lists(words, min_size=steps, max_size=steps)
             return Segment(
                 name, text_array(draw(said)), text_array(draw(said)),
-                {"ids": draw(step_arrays(steps, (), "<i8"))}, "task", draw(words),
+                {"ids": draw(step_arrays(steps, (), "<i8"))}, "task", draw(names),
             )  # fmt: skip
         *arrays, poses = zip(shapes, kinds, (finite, finite, numbers), strict=True)
         observations, actions = (draw(step_arrays(steps, *how)) for how in arrays)
         extras = {"qpos": draw(step_arrays(steps, *poses))}
-        return Segment(name, observations, actions, extras, "task", draw(words))
+        return Segment(name, observations, actions, extras, "task", draw(names))
 
     return text, [
         [
@@ -99,7 +99,7 @@ def rounds_of_queries(draw):
                 QueryId(r, i),
                 tuple(segment(f"{r} {i} {k}") for k in range(draw(st.integers(2, 4)))),
                 draw(st.sampled_from(["preference", "ranking"])),
-                draw(words),
+                draw(names),
             )
             for i in range(draw(st.integers(1, 3)))
         ]
@@ -344,6 +344,18 @@ def test_answers_to_pairs_that_were_shown_again_go_along_and_teach_nothing(store
             assert len(into.comparisons()) == 2 and not into.pending()
         import_answers(alone, lines[2:], "repeats alone")  # nobody is asked these now
         assert not alone.pending() and not alone.comparisons()
+
+
+@pytest.mark.parametrize("field", ["id", "source", "question", "teacher", "uuid"])
+def test_a_name_with_a_control_character_is_a_sentence_and_nothing_comes_in(store, field):
+    with fresh() as old:
+        row = json.loads(answered(old, 1)[0])
+    changed = row["segments"][1] if field in ("id", "source") else row
+    changed[field] = "an\x00na"
+    before = snapshot(store)
+    with pytest.raises(UserError, match=r"control character '\\x00'.*; nothing is imported"):
+        import_answers(store, [json.dumps(row)], "file")
+    assert snapshot(store) == before
 
 
 def test_answers_of_another_environment_come_in_with_a_note(tmp_path, capsys):

@@ -14,7 +14,7 @@ import pytest
 from fakes import make_query, make_segment
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import arrays, few, many, orders, same_array
+from strategies import arrays, few, many, names, orders, same_array
 
 from prefrl.answers import to_comparisons
 from prefrl.errors import UserError
@@ -65,7 +65,7 @@ def say(query, kind, teacher="anna"):
 @many
 @given(st.data(), arrays, arrays, st.dictionaries(st.text(max_size=8), arrays, max_size=3))
 def test_segments_come_back_to_the_bit(data, observations, actions, extras):
-    texts = st.text(max_size=12)
+    texts = names
     segment = Segment(data.draw(texts), observations, actions, extras, "task", data.draw(texts))
     query = Query(
         QueryId(3, 7), (segment, make_segment("other", task="task")), "preference", data.draw(texts)
@@ -149,6 +149,22 @@ def test_an_array_that_cannot_be_kept_is_refused_before_anything_is_written(stor
     with pytest.raises(UserError, match=r"observations .*'odd'.*expected numbers or text"):
         store.ask(0, [query], {}, 0)
     assert store.ledger(0) is None and store.counts() == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("part", ["id", "task", "source", "question"])
+def test_a_name_with_a_control_character_is_refused_before_anything_is_written(store, part):
+    names = {"id": "a", "task": "", "source": "policy", "question": "Which?"}
+    names[part] = "a\x00b"
+    clips = (
+        Segment(
+            names["id"], np.zeros((3, 2)), np.zeros((3, 1)), {}, names["task"], names["source"]
+        ),
+        make_segment("other", task=names["task"]),
+    )
+    before = rows(store)
+    with pytest.raises(UserError, match="which holds the control character"):
+        store.ask(0, [Query(QueryId(0, 0), clips, question=names["question"])], {}, 0)
+    assert rows(store) == before
 
 
 # --- asking -----------------------------------------------------------------------------------

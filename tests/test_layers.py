@@ -197,7 +197,7 @@ ROWS = {
     "viewer.addresses": ("errors", ""),
     "viewer.clips": ("clips errors types", "mujoco numpy"),
     "viewer.connections": ("", "uvicorn"),
-    "viewer.fields": ("storage", ""),
+    "viewer.fields": ("errors storage", ""),
     "viewer.guard": ("", "starlette"),
     "viewer.inspector": ("", ""),
     "viewer.server": ("errors storage", "starlette uvicorn"),

@@ -613,6 +613,8 @@ def test_headers_keep_the_page_to_itself(client):
         ({"shown_at": "now"}, "shown_at is 'now'"),
         ({"answered_at": -1}, "answered_at is -1"),
         ({"person": "\ud800"}, "whole characters"),
+        ({"person": "an\x00na"}, "control character"),
+        ({"uuid": "u\x1b[2J"}, "control character"),
     ],
 )
 def test_a_malformed_answer_gets_a_sentence_and_changes_nothing(client, change, words):

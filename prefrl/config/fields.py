@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union
 
-from prefrl.errors import UserError
+from prefrl.errors import CONTROL, UserError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -169,6 +169,8 @@ def wanted(value: Any, hint: Any) -> str:
         fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
         good = fits and bounds.hold(value)
         return "" if good else bounds.in_words("whole number" if whole else "number")
+    if hint is str and isinstance(value, str) and CONTROL.search(value):
+        return "a text without control characters"
     plain = {bool: "True or False", str: "a text", Path: "a path", type(None): "None"}
     return plain[hint] if hint in plain and not isinstance(value, hint) else ""
 

@@ -17,7 +17,7 @@ from typing import Any
 from prefrl.config.experiment import Experiment, check_experiment
 from prefrl.config.learning import LoopConfig
 from prefrl.contracts import Agent, Components, Domain, Network, Pacing, Reward, Teacher
-from prefrl.errors import UserError
+from prefrl.errors import UserError, check_plain
 from prefrl.learning.loop import LoopState, Round, preference_loop
 from prefrl.learning.pacing import ByBudget, ByPeople, answers_needed
 from prefrl.runs.domains import chosen_domain, domain_of
@@ -102,6 +102,7 @@ def start(
             answers = reading.enter_context(closing(FeedbackStore(old.feedback, read_only=True)))
         components = domain.build(experiment, network, None)
         undone.callback(components.close)
+        check_plain("the environment's question", components.card.question)
         if answers:
             _check_answers(answers, components)
         notes = about_another([old.experiment().env], experiment.env) if old else []

@@ -19,7 +19,7 @@ from uuid import uuid4
 import numpy as np
 
 from prefrl.answers import check_answer, is_decisive, to_comparisons
-from prefrl.errors import UserError
+from prefrl.errors import UserError, check_plain
 from prefrl.storage.schema import STOOD
 from prefrl.storage.segments import (
     average_return,
@@ -354,6 +354,7 @@ class FeedbackStore:
         execute = self.database.connection.execute
         execute("INSERT INTO round VALUES (?, ?)", (number, answers_through))
         for query in queries:
+            check_plain("the question", query.question)
             for segment in query.segments:
                 rewards, picture = true_rewards.get(segment.id), pictures.get(segment.id)
                 write_segment(self.database.connection, segment, rewards, picture)
@@ -376,6 +377,8 @@ class FeedbackStore:
 
     def write_answer(self, answer: Answer) -> str:
         """Write one answer, within a transaction, and return its uuid; see `answer`."""
+        check_plain("the name of a teacher", answer.teacher)
+        check_plain("the uuid of an answer", answer.uuid)
         try:
             value = json.dumps(answer.value, allow_nan=False)
         except (TypeError, ValueError) as error:

@@ -11,7 +11,7 @@ from sqlite3 import Connection
 
 import numpy as np
 
-from prefrl.errors import UserError
+from prefrl.errors import UserError, check_plain
 from prefrl.types import Picture, Segment, is_text, text_array
 
 
@@ -21,8 +21,12 @@ def write_segment(
     """Write a clip and what is known of it, unless there is one of its id.
 
     Raises:
-        UserError: it holds neither numbers nor text.
+        UserError: it holds neither numbers nor text, or its names hold control characters.
     """
+    check_plain("the id of a clip", segment.id)
+    check_plain("the source of a clip", segment.source)
+    if not is_text(segment.observations):  # the task of a text may be its prompt, kept whole
+        check_plain("the task of a clip", segment.task)
     fresh = connection.execute(
         "INSERT OR IGNORE INTO segment VALUES (?, ?, ?)",
         (segment.id, segment.task, segment.source),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from prefrl.errors import check_plain
 from prefrl.storage.jsonl import read_json
 
 LONGEST_TEXT = 200_000  # characters that somebody may write
@@ -32,7 +33,7 @@ def parse(data: bytes) -> dict[str, Any]:
 
 
 def word(body: dict[str, Any], name: str, longest: int = 64) -> str:
-    """Return a text of at most so many characters."""
+    """Return a text of at most so many characters; a short one, a name, is free of control ones."""
     value = body.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= longest:
         raise Refused(400, f"{name} is {value!r:.80}; expected a text of 1 to {longest} characters")
@@ -40,6 +41,8 @@ def word(body: dict[str, Any], name: str, longest: int = 64) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise Refused(400, f"{name} holds half a character") from None
+    if longest < LONGEST_TEXT:
+        check_plain(name, value)
     return value
 
 
