@@ -13,12 +13,12 @@ import torch
 
 from prefrl.answers import to_comparisons
 from prefrl.errors import UserError
-from prefrl.learning.preference import preference_probability
-from prefrl.learning.reward import predict_returns
+from prefrl.learning.preference import decisive, preference_probability
+from prefrl.learning.reward import bag_weights, predict_returns
 from prefrl.runs.load import load_reward
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
-from prefrl.types import Answer, Comparison, Query, Segment, Trajectory
+from prefrl.types import Answer, Comparison, Query, QueryId, Segment, Trajectory, alike
 
 TRACES = 12  # queries whose reward is given step by step
 
@@ -32,12 +32,16 @@ def inspect_run(folder: RunFolder, worst: int = 20) -> dict[str, Any]:
 
     Returns:
         `round`: of the reward model; `answers`: how many it is compared with; `teachers`: for each,
-        `answers`, `decisive` and `agreement`, the share of decisive comparisons that the model
-        prefers the same side of; `true`: `correlation` of predicted and true returns of clips
-        (Pearson) and the `clips` themselves, `[true, predicted]`; `worst`: the answers of largest
-        loss with `said` and `predicted`, P(left is better); `disagreeing`: all answers, newest
+        `answers`, how many of them are `judged`, the `decisive` comparisons in those and
+        `agreement`, the share of them that the model prefers the same side of; `true`:
+        `correlation` of predicted and true returns of clips (Pearson) and the `clips` themselves,
+        `[true, predicted]`; `worst`: the answers of largest loss with `said` and `predicted`,
+        P(left is better), and how many `members` predict; `disagreeing`: all answers, newest
         first, of which the model prefers another side; `traces`: predicted rewards of the newest
         answered queries' clips, `[step]` each, and the answers to them.
+
+        Members of the ensemble that were fitted to an answer to a query say nothing of it. If all
+        were, the answer is not judged, and their mean is what is listed as `predicted`.
     """
     model = load_reward(folder.path)
     with closing(FeedbackStore(folder.feedback, read_only=True)) as feedback:
@@ -55,9 +59,10 @@ def _report(folder: RunFolder, feedback: FeedbackStore, model: Any, worst: int) 
         raise UserError(f"{folder.path} holds no answers yet; there is nothing to inspect")
     row_of = {name: row for row, name in enumerate(segments)}
     returns = predict_returns(model, list(segments.values()))
+    unfitted = _unfitted(folder, feedback, model.members, list(queries))
     judged = [
-        _judged(answer, comparisons, returns, row_of) for answer, comparisons in lessons
-        if comparisons
+        _judged(answer, comparisons, returns, row_of, unfitted[answer.query])
+        for answer, comparisons in lessons if comparisons
     ]  # fmt: skip
     return {
         "round": folder.metrics()[-1]["round"],
@@ -70,16 +75,34 @@ def _report(folder: RunFolder, feedback: FeedbackStore, model: Any, worst: int) 
     }
 
 
+def _unfitted(
+    folder: RunFolder, feedback: FeedbackStore, members: int, queries: list[QueryId]
+) -> dict[QueryId, torch.Tensor]:
+    """Return which members, `[member]`, no fit has shown any answer to each query."""
+    ledger = feedback.ledger(folder.metrics()[-1]["round"])
+    fitted = feedback.answered_queries(ledger.answers_through if ledger else 0)
+    bags = bag_weights(folder.experiment().seed, queries, members)
+    return {
+        query: (bags[:, column] == 0) | (query not in fitted)
+        for column, query in enumerate(queries)
+    }
+
+
 def _judged(
-    answer: Answer, comparisons: list[Comparison], returns: torch.Tensor, row_of: dict[str, int]
-) -> dict[str, Any]:
-    """Compare one answer with the members' mean prediction."""
+    answer: Answer, comparisons: list[Comparison], returns: torch.Tensor, row_of: dict[str, int],
+    unfitted: torch.Tensor,
+) -> dict[str, Any]:  # fmt: skip
+    """Compare one answer with the mean prediction of those members that may speak."""
+    members = int(unfitted.sum())
+    returns = returns[unfitted] if members else returns
     left = returns[:, [row_of[c.left.id] for c in comparisons]]
     right = returns[:, [row_of[c.right.id] for c in comparisons]]
     predicted = preference_probability(left, right).mean(0).clamp(1e-6, 1 - 1e-6)
     answered = torch.tensor([c.preference for c in comparisons])
     loss = -(answered * predicted.log() + (1 - answered) * (1 - predicted).log())
-    decisive = answered != 0.5
+    apart = torch.tensor([not alike(c.left, c.right) for c in comparisons])
+    sure = decisive(answered) & apart
+    agreed = ((predicted > 0.5) == (answered > 0.5)) & sure
     return {
         "round": answer.query.round,
         "index": answer.query.index,
@@ -91,8 +114,9 @@ def _judged(
         "said": [round(float(p), 4) for p in answered],
         "predicted": [round(float(p), 4) for p in predicted],
         "loss": float(loss.mean()),
-        "agreed": int((((predicted > 0.5) == (answered > 0.5)) & decisive).sum()),
-        "decisive": int(decisive.sum()),
+        "members": members,
+        "agreed": int(agreed.sum()),
+        "decisive": int(sure.sum()),
     }
 
 
@@ -100,13 +124,16 @@ def _teachers(judged: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     by_teacher = defaultdict(list)
     for entry in judged:
         by_teacher[entry["teacher"]].append(entry)
+    return {name: _teacher(by_teacher[name]) for name in sorted(by_teacher)}
+
+
+def _teacher(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    unfitted = [entry for entry in entries if entry["members"]]
     return {
-        name: {
-            "answers": len(entries),
-            "decisive": sum(entry["decisive"] for entry in entries),
-            "agreement": _share(entries),
-        }
-        for name, entries in sorted(by_teacher.items())
+        "answers": len(entries),
+        "judged": len(unfitted),
+        "decisive": sum(entry["decisive"] for entry in unfitted),
+        "agreement": _share(unfitted),
     }
 
 
@@ -161,7 +188,10 @@ def in_words(report: dict[str, Any]) -> list[str]:
     for name, entry in report["teachers"].items():
         share = entry["agreement"]
         agrees = "nothing decisive" if share is None else f"agrees with {share:.0%}"
-        lines.append(f"  {name}: {agrees} of {entry['decisive']} decisive comparisons")
+        lines.append(
+            f"  {name}: {agrees} of {entry['decisive']} decisive comparisons, in {entry['judged']} "
+            f"of {entry['answers']} answers: each judged by members that were not fitted to it"
+        )
     if report["true"]["correlation"] is not None:
         lines.append(
             f"predicted against true return of {len(report['true']['clips'])} clips: "
@@ -172,7 +202,7 @@ def in_words(report: dict[str, Any]) -> list[str]:
         answered, predicted = (" ".join(f"{p:.2f}" for p in entry[key]) for key in _COLUMNS)
         lines.append(
             f"  query {entry['round']}-{entry['index']}, {entry['teacher']} said {answered}, "
-            f"predicted {predicted}"
+            f"predicted {predicted}{'' if entry['members'] else ' (fitted to it)'}"
         )
     return lines
 

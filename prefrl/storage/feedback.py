@@ -265,6 +265,15 @@ class FeedbackStore:
         )  # fmt: skip
         return [*map(answer_of, rows)]
 
+    def answered_queries(self, through: int) -> set[QueryId]:
+        """Return the queries to which an answer with id up to `through` once taught something."""
+        rows = self.database.run(
+            'SELECT DISTINCT round, "index" FROM answer WHERE id <= ? AND NOT repeat '
+            "AND kind NOT IN ('skip', 'retraction')",
+            through,
+        )
+        return {QueryId(*row) for row in rows}
+
     def comparisons(
         self, through: int | None = None, margin_scale: float = 0.0
     ) -> list[Comparison]:

@@ -94,11 +94,12 @@ function side(name, share, words) {
 	return row;
 }
 
-function teacher(name, { decisive, agreement }) {
+function teacher(name, { answers, judged, decisive, agreement }) {
 	const agreed = Math.round((agreement ?? 0) * decisive);
 	return side(visible(name), agreement, decisive
-		? `the reward model sides with ${agreed} of ${decisive} decisive comparisons`
-		: "has preferred no side yet");
+		? `the reward model sides with ${agreed} of ${decisive} decisive comparisons, in ${judged} of ${answers} answers: `
+			+ "each judged by those of its networks that never learned from it"
+		: judged ? "has preferred no side yet" : "all networks have learned from all of the answers");
 }
 
 function repeats(counts) {

@@ -58,9 +58,10 @@ function chance(probability) {
 }
 
 /** Says what the reward model makes of an answered query. */
-export function foreseen({ kind, predicted, agreed, decisive }) {
-	if (kind === "rewrite") return `the reward model gives the new text ${chance(predicted[0])}`;
-	if (predicted.length === 1) return `the reward model gives left ${chance(predicted[0])}`;
-	return decisive ? `the reward model sides with ${agreed} of its ${decisive} pairs`
-		: "the reward model tells them apart";
+export function foreseen({ kind, predicted, agreed, decisive, members }) {
+	const learned = members ? "" : ", having learned from it";
+	if (kind === "rewrite") return `the reward model gives the new text ${chance(predicted[0])}${learned}`;
+	if (predicted.length === 1) return `the reward model gives left ${chance(predicted[0])}${learned}`;
+	return (decisive ? `the reward model sides with ${agreed} of its ${decisive} pairs`
+		: "the reward model tells them apart") + learned;
 }
