@@ -9,10 +9,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-import gymnasium
 import numpy as np
 
-from .text import FreeText
+from .text import PromptEnv
 
 NODES = 21
 LONGEST_WALK = 10  # nodes, the start included
@@ -22,7 +21,7 @@ GOAL = 0
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-class RandomWalks(gymnasium.Env[str, str]):
+class RandomWalks(PromptEnv):
     """Walk from a given node of a fixed directed graph to the node a in as few steps as possible.
 
     The graph is not shown; a writer knows it from `demonstrations`, walks at random. One turn.
@@ -42,34 +41,23 @@ class RandomWalks(gymnasium.Env[str, str]):
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (as Gymnasium declares it)
-        "render_modes": [],
+        **PromptEnv.metadata,
         "question": "Which walk reaches a in fewer steps?",
     }
 
     def __init__(self, render_mode: str | None = None) -> None:
         """Draw the graph."""
-        self.render_mode = render_mode
-        self.observation_space = self.action_space = FreeText()
         self.edges = draw_edges(NODES, EDGE_PROBABILITY, GRAPH_SEED)
         self.shortest = shortest_walks(self.edges)
         # With 10 nodes or more to go there is nothing to tell apart (trlX divides 0 by 0).
         self.starts = np.flatnonzero(
             (self.shortest < LONGEST_WALK) & (np.arange(NODES) != GOAL)
         ).tolist()
-        self.start = self.starts[0]
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[str, dict[str, Any]]:
-        """Draw a start."""
-        super().reset(seed=seed)
-        self.start = int(self.np_random.choice(self.starts))
-        return LETTERS[self.start], {}
-
-    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Score the walk; the episode is over."""
-        walk = LETTERS[self.start] + action
-        return "", optimality(walk, self.edges, self.shortest), True, False, {}
+        super().__init__(
+            [LETTERS[start] for start in self.starts],
+            lambda start, rest: optimality(start + rest, self.edges, self.shortest),
+            render_mode=render_mode,
+        )
 
     def demonstrations(self, count: int = 1000, seed: int = 0) -> list[list[tuple[str, str]]]:
         """Return walks at random, each a list of its one turn (start, rest of the walk).

@@ -82,32 +82,43 @@ class PromptEnv(gymnasium.Env[str, str]):
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (as Gymnasium declares it)
 
     def __init__(
-        self, prompts: Sequence[str], score: Score | None = None, held_out: Sequence[str] = ()
-    ) -> None:
+        self, prompts: Sequence[str], score: Score | None = None, held_out: Sequence[str] = (),
+        render_mode: str | None = None,
+    ) -> None:  # fmt: skip
         """Build it.
 
         Args:
             prompts: at least one.
             score: the hidden reward, if there is one.
             held_out: prompts of `options={"split": "test"}`; those of training by default.
+            render_mode: what `gymnasium.make` passes on; nothing is drawn.
 
         Raises:
             ValueError: there are no prompts, or one of them is no text.
         """
+        for name, texts in (("prompts", prompts), ("held_out", held_out)):
+            if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+                raise ValueError(f"{name} is {texts!r}; expected a list of prompts, each a text")
+        if not prompts:
+            raise ValueError("there are no prompts; expected a list of at least one")
         self.prompts = {"train": prompts, "test": held_out or prompts}
-        lists = not isinstance(prompts, str) and not isinstance(held_out, str)
-        if not lists or not prompts or not all(isinstance(p, str) for p in [*prompts, *held_out]):
-            raise ValueError("expected a list of prompts, at least one, each a text")
-        self.score = score
+        self.score, self.render_mode = score, render_mode
         self.observation_space = self.action_space = FreeText()
         self.prompt = prompts[0]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[str, dict[str, Any]]:
-        """Draw a prompt."""
+        """Draw a prompt.
+
+        Raises:
+            ValueError: the split is neither "train" nor "test".
+        """
         super().reset(seed=seed)
-        prompts = self.prompts[(options or {}).get("split", "train")]
+        split = (options or {}).get("split", "train")
+        if split not in self.prompts:
+            raise ValueError(f'the split is {split!r}; expected "train" or "test"')
+        prompts = self.prompts[split]
         self.prompt = prompts[int(self.np_random.integers(len(prompts)))]
         return self.prompt, {}
 

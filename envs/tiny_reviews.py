@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import gymnasium
 import numpy as np
 
-from .text import FreeText
+from .text import PromptEnv
 
 SUBJECTS = ("film", "plot", "cast", "song")
 FAVOUR = {"fab": 2, "ace": 2, "fun": 1, "wry": 1, "odd": -1, "dry": -1, "dim": -2, "bad": -2}
@@ -19,7 +18,7 @@ FAVOUR = {"fab": 2, "ace": 2, "fun": 1, "wry": 1, "odd": -1, "dry": -1, "dim": -
 MOST_WORDS = 6
 
 
-class TinyReviews(gymnasium.Env[str, str]):
+class TinyReviews(PromptEnv):
     """Say in a few words what a film, its plot, its cast or its song is like. One turn.
 
     Observation: what the review is of, "plot:". Action: the review, as " odd wry fab.".
@@ -38,27 +37,18 @@ class TinyReviews(gymnasium.Env[str, str]):
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (as Gymnasium declares it)
-        "render_modes": [],
+        **PromptEnv.metadata,
         "question": "Which review is more in favour?",
     }
 
     def __init__(self, render_mode: str | None = None) -> None:
         """Build it."""
-        self.render_mode = render_mode
-        self.observation_space = self.action_space = FreeText()
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[str, dict[str, Any]]:
-        """Draw what the review is of."""
-        super().reset(seed=seed)
-        return _opening(self.np_random), {}
+        super().__init__([f"{subject}:" for subject in SUBJECTS], favour, render_mode=render_mode)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Add up; the episode is over."""
-        words = re.findall("[a-z]+", action)
-        reward = sum(FAVOUR.get(word, 0) for word in words[:MOST_WORDS])
-        return "", float(reward), True, False, {"words": len(words)}
+        observation, reward, terminated, truncated, _ = super().step(action)
+        return observation, reward, terminated, truncated, {"words": len(words_of(action))}
 
     def demonstrations(self, count: int = 1000, seed: int = 0) -> list[list[tuple[str, str]]]:
         """Return reviews that praise and blame at random, each a list of its one turn.
@@ -66,13 +56,20 @@ class TinyReviews(gymnasium.Env[str, str]):
         They have one to six words, with equal chance.
         """
         generator = np.random.default_rng(seed)
-        return [[(_opening(generator), _review(generator))] for _ in range(count)]
+        return [[_demonstration(generator)] for _ in range(count)]
 
 
-def _opening(generator: np.random.Generator) -> str:
-    return f"{generator.choice(SUBJECTS)}:"
+def favour(prompt: str, review: str) -> float:
+    """Return how much a review's first six words speak in favour, whatever it is of."""
+    return float(sum(FAVOUR.get(word, 0) for word in words_of(review)[:MOST_WORDS]))
 
 
-def _review(generator: np.random.Generator) -> str:
+def words_of(review: str) -> list[str]:
+    """Return the words of small letters in a review."""
+    return re.findall("[a-z]+", review)
+
+
+def _demonstration(generator: np.random.Generator) -> tuple[str, str]:
+    subject = generator.choice(SUBJECTS)
     words = generator.choice(list(FAVOUR), generator.integers(1, MOST_WORDS + 1))
-    return f" {' '.join(words)}."
+    return f"{subject}:", f" {' '.join(words)}."

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import pickle
+import re
 from types import SimpleNamespace
 
 import gymnasium
@@ -82,7 +83,7 @@ def test_free_text_refuses_a_limit_that_is_none(limit):
 
 
 def test_free_text_takes_no_mask():
-    with pytest.raises(ValueError, match="neither a mask nor probabilities"):
+    with pytest.raises(ValueError, match="a mask or probabilities are given"):
         FreeText().sample(mask=(1, None))
 
 
@@ -170,7 +171,7 @@ def test_the_shortest_walk_from_every_start_is_worth_1(walks):
     for seed in range(200):
         start, _ = walks.reset(seed=seed)
         walk = way(walks, random_walks.LETTERS.index(start))
-        assert len(walk) == walks.shortest[walks.start]
+        assert len(walk) == walks.shortest[random_walks.LETTERS.index(start)]
         assert walks.step(walk[1:]) == ("", 1.0, True, False, {})
         met.add(start)
     assert len(met) == 20
@@ -363,12 +364,21 @@ def test_prompts_can_be_held_out_and_need_no_score():
     assert environment.step("anything") == ("", 0.0, True, False, {})
 
 
-@pytest.mark.parametrize("prompts", [[], "one", [1, 2], ["one", None]])
+@pytest.mark.parametrize("prompts", ["one", "", [1, 2], ["one", None]])
 def test_what_is_no_list_of_prompts(prompts):
-    with pytest.raises(ValueError, match="expected a list of prompts"):
+    with pytest.raises(ValueError, match=f"prompts is {re.escape(repr(prompts))}; expected a list"):
         PromptEnv(prompts)
-    with pytest.raises(ValueError, match="expected a list of prompts"):
-        PromptEnv(["one"], held_out=prompts or [3])
+    with pytest.raises(
+        ValueError, match=r"held_out is .*; expected a list of prompts, each a text"
+    ):
+        PromptEnv(["one"], held_out=prompts)
+
+
+def test_no_prompts_and_another_split_are_refused():
+    with pytest.raises(ValueError, match="there are no prompts; expected a list of at least one"):
+        PromptEnv([])
+    with pytest.raises(ValueError, match=r"the split is 'exam'; expected .train. or .test."):
+        PromptEnv(["one"]).reset(options={"split": "exam"})
 
 
 # TinyReviews
@@ -683,8 +693,6 @@ def test_an_id_that_cannot_be_made(name):
 
 def test_an_environment_that_cannot_be_built():
     gymnasium.register("texts/Empty-v0", lambda: PromptEnv([]))
-    words = (
-        r"^making texts/Empty-v0 raised ValueError: expected a list.*test_text_environments.py:\d+"
-    )
+    words = r"^making texts/Empty-v0 raised ValueError: there are .*environments.py:\d+"
     with pytest.raises(UserError, match=words):
         check_environment("texts/Empty-v0")
