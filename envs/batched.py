@@ -107,6 +107,13 @@ class Task:
         """
         raise NotImplementedError
 
+    def stood_up(self) -> np.ndarray | None:
+        """Return which bodies were stood up after the last step, bool `[count]`.
+
+        None in a task that stands nobody up.
+        """
+        return None
+
     def reset_info(self) -> dict[str, np.ndarray]:
         """Return the numbers that a reset reports, `[count]` each."""
         return {}
@@ -196,6 +203,11 @@ class MujocoVectorEnv(VectorEnv):
     def qpos(self) -> np.ndarray:
         """The joint positions, a live view `[num_envs, nq]`."""
         return self.task.qpos
+
+    @property
+    def stood_up(self) -> np.ndarray | None:
+        """Which bodies were stood up after the last step, bool `[num_envs]`; None if none ever."""
+        return self.task.stood_up()
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict | None = None

@@ -271,6 +271,10 @@ class HopperBackflip(Task):
         self.memory["stood_steps"][rows] = 0.0
         self.memory["turns"][rows] += turned
 
+    def stood_up(self) -> np.ndarray:
+        """Return which robots were stood up after the last step, bool `[count]`."""
+        return self.memory["stood_steps"] == 0
+
     def _velocity(self) -> np.ndarray:
         return np.clip(self.qvel, -VELOCITY_LIMIT, VELOCITY_LIMIT)
 

@@ -23,6 +23,11 @@ class QueryId(NamedTuple):
 
 FIRST_QUERY = QueryId(0, 0)
 
+ENDED = "ended"
+"""An extra, bool [step]: the episode was over already, and its last moment is held."""
+STOOD_UP = "stood_up"
+"""An extra, bool [step]: the body was put on its feet before this step, so its pose jumps."""
+
 
 @dataclass(frozen=True)
 class SpaceSpec:
@@ -159,7 +164,8 @@ class Trajectory:
     env_rewards: np.ndarray
     """[step], the environment's own reward: for the oracle, evaluation and plots alone."""
     extras: dict[str, np.ndarray] = field(default_factory=dict)
-    """[step, …] each: what is needed to redraw the steps (`qpos`)."""
+    """[step, …] each: what is needed to redraw the steps (`qpos`), and what is to be known of them
+    (`ENDED`, `STOOD_UP`)."""
     task: str = ""
     """What may be compared with what; empty when any clip may meet any other."""
     source: str = ""
@@ -204,6 +210,15 @@ class Segment:
 
     def __len__(self) -> int:
         return len(self.observations)
+
+
+def steps_to_end(clip: Trajectory | Segment) -> int:
+    """Return how many steps of a trajectory or segment there are until its episode has ended.
+
+    From there on nothing moves. It is all of them if the episode goes on.
+    """
+    held = np.flatnonzero(clip.extras[ENDED]) if ENDED in clip.extras else []
+    return int(held[0]) if len(held) else len(clip)
 
 
 def alike(left: Segment, right: Segment) -> bool:

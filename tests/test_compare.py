@@ -278,6 +278,21 @@ def test_an_episode_that_is_too_short_for_a_clip():
         pairing.pair_up([short], [short], 5, 0)
 
 
+def test_of_two_clips_at_least_one_moves_for_half_of_its_steps():
+    def episode(letter, number, life):
+        steps = np.arange(100.0)
+        extras = {"ended": steps >= life}
+        return Trajectory(steps[:, None], steps[:, None], steps, extras, "", letter, number)
+
+    first = [episode("A", number, 10) for number in range(40)]
+    second = [episode("B", number, 40) for number in range(40)]
+    starts = set()
+    for one, other in pairing.pair_up(first, second, 20, 0).pairs:
+        assert np.array_equal(one.observations, other.observations), "they show the same steps"
+        starts.add(int(one.observations[0, 0]))
+    assert min(starts) < 5 and 25 < max(starts) <= 30
+
+
 def test_a_question_of_two_tasks_is_none():
     one, other = (
         Trajectory(np.array(["?"]), np.array(["!"]), np.zeros(1), task=name, source=letter)

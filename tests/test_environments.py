@@ -276,13 +276,30 @@ def test_joint_positions_are_kept_where_there_are_any():
     assert hopper.extras()["qpos"].shape == (2, 6)
     blind = make_environments("toy/Blind-v0", 2, seed=0)
     blind.reset()
-    assert blind.extras() == {}
+    assert blind.extras().keys() == {"ended"}
     cheetah = make_environments(CHEETAH, 2, seed=0, threads=1)
     cheetah.reset()
     before = cheetah.extras()["qpos"]
     kept = before.copy()
     cheetah.step(pushes(cheetah, 1)[0])
     np.testing.assert_array_equal(before, kept)
+
+
+def test_that_an_episode_is_over_is_marked_and_nothing_moves_from_there_on():
+    environments = make_environments("toy/Ends-v0", 2, seed=0, horizon=20)
+    observations, marks, seen = environments.reset(), [], []
+    for action in pushes(environments, 20):
+        marks.append(environments.extras()["ended"])
+        seen.append(observations)
+        observations = environments.step(action).observations
+    for row in range(2):
+        ends = [bool(mark[row]) for mark in marks]
+        life = ends.index(True)
+        assert 5 <= life < 15 and all(ends[life:]), "it is over for good"
+        held = [step[row, :-1] for step in seen[life:]]
+        assert all(np.array_equal(step, held[0]) for step in held)
+        assert not np.array_equal(seen[life - 1][row, :-1], held[0])
+    assert not environments.extras()["ended"].any(), "a new episode has begun"
 
 
 # --- pictures ---------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ import numpy as np
 import prefrl.envs  # noqa: F401
 import pytest
 
+from prefrl.control.environments.adapters import make_environments
+
 ID = "prefrl/HopperBackflip-v0"
 DT = 0.008
 STAND = "f" * 20
@@ -33,7 +35,7 @@ def expected_reward(o):
 
 def stood_up(environments):
     """Tell whose robot was stood up in the step just made, bool `[env]`."""
-    return environments.task.memory["stood_steps"] == 0
+    return environments.stood_up
 
 
 def play(contacts, degrees, part="torso"):
@@ -184,6 +186,22 @@ def test_a_robot_that_is_down_for_half_a_second_is_stood_up():
         down, before = observations[:, DOWN] * 62.5, environments.qpos.copy()
         assert not info["clean_flips"].any()
     assert seen >= 4
+
+
+def test_a_clip_marks_where_the_robot_was_stood_up():
+    environments = make_environments("prefrl/HopperBackflip-v0", 4, seed=6, threads=1)
+    environments.reset()
+    generator, extras = np.random.default_rng(0), []
+    for _ in range(500):  # an episode: the last step is not followed by one of the next
+        extras.append(environments.extras())
+        environments.step(generator.uniform(-1, 1, (4, 3)))
+    qpos, marks = (np.stack([extra[name] for extra in extras]) for name in ("qpos", "stood_up"))
+    jumps = np.abs(np.diff(qpos[..., 1:], axis=0)).max(2) > 0.5
+    assert not marks[0].any(), "an episode begins standing, and nobody was stood up"
+    assert jumps.sum() >= 4 and np.array_equal(marks[1:], jumps)
+    assert not environments.extras()["stood_up"].any(), "nor at the beginning of the next one"
+    cheetah = make_environments("prefrl/HalfCheetah-v0", 2, seed=0, threads=1)
+    assert cheetah.extras().keys() == {"qpos"}
 
 
 def test_being_stood_up_forgets_no_flip_and_is_no_clean_start():

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import dataclasses
 import http.client
 import http.server
 import io
@@ -491,6 +492,32 @@ def test_both_clips_show_the_same_frame_always_and_the_shorter_one_holds(
         )
         wait_for(page, frame=frame)
         assert page.locator(".held >> visible=true").count() == held, "it says that it has ended"
+
+
+def test_the_end_of_an_episode_stays_and_it_says_when_a_robot_was_stood_up(
+    tmp_path, viewer_of, open_page
+):
+    def clip(name, number, ended, stood_up):
+        segment, steps = pose_segment(name, number, 60), np.arange(60)
+        marks = {"ended": steps >= ended, "stood_up": steps == stood_up}
+        return dataclasses.replace(segment, extras=segment.extras | marks)
+
+    query = Query(QueryId(0, 0), (clip("short", 0, 30, 10), clip("shorter", 1, 20, 99)))
+    page = open_page(viewer_of(make_run(tmp_path / "run", query)).address)
+    wait_for(page, state="labelling")
+    lengths = page.evaluate("pairs.at(-1).clips.map((clip) => clip.frames)")
+    assert sorted(lengths) == [21, 31]
+    scrub = page.locator("#scrub")
+    assert int(scrub.get_attribute("max")) + 1 == 31 + round(0.5 / 0.02), "half a second more"
+    ended = "ended, holds its last frame"
+    for frame, words in [(5, ["", ""]), (12, ["stood up", ""]), (25, ["stood up", ended]),
+                         (33, [ended, ended])]:  # fmt: skip
+        scrub.evaluate(
+            "(scrub, to) => { scrub.value = to; scrub.dispatchEvent(new Event('input')); }", frame
+        )
+        wait_for(page, frame=frame)
+        said = page.locator(".held").evaluate_all("(marks) => marks.map((m) => m.textContent)")
+        assert said == (words if lengths[0] == 31 else words[::-1]), frame
 
 
 @pytest.mark.parametrize("keys, speed", [([], 1.0), (["]", "]"], 2.0), (["["] * 2, 0.5)])

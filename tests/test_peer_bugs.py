@@ -553,11 +553,11 @@ SQL_OF_REWARDS = re.compile(r"(FROM|INTO|TABLE|JOIN|EXISTS) true_reward\b")
 TRUE_REWARDS = {"env_rewards", "true_rewards", "truth"}
 READERS = {
     "types.py": {"Trajectory.__post_init__", "subsample"},  # its length; a copy
-    "control/environments/recorder.py": {"Recorder.add"},
+    "control/environments/recorder.py": {"Recorder.add", "Recorder.trajectories"},
     "control/agents/ppo.py": {"PPOAgent.state_dict"},
     "control/policy.py": {"play"},
     "learning/true_reward.py": {"TrueReward.rewards", "TrueReward.calibrate"},
-    "learning/selection.py": {"_slice"},
+    "learning/selection.py": {"stretch"},
     "learning/loop.py": {"LoopState.state_dict"},
     "learning/pacing.py": {"ByBudget.wait"},  # handed to a teacher that sees them
     "storage/feedback.py": {"FeedbackStore.truth"},

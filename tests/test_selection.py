@@ -1,5 +1,6 @@
 """Which clips are cut, paired and asked about."""
 
+import dataclasses
 import math
 from collections import Counter
 from itertools import combinations
@@ -26,6 +27,7 @@ from prefrl.learning.selection import (
     propose,
     uniform,
 )
+from prefrl.types import steps_to_end
 
 
 def trajectories_of(lengths):
@@ -76,6 +78,55 @@ def test_every_start_is_equally_likely_the_last_one_too(count):
     expected = draws * count / len(starts)
     chi_square = sum((seen[start] - expected) ** 2 / expected for start in starts)
     assert chi_square < 35.6  # 10 degrees of freedom: one run in 10,000 is above
+
+
+def lives_of(lives, steps, starts=None):
+    """Return trajectories of so many steps, of which the episodes end after those in `lives`."""
+    made = []
+    for index, life in enumerate(lives):
+        start = starts[index] if starts else 0
+        one = make_trajectory(steps, start=start, episode=index, first=1000 * index)
+        made.append(dataclasses.replace(one, extras={"ended": np.arange(steps) >= life}))
+    return made
+
+
+def moves(segment):
+    return steps_to_end(segment) / len(segment)
+
+
+def test_clips_that_hardly_move_are_not_cut_where_there_are_others():
+    trajectories = lives_of([30, 12, 3], 40)
+    origins = Counter()
+    for seed in range(300):
+        for segment in cut(trajectories, 10, 8, np.random.default_rng(seed))[0]:
+            assert moves(segment) >= 0.5 or origin(segment) == (2, 0)
+            origins[origin(segment)] += 1
+    possible = [*((0, s) for s in range(26)), *((1, s) for s in range(8)), (2, 0)]
+    assert origins.keys() == set(possible), "all that move for half their steps, and a whole life"
+
+
+def test_of_short_lives_the_whole_is_cut_and_what_moves_less_only_if_it_must():
+    trajectories = lives_of([4, 3, 4, 0, 2], 14, starts=[0, 0, 5, 5, 5])
+    generator = np.random.default_rng(0)
+    assert {origin(s) for s in cut(trajectories, 10, 2, generator)[0]} == {(0, 0), (1, 0)}
+    every = [origin(s) for s in cut(trajectories, 10, 3, generator)[0]]
+    assert sorted(every) == [(0, 0), (1, 0), (2, 0)], "one that began before, but moves as long"
+    five = {origin(s) for count in range(20) for s in cut(trajectories, 10, 5, generator)[0]}
+    assert five == {(0, 0), (0, 1), (1, 0), (2, 0), (2, 1)}
+    assert len(cut(trajectories, 10, 99, generator)[0]) == 25, "all, if all are asked for"
+
+
+@many
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.integers(1, 6), seeds)
+def test_where_no_episode_ends_early_the_marks_change_nothing(lengths, length, seed):
+    if max(lengths) < length:
+        return
+    plain = trajectories_of(lengths)
+    marked = [
+        dataclasses.replace(t, extras=t.extras | {"ended": np.zeros(len(t), bool)}) for t in plain
+    ]
+    cuts = [cut(t, length, 8, np.random.default_rng(seed))[0] for t in (plain, marked)]
+    assert [s.id for s in cuts[0]] == [s.id for s in cuts[1]]
 
 
 def test_a_segment_is_a_copy():

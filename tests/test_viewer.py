@@ -21,7 +21,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from labelling import QUESTION, filmed_queries, make_run, queries_of, robot, text_segment
+from labelling import (
+    QUESTION,
+    filmed_queries,
+    make_run,
+    pose_segment,
+    queries_of,
+    robot,
+    text_segment,
+)
 from PIL import Image
 
 from prefrl.clips.scene import poses
@@ -190,7 +198,8 @@ def test_what_draws_itself_is_shown_in_its_own_pictures(tmp_path):
             picture = pictures[segment.id]
             assert clip == {
                 "form": "frames", "frames": 40, "dt": 0.02, "url": clip["url"],
-                "width": 240, "height": 160, "columns": 8, "every": 2,
+                "width": 240, "height": 160, "columns": 8, "every": 2, "ended": False,
+                "stood_up": [],
             }  # fmt: skip
             reply = client.get(clip["url"])
             assert reply.status_code == 200 and reply.content == picture.data
@@ -207,6 +216,38 @@ def test_what_draws_itself_is_shown_in_its_own_pictures(tmp_path):
     practice = client.get("/api/practice").json()["queries"]
     assert [query["ticket"] for query in practice] == ["0-0", "0-1", "0-2"]
     assert client.get("/api/policy").json()["clip"] == practice[0]["clips"][0]
+
+
+def marked(segment, **marks):
+    """Return a segment with marks: from which step on, or at which steps, each is there."""
+    steps = np.arange(len(segment))
+    extras = {"ended": steps >= marks["ended"], "stood_up": np.isin(steps, marks["stood_up"])}
+    return dataclasses.replace(segment, extras=segment.extras | extras)
+
+
+@pytest.mark.parametrize("form", ["poses", "frames", "trace"])
+def test_a_clip_is_shown_up_to_the_end_of_its_episode_and_says_who_was_stood_up(tmp_path, form):
+    pictures = {} if form == "trace" else None  # neither a robot nor pictures
+    if form == "frames":
+        [query], pictures = filmed_queries(1)
+        clips = query.segments
+    else:
+        clips = [pose_segment(name, 0, 40) for name in ("one", "other")]
+    if form == "trace":
+        clips = [dataclasses.replace(clip, extras={}) for clip in clips]
+    query = Query(QueryId(0, 0), tuple(marked(c, ended=30, stood_up=[4, 20]) for c in clips))
+    client = Client(make_run(tmp_path / "run", query, pictures=pictures))
+    [shown] = next_queries(client)
+    for clip in shown["clips"]:
+        assert (clip["form"], clip["frames"], clip["ended"]) == (form, 31, True)
+        assert clip["stood_up"] == [4, 20]
+        if form == "trace":
+            assert {len(line) for line in clip["values"]} == {31}
+        elif form == "poses":
+            rows = np.frombuffer(client.get(clip["url"]).content, "<f4").reshape(31, -1)
+            assert rows.shape[1] == 3 + 7 * 5
+        else:
+            assert client.get(clip["url"]).status_code == 200
 
 
 def test_the_newest_policy_is_shown_and_said_to_be_which(tmp_path):

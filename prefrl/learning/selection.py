@@ -18,7 +18,7 @@ from prefrl.contracts import Distance, RewardModel
 from prefrl.errors import UserError
 from prefrl.learning.preference import preference_probability
 from prefrl.learning.reward import predict_returns
-from prefrl.types import Query, QueryId, Segment, Trajectory
+from prefrl.types import Query, QueryId, Segment, Trajectory, steps_to_end
 
 Acquisition = Callable[[Tensor], Tensor]
 """Scores candidates: returns `[member, candidate, K]` in, score `[candidate]` out."""
@@ -78,13 +78,11 @@ def cut(
 ) -> tuple[list[Segment], dict[str, np.ndarray]]:
     """Cut `count` segments of `length` steps; each possible start is equally likely.
 
-    Where segments are whole trajectories, it draws tasks and takes all trajectories of each.
-
     Args:
         trajectories: pieces of episodes; a segment never leaves one.
-        length: steps of a segment; None takes whole trajectories.
+        length: steps of a segment; None takes whole trajectories, see `_whole`.
         count: how many, all different; fewer only if there are not so many.
-        generator: draws the starts.
+        generator: draws the starts; see `_starts` for which are possible.
 
     Returns:
         The segments, copied out of the trajectories, and the true rewards `[step]` of each by id.
@@ -94,38 +92,67 @@ def cut(
     Raises:
         UserError: no trajectory is as long as a segment.
     """
-    lengths = np.array([len(t) if length is None else length for t in trajectories])
-    starts = np.array([len(t) for t in trajectories]) - lengths + 1
-    starts = np.maximum(starts, 0)
-    if not starts.sum():
-        longest = max(map(len, trajectories), default=0)
-        raise UserError(
-            f"a clip lasts {length} steps, but the longest stretch of an episode recorded in this "
-            f"round has {longest}; make clips shorter (--clip-seconds) or rounds longer "
-            "(fewer --rounds, more --query.explore-steps)"
-        )
     if length is None:
-        shuffled = generator.permutation(len(trajectories)).tolist()
-        first: dict[str, int] = {}  # all of a task before the next: only they can be compared
-        for rank, index in enumerate(shuffled):
-            first.setdefault(trajectories[index].task, rank)
-        chosen = sorted(shuffled, key=lambda index: first[trajectories[index].task])[:count]
-        picks = [(index, 0) for index in chosen]
+        chosen = _whole(trajectories, count, generator)
+        pieces = [(trajectory, 0, len(trajectory)) for trajectory in chosen]
     else:
-        total = int(starts.sum())
+        check_lengths(trajectories, length)
+        edges = np.cumsum(_starts(trajectories, length, count))
+        total = int(edges[-1])
         flat = generator.choice(total, size=min(count, total), replace=False)
-        edges = np.cumsum(starts)
         index = np.searchsorted(edges, flat, side="right")
-        picks = [(int(i), int(f - edges[i] + starts[i])) for i, f in zip(index, flat, strict=True)]
+        start = flat - np.append(0, edges)[index]
+        pieces = [(trajectories[i], s, length) for i, s in zip(index, start.tolist(), strict=True)]
     segments, rewards = [], {}
-    for i, start in picks:
-        segment, reward = _slice(trajectories[i], start, int(lengths[i]))
+    for piece in pieces:
+        segment, reward = stretch(*piece)
         segments.append(segment)
         rewards[segment.id] = reward
     return segments, rewards
 
 
-def _slice(trajectory: Trajectory, start: int, length: int) -> tuple[Segment, np.ndarray]:
+def check_lengths(trajectories: Sequence[Trajectory], length: int) -> None:
+    """Raise `UserError` if no trajectory is as long as a segment."""
+    longest = max(map(len, trajectories), default=0)
+    if longest < length:
+        raise UserError(
+            f"a clip lasts {length} steps, but the longest stretch of an episode recorded in this "
+            f"round has {longest}; make clips shorter (--clip-seconds) or rounds longer "
+            "(fewer --rounds, more --query.explore-steps)"
+        )
+
+
+def _whole(
+    trajectories: Sequence[Trajectory], count: int, generator: np.random.Generator
+) -> list[Trajectory]:
+    """Draw tasks, and take all trajectories of one before the next: only they can be compared."""
+    shuffled = [trajectories[i] for i in generator.permutation(len(trajectories))]
+    first: dict[str, int] = {}
+    for rank, trajectory in enumerate(shuffled):
+        first.setdefault(trajectory.task, rank)
+    return sorted(shuffled, key=lambda trajectory: first[trajectory.task])[:count]
+
+
+def _starts(trajectories: Sequence[Trajectory], length: int, count: int) -> np.ndarray:
+    """Return how many starts of a segment are possible in each trajectory, from its first on.
+
+    After the end of an episode nothing moves. So a segment moves for at least half of its steps, or
+    shows a whole short life from its first step on. Only if there are fewer than `count` of these
+    may it move for less, and only as much less as it must.
+    """
+    steps = np.array([len(trajectory) for trajectory in trajectories], np.int64)
+    moving = np.array([steps_to_end(trajectory) for trajectory in trajectories], np.int64)
+    begins = np.array([trajectory.start == 0 for trajectory in trajectories], bool)
+    fits = np.maximum(steps - length + 1, 0)
+    for least in range((length + 1) // 2, 0, -1):  # steps that must move
+        starts = np.clip(moving - least + 1, begins & (moving > 0), fits)
+        if starts.sum() >= count:
+            return starts
+    return fits
+
+
+def stretch(trajectory: Trajectory, start: int, length: int) -> tuple[Segment, np.ndarray]:
+    """Return a copy of some steps of a trajectory, and their true rewards apart."""
     span = slice(start, start + length)
     first = trajectory.start + start
     segment = Segment(

@@ -15,10 +15,10 @@ import numpy as np
 
 from prefrl.config.learning import OracleConfig
 from prefrl.contracts import Teacher
-from prefrl.learning.selection import cut
+from prefrl.learning.selection import check_lengths, stretch
 from prefrl.teachers.function import load_teacher
 from prefrl.teachers.oracle import Oracle
-from prefrl.types import Answer, Query, QueryId, Segment, Trajectory, Truth
+from prefrl.types import Answer, Query, QueryId, Segment, Trajectory, Truth, steps_to_end
 
 SIDES = ("A", "B")
 MARK = "comparison"  # such a folder's teacher and state, so that nobody takes it for a run
@@ -63,6 +63,8 @@ def pair_up(
 ) -> Pairs:
     """Cut one clip of each episode; the n-th clips of A and B begin alike and show the same steps.
 
+    At least one of the two moves for half of them, where an episode ended early.
+
     Args:
         first: whole episodes of A; their `source` begins with its letter.
         second: of B.
@@ -71,11 +73,17 @@ def pair_up(
     """
     pairs, rewards = [], {}
     for index, both in enumerate(zip(first, second, strict=True)):
+        start = 0
+        if clip_steps is not None:
+            check_lengths(both, clip_steps)
+            moving = max(map(steps_to_end, both)) - (clip_steps + 1) // 2 + 1
+            starts = np.clip(moving, 1, len(both[0]) - clip_steps + 1)
+            start = int(np.random.default_rng([seed, index]).choice(starts, 1, replace=False)[0])
         clips = []
         for episode in both:
-            [clip], reward = cut([episode], clip_steps, 1, np.random.default_rng([seed, index]))
+            clip, reward = stretch(episode, start, clip_steps or len(episode))
             clips.append(clip)
-            rewards |= reward
+            rewards[clip.id] = reward
         pairs.append((clips[0], clips[1]))
     return Pairs(pairs, rewards)
 

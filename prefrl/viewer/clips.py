@@ -24,7 +24,7 @@ from prefrl.clips.scene import (
     poses,
 )  # fmt: skip
 from prefrl.errors import UserError
-from prefrl.types import Picture, Segment, is_text
+from prefrl.types import STOOD_UP, Picture, Segment, is_text, steps_to_end
 
 SHAPES = {
     mujoco.mjtGeom.mjGEOM_PLANE.value: "plane",
@@ -66,21 +66,20 @@ class Clips:
             return _text(segment)
         if self._has_poses(segment):
             _, distance = self._drawn(segment)
-            return {
-                "form": "poses",
-                "frames": len(segment),
-                "dt": self.dt,
-                "scene": "api/scene/0",
-                "url": url,
-                "distance": distance,
-            }
-        if picture := self._checked(segment):
-            return {
-                "form": "frames", "frames": len(segment), "dt": self.dt, "url": url,
-                "columns": picture.columns, "width": picture.width, "height": picture.height,
-                "every": picture.every,
+            shown = {"form": "poses", "scene": "api/scene/0", "url": url, "distance": distance}
+        elif picture := self._checked(segment):
+            shown = {
+                "form": "frames", "url": url, "columns": picture.columns, "width": picture.width,
+                "height": picture.height, "every": picture.every,
             }  # fmt: skip
-        return self._trace(segment)
+        else:
+            shown = self._trace(segment)
+        return shown | {
+            "frames": _frames(segment),
+            "dt": self.dt,
+            "ended": steps_to_end(segment) < len(segment),
+            "stood_up": np.flatnonzero(segment.extras.get(STOOD_UP, [])).tolist(),
+        }
 
     def data(self, segment: Segment) -> tuple[bytes, str]:
         """Return what is large of a clip, and its media type.
@@ -108,12 +107,12 @@ class Clips:
     def _draw(self, segment: Segment) -> tuple[bytes, float]:
         """Return a clip's `data` and how far from it the camera stands."""
         try:
-            clip = poses(self.model, segment.extras["qpos"])
+            clip = poses(self.model, segment.extras["qpos"][: _frames(segment)])
         except ValueError as error:
             raise UserError(f"this clip is damaged: {error}") from None
         tracking = track(self.model, clip)
         geoms = self._geoms()
-        rows = np.empty((len(segment), 3 + 7 * len(geoms)), np.float32)
+        rows = np.empty((len(clip.positions), 3 + 7 * len(geoms)), np.float32)
         rows[:, :3] = tracking.path
         quaternion = np.empty(4)
         for index, geom in enumerate(geoms):
@@ -169,14 +168,17 @@ class Clips:
 
     def _trace(self, segment: Segment) -> dict[str, Any]:
         values = np.asarray(segment.observations, np.float64).reshape(len(segment), -1)
+        values = values[: _frames(segment)]
         moving = np.flatnonzero(np.nanstd(values, axis=0) > 0)[:PLOTTED]
         shown = values[:, moving if len(moving) else slice(PLOTTED)].T
         series = [[float(x) if math.isfinite(x) else None for x in row] for row in shown]
         names = [f"observation {index}" for index in moving]
-        return {
-            "form": "trace", "frames": len(segment), "dt": self.dt, "names": names,
-            "values": series,
-        }  # fmt: skip
+        return {"form": "trace", "names": names, "values": series}
+
+
+def _frames(segment: Segment) -> int:
+    """Return how many frames there are to see: all, or up to the moment of the episode's end."""
+    return min(steps_to_end(segment) + 1, len(segment))
 
 
 def _text(segment: Segment) -> dict[str, Any]:

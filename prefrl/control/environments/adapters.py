@@ -21,7 +21,7 @@ from prefrl.control.environments.separate import SeparateEnvironments
 from prefrl.environments.ids import making, resolve
 from prefrl.environments.info import numbers
 from prefrl.errors import UserError, raised_by
-from prefrl.types import Picture, Segment
+from prefrl.types import STOOD_UP, Picture, Segment
 
 
 class BatchedEnvironments:
@@ -60,8 +60,12 @@ class BatchedEnvironments:
         return Step(observations, rewards, truncated, last, reports)
 
     def extras(self) -> dict[str, np.ndarray]:
-        """Return the joint positions."""
-        return {"qpos": self.environments.qpos.astype(np.float32)}
+        """Return the joint positions, and who has just been stood up where a task does that."""
+        extras = {"qpos": self.environments.qpos.astype(np.float32)}
+        stood_up = getattr(self.environments, "stood_up", None)
+        if isinstance(stood_up, np.ndarray) and stood_up.dtype == bool:
+            extras[STOOD_UP] = stood_up
+        return extras
 
     def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
         """Return nothing: joint positions are enough."""

@@ -59,7 +59,10 @@ class Environments(Protocol):
         ...
 
     def extras(self) -> dict[str, np.ndarray]:
-        """Return what redraws the present moment, `[env, …]` each."""
+        """Return what redraws the present moment and what is to be known of it, `[env, …]` each.
+
+        That an episode is over is `ENDED`; that a body has just been stood up is `STOOD_UP`.
+        """
         ...
 
     def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:

@@ -31,7 +31,7 @@ from prefrl.control.environments.redraw import (
 from prefrl.environments import contract
 from prefrl.environments.info import numbers
 from prefrl.errors import UserError, note
-from prefrl.types import Picture, Segment
+from prefrl.types import ENDED, Picture, Segment
 
 UNLIKE = "did not do the same when it was played again from its seed and actions"
 
@@ -99,20 +99,20 @@ class SeparateEnvironments:
         return Step(self.shown, rewards, ended, last, reports)
 
     def extras(self) -> dict[str, np.ndarray]:
-        """Return the joint positions where the environment is a MuJoCo one.
+        """Return whether episodes are over, and the joint positions where there are any.
 
         Else `replay_key`, if it can draw itself: environment, episode, and actions made in it so
         far.
         """
+        extras = {ENDED: self.shown[:, -1] > 0}
         if self.has_poses:
             data = [env.unwrapped.data.qpos for env in self.environments]  # type: ignore[attr-defined]
-            return {"qpos": np.stack(data).astype(np.float32)}
-        if not self.draws:
-            return {}
-        made = [len(actions) for actions in self.actions]
-        return {
-            "replay_key": np.stack([np.arange(self.count), self.episodes, made], 1, dtype=np.int32)
-        }
+            extras["qpos"] = np.stack(data).astype(np.float32)
+        elif self.draws:
+            made = [len(actions) for actions in self.actions]
+            key = [np.arange(self.count), self.episodes, made]
+            extras["replay_key"] = np.stack(key, 1, dtype=np.int32)
+        return extras
 
     def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
         """Let a copy of the environment play the segments' episodes again and draw itself.

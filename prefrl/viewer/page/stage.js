@@ -7,6 +7,18 @@ import { onTheme } from "./shade.js";
 import { differences, lastReply, linkScrolling } from "./text.js";
 
 const SLOW = 24; // milliseconds between pictures above which they get coarser
+const STAY = 0.5; // seconds for which the end of an episode stays to be seen, and what is said of a moment
+
+/** Says what is to be known of the moment that a clip shows. */
+function remark(clip, frame) {
+	if (frame >= clip.frames) return "ended, holds its last frame";
+	return clip.stood_up?.some((at) => at <= frame && frame < at + STAY / clip.dt) ? "stood up" : "";
+}
+
+/** Returns the frames of a clip, with those for which its end stays. */
+function duration({ frames, ended, dt }) {
+	return frames + (ended ? Math.round(STAY / dt) : 0);
+}
 
 /** Shows the clips of one query. */
 export class Stage {
@@ -39,7 +51,7 @@ export class Stage {
 			panel.root.hidden = index >= clips.length;
 			panel.canvas.hidden = text;
 			panel.page.hidden = !text;
-			panel.mark.hidden = true;
+			Object.assign(panel.mark, { hidden: true, textContent: "" });
 			panel.root.dataset.place = "";
 			this.#name(panel, index, query.kind === "preference");
 		});
@@ -49,7 +61,7 @@ export class Stage {
 			makeDrawer(clip, this.panels[index].canvas, this.camera, this.panels[index].page));
 		this.panels.forEach((panel) => (panel.page.scrollTop = 0));
 		if (text) this.refreshText();
-		this.clock.load(Math.max(...clips.map((clip) => clip.frames)), clips[0].dt);
+		this.clock.load(Math.max(...clips.map(duration)), clips[0].dt);
 		this.dirty = true;
 		this.#draw();
 	}
@@ -61,7 +73,7 @@ export class Stage {
 		const page = element("div", { className: "page-of-text", tabIndex: 0 });
 		page.setAttribute("role", "region");
 		const name = element("figcaption");
-		const mark = element("p", { className: "held", hidden: true }, "ended, holds its last frame");
+		const mark = element("p", { className: "held", hidden: true });
 		const root = element("figure", { className: "clip", data: { index } }, canvas, page, name, mark);
 		attachGestures(canvas, this.camera, () => this.redraw());
 		this.panels.push({ root, canvas, page, name, mark });
@@ -109,8 +121,8 @@ export class Stage {
 			const other = drawers.length === 2 ? drawers[1 - index] : null;
 			drawer.draw(Math.min(position, drawer.frames - 1), { ghost: this.ghost, other });
 			const { mark } = panels[index];
-			const held = clock.frame >= drawer.frames;
-			if (mark.hidden === held) mark.hidden = !held;
+			const words = remark(this.entry.clips[index], clock.frame);
+			if (mark.textContent !== words) Object.assign(mark, { textContent: words, hidden: !words });
 		});
 		this.#report();
 	}
