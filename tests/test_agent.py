@@ -219,7 +219,7 @@ def test_predicted_rewards_are_written_where_they_belong(name):
         bootstrap = agent.ppo.rollout_buffer.rewards.copy()
         agent._pay(model, "test")
         steps = agent.environments.recorder.steps[-STEPS:]
-        raw = np.array([1000 * step[0][:, 0] + 7 * step[1][:, 0] for step in steps])
+        raw = np.array([1000 * s.observations[:, 0] + 7 * s.actions[:, 0] for s in steps])
         paid = agent.ppo.rollout_buffer.rewards - bootstrap
         scale = math.sqrt(1 - config.gamma**2)
         np.testing.assert_allclose(paid, scale * raw, rtol=1e-4, atol=1e-3)
@@ -235,7 +235,7 @@ def test_truncation_bootstraps_with_the_value_of_the_true_last_observation(name)
     replay.reset()
     expected = np.zeros_like(buffer.rewards)
     for place, step in enumerate(agent.environments.recorder.steps):
-        for row, last in replay.step(step[1]).last_observations.items():
+        for row, last in replay.step(step.actions).last_observations.items():
             seen = normalise(last[None], np.zeros(last.shape), np.ones(last.shape))
             with torch.no_grad():
                 expected[place, row] = config.gamma * policy.predict_values(torch.as_tensor(seen))

@@ -202,7 +202,8 @@ class PPOAgent:
         with self._own_randomness():
             ppo.collect_rollouts(self.environments, self.callback, ppo.rollout_buffer, ppo.n_steps)
         steps = self.environments.recorder.steps[-ppo.n_steps :]
-        self.environments.normaliser.update(np.concatenate([step[0] for step in steps]))
+        seen = np.concatenate([step.observations for step in steps])
+        self.environments.normaliser.update(seen)
 
     def _pay(self, reward: Reward, source: str) -> float:
         """Write predicted rewards into the rollout buffer and recompute its advantages."""

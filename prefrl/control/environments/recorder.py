@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from prefrl.control.environments.interface import Step
 from prefrl.types import Trajectory
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One step of every environment, and where in its episodes it is."""
+
+    observations: np.ndarray
+    """[env, feature], before the step."""
+    actions: np.ndarray
+    """[env, …]"""
+    env_rewards: np.ndarray
+    """[env]"""
+    extras: dict[str, np.ndarray]
+    """[env, …] each."""
+    episodes: np.ndarray
+    """[env], number of each environment's episode."""
+    elapsed: np.ndarray
+    """[env], steps made in it before."""
 
 
 class Recorder:
@@ -19,24 +39,27 @@ class Recorder:
         self.episodes = np.zeros(count, np.int64)
         self.returns = np.zeros(count)
         self.finished: list[dict[str, float]] = []
-        self.clear()
+        self.steps: list[Recorded] = []
 
     def clear(self) -> None:
         """Forget the steps, not the episodes under way."""
-        self.steps: list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], np.ndarray]] = []
-        self.ended: list[np.ndarray] = []
-        self.first_elapsed, self.first_episodes = self.elapsed.copy(), self.episodes.copy()
+        self.steps = []
 
-    def add(self, observations, actions, extras, step) -> None:
+    def add(
+        self, observations: np.ndarray, actions: np.ndarray, extras: dict[str, np.ndarray],
+        step: Step,
+    ) -> None:  # fmt: skip
         """Record one step of every environment."""
         self.steps.append(
-            (observations.astype(np.float32), np.array(actions), extras, step.env_rewards)
-        )
-        self.ended.append(step.ended)
+            Recorded(
+                observations.astype(np.float32), np.array(actions), step.env_rewards, extras,
+                self.episodes.copy(), self.elapsed.copy(),
+            )
+        )  # fmt: skip
         self.elapsed += 1
         self.returns += step.env_rewards
-        for row, report in step.reports.items():
-            self.finished.append(report | {"true_return": float(self.returns[row])})
+        for row in np.flatnonzero(step.ended).tolist():
+            self.finished.append(step.reports[row] | {"true_return": float(self.returns[row])})
             self.elapsed[row], self.returns[row] = 0, 0.0
             self.episodes[row] += 1
 
@@ -57,30 +80,26 @@ class Recorder:
         Returns:
             Environment, step at which the trajectory begins (counted from `since`), trajectory.
         """
-        steps, ended = self.steps[since:], np.stack(self.ended)
-        observations, actions, extras, rewards = (
-            np.stack([step[0] for step in steps], 1),
-            np.stack([step[1] for step in steps], 1),
-            {name: np.stack([step[2][name] for step in steps], 1) for name in steps[0][2]},
-            np.stack([step[3] for step in steps], 1),
-        )
+        steps = self.steps[since:]
+        observations = np.stack([step.observations for step in steps], 1)  # [env, step, …]
+        actions = np.stack([step.actions for step in steps], 1)
+        rewards = np.stack([step.env_rewards for step in steps], 1)
+        extras = {
+            name: np.stack([step.extras[name] for step in steps], 1) for name in steps[0].extras
+        }
         pieces = []
         for row in range(self.count):
-            ends = np.flatnonzero(ended[:, row]) + 1
-            bounds = np.unique(np.concatenate([[since], ends[ends > since], [len(ended)]]))
-            for begin, stop in pairwise(bounds.tolist()):
-                before = ends[ends <= begin]
-                start = begin - before[-1] if len(before) else begin + self.first_elapsed[row]
-                number = int(self.first_episodes[row]) + len(before)
-                span = slice(begin - since, stop - since)
+            episodes = np.array([step.episodes[row] for step in steps])
+            begins = np.flatnonzero(np.diff(episodes, prepend=-1)).tolist()
+            for begin, stop in pairwise([*begins, len(steps)]):
                 trajectory = Trajectory(
-                    observations[row, span],
-                    actions[row, span],
-                    rewards[row, span],
-                    {name: array[row, span] for name, array in extras.items()},
+                    observations[row, begin:stop],
+                    actions[row, begin:stop],
+                    rewards[row, begin:stop],
+                    {name: extra[row, begin:stop] for name, extra in extras.items()},
                     source=source,
-                    episode=number * self.count + row,
-                    start=int(start),
+                    episode=int(episodes[begin]) * self.count + row,
+                    start=int(steps[begin].elapsed[row]),
                 )
-                pieces.append((row, int(begin - since), trajectory))
+                pieces.append((row, begin, trajectory))
         return pieces
