@@ -17,7 +17,7 @@ from gymnasium.spaces import Box
 from PIL import Image
 
 from prefrl.config.control import PPOConfig
-from prefrl.control.agents.ppo import PPOAgent
+from prefrl.control.agents.ppo import UPDATED, PPOAgent
 from prefrl.control.environments.adapters import make_environments
 from prefrl.control.policy import normalise
 from prefrl.learning.selection import cut
@@ -395,7 +395,7 @@ def test_after_catching_up_the_buffer_holds_what_the_critic_says(monkeypatch):
             says = agent.ppo.values(torch.as_tensor(buffer.observations))
         seen.append(np.abs(says.numpy() - buffer.values).max())
         np.testing.assert_allclose(buffer.returns, buffer.advantages + buffer.values, atol=1e-6)
-        agent.ppo.metrics = {}
+        agent.ppo.metrics = dict.fromkeys(UPDATED, 0.0)
 
     monkeypatch.setattr(agent.ppo, "train", compare)
     train(agent, 1, Says(lambda t: 5 * t.actions[:, 0] + t.observations[:, 1]))
@@ -420,6 +420,33 @@ def test_metrics_are_means_over_the_episodes_that_finished():
     assert metrics["push"] == pytest.approx(np.mean([f[1] for f in finished]))
     made = np.concatenate([t.actions[:, 0] for t in trajectories])
     assert metrics["predicted_reward"] == pytest.approx(made.mean(), abs=1e-5)
+
+
+def test_what_is_told_of_updates_is_the_mean_over_the_minibatches_of_all_of_them(monkeypatch):
+    """With a learning rate of 0 the ratios are 1; each minibatch is moved by a step of its own."""
+    agent = make_agent(config=replace(SMALL, learning_rate=0.0))
+    log_prob, moves, errors = agent.ppo._log_prob, [], []
+
+    def moved(observations, actions):
+        moves.append(0.05 * (len(moves) + 1))
+        said, entropy = log_prob(observations, actions)
+        return said + moves[-1], entropy
+
+    update = agent.ppo.train
+
+    def measured():
+        buffer = agent.ppo.rollout_buffer
+        errors.append(np.square(buffer.returns - buffer.values).mean())
+        update()
+
+    monkeypatch.setattr(agent.ppo, "_log_prob", moved)
+    monkeypatch.setattr(agent.ppo, "train", measured)
+    _, metrics = agent.train(PUSH, 3 * ROLLOUT)
+    assert len(moves) == 3 * 2 * 2 and len(errors) == 3, "updates, epochs, minibatches"
+    divergence = np.mean([math.exp(move) - 1 - move for move in moves])
+    assert metrics["approx_kl"] == pytest.approx(divergence, rel=1e-3)
+    assert metrics["clip_fraction"] == np.mean([math.exp(move) - 1 > 0.2 for move in moves])
+    assert metrics["value_loss"] == pytest.approx(np.mean(errors), rel=1e-4)
 
 
 def test_an_environments_own_numbers_do_not_hide_ours():

@@ -33,6 +33,7 @@ from prefrl.storage.feedback import FeedbackStore
 from prefrl.text import PromptEnv
 from prefrl.text.agents.ppo import TextAgent
 from prefrl.text.agents.rollout import token_rewards
+from prefrl.text.agents.token_ppo import value_loss
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import Episode, turns_of
 from prefrl.text.models.load import LanguageModel, byte_tokenizer, prepare, tiny_language_model
@@ -364,6 +365,33 @@ def test_the_update_begins_where_the_sampling_was(ppo):
     assert 0 <= report["approx_kl"] < 1e-9
     assert report["clip_fraction"] == 0
     assert report["kl"] == 0
+
+
+def test_what_is_told_of_updates_is_the_mean_over_the_minibatches_of_all_of_them(monkeypatch):
+    """Each minibatch is moved by a step of its own; as in `test_agent.py`, for robots."""
+    agent = make_agent(learning_rate=0.0, batch_size=4, value_warmup_epochs=0)
+    says, moves, errors = agent.networks.log_probabilities, [], []
+
+    def moved(*given, reference=False):
+        said, entropies = says(*given, reference=reference)
+        if not torch.is_grad_enabled():
+            return said, entropies
+        moves.append(0.05 * (len(moves) + 1))
+        return said + moves[-1], entropies
+
+    def measured(*given):
+        errors.append(value_loss(*given))
+        return errors[-1]
+
+    monkeypatch.setattr(agent.networks, "log_probabilities", moved)
+    monkeypatch.setattr("prefrl.text.agents.token_ppo.value_loss", measured)
+    _, metrics = agent.train(PLAIN, 40)
+    assert len(moves) == len(errors) > 2 * 2 and len(moves) % 4 == 0, "updates, epochs, minibatches"
+    divergence = np.mean([math.exp(move) - 1 - move for move in moves])
+    assert metrics["approx_kl"] == pytest.approx(divergence, rel=1e-3)
+    clipped = np.mean([math.exp(move) - 1 > 0.2 for move in moves])
+    assert metrics["clip_fraction"] == pytest.approx(clipped)
+    assert metrics["value_loss"] == pytest.approx(float(torch.stack(errors).detach().mean()))
 
 
 @every_path

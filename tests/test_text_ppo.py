@@ -289,7 +289,7 @@ def test_the_losses_by_hand():
         torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2), torch.tensor([[1.0, 1.0]]),
         sampled[:, :2], 0.2,
     )  # fmt: skip
-    assert float(values) == pytest.approx(0.5 * (0.8**2 + 1.0) / 2)
+    assert float(values) == pytest.approx((0.8**2 + 1.0) / 2)
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k3"])

@@ -27,7 +27,11 @@ from prefrl.control.environments.recorder import Recorder
 from prefrl.control.environments.spaces import from_policy, policy_space
 from prefrl.control.policy import OBSERVATION_CLIP, normalise
 from prefrl.environments.info import means
+from prefrl.learning.critic import new_scale, rescale
 from prefrl.types import Trajectory
+
+UPDATED = "approx_kl", "clip_fraction", "value_loss"
+"""What is told of all updates of a round; the rest is how things are after the last one."""
 
 
 class RewardlessVecEnv(VecEnv):
@@ -137,7 +141,7 @@ class PPOAgent:
         self.environments.clear_history()
         recorder.finished = []
         changed = self._rescale_critic(reward)
-        source, paid = f"round {self.round}", []
+        source, paid, updates = f"round {self.round}", [], []
         for rollout in range(self._rollouts(steps)):
             self._collect()
             paid.append(self._pay(reward, source))
@@ -147,8 +151,10 @@ class PPOAgent:
             left = 1 - self.ppo.num_timesteps / self.total_steps
             self.ppo._current_progress_remaining = max(left, 0.0)
             self.ppo.train()
+            updates.append(self.ppo.metrics)
         self.round += 1
-        metrics = means(recorder.finished) | {"episodes": len(recorder.finished)} | self.ppo.metrics
+        metrics = means(recorder.finished) | {"episodes": len(recorder.finished)} | updates[-1]
+        metrics |= means([{name: update[name] for name in UPDATED} for update in updates])
         metrics["predicted_reward"] = float(np.mean(paid))
         return [t for _, _, t in recorder.trajectories(source)], metrics
 
@@ -246,12 +252,10 @@ class PPOAgent:
         old = self.sample_rewards
         if np.array_equal(new, old):
             return False
-        slope = max(float(np.cov(new, old)[0, 1] / (old.var(ddof=1) + 1e-8)), 0.0)
-        offset = float(new.mean() - slope * old.mean()) * self.reward_scale
-        with torch.no_grad():
-            head = self.ppo.policy.value_net
-            head.weight *= slope
-            head.bias.copy_(head.bias * slope + offset / (1 - self.config.gamma))
+        slope, offset = new_scale(new, old)
+        endless = offset * self.reward_scale / (1 - self.config.gamma)
+        head = self.ppo.policy.value_net
+        rescale(head.weight, head.bias, slope, endless)
         return True
 
     @contextmanager

@@ -68,16 +68,17 @@ class SideBySidePPO(PPO):
         self._n_updates += self.n_epochs
 
     def train_critic(self, epochs: int) -> dict[str, float]:
-        """Fit the critic to the buffer's returns for some epochs."""
+        """Fit the critic to the buffer's returns for some epochs; return its metrics."""
         buffer = self.rollout_buffer
         observations, returns = _flat(buffer.observations), _flat(buffer.returns)
-        loss = torch.zeros(())
+        losses = []
         for rows in self._minibatches(len(returns), epochs, self.critic_generator):
             loss = nn.functional.mse_loss(self.values(observations[rows]), returns[rows])
             _descend(loss, self.critic_optimizer, self.critic_parameters, self.max_grad_norm)
+            losses.append(loss.detach())
         residual, spread = buffer.returns - buffer.values, np.var(buffer.returns)
         explained = float(1 - np.var(residual) / spread) if spread > 0 else 0.0
-        return {"value_loss": loss.item(), "explained_variance": explained}
+        return {"value_loss": _mean(losses), "explained_variance": explained}
 
     def values(self, observations: Tensor) -> Tensor:
         """Return the critic's values `[step]` of normalised observations `[step, feature]`."""
@@ -89,7 +90,7 @@ class SideBySidePPO(PPO):
         observations, actions = _flat(buffer.observations), _flat(buffer.actions)
         advantages, old_log_prob = _flat(buffer.advantages), _flat(buffer.log_probs)
         clip = float(self.clip_range(self._current_progress_remaining))  # type: ignore[operator]
-        entropy = ratio = torch.ones(1)
+        entropy, divergences, clippings = torch.ones(1), [], []
         for rows in self._minibatches(len(advantages), self.n_epochs, self.policy_generator):
             log_prob, entropy = self._log_prob(observations[rows], actions[rows])
             advantage = advantages[rows]
@@ -100,12 +101,14 @@ class SideBySidePPO(PPO):
             surrogate = torch.min(advantage * ratio, advantage * clipped).mean()
             loss = -surrogate - self.ent_coef * entropy.mean()
             _descend(loss, self.policy_optimizer, self.policy_parameters, self.max_grad_norm)
-        with torch.no_grad():
-            return {
-                "entropy": entropy.mean().item(),
-                "approx_kl": (ratio - 1 - ratio.log()).mean().item(),
-                "clip_fraction": ((ratio - 1).abs() > clip).float().mean().item(),
-            }
+            ratio = ratio.detach()
+            divergences.append((ratio - 1 - ratio.log()).mean())
+            clippings.append(((ratio - 1).abs() > clip).float().mean())
+        return {
+            "entropy": entropy.mean().item(),
+            "approx_kl": _mean(divergences),
+            "clip_fraction": _mean(clippings),
+        }
 
     def _log_prob(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         latent = self.policy.mlp_extractor.forward_actor(observations)
@@ -161,6 +164,11 @@ def _flat(array: np.ndarray) -> Tensor:
     """Return `[step, env, …]` as a tensor `[step · env, …]`; a view where it can be one."""
     tensor = torch.as_tensor(array)
     return tensor.reshape(-1) if tensor.ndim == 2 else tensor.reshape(-1, *tensor.shape[2:])
+
+
+def _mean(minibatches: list[Tensor]) -> float:
+    """Return the mean over minibatches of a number of each."""
+    return torch.stack(minibatches).mean().item()
 
 
 def _descend(

@@ -19,6 +19,7 @@ import torch
 from prefrl.config.text import TextConfig
 from prefrl.contracts import Reward
 from prefrl.environments.info import means
+from prefrl.learning.critic import new_scale, rescale
 from prefrl.text.agents.rollout import RolloutBatch, compute_logprobs, score_rollout
 from prefrl.text.agents.token_ppo import update
 from prefrl.text.environments import play, task_seed
@@ -178,12 +179,8 @@ class TextAgent:
         old = self.sample_scores
         if np.array_equal(new, old):
             return False
-        slope = max(float(np.cov(new, old)[0, 1] / (old.var(ddof=1) + 1e-8)), 0.0)
-        offset = float(new.mean() - slope * old.mean())
         head = self.networks.value
-        with torch.no_grad():
-            head.weight.mul_(slope)
-            head.bias.copy_(head.bias * slope + offset)
+        rescale(head.weight, head.bias, *new_scale(new, old))
         return True
 
     def _anneal(self) -> None:

@@ -112,10 +112,10 @@ def sequence_loss(
 def value_loss(
     new: Tensor, old: Tensor, returns: Tensor, sampled: Tensor, clip_range: float
 ) -> Tensor:
-    """Return half the squared error; a value may not leave `clip_range` around the old one."""
+    """Return the mean squared error; a value may not leave `clip_range` around the old one."""
     clipped = old + (new - old).clamp(-clip_range, clip_range)
     worse = torch.maximum((new - returns).square(), (clipped - returns).square())
-    return 0.5 * _mean(worse, sampled)
+    return _mean(worse, sampled)
 
 
 def update(
@@ -149,7 +149,8 @@ def update(
             critic = value_loss(
                 values, part.values, part.returns, part.sampled, config.clip_range_vf
             )
-            loss, report = config.vf_coef * critic, {"value_loss": float(critic.detach())}
+            loss = 0.5 * config.vf_coef * critic  # of half the error, as PPO's coefficient is meant
+            report = {"value_loss": float(critic.detach())}
         if not critic_alone:
             new, entropies = networks.log_probabilities(
                 hidden, part.tokens, part.positions, temperature
