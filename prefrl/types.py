@@ -6,7 +6,7 @@ Numpy only. Every class is frozen; arrays are not to be written to.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ class QueryId(NamedTuple):
 FIRST_QUERY = QueryId(0, 0)
 
 ENDED = "ended"
-"""An extra, bool [step]: the episode was over already, and its last moment is held."""
+"""An extra, bool [step]: the episode was over already, and nothing more happens."""
 STOOD_UP = "stood_up"
 """An extra, bool [step]: the body was put on its feet before this step, so its pose jumps."""
 
@@ -219,6 +219,20 @@ def steps_to_end(clip: Trajectory | Segment) -> int:
     """
     held = np.flatnonzero(clip.extras[ENDED]) if ENDED in clip.extras else []
     return int(held[0]) if len(held) else len(clip)
+
+
+def until_end(segment: Segment) -> Segment:
+    """Return what is to be seen of a segment: up to the moment in which its episode ended."""
+    steps = steps_to_end(segment) + 1
+    if steps >= len(segment):
+        return segment
+    extras = {name: extra[:steps] for name, extra in segment.extras.items()}
+    return replace(
+        segment,
+        observations=segment.observations[:steps],
+        actions=segment.actions[:steps],
+        extras=extras,
+    )
 
 
 def alike(left: Segment, right: Segment) -> bool:

@@ -113,7 +113,8 @@ def test_of_every_round_there_are_pictures_and_they_change_nothing():
             with Image.open(io.BytesIO(pictures[clip.id].data)) as sheet:
                 cells = np.asarray(sheet.convert("L"))[0].reshape(4, 64)
             made = np.round(10 * clip.observations[:, 0]).astype(int)
-            assert (cells > 127).sum(1).tolist() == (3 * made).tolist()
+            seen = ~clip.extras["ended"]  # afterwards the picture stays
+            assert (cells > 127).sum(1)[seen].tolist() == (3 * made)[seen].tolist()
         train(other, 1)
         assert ((0, 0) in other.environments.environments.ended) == (lap == 0)
         assert_same(through_bytes(one), through_bytes(other))

@@ -1,6 +1,7 @@
 """Synthetic teachers: what they answer, and how often they are wrong."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -242,6 +243,18 @@ def test_nonsense_is_refused_in_a_sentence(store, said):
     with pytest.raises(UserError, match=r"teacher mine returned .* for query \(0, 0\); expected"):
         answer_all(teacher, store)
     assert len(store.pending()) == 2
+
+
+def test_a_function_sees_a_clip_up_to_where_its_episode_ended():
+    ended = {"ended": np.arange(10) >= 4, "qpos": np.arange(10.0)[:, None]}
+    short = replace(make_segment("short", 10), extras=ended)
+    query, seen = Query(QueryId(0, 0), (short, make_segment("whole", 10))), []
+    list(FunctionTeacher(lambda *clips: bool(seen.append(clips))).answer([query]))
+    [(left, right)] = seen
+    assert (len(left), len(right)) == (5, 10), "the moment of the end is the last one"
+    assert left.extras["qpos"][:, 0].tolist() == [0, 1, 2, 3, 4] and left.id == "short"
+    assert left.extras["ended"].tolist() == [False] * 4 + [True]
+    assert len(query.segments[0]) == 10, "what is learned from stays whole"
 
 
 def test_a_function_sees_the_two_segments_in_order(store):

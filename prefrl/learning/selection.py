@@ -137,15 +137,16 @@ def _starts(trajectories: Sequence[Trajectory], length: int, count: int) -> np.n
     """Return how many starts of a segment are possible in each trajectory, from its first on.
 
     After the end of an episode nothing moves. So a segment moves for at least half of its steps, or
-    shows a whole short life from its first step on. Only if there are fewer than `count` of these
-    may it move for less, and only as much less as it must.
+    shows at least half of a life that is shorter than that. Only if there are fewer than `count` of
+    these may it move for less, and only as much less as it must.
     """
     steps = np.array([len(trajectory) for trajectory in trajectories], np.int64)
     moving = np.array([steps_to_end(trajectory) for trajectory in trajectories], np.int64)
-    begins = np.array([trajectory.start == 0 for trajectory in trajectories], bool)
+    whole = np.array([trajectory.start == 0 for trajectory in trajectories], bool)
+    half = np.where(whole, np.maximum((moving + 1) // 2, 1), length)
     fits = np.maximum(steps - length + 1, 0)
     for least in range((length + 1) // 2, 0, -1):  # steps that must move
-        starts = np.clip(moving - least + 1, begins & (moving > 0), fits)
+        starts = np.clip(moving - np.minimum(half, least) + 1, 0, fits)
         if starts.sum() >= count:
             return starts
     return fits

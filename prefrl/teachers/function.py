@@ -13,12 +13,13 @@ from typing import Any
 
 from prefrl.environments.modules import load_object
 from prefrl.errors import UserError, raised_by
-from prefrl.types import Answer, Query, Segment, Truth, transcript
+from prefrl.types import Answer, Query, Segment, Truth, transcript, until_end
 
 Preference = Callable[[Segment, Segment], Any] | Callable[[str, str, str], Any]
 """Returns P(the first is better) as a number, True or False, or None for "can't tell".
 
-Of two clips, `f(left, right)`; or of a prompt and two texts that go on from it, `f(prompt, a, b)`.
+Of two clips, `f(left, right)`, each as people see it: up to where its episode ended. Or of a prompt
+and two texts that go on from it, `f(prompt, a, b)`.
 """
 
 
@@ -43,7 +44,7 @@ class FunctionTeacher:
         """
         for query in queries:
             shown = time.time()
-            left, right = query.segments[0], query.segments[1]
+            left, right = map(until_end, query.segments[:2])
             try:
                 returned = self._read(left, right) if self.reads else self.prefer(left, right)
             except UserError:

@@ -24,7 +24,7 @@ from prefrl.clips.scene import (
     poses,
 )  # fmt: skip
 from prefrl.errors import UserError
-from prefrl.types import STOOD_UP, Picture, Segment, is_text, steps_to_end
+from prefrl.types import STOOD_UP, Picture, Segment, is_text, steps_to_end, until_end
 
 SHAPES = {
     mujoco.mjtGeom.mjGEOM_PLANE.value: "plane",
@@ -75,7 +75,7 @@ class Clips:
         else:
             shown = self._trace(segment)
         return shown | {
-            "frames": _frames(segment),
+            "frames": len(until_end(segment)),
             "dt": self.dt,
             "ended": steps_to_end(segment) < len(segment),
             "stood_up": np.flatnonzero(segment.extras.get(STOOD_UP, [])).tolist(),
@@ -107,7 +107,7 @@ class Clips:
     def _draw(self, segment: Segment) -> tuple[bytes, float]:
         """Return a clip's `data` and how far from it the camera stands."""
         try:
-            clip = poses(self.model, segment.extras["qpos"][: _frames(segment)])
+            clip = poses(self.model, until_end(segment).extras["qpos"])
         except ValueError as error:
             raise UserError(f"this clip is damaged: {error}") from None
         tracking = track(self.model, clip)
@@ -167,18 +167,13 @@ class Clips:
         return np.zeros(3) if self._plain(geom) else self.model.geom_aabb[geom, :3]
 
     def _trace(self, segment: Segment) -> dict[str, Any]:
+        segment = until_end(segment)
         values = np.asarray(segment.observations, np.float64).reshape(len(segment), -1)
-        values = values[: _frames(segment)]
         moving = np.flatnonzero(np.nanstd(values, axis=0) > 0)[:PLOTTED]
         shown = values[:, moving if len(moving) else slice(PLOTTED)].T
         series = [[float(x) if math.isfinite(x) else None for x in row] for row in shown]
         names = [f"observation {index}" for index in moving]
         return {"form": "trace", "names": names, "values": series}
-
-
-def _frames(segment: Segment) -> int:
-    """Return how many frames there are to see: all, or up to the moment of the episode's end."""
-    return min(steps_to_end(segment) + 1, len(segment))
 
 
 def _text(segment: Segment) -> dict[str, Any]:

@@ -17,8 +17,10 @@ class FixedHorizon(gymnasium.Wrapper):
     """Makes an episode go on after its end.
 
     An ending would tell the learner what the reward should (alive is good, say), so after it the
-    last observation stays and the reward is 0 until the horizon. A last feature is added to the
-    observation: 1 once the episode has really ended, else 0.
+    episode waits until the horizon, and the reward is 0. A last feature is added to the
+    observation: 1 once the episode has really ended, else 0. While it waits, all others are 0 (the
+    absorbing state of Kostrikov et al. 2019, arXiv 1809.02925): after every end comes
+    the same, so what it is worth cannot be mistaken for what a pose is worth.
 
     To wait for long teaches nothing new: a pole that falls after 20 of 500 steps would fill the
     data with steps in which nothing happens. With `wait` the episode is cut so many steps after its
@@ -37,6 +39,8 @@ class FixedHorizon(gymnasium.Wrapper):
         self.observation_space = Box(
             np.append(space.low, 0.0), np.append(space.high, 1.0), dtype=np.float64
         )
+        zeros = np.zeros(self.length)
+        self.after_end = np.append(np.clip(zeros, space.low, space.high), 1.0)
         self.left, self.over, self.last, self.info = horizon, False, np.zeros(0), {}
 
     def reset(self, *, seed: int | None = None, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
@@ -66,6 +70,8 @@ class FixedHorizon(gymnasium.Wrapper):
             self.last = np.append(row, float(self.over))
             if self.over and self.wait is not None:
                 self.left = min(self.left, self.wait)
+        else:
+            self.last = self.after_end
         return self.last, reward, False, self.left <= 0, self.info
 
     def _broken(self, call: str, problem: str) -> UserError:
