@@ -48,7 +48,7 @@ def answer_of(row: Sequence[Any]) -> Answer:
     """Return the answer of which a row holds `COLUMNS`."""
     round_index, index, kind, value, teacher, shown_at, answered_at, repeat, uuid = row
     query, value = QueryId(round_index, index), json.loads(value)
-    return Answer(query, kind, value, teacher, shown_at, answered_at, bool(repeat), uuid)
+    return Answer(query, kind, value, teacher, shown_at, answered_at, bool(repeat), uuid or "")
 
 
 class FeedbackStore:

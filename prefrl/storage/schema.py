@@ -1,6 +1,6 @@
 """The tables of the store."""
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 4
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS round (          -- one row a lap, written with its queries
     round           INTEGER PRIMARY KEY,
@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS answer (         -- append-only: a teacher's later an
     teacher     TEXT NOT NULL,
     shown_at    REAL NOT NULL,              -- seconds since the epoch
     answered_at REAL NOT NULL,
-    uuid        TEXT NOT NULL UNIQUE,       -- what is sent or imported twice counts once
+    uuid        TEXT UNIQUE,                -- what is sent or imported twice counts once
     repeat      INTEGER NOT NULL,           -- whether the pair was shown again; teaches nothing
     superseded  INTEGER,                    -- id of the teacher's next answer to the same
     FOREIGN KEY (round, "index") REFERENCES query
