@@ -228,26 +228,32 @@ def test_what_is_no_run_is_refused(tmp_path):
     ("text", "words"),
     [
         ("", r"config\.json is damaged"),
-        ('{"format": 1, "env": "prefrl/Ho', r"config\.json is damaged"),
+        ('{"kind": "run", "format": 2, "env": "prefrl/Ho', r"config\.json is damaged"),
         ("[1, 2]", "expected a JSON object"),
         ("\x00\x00\x00", r"config\.json is damaged"),
         (
-            '{"format": 1, "colour": "red"}',
+            '{"kind": "run", "format": 2, "colour": "red"}',
             r"another version of prefrl \(Experiment has no field colour",
         ),
         (
-            '{"format": 1, "domain": {"kind": "control", "ppo": {"colour": "red"}}}',
+            '{"kind": "run", "format": 2, "domain": {"kind": "control", "ppo": {"colour": "red"}}}',
             r"another version of prefrl \(PPOConfig has no field colour",
         ),
-        ('{"format": 1, "domain": {"kind": "cooking"}}', "another version .* the kind 'cooking'"),
-        ('{"format": 1, "domain": {}}', r"config\.json is damaged"),
-        ('{"format": 1, "domain": {"kind": "control", "ppo": 3}}', r"config\.json is damaged"),
-        ('{"format": 1, "query": null}', r"config\.json is damaged"),
         (
-            '{"format": 2, "labels": 5}',
-            r"the format of its config.json is 2, this one reads 1.; .* that made it, 0$",
+            '{"kind": "run", "format": 2, "domain": {"kind": "cooking"}}',
+            "another version .* the kind 'cooking'",
         ),
-        ('{"labels": 5}', "another version.*is None, this one reads 1"),
+        ('{"kind": "run", "format": 2, "domain": {}}', r"config\.json is damaged"),
+        (
+            '{"kind": "run", "format": 2, "domain": {"kind": "control", "ppo": 3}}',
+            r"config\.json is damaged",
+        ),
+        ('{"kind": "run", "format": 2, "query": null}', r"config\.json is damaged"),
+        (
+            '{"format": 3, "labels": 5}',
+            r"the format of its config.json is 3, this one reads 2.; .* that made it, 0$",
+        ),
+        ('{"labels": 5}', "another version.*is None, this one reads 2"),
     ],
 )
 def test_a_config_that_cannot_be_read_is_a_sentence(run, text, words):
@@ -494,7 +500,11 @@ def test_what_a_run_was_before_it_was_extended_is_kept(tmp_path):
     run.truncate_rounds(6)  # what was done of it after round 6 is done again
     assert run.earlier() == [(4, first), (6, second)]
     phases = ["3", "[3]", '[{"until": "x"}]', '[{"labels": 1}]']
-    for damage in ("[]", "{", *(f'{{"format": 1, "phases": {text}}}' for text in phases)):
+    for damage in (
+        "[]",
+        "{",
+        *(f'{{"format": 1, "phases": {text}}}' for text in phases),
+    ):
         (run.path / "earlier.json").write_text(damage)
         with pytest.raises(UserError, match=r"earlier.json is damaged"):
             run.earlier()

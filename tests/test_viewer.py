@@ -273,7 +273,9 @@ def test_the_newest_policy_is_shown_and_said_to_be_which(tmp_path):
     later = ", the newest of which clips were asked about; the trainer is at round "
     assert shown("training", 5) == ("api/clip/2-0/0", f"The policy of round 2{later}5")
     assert shown("finished", 9) == ("api/clip/2-0/0", f"The policy of round 2{later}9")
-    assert shown("comparison", 0) == (None, ""), "there are two, and neither is newer"
+    folder.save_experiment(folder.experiment(), "comparison")
+    client = Client(folder)
+    assert shown("finished", 9) == (None, ""), "there are two, and neither is newer"
 
 
 def test_of_clips_without_pictures_numbers_are_plotted(tmp_path):

@@ -19,7 +19,6 @@ from prefrl.runs.versions import versions
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder, named_by_time
 from prefrl.teachers.pairs import (
-    MARK,
     SIDES,
     Pairs,
     judge_named,
@@ -57,11 +56,10 @@ def begin(
         shutil.copyfile(run.model, folder.model)
     with closing(FeedbackStore(folder.feedback)) as store:
         store.ask(0, queries_of(pairs, question, seed), pairs.rewards, 0, pictures)
-    folder.save_status({"state": MARK})
     experiment = dataclasses.replace(
-        run.experiment(), teacher=MARK, labels=len(pairs.pairs), question=question
+        run.experiment(), teacher="human", labels=len(pairs.pairs), question=question
     )
-    folder.save_experiment(experiment)  # last: a kill before it leaves no run
+    folder.save_experiment(experiment, "comparison")  # last: a kill before it leaves none
     return folder
 
 
@@ -87,7 +85,7 @@ def report(folder: RunFolder) -> dict[str, Any]:
         UserError: the folder holds no comparison.
     """
     experiment = folder.experiment()
-    if experiment.teacher != MARK:
+    if folder.kind() != "comparison":
         raise UserError(
             f"{folder.path} is a run, not a comparison of two; make one with "
             f"`prefrl compare {folder.path} OTHER`"

@@ -30,7 +30,6 @@ from prefrl.storage.import_export import about_another, copy_answers
 from prefrl.storage.spaces import check_segment
 from prefrl.teachers.function import FunctionTeacher, Preference, load_teacher, record_name
 from prefrl.teachers.oracle import Oracle
-from prefrl.teachers.pairs import MARK
 
 
 @dataclass
@@ -130,7 +129,7 @@ def resume(
     """Take up a killed run after its last finished round, or extend a finished one."""
     folder = RunFolder.open(path)
     experiment = folder.experiment()
-    if experiment.teacher == MARK:
+    if folder.kind() == "comparison":
         raise UserError(
             f"{folder.path} is a comparison of two runs, which trains nothing; see what was "
             f"answered in it with `prefrl compare --report {folder.path}`"

@@ -41,7 +41,7 @@ from prefrl.config.experiment import Experiment
 from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
 from prefrl.storage.files import whole, writing
-from prefrl.storage.formats import AnotherVersion, Fields, another_version, migrated, stamped
+from prefrl.storage.formats import AnotherVersion, Fields, Kind, another_version, migrated, stamped
 from prefrl.storage.spaces import card_from_json, card_to_json, check_unchanged
 from prefrl.types import EnvironmentCard
 
@@ -135,14 +135,19 @@ class RunFolder:
         run.experiment()
         return run
 
-    def save_experiment(self, experiment: Experiment) -> None:
-        """Write the configuration; a folder that holds one is a whole run."""
-        self._write_fields("config.json", to_json(experiment))
+    def save_experiment(self, experiment: Experiment, kind: Kind = "run") -> None:
+        """Write the configuration and what the folder holds; one that holds it is whole."""
+        self._write_fields("config.json", {"kind": kind} | to_json(experiment))
 
     def experiment(self) -> Experiment:
         """Read the configuration."""
         with self._reading("config.json") as fields:
-            return from_json(Experiment, fields)
+            return from_json(Experiment, {k: v for k, v in fields.items() if k != "kind"})
+
+    def kind(self) -> Kind:
+        """Read whether the folder holds a run, or a comparison of two."""
+        with self._reading("config.json") as fields:
+            return fields["kind"]
 
     def extend(self, next_round: int, experiment: Experiment) -> None:
         """Write another configuration, for the rounds from `next_round` on."""

@@ -9,21 +9,33 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefrl.errors import UserError
 
 Fields = dict[str, Any]
 
 FORMATS = {
-    "config.json": 1,
+    "config.json": 2,
     "earlier.json": 1,
     "environment.json": 1,
     "fitted.json": 1,
     "status.json": 1,
 }
 
-MIGRATIONS: dict[tuple[str, int], Callable[[Fields], Fields]] = {}
+Kind = Literal["run", "comparison"]  # what a folder holds, which its config.json says
+
+
+def _with_its_kind(fields: Fields) -> Fields:
+    """Let config.json say what the folder holds; the teacher of a comparison once did."""
+    if fields.get("teacher") == "comparison":
+        return fields | {"kind": "comparison", "teacher": "human"}
+    return fields | {"kind": "run"}
+
+
+MIGRATIONS: dict[tuple[str, int], Callable[[Fields], Fields]] = {
+    ("config.json", 1): _with_its_kind,
+}
 """By file and the format that it comes from; each leads to the next one."""
 
 

@@ -21,7 +21,6 @@ from prefrl.teachers.oracle import Oracle
 from prefrl.types import Answer, Query, QueryId, Segment, Trajectory, Truth, steps_to_end
 
 SIDES = ("A", "B")
-MARK = "comparison"  # such a folder's teacher and state, so that nobody takes it for a run
 
 Pair = tuple[Segment, Segment]
 """A clip of A and one of B."""

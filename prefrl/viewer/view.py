@@ -58,6 +58,7 @@ class View:
         self.assignments = Assignments(self.feedback)
         self.clips = Clips(_model(folder), card.dt, self.feedback.picture)
         self.question, self.is_text = card.question, card.is_text
+        self.is_comparison = folder.kind() == "comparison"
         self.inspector = Inspector(folder.path)
         self.counted: tuple[float, dict[str, Any]] = (-math.inf, {})
 
@@ -222,7 +223,7 @@ class View:
         """Show the newest policy of which there is a clip moving, and say which one it is."""
         status = self.folder.status()
         newest = history.newest(self.feedback)
-        if status.get("state") == "comparison" or newest is None:  # two policies, or none
+        if self.is_comparison or newest is None:  # two policies, or none
             return {"clip": None, "round": None, "words": ""}
         query = self._described(Ticket(newest))
         made = newest.round
@@ -299,7 +300,7 @@ class View:
     def _trainer(self) -> dict[str, Any]:
         status = self.folder.status()
         process = status.pop("process", None)
-        state = status.get("state", "")
+        state = "comparison" if self.is_comparison else status.get("state", "")
         if process is not None and state != "finished" and not is_running(process):
             state = "stopped"
         words = TRAINER.get(state, state)
