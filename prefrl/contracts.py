@@ -21,6 +21,8 @@ from prefrl.types import (
     Ledger,
     Picture,
     Query,
+    QueryId,
+    Recorded,
     Segment,
     Trajectory,
     Truth,
@@ -209,6 +211,66 @@ class Store(Protocol):
         answers_through: int, pictures: Mapping[str, Picture] = ...,
     ) -> None:  # fmt: skip
         """Write a round's queries, clips, true rewards and ledger entry, all or nothing."""
+        ...
+
+    def record(self, queries: Sequence[Query], answers: Sequence[Answer], mark: str) -> Recorded:
+        """Write queries that were answered elsewhere, as a round below 0; known answers are not."""
+        ...
+
+    def answers(self, through: int | None = None, repeats: bool = False) -> list[Answer]:
+        """Return the answers that stand, by id, or that stood once `through` was the newest."""
+        ...
+
+    def answered_queries(self, through: int) -> set[QueryId]:
+        """Return the queries to which an answer with id up to `through` once taught something."""
+        ...
+
+    def query(self, query: QueryId, /) -> Query:
+        """Return one query."""
+        ...
+
+    def withdraw(self, query: QueryId, /, why: str) -> None:
+        """Ask this nobody any more; answers that it has stay."""
+        ...
+
+    def segments(self, task: str | None = None) -> list[str]:
+        """Return the ids of all segments, or of one task's, in order."""
+        ...
+
+    def segments_after(self, prompt: str) -> list[str]:
+        """Return the ids of the segments of text that begin with a prompt, in order."""
+        ...
+
+    def picture(self, segment_id: str) -> Picture | None:
+        """Return what a segment looked like, None where it is redrawn from its extras."""
+        ...
+
+    def true_rewards(self, segment_id: str) -> np.ndarray:
+        """Return the true rewards `[step]` of a segment: for evaluation and plots."""
+        ...
+
+    def demonstrate(self, prompt: str, response: str | None, teacher: str, uuid: str) -> None:
+        """Keep a demonstration of a language task, or propose a prompt (no response)."""
+        ...
+
+    def demonstrations(self) -> list[tuple[str, str | None]]:
+        """Return the prompts and responses that people wrote, in order."""
+        ...
+
+    def claim(self) -> None:
+        """Become the run's trainer; raise `UserError` while another one is alive."""
+        ...
+
+    def check_claim(self) -> None:
+        """Raise `UserError` if somebody else has become the run's trainer."""
+        ...
+
+    def release(self) -> None:
+        """Let others train the run."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the store, and let others train."""
         ...
 
 

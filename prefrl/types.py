@@ -86,6 +86,15 @@ class Ledger(NamedTuple):
     """How many queries it asked."""
 
 
+class Recorded(NamedTuple):
+    """A round that was answered elsewhere."""
+
+    round: int
+    """-1, -2, …"""
+    queries: int
+    answers: int
+
+
 @dataclass(frozen=True)
 class Truth:
     """What the oracle alone may see of the clips of some queries."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -29,19 +29,21 @@ from prefrl.storage.segments import (
     write_segment,
 )
 from prefrl.storage.sqlite import Database
-from prefrl.types import Answer, Comparison, Counts, Ledger, Picture, Query, QueryId, Segment, Truth
+from prefrl.types import (
+    Answer,
+    Comparison,
+    Counts,
+    Ledger,
+    Picture,
+    Query,
+    QueryId,
+    Recorded,
+    Segment,
+    Truth,
+)
 
 COLUMNS = 'round, "index", kind, value, teacher, shown_at, answered_at, repeat, uuid'  # an answer's
 NO_PICTURES: Mapping[str, Picture] = MappingProxyType({})
-
-
-class Recorded(NamedTuple):
-    """A round that was answered elsewhere."""
-
-    round: int
-    """-1, -2, …"""
-    queries: int
-    answers: int
 
 
 def answer_of(row: Sequence[Any]) -> Answer:
