@@ -462,7 +462,8 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(changes, sent
 
 
 def test_queries_of_four_clips_are_ranked_and_learned_from(tmp_path):
-    experiment = tiny(query=QueryConfig(kind="ranking", clips=4))
+    ranking = QueryConfig(kind="ranking", clips=4, explore_steps=256)
+    experiment = tiny(query=ranking, labels=6, rounds=2, steps=256)
     folder = train(experiment, tmp_path / "run")
     store = FeedbackStore(folder.feedback)
     answers, comparisons = store.answers(), store.comparisons()
