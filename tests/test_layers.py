@@ -201,6 +201,7 @@ ROWS = {
     "viewer.fields": ("errors storage", ""),
     "viewer.guard": ("", "starlette"),
     "viewer.inspector": ("", ""),
+    "viewer.progress": ("storage", ""),
     "viewer.server": ("errors storage", "starlette uvicorn"),
     "viewer.view": ("clips errors storage types", "starlette"),
 }

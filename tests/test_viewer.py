@@ -438,7 +438,7 @@ def test_what_only_the_page_finds_damaged_is_skipped_for_everybody(client):
     assert reply.status_code == 400 and "is not in front of 'anna'" in reply.json()["error"]
     for _ in range(2):
         assert post(client, "/api/damaged", ticket=ticket).status_code == 200
-    store, client.view.counted = client.view.feedback, (-np.inf, {})
+    store, client.view.progress.counted = client.view.feedback, (-np.inf, {})
     assert client.get("/api/status").json()["damaged"] == 1 and store.counts().pending == 11
     said = post(client, "/api/next", count=0, held=[ticket, other]).json()
     assert said["lost"] == [ticket]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import time
 from typing import Any
 
 from starlette.requests import Request
@@ -18,13 +16,13 @@ from prefrl.storage.folder import RunFolder
 from prefrl.storage.history import HistoryEntry
 from prefrl.storage.import_export import import_demonstrations
 from prefrl.storage.labelling import Assignments, Ticket
-from prefrl.storage.processes import is_running
 from prefrl.types import Answer, Query
 from prefrl.viewer import fields
 from prefrl.viewer.clips import Clips
 from prefrl.viewer.fields import Refused
 from prefrl.viewer.guard import run_id
 from prefrl.viewer.inspector import Inspector
+from prefrl.viewer.progress import Progress
 
 MOST_QUERIES = 9  # that one request may ask for
 MOST_HISTORY = 200
@@ -32,18 +30,6 @@ CACHED_SEGMENTS = 64
 NOT_STANDING = (
     "That answer does not stand any more, so nothing was undone; the history shows what does."
 )
-STATUS_SECONDS = 0.5  # counts are not counted anew more often than this
-TRAINER = {
-    "exploring": "trying out the untrained policy, for the first clips",
-    "fitting": "fitting the reward to your answers",
-    "training": "training the policy on your answers",
-    "waiting": "waiting for your answers",
-    "done": "beginning the next round",
-    "finished": "finished: the policy is trained",
-    "stopped": "the trainer is not running; `prefrl resume` continues it",
-    "comparison": "a comparison of two runs, without a trainer",
-    "": "starting",
-}
 
 
 class View:
@@ -60,7 +46,7 @@ class View:
         self.question, self.is_text = card.question, card.is_text
         self.is_comparison = folder.kind() == "comparison"
         self.inspector = Inspector(folder.path)
-        self.counted: tuple[float, dict[str, Any]] = (-math.inf, {})
+        self.progress = Progress(folder, self.feedback)
 
     def check_folder(self) -> None:
         """Refuse while the run folder is gone: what is written to a deleted file is lost."""
@@ -128,7 +114,7 @@ class View:
         queries = [query for query in map(self._described, tickets) if query]
         words = ""
         if len(queries) < count:
-            words = self._why_none()
+            words = self.progress.why_no_queries()
         return {"queries": queries, "lost": [str(ticket) for ticket in lost], "words": words}
 
     def answer(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
@@ -195,7 +181,7 @@ class View:
         person = request.query_params.get("person", "")
         rate = history.labels_per_minute(self.feedback, person)
         same, of = history.agreement(self.feedback, person)
-        common = self._common_status()
+        common = self.progress.common()
         left = max(0, common["budget"] - common["labels"])
         return common | {
             "mine": next((p["labels"] for p in common["people"] if p["person"] == person), 0),
@@ -264,31 +250,6 @@ class View:
             "ticket": str(ticket), "kind": query.kind, "question": question, "clips": clips,
         } | scale  # fmt: skip
 
-    def _common_status(self) -> dict[str, Any]:
-        """Count what is the same for everybody, not more often than is of use."""
-        at, known = self.counted
-        if time.monotonic() - at < STATUS_SECONDS:
-            return known
-        counts, trainer = self.feedback.counts(), self._trainer()
-        people = history.people(self.feedback).items()
-        known = {
-            "labels": counts.answered,
-            "budget": self.folder.experiment().labels,
-            "asked": counts.asked,
-            "pending": counts.pending,
-            "trainer": trainer,
-            "accuracy": self._accuracy(),
-            "damaged": history.damaged(self.feedback),
-            "people": [{"person": name, "labels": labels} for name, labels in people],
-        }
-        self.counted = (time.monotonic(), known)
-        return known
-
-    def _accuracy(self) -> float | None:
-        """Return how many answers unseen by the newest fit it foresaw, as a share."""
-        lines = self.folder.metrics()
-        return lines[-1].get("out_of_bag_accuracy") if lines else None
-
     def _forms(self) -> list[str]:
         """Say what kinds of clips there are to see."""
         if self.is_text or self.clips.model is not None:  # before there are any to see, too
@@ -296,37 +257,6 @@ class View:
         newest = history.newest(self.feedback)
         query = newest and self._described(Ticket(newest))
         return sorted({clip["form"] for clip in query["clips"]}) if query else []
-
-    def _trainer(self) -> dict[str, Any]:
-        status = self.folder.status()
-        process = status.pop("process", None)
-        state = "comparison" if self.is_comparison else status.get("state", "")
-        if process is not None and state != "finished" and not is_running(process):
-            state = "stopped"
-        words = TRAINER.get(state, state)
-        if state == "waiting":
-            missing = status.get("needed", 0) - self.feedback.counts().answered
-            words += f": {missing} more buy the next round" if missing > 0 else ""
-        if state in ("fitting", "training", "waiting") and status.get("rounds"):
-            number, last = status["round"], status["rounds"]
-            words += f" (round {number} of {last})"
-            if state == "training" and number < last:  # it does both before it says more
-                words += ", then choosing new clips"
-        return status | {"state": state, "words": words}
-
-    def _why_none(self) -> str:
-        trainer = self._trainer()
-        if trainer["state"] == "finished":
-            return "That was the last pair: the run has finished."
-        if trainer["state"] == "comparison":
-            report = f"prefrl compare --report {self.folder.path}"
-            return f"That was the last pair: `{report}` says which run is better."
-        labels, budget = self.feedback.counts().answered, self.folder.experiment().labels
-        if labels >= budget:
-            return f"All {budget} labels are given. The policy trains on; nothing is left to do."
-        if trainer["state"] == "stopped":
-            return f"No new pairs at the moment: {trainer['words']}."
-        return f"No new pairs at the moment. The trainer is {trainer['words']}."
 
 
 def _entry(entry: HistoryEntry) -> dict[str, Any]:

@@ -1,0 +1,91 @@
+"""How far a run is, in numbers and words: what everybody who answers sees of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from prefrl.storage import history
+from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
+from prefrl.storage.processes import is_running
+
+STATUS_SECONDS = 0.5  # counts are not counted anew more often than this
+TRAINER = {
+    "exploring": "trying out the untrained policy, for the first clips",
+    "fitting": "fitting the reward to your answers",
+    "training": "training the policy on your answers",
+    "waiting": "waiting for your answers",
+    "done": "beginning the next round",
+    "finished": "finished: the policy is trained",
+    "stopped": "the trainer is not running; `prefrl resume` continues it",
+    "comparison": "a comparison of two runs, without a trainer",
+    "": "starting",
+}
+
+
+class Progress:
+    """How far one run is."""
+
+    def __init__(self, folder: RunFolder, feedback: FeedbackStore):
+        self.folder, self.feedback = folder, feedback
+        self.counted: tuple[float, dict[str, Any]] = (-math.inf, {})
+
+    def common(self) -> dict[str, Any]:
+        """Count what is the same for everybody, not more often than is of use."""
+        at, known = self.counted
+        if time.monotonic() - at < STATUS_SECONDS:
+            return known
+        counts, trainer = self.feedback.counts(), self.trainer()
+        people = history.people(self.feedback).items()
+        known = {
+            "labels": counts.answered,
+            "budget": self.folder.experiment().labels,
+            "asked": counts.asked,
+            "pending": counts.pending,
+            "trainer": trainer,
+            "accuracy": self._accuracy(),
+            "damaged": history.damaged(self.feedback),
+            "people": [{"person": name, "labels": labels} for name, labels in people],
+        }
+        self.counted = (time.monotonic(), known)
+        return known
+
+    def _accuracy(self) -> float | None:
+        """Return how many answers unseen by the newest fit it foresaw, as a share."""
+        lines = self.folder.metrics()
+        return lines[-1].get("out_of_bag_accuracy") if lines else None
+
+    def trainer(self) -> dict[str, Any]:
+        """Say what the trainer is doing."""
+        status = self.folder.status()
+        process = status.pop("process", None)
+        state = "comparison" if self.folder.kind() == "comparison" else status.get("state", "")
+        if process is not None and state != "finished" and not is_running(process):
+            state = "stopped"
+        words = TRAINER.get(state, state)
+        if state == "waiting":
+            missing = status.get("needed", 0) - self.feedback.counts().answered
+            words += f": {missing} more buy the next round" if missing > 0 else ""
+        if state in ("fitting", "training", "waiting") and status.get("rounds"):
+            number, last = status["round"], status["rounds"]
+            words += f" (round {number} of {last})"
+            if state == "training" and number < last:  # it does both before it says more
+                words += ", then choosing new clips"
+        return status | {"state": state, "words": words}
+
+    def why_no_queries(self) -> str:
+        """Say why nobody can be shown anything more."""
+        trainer = self.trainer()
+        if trainer["state"] == "finished":
+            return "That was the last pair: the run has finished."
+        if trainer["state"] == "comparison":
+            report = f"prefrl compare --report {self.folder.path}"
+            return f"That was the last pair: `{report}` says which run is better."
+        labels, budget = self.feedback.counts().answered, self.folder.experiment().labels
+        if labels >= budget:
+            return f"All {budget} labels are given. The policy trains on; nothing is left to do."
+        if trainer["state"] == "stopped":
+            return f"No new pairs at the moment: {trainer['words']}."
+        return f"No new pairs at the moment. The trainer is {trainer['words']}."
