@@ -11,6 +11,6 @@ def complaint(words, capsys):
     with pytest.raises(SystemExit) as ended:
         main([str(word) for word in words])
     assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("prefrl: ") and said.endswith("\n") and said.count("\n") == 1
-    return said
+    sentence = capsys.readouterr().err
+    assert sentence.startswith("prefrl: ") and sentence.endswith("\n") and sentence.count("\n") == 1
+    return sentence

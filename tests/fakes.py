@@ -27,8 +27,8 @@ def picture_of(name):
 
 
 def make_query(round_index=0, index=0, count=2, question="Which is better?"):
-    names = [f"clip {round_index}-{index}-{place}" for place in range(count)]
-    segments = tuple(make_segment(name, value=place) for place, name in enumerate(names))
+    names = [f"clip {round_index}-{index}-{clip}" for clip in range(count)]
+    segments = tuple(make_segment(name, value=clip) for clip, name in enumerate(names))
     return Query(QueryId(round_index, index), segments, "preference", question)
 
 

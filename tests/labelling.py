@@ -69,8 +69,8 @@ def queries_of(round_index, count, kind="preference", segments=2, make=pose_segm
         Query(
             QueryId(round_index, index),
             tuple(
-                make(f"{round_index}/{index}/{place}", segments * index + place)
-                for place in range(segments)
+                make(f"{round_index}/{index}/{clip}", segments * index + clip)
+                for clip in range(segments)
             ),
             kind,
             QUESTION,

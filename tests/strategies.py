@@ -22,11 +22,11 @@ DTYPES = ["<f8", "<f4", "<f2", "<i8", "<i4", "|i1", "|u1", "<u8", "|b1", ">f8", 
 @st.composite
 def orders(draw, count):
     """Rank 0 … count - 1: groups, best first."""
-    places = draw(st.lists(st.integers(0, count - 1), min_size=count, max_size=count))
+    ranks = draw(st.lists(st.integers(0, count - 1), min_size=count, max_size=count))
     groups = {}
-    for index, place in enumerate(places):
-        groups.setdefault(place, []).append(index)
-    return [groups[place] for place in sorted(groups)]
+    for index, rank in enumerate(ranks):
+        groups.setdefault(rank, []).append(index)
+    return [groups[rank] for rank in sorted(groups)]
 
 
 json_scalars = (

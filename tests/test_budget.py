@@ -46,8 +46,8 @@ PLACES = {
 }  # fmt: skip
 
 
-def changed(config, place, value):
-    first, _, rest = place.partition(".")
+def changed(config, name, value):
+    first, _, rest = name.partition(".")
     return replace(
         config, **{first: changed(getattr(config, first), rest, value) if rest else value}
     )
@@ -85,9 +85,9 @@ def suggestions(sentence):
         return [{such[1]: int(such[2])}]
     if more := re.search(r"^(--\S+) is \d+, but .*; use (\d+) or more$", sentence):
         return [{more[1]: int(more[2])}]
-    found = re.search(r"; use ((?:--[\w-]+ \d+ ?)+)", sentence)
-    assert found, f"nothing that works is named: {sentence}"
-    words = found[1].split()
+    match = re.search(r"; use ((?:--[\w-]+ \d+ ?)+)", sentence)
+    assert match, f"nothing that works is named: {sentence}"
+    words = match[1].split()
     return [dict(zip(words[::2], map(int, words[1::2]), strict=True))]
 
 

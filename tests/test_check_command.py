@@ -41,13 +41,13 @@ def test_the_command_says_what_to_do_or_what_is_worth_a_note(capsys):
         "toy_environments:toy/Pay-v0 can be trained in; nothing is worth a note\n"
     )
     main(["check", "toy_environments:toy/Random-v0"])
-    told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith("note: toy/Random-v0 is not deterministic")
-    assert told[-1] == "toy_environments:toy/Random-v0 can be trained in"
-    said = complaint(["check", "toy_environments:toy/NanReset-v0"], capsys)
-    assert "toy/NanReset-v0: reset(seed=0) gave nan as number 0 of the observation" in said
-    said = complaint(["check", "toy_environments:toy/Endless-v0"], capsys)
-    assert "--horizon" in said
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("note: toy/Random-v0 is not deterministic")
+    assert printed[-1] == "toy_environments:toy/Random-v0 can be trained in"
+    sentence = complaint(["check", "toy_environments:toy/NanReset-v0"], capsys)
+    assert "toy/NanReset-v0: reset(seed=0) gave nan as number 0 of the observation" in sentence
+    sentence = complaint(["check", "toy_environments:toy/Endless-v0"], capsys)
+    assert "--horizon" in sentence
     main(["check", "toy_environments:toy/Endless-v0", "--horizon", "20"])
     assert "Blind" not in capsys.readouterr().out
     main(["check", "toy_environments:toy/Blind-v0"])

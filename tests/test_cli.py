@@ -331,7 +331,7 @@ def test_an_environment_that_breaks_is_answered_in_a_sentence(tmp_path, capsys):
 
 
 def test_control_c_before_the_first_round(monkeypatch, capsys):
-    def interrupt(*given, **options):
+    def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(prefrl.runs.session, "start", interrupt)
@@ -464,7 +464,7 @@ def test_people_are_told_at_once_if_there_will_be_no_pictures(
     env, teacher, note, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr("prefrl.runs.session.rounds", lambda session: iter(()))
-    monkeypatch.setattr("prefrl.runs.page.page", lambda *given: nullcontext())
+    monkeypatch.setattr("prefrl.runs.page.page", lambda *arguments: nullcontext())
     words = [*TRAIN, "--teacher", teacher, "--run", str(tmp_path / "run")]
     words[2] = f"toy_environments:toy/{env}-v0"
     main(words)
@@ -658,8 +658,8 @@ def test_nothing_printed_is_obeyed_by_a_terminal(capsys):
     console.complain(ESCAPES)
     with console.live_line() as show:
         show(ESCAPES, True)
-    said = capsys.readouterr()
-    assert said.out == f"one\n{shown}\n{shown}\n" and said.err == f"prefrl: {shown}\n"
+    printed = capsys.readouterr()
+    assert printed.out == f"one\n{shown}\n{shown}\n" and printed.err == f"prefrl: {shown}\n"
 
 
 def test_commands_print_through_one_function():

@@ -78,10 +78,10 @@ def colourful(pictures):
 def test_the_robot_moves_in_the_picture_when_its_position_changes(hopper):
     qpos = np.concatenate([stand(hopper), stand(hopper, x=1.0), stand(hopper, up=0.8)])
     pictures = rays(hopper, qpos, camera=still_camera(hopper, 3), highlight=RED)
-    places = [np.argwhere(reddish(picture)).mean(axis=0) for picture in pictures]
+    centres = [np.argwhere(reddish(picture)).mean(axis=0) for picture in pictures]
     metre = 120 / (2 * np.tan(np.radians(22.5)) * 6)
-    assert places[1] - places[0] == pytest.approx([0, metre], abs=1.5)
-    assert places[2] - places[0] == pytest.approx([-0.8 * metre, 0], abs=1.5)
+    assert centres[1] - centres[0] == pytest.approx([0, metre], abs=1.5)
+    assert centres[2] - centres[0] == pytest.approx([-0.8 * metre, 0], abs=1.5)
 
 
 def test_a_joint_moves_only_what_hangs_on_it(hopper):
@@ -190,8 +190,8 @@ def test_the_whole_robot_stays_in_the_picture(name):
     clip = scene.poses(model, qpos)
     for aspect in (4 / 3, 1.0, 0.5):
         camera = follow(model, clip, aspect)
-        for places in in_frame(model, camera, clip, aspect):
-            assert np.abs(places).max() < 0.95
+        for positions in in_frame(model, camera, clip, aspect):
+            assert np.abs(positions).max() < 0.95
         assert np.ptp(camera.positions[:, 2]) == 0
 
 

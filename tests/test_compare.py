@@ -68,8 +68,8 @@ def test_the_oracle_says_who_pushes_more(robots, tmp_path):
     report = comparing.report(made)
     with closing(FeedbackStore(made.feedback)) as store:
         wins, lefts = 0, 0
-        for place in range(30):
-            left, right = store.query(QueryId(0, place)).segments
+        for index in range(30):
+            left, right = store.query(QueryId(0, index)).segments
             returns = [store.true_rewards(segment.id).sum() for segment in (left, right)]
             assert {left.source[0], right.source[0]} == {"A", "B"}
             assert left.id[1:].split(",")[3:] == right.id[1:].split(",")[3:], "other steps"
@@ -93,8 +93,8 @@ def test_pairs_begin_alike(robots, tmp_path):
     made = compare_runs(robots, tmp_path / "made", 8)
     with closing(FeedbackStore(made.feedback)) as store:
         episodes = set()
-        for place in range(8):
-            left, right = store.query(QueryId(0, place)).segments
+        for index in range(8):
+            left, right = store.query(QueryId(0, index)).segments
             np.testing.assert_array_equal(left.observations, right.observations)
             episodes.add(float(left.observations[0, 1]))
     assert len(episodes) == 8, "each pair is of an episode of its own"
@@ -112,8 +112,8 @@ def test_a_language_model_is_as_good_as_itself(texts, tmp_path):
     low, high = report["win_rate"]["interval"]
     assert low <= 0.5 <= high
     with closing(FeedbackStore(made.feedback)) as store:
-        for place in range(60):
-            left, right = store.query(QueryId(0, place)).segments
+        for index in range(60):
+            left, right = store.query(QueryId(0, index)).segments
             assert left.observations[0] == right.observations[0] and left.task == right.task
 
 
@@ -267,8 +267,8 @@ def test_mistakes(words, sentence, robots, texts, tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     RunFolder.create("unfinished", tiny(), {})
     names = {"A": robots[0].path, "B": robots[1].path, "text": texts[0].path}
-    given = [names.get(word, word) for word in words.split()]
-    assert re.search(sentence, complaint(["compare", *given], capsys))
+    arguments = [names.get(word, word) for word in words.split()]
+    assert re.search(sentence, complaint(["compare", *arguments], capsys))
     assert [path.name for path in tmp_path.iterdir()] == ["unfinished"], "nothing was made"
 
 

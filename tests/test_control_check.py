@@ -221,9 +221,9 @@ class Kind(gymnasium.Env):
 
 
 def refusal(environment):
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as refused:
         check_spaces(environment)
-    return str(told.value)
+    return str(refused.value)
 
 
 def wrapped_as_advised(environment):

@@ -691,8 +691,8 @@ def test_the_command_checks_a_file_by_what_the_run_folder_says(known, tmp_path, 
     if "actions" in known:
         with pytest.raises(SystemExit) as ended:
             main(words)
-        said = capsys.readouterr().err
-        assert ended.value.code == 2 and "file, line 1: the clip 'a' has observations" in said
+        sentence = capsys.readouterr().err
+        assert ended.value.code == 2 and "file, line 1: the clip 'a' has observations" in sentence
     else:  # a run of an earlier version
         main(words)
         assert capsys.readouterr().out.startswith("imported 1 answers")
@@ -736,8 +736,8 @@ def test_a_damaged_export_comes_in_whole_or_not_at_all(data):
     with fresh() as old, fresh() as new:
         fill(data, old)
         text = "\n".join(lines_of(old))
-        place = data.draw(st.integers(0, max(0, len(text) - 1)))
-        damaged = text[:place] + data.draw(st.sampled_from('"[]{},0x')) + text[place + 1 :]
+        index = data.draw(st.integers(0, max(0, len(text) - 1)))
+        damaged = text[:index] + data.draw(st.sampled_from('"[]{},0x')) + text[index + 1 :]
         before = snapshot(new)
         try:
             done = import_answers(new, damaged.split("\n"), "old")

@@ -132,11 +132,11 @@ def test_control_c_says_how_to_go_on_and_going_on_works(never_killed, tmp_path):
             break
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2
-    found = re.search(r"round (\d) is saved and no answer is lost.*`prefrl resume (.*)`", said)
-    assert found and found[2] == str(path) and 1 <= int(found[1]) < 4
+    match = re.search(r"round (\d) is saved and no answer is lost.*`prefrl resume (.*)`", said)
+    assert match and match[2] == str(path) and 1 <= int(match[1]) < 4
     assert said.startswith("prefrl: stopped;") and said.count("\n") == 1
     kept = len(RunFolder.open(path).metrics())
-    assert kept - int(found[1]) in (1, 2)  # the one being saved may have come to its end
+    assert kept - int(match[1]) in (1, 2)  # the one being saved may have come to its end
     main(["resume", str(path)])
     assert_same_run(path, never_killed)
 

@@ -587,7 +587,7 @@ def recorded(store, mark, count=2, **options):
         tuple(make_segment(f"old {mark} {i} {k}", **options) for k in "lr") for i in range(count)
     ]
     queries = [Query(QueryId(5, 9), pair, question="Which?") for pair in pairs]
-    answers = [prefer((7, place), place / 10) for place in range(count)]
+    answers = [prefer((7, index), index / 10) for index in range(count)]
     return store.record(queries, answers, mark).round
 
 

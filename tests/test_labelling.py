@@ -242,8 +242,8 @@ def test_an_answer_to_a_query_that_is_not_there(assignments):
 def test_undo_goes_back_one_by_one_and_hands_the_very_pairs_out_again(assignments):
     ask(assignments, 25)
     tickets, _ = assignments.next("anna", "tab", 25)
-    for place, ticket in enumerate(tickets):
-        say(assignments, ticket, at=1e9 + place)
+    for index, ticket in enumerate(tickets):
+        say(assignments, ticket, at=1e9 + index)
     for step, ticket in enumerate(reversed(tickets)):
         found, was = assignments.undo("anna", "tab", f"undo {step}")
         assert found == ticket and was.value == {"left": 1.0}
@@ -348,8 +348,8 @@ def test_a_twentieth_of_the_pairs_is_shown_again_swapped(assignments):
     for ticket in again:
         first = assignments.store.query(ticket.query)
         assert assignments.query(ticket).segments == first.segments[::-1]
-        place = tickets.index(ticket)
-        assert place - tickets.index(Ticket(ticket.query)) >= REPEATED_AFTER
+        index = tickets.index(ticket)
+        assert index - tickets.index(Ticket(ticket.query)) >= REPEATED_AFTER
     assert len(assignments.store.answers()) == 100 - len(again), "they teach nothing"
 
 

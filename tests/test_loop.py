@@ -95,10 +95,10 @@ class Run:
 
     def done(self):
         """Yield each round once it is done; a prompt teacher is never waited for."""
-        for told in self.rounds():
-            assert told.state != "waiting"
-            if told.state == "done":
-                yield told
+        for now in self.rounds():
+            assert now.state != "waiting"
+            if now.state == "done":
+                yield now
 
     def finish(self, keep=None):
         """Run to the end; return each round's metrics. `keep` gets a checkpoint a round."""
@@ -159,14 +159,14 @@ def test_a_lap_is_answers_fit_calibrate_train_cut_choose_ask(tmp_path, world, mo
 
 def test_a_round_tells_what_it_is_about_to_do(tmp_path):
     with Run(tmp_path / "store") as run:
-        told = [(told.index, told.state, tuple(run.log)) for told in run.rounds()]
-    assert [entry[:2] for entry in told] == [
+        now = [(now.index, now.state, tuple(run.log)) for now in run.rounds()]
+    assert [entry[:2] for entry in now] == [
         (0, "exploring"),
         (0, "done"),
         *((i, s) for i in range(1, CONFIG.rounds + 1) for s in ("fitting", "training", "done")),
     ]
     counts = {"exploring": "explore", "training": "train"}
-    for (_, state, before), (_, _, after) in pairwise(told):
+    for (_, state, before), (_, _, after) in pairwise(now):
         if state in counts:
             assert after.count(counts[state]) == before.count(counts[state]) + 1
 
@@ -216,11 +216,11 @@ def test_metrics_tell_what_the_fit_was_given(tmp_path):
     with Run(tmp_path / "store") as run:
         run.teacher.skips = lambda query: query.id.index % 4 == 3
         metrics, counts = [], []
-        for told in run.rounds():
-            if told.state in ("exploring", "fitting"):
-                counts.append(told.counts)
-            elif told.state == "done":
-                metrics.append(told.metrics)
+        for now in run.rounds():
+            if now.state in ("exploring", "fitting"):
+                counts.append(now.counts)
+            elif now.state == "done":
+                metrics.append(now.metrics)
     for line, seen in zip(metrics, counts, strict=True):
         assert (line["asked"], line["answered"], line["decisive"]) == seen[:3]
     assert counts[0] == (0, 0, 0, 0)
@@ -385,7 +385,7 @@ def test_select_returns_queries_with_their_clips_true_rewards_alone():
     model = LinearReward(type("World", (), {"size": 1, "features": lambda s, o, a: o})())
     config = dataclasses.replace(CONFIG, clip_steps=5)
     queries, rewards = select(trajectories, model, config, 2, 6)
-    assert [query.id for query in queries] == [(2, place) for place in range(6)]
+    assert [query.id for query in queries] == [(2, index) for index in range(6)]
     assert {query.question for query in queries} == {QUESTION}
     shown = {segment.id: segment for query in queries for segment in query.segments}
     assert rewards.keys() == shown.keys()
@@ -422,15 +422,15 @@ def test_the_loop_says_that_it_waits_and_does_not_mind(tmp_path, naps):
         expected = run.finish()
     with Run(tmp_path / "slow") as run:
         states, metrics = [], []
-        for told in run.rounds():
-            if told.state in ("waiting", "done"):
-                states.append((told.index, told.state))
-            if told.state == "done":
-                metrics.append(told.metrics)
-                run.teacher.sleeps = 2 if told.index < 2 else 0
-            elif told.state == "waiting":
-                assert told.counts.pending > 0 and told.metrics == {}
-                assert run.state.round == told.index, "the round is not over"
+        for now in run.rounds():
+            if now.state in ("waiting", "done"):
+                states.append((now.index, now.state))
+            if now.state == "done":
+                metrics.append(now.metrics)
+                run.teacher.sleeps = 2 if now.index < 2 else 0
+            elif now.state == "waiting":
+                assert now.counts.pending > 0 and now.metrics == {}
+                assert run.state.round == now.index, "the round is not over"
     waiting = [(index, "waiting") for index in (1, 1, 2, 2)]
     done = [(index, "done") for index in range(CONFIG.rounds + 1)]
     assert states == [done[0], *waiting[:2], done[1], *waiting[2:], *done[2:]]
@@ -446,15 +446,15 @@ def test_a_person_answers_through_a_file_of_their_own(tmp_path, naps):
             return []
 
     with Run(tmp_path / "store") as run, closing(FeedbackStore(tmp_path / "store")) as person:
-        run.teacher, told = Nobody(), []
+        run.teacher, now = Nobody(), []
         for round_ in run.rounds():
-            told.append((round_.index, round_.state, round_.counts.pending))
+            now.append((round_.index, round_.state, round_.counts.pending))
             if round_.state == "waiting":
                 query = person.pending()[0]
                 person.answer(Answer(query.id, "preference", {"left": 1.0}, "person"))
         assert run.feedback.counts() == (CONFIG.labels, CONFIG.labels, CONFIG.labels, 0)
     first = labels_due(CONFIG, 0)
-    assert told[: first + 3] == [
+    assert now[: first + 3] == [
         (0, "exploring", 0), (0, "done", first),
         *[(1, "waiting", left) for left in range(first, 0, -1)], (1, "fitting", 0),
     ]  # fmt: skip
@@ -487,7 +487,7 @@ class People(Run):
 
     def __init__(self, path, world=NumberWorld, saved=None, **changes):
         super().__init__(path, world, saved, **PEOPLE | changes)
-        self.told = []
+        self.yielded = []
 
     def pacing(self):
         distance = getattr(self.reward_model, "distance", None)
@@ -495,11 +495,11 @@ class People(Run):
 
     def live(self, act):
         """Run to the end; `act` is called with whatever the loop tells."""
-        for told in self.rounds():
-            self.told.append(told)
-            assert len(self.told) < 3000, "it waits for ever"
-            act(told)
-        return [told.metrics for told in self.told if told.state == "done"]
+        for now in self.rounds():
+            self.yielded.append(now)
+            assert len(self.yielded) < 3000, "it waits for ever"
+            act(now)
+        return [now.metrics for now in self.yielded if now.state == "done"]
 
     def say(self, query, kind="preference", teacher="person"):
         value = {}
@@ -508,9 +508,9 @@ class People(Run):
             value = {"left": float(left > right)}
         self.feedback.answer(Answer(query.id, kind, value, teacher))
 
-    def answer_one(self, told):
+    def answer_one(self, now):
         """Answer the oldest query, but only when the loop has nothing else to do."""
-        if told.state == "waiting":
+        if now.state == "waiting":
             self.say(self.feedback.pending()[0])
 
 
@@ -522,27 +522,27 @@ def test_people_get_thirty_pairs_at_first_and_a_round_begins_with_just_enough_an
         run.live(run.answer_one)
         assert run.feedback.ledger(0) == (0, 30)
         assert run.agent.updates == 8
-    begun = [told.counts.answered for told in run.told if told.state in ("exploring", "fitting")]
+    begun = [now.counts.answered for now in run.yielded if now.state in ("exploring", "fitting")]
     assert begun == [answers_needed(run.config, index) for index in range(9)]
     # 12.5 a round, with the trainer one round ahead; the last fit is given all there are.
     assert begun == [0, 15, 15, 25, 38, 50, 62, 75, 100]
-    waits = [told.index for told in run.told if told.state == "waiting"]
+    waits = [now.index for now in run.yielded if now.state == "waiting"]
     assert [waits.count(index) for index in range(9)] == [0, *np.diff(begun)]
-    assert all(told.counts.answered < answers_needed(run.config, told.index) for told in run.told
-               if told.state == "waiting")  # fmt: skip
+    assert all(now.counts.answered < answers_needed(run.config, now.index) for now in run.yielded
+               if now.state == "waiting")  # fmt: skip
     assert naps == [pacing.WAIT_SECONDS] * len(waits)
 
 
 def test_people_who_are_quick_are_not_waited_for(tmp_path):
-    def act(told):
-        if told.state == "done":
+    def act(now):
+        if now.state == "done":
             for query in run.feedback.pending():
                 run.say(query)
 
     with People(tmp_path / "store") as run:
         metrics = run.live(act)
         assert run.feedback.counts() == (100, 100, 100, 0)
-    assert "waiting" not in {told.state for told in run.told}
+    assert "waiting" not in {now.state for now in run.yielded}
     assert [line["answered"] for line in metrics] == [0, 30, 45, 60, 75, 90, 100, 100, 100]
 
 
@@ -551,7 +551,7 @@ def test_a_small_budget_of_people_is_all_asked_at_once(tmp_path, naps, labels):
     with People(tmp_path / "store", labels=labels) as run:
         run.live(run.answer_one)
         assert run.feedback.ledger(0).asked == labels
-    begun = [told.counts.answered for told in run.told if told.state == "fitting"]
+    begun = [now.counts.answered for now in run.yielded if now.state == "fitting"]
     assert begun[0] == min(labels, 15) and begun == sorted(begun)
 
 
@@ -565,13 +565,13 @@ def test_whatever_people_do_there_is_enough_to_answer_and_no_more_than_the_budge
     undone = sum(mood.count("undo") for mood in moods)
     moods = [*moods, ["answer"] * (undone + 1)]  # in the end, more is answered than taken back
 
-    def act(told):
-        if told.state == "done" and told.index < run.config.rounds:
+    def act(now):
+        if now.state == "done" and now.index < run.config.rounds:
             counts = run.feedback.counts()
             spare = min(pacing.SPARE_QUERIES, labels - counts.answered)
             assert counts.pending >= spare, "somebody will have to wait"
             assert counts.answered + counts.pending <= labels
-        for action in moods[len(run.told) % len(moods)]:
+        for action in moods[len(run.yielded) % len(moods)]:
             pending, said = run.feedback.pending(), run.feedback.answers()
             if action == "undo" and said:
                 run.say(run.feedback.query(said[-1].query), "retraction", said[-1].teacher)
@@ -579,7 +579,7 @@ def test_whatever_people_do_there_is_enough_to_answer_and_no_more_than_the_budge
                 run.say(run.feedback.query(said[0].query), teacher="another")
             elif action in ("answer", "tie", "skip") and pending:
                 kind = {"answer": "preference"}.get(action, action)
-                run.say(pending[len(run.told) % len(pending)], kind)
+                run.say(pending[len(run.yielded) % len(pending)], kind)
 
     with People(":memory:", labels=labels) as run, pytest.MonkeyPatch.context() as patch:
         patch.setattr(pacing.time, "sleep", lambda seconds: None)
@@ -588,9 +588,9 @@ def test_whatever_people_do_there_is_enough_to_answer_and_no_more_than_the_budge
 
 
 def test_people_who_skip_all_at_first_are_asked_about_other_clips(tmp_path, naps):
-    def act(told):
+    def act(now):
         skipping = run.feedback.counts().asked <= 60
-        for query in run.feedback.pending() if told.state == "waiting" else ():
+        for query in run.feedback.pending() if now.state == "waiting" else ():
             run.say(query, "skip" if skipping else "preference")
 
     with People(tmp_path / "store") as run:
@@ -600,7 +600,7 @@ def test_people_who_skip_all_at_first_are_asked_about_other_clips(tmp_path, naps
         pairs = [frozenset(s.id for s in q.segments) for q in run.feedback._queries("")]
     assert len(set(pairs)) == len(pairs)
     assert run.log[:5] == ["explore", "ask", "explore", "ask", "explore"]
-    states = [(told.index, told.state) for told in run.told if told.state != "waiting"]
+    states = [(now.index, now.state) for now in run.yielded if now.state != "waiting"]
     assert states[:7] == [
         (0, "exploring"), (0, "done"), (1, "exploring"), (1, "done"), (2, "exploring"), (2, "done"),
         (3, "fitting"),
@@ -610,7 +610,7 @@ def test_people_who_skip_all_at_first_are_asked_about_other_clips(tmp_path, naps
 
 
 def test_people_who_never_can_tell_are_told_so_in_the_end(tmp_path, naps):
-    def skip(told):
+    def skip(now):
         for query in run.feedback.pending():
             run.say(query, "skip")
 
@@ -623,8 +623,8 @@ def test_people_who_never_can_tell_are_told_so_in_the_end(tmp_path, naps):
 
 
 def test_people_who_tire_of_it_and_skip_are_not_waited_for(tmp_path, naps):
-    def act(told):
-        for query in run.feedback.pending() if told.state == "waiting" else ():
+    def act(now):
+        for query in run.feedback.pending() if now.state == "waiting" else ():
             run.say(query, "preference" if run.feedback.counts().answered < 20 else "skip")
 
     with People(tmp_path / "store") as run:
@@ -641,18 +641,18 @@ def test_old_pairs_expire_unless_somebody_looks_at_them(tmp_path, naps):
     looked_at = 3
     ignored = []
 
-    def act(told):
-        if told.state == "done" and told.index == 0:
+    def act(now):
+        if now.state == "done" and now.index == 0:
             ignored.extend(query.id for query in run.feedback.pending()[:8])
             run.feedback.database.connection.execute(
                 "INSERT INTO lease VALUES (?, ?, 'person', 'tab', 0, 1e12)", ignored[looked_at]
             )
-        if told.state == "waiting":
+        if now.state == "waiting":
             pending = run.feedback.pending()
             run.say(next((q for q in pending if q.id not in ignored), pending[0]))
         left = {query.id for query in run.feedback.pending()} & set(ignored)
-        if told.state == "done" and told.index < run.config.rounds:
-            old = told.index > pacing.EXPIRE_ROUNDS
+        if now.state == "done" and now.index < run.config.rounds:
+            old = now.index > pacing.EXPIRE_ROUNDS
             assert left == ({ignored[looked_at]} if old else set(ignored))
             assert run.feedback.counts().pending >= pacing.SPARE_QUERIES
 
@@ -696,9 +696,9 @@ def test_people_alone_see_pictures_of_all_that_they_are_asked_about(tmp_path, na
 
 
 def test_a_redone_round_draws_nothing_that_is_in_the_store(tmp_path, naps):
-    def kill(told):
-        run.answer_one(told)
-        if told.state == "done" and told.index == 2:
+    def kill(now):
+        run.answer_one(now)
+        if now.state == "done" and now.index == 2:
             raise Killed
 
     with People(tmp_path / "store") as run, pytest.raises(Killed):
@@ -711,27 +711,27 @@ def test_a_redone_round_draws_nothing_that_is_in_the_store(tmp_path, naps):
 
 def test_the_true_reward_waits_for_nobody(tmp_path):
     with People(tmp_path / "store", reward_model=TrueReward(), labels=0) as run:
-        run.live(lambda told: None)
+        run.live(lambda now: None)
         assert run.feedback.counts() == (0, 0, 0, 0)
-    assert "waiting" not in {told.state for told in run.told}
+    assert "waiting" not in {now.state for now in run.yielded}
 
 
 def test_a_run_taught_by_people_can_be_replayed_from_its_ledger(tmp_path, naps):
     """Edits, skips and expiry too: each round saw what its ledger says."""
 
-    def act(told):
-        run.answer_one(told)
-        if told.state == "done" and told.index in (3, 5):
+    def act(now):
+        run.answer_one(now)
+        if now.state == "done" and now.index in (3, 5):
             for answer in run.feedback.answers()[:4]:
-                run.say(run.feedback.query(answer.query), ("retraction", "tie")[told.index == 5])
+                run.say(run.feedback.query(answer.query), ("retraction", "tie")[now.index == 5])
             run.say(run.feedback.pending()[0], "skip")
 
     with People(tmp_path / "store") as run:
         expected = run.live(act)
         run.feedback.copy(tmp_path / "copy")
     with People(tmp_path / "copy") as again:
-        assert again.live(lambda told: None) == expected
-    assert "waiting" not in {told.state for told in again.told}
+        assert again.live(lambda now: None) == expected
+    assert "waiting" not in {now.state for now in again.yielded}
 
 
 def test_answers_from_elsewhere_are_learned_from_but_buy_nothing(tmp_path, naps):
@@ -789,21 +789,21 @@ ANSWERING = ["before one answer", "after one", "after four"]
 PLACES = ["in training", "before asking", "after asking", *ANSWERING]
 
 
-def arm(run, place):
+def arm(run, point):
     """Let the process die at a place of the round that comes next."""
 
     def die(*arguments):
         raise Killed
 
-    if place == "in training":
+    if point == "in training":
         run.agent.train = run.agent.explore = die
-    elif place == "before asking":
+    elif point == "before asking":
         run.feedback.ask = die
-    elif place == "after asking":
+    elif point == "after asking":
         ask = run.feedback.ask
         run.feedback.ask = lambda *arguments: die(ask(*arguments))
     else:
-        run.teacher.dies_after = {"before one answer": 0, "after one": 1, "after four": 4}[place]
+        run.teacher.dies_after = {"before one answer": 0, "after one": 1, "after four": 4}[point]
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,8 @@ def test_what_a_module_raises_while_imported_is_a_sentence_with_file_and_line(na
         load_object(f"{name}:judge", "teacher")
     with pytest.raises(UserError, match=rf"^scorer '{name}:score': .*{words}"):
         load_object(f"{name}:score", "scorer")
-    said = complaint([*TRAIN, "--teacher", f"{name}:judge", "--run", "run"], capsys)
-    assert re.search(words, said) and not (here / "run").exists()
+    sentence = complaint([*TRAIN, "--teacher", f"{name}:judge", "--run", "run"], capsys)
+    assert re.search(words, sentence) and not (here / "run").exists()
 
 
 def test_modules_that_are_not_there_are_named_with_what_would_be_right(here):

@@ -599,8 +599,8 @@ def test_what_draws_itself_moves_in_its_own_pictures(tmp_path, viewer_of, open_p
         )
         wait_for(page, frame=frame, left=frame, right=frame)
         time.sleep(0.1)
-        for place, sheet in enumerate(sheets):
-            canvas = pixels(canvases.nth(place))
+        for index, sheet in enumerate(sheets):
+            canvas = pixels(canvases.nth(index))
             height, width = canvas.shape[:2]
             scale = min(width / 240, height / 160)
             wide, high = round(240 * scale), round(160 * scale)
@@ -623,8 +623,8 @@ def test_what_draws_itself_moves_in_its_own_pictures(tmp_path, viewer_of, open_p
     stills = page.locator("#history canvas.still")
     wait_until(page, "document.querySelectorAll('#history canvas.still').length === 2")
     time.sleep(0.3)
-    for place in (0, 1):
-        assert stills.nth(place).is_visible() and pixels(stills.nth(place)).std() > 10
+    for index in (0, 1):
+        assert stills.nth(index).is_visible() and pixels(stills.nth(index)).std() > 10
 
 
 @pytest.mark.parametrize("name", ROBOTS)
@@ -1726,8 +1726,8 @@ def test_an_answer_that_the_reward_disbelieves_can_be_changed(
     waiting = data(page, "ticket")
     open_inspect(page)
     # One that a network judges without having learned from it, so that the change counts.
-    place, worst = next((i, entry) for i, entry in enumerate(report["worst"]) if entry["members"])
-    card = page.locator("#inspect .worst li").nth(place)
+    index, worst = next((i, entry) for i, entry in enumerate(report["worst"]) if entry["members"])
+    card = page.locator("#inspect .worst li").nth(index)
     said = "left" if worst["value"]["left"] else "right"
     assert f"oracle said {said} better" in card.inner_text()
     assert "the reward model gives left" in card.inner_text()
@@ -1764,15 +1764,15 @@ def test_clips_move_above_their_rewards_while_one_looks(inspected, report, open_
     trace = report["traces"][0]
     best = [int(np.argmax(rewards)) for rewards in trace["rewards"]]
     assert page.evaluate(moving)[:2] == [str(step) for step in best], "at rest where it earns most"
-    for place in (0, 1):
-        assert first.nth(place).locator(".trace").evaluate(INKED) > 100
+    for clip in (0, 1):
+        assert first.nth(clip).locator(".trace").evaluate(INKED) > 100
     second.first.hover()
     time.sleep(0.1)
     before = page.evaluate(moving)
     time.sleep(0.3)
     after = page.evaluate(moving)
     changed = [
-        place for place, pair in enumerate(zip(before, after, strict=True)) if len({*pair}) > 1
+        clip for clip, pair in enumerate(zip(before, after, strict=True)) if len({*pair}) > 1
     ]
     assert changed == [2, 3], "one pair moves, and no other"
     last = len(trace["rewards"][0]) - 1

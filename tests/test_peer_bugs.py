@@ -56,12 +56,12 @@ def random_comparisons(count, seed=0):
     generator = np.random.default_rng(seed)
     return [
         Comparison(
-            random_segment(f"{place} left", generator),
-            random_segment(f"{place} right", generator),
+            random_segment(f"{index} left", generator),
+            random_segment(f"{index} right", generator),
             float(generator.integers(2)),
-            query=QueryId(0, place),
+            query=QueryId(0, index),
         )
-        for place in range(count)
+        for index in range(count)
     ]
 
 
@@ -201,9 +201,9 @@ def test_09_validation_is_out_of_bag():
     """9: a split made after bootstrapping holds copies of training pairs."""
     comparisons = random_comparisons(40)
     bags = bag_weights(0, [c.query for c in comparisons], 3)
-    place = int(torch.nonzero((bags[0] == 0) & (bags[1] > 0))[0])
+    index = int(torch.nonzero((bags[0] == 0) & (bags[1] > 0))[0])
     flipped = [*comparisons]
-    flipped[place] = replace(flipped[place], preference=1 - flipped[place].preference)
+    flipped[index] = replace(flipped[index], preference=1 - flipped[index].preference)
     models, scores = [], []
     for taught in (comparisons, flipped):
         model = ensemble()
@@ -308,10 +308,10 @@ def test_14_the_reward_sees_all_of_observation_and_action():
     features = model.features(observations, actions)
     with torch.no_grad():
         before = model(features)
-        for place in range(23):
+        for index in range(23):
             moved = features.clone()
-            moved[0, place] += 1
-            assert (model(moved) != before).all(), place
+            moved[0, index] += 1
+            assert (model(moved) != before).all(), index
 
 
 def test_15_refits_start_warm_are_capped_and_members_differ():
@@ -455,7 +455,7 @@ def test_23_skips_and_ties_are_counted_apart(tmp_path):
 def judged(config, rewards, count=1, average=1.0):
     """Return P(left) of `count` queries, None for ties."""
     oracle = Oracle(config, seed=0)
-    answers = [oracle.judge(QueryId(1, place), rewards, average) for place in range(count)]
+    answers = [oracle.judge(QueryId(1, index), rewards, average) for index in range(count)]
     return [answer.value.get("left") for answer in answers]
 
 
@@ -515,7 +515,7 @@ def test_26_queries_keep_their_number_and_clips_through_an_interruption(tmp_path
 def test_27_the_better_clip_is_on_either_side():
     """27: a fixed side, or a score that shows, biases a person."""
     model, generator = ensemble(), np.random.default_rng(0)
-    segments = [random_segment(f"{place}", generator) for place in range(300)]
+    segments = [random_segment(f"{index}", generator) for index in range(300)]
     candidates = propose(segments, 1000, generator)
     for acquisition in (uniform, disagreement):
         pairs = choose(candidates, 200, acquisition, model)

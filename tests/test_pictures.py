@@ -31,9 +31,9 @@ def cells(picture, count):
     with Image.open(io.BytesIO(picture.data)) as image:
         assert image.format == "WEBP"
         whole = np.asarray(image.convert("RGB"))
-    for place in range(count):
-        top = place // picture.columns * picture.height
-        left = place % picture.columns * picture.width
+    for index in range(count):
+        top = index // picture.columns * picture.height
+        left = index % picture.columns * picture.width
         yield whole[top : top + picture.height, left : left + picture.width]
 
 

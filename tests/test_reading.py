@@ -156,9 +156,9 @@ def test_what_is_no_store_is_a_sentence_and_none_is_made_of_it(tmp_path, content
 
 def said_by(words, capsys):
     assert main([*map(str, words)]) in (0, None)
-    said = capsys.readouterr()
-    assert said.err == ""
-    return said.out
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    return printed.out
 
 
 def test_whole_runs_are_used_by_who_may_only_read_them(shared, capsys, monkeypatch):

@@ -139,9 +139,9 @@ def test_strip_of_a_mujoco_run(cheetah, capsys):
 
 def test_another_start_is_another_film(cheetah, tmp_path):
     pictures = []
-    for place, episode in enumerate((0, 0, 1)):
-        film_run(cheetah, tmp_path / f"{place}.png", strip=True, episode=episode)
-        pictures.append((tmp_path / f"{place}.png").read_bytes())
+    for index, episode in enumerate((0, 0, 1)):
+        film_run(cheetah, tmp_path / f"{index}.png", strip=True, episode=episode)
+        pictures.append((tmp_path / f"{index}.png").read_bytes())
     assert pictures[0] == pictures[1] != pictures[2]
 
 

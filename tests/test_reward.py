@@ -100,7 +100,7 @@ def test_bags_are_poisson_with_mean_one():
 def test_a_bag_depends_on_seed_query_and_member_alone(seed, members, order):
     queries = [QueryId(index // 4, index % 4) for index in range(12)]
     weights = bag_weights(seed, queries, 4)
-    shuffled = [queries[place] for place in order]
+    shuffled = [queries[row] for row in order]
     assert torch.equal(bag_weights(seed, shuffled, 4), weights[:, list(order)])
     assert torch.equal(bag_weights(seed, queries, members), weights[:members])
     assert torch.equal(bag_weights(seed, queries * 2, 4), weights.repeat(1, 2)), "one fate a query"
@@ -413,9 +413,9 @@ def test_the_return_of_a_clip_is_its_mean_reward_scaled():
     segments = segments_of(20, 20, 20)
     predicted = predict_returns(model, segments)
     assert predicted.shape == (3, 3)
-    for place, segment in enumerate(segments):
+    for index, segment in enumerate(segments):
         rewards = model(model.features(segment.observations, segment.actions))
-        torch.testing.assert_close(predicted[:, place], 30 * rewards.mean(1).detach())
+        torch.testing.assert_close(predicted[:, index], 30 * rewards.mean(1).detach())
         assert rewards.abs().max() <= 1
 
 
@@ -458,9 +458,9 @@ def looked_at(length, generator, **config):
     """Return which steps `[segment, view]` of two clips a prediction looks at."""
     model = ensemble(1, replace(SMALL, **config), network=Recorder, size=1)
     segments = []
-    for place in range(2):
-        time = np.arange(length, dtype=float) + 1000 * place
-        segments.append(Segment(str(place), time[:, None], np.zeros((length, 1))))
+    for index in range(2):
+        time = np.arange(length, dtype=float) + 1000 * index
+        segments.append(Segment(str(index), time[:, None], np.zeros((length, 1))))
     data = model.encode(segments)
     model.normalise_inputs(data)
     Recorder.seen.clear()

@@ -53,13 +53,13 @@ def anna(tmp_path):
 def test_train_from_python_says_where_people_answer_and_so_does_resume(tmp_path, anna, capsys):
     path = tmp_path / "run"
     folder = prefrl.train(by_people(labels=16), path)
-    told = capsys.readouterr().out.splitlines()
-    assert [bool(ADDRESS.fullmatch(line)) for line in told] == [True], told
+    printed = capsys.readouterr().out.splitlines()
+    assert [bool(ADDRESS.fullmatch(line)) for line in printed] == [True], printed
     assert folder.status()["state"] == "finished"
     rounds = len(folder.metrics())
     prefrl.resume(path, more_steps=1024)
-    told = capsys.readouterr().out.splitlines()
-    assert [bool(ADDRESS.fullmatch(line)) for line in told] == [True], told
+    printed = capsys.readouterr().out.splitlines()
+    assert [bool(ADDRESS.fullmatch(line)) for line in printed] == [True], printed
     assert len(RunFolder.open(path).metrics()) > rounds
 
 

@@ -382,9 +382,9 @@ def test_the_demo_but_for_installing_trains_films_and_counts_flips(tmp_path, mon
     monkeypatch.setattr(film, "VIDEO_SIZE", (96, 72))
     monkeypatch.chdir(tmp_path)  # where MuJoCo may leave a log
     assert demo.main() == 1  # from 8 answers nobody learns to do flips
-    said = capsys.readouterr().out
-    assert "0.00 clean flips an episode, over 20 episodes of 4 s" in said
-    assert re.search(r"^8 answers, \d+ s$", said, re.MULTILINE)
+    printed = capsys.readouterr().out
+    assert "0.00 clean flips an episode, over 20 episodes of 4 s" in printed
+    assert re.search(r"^8 answers, \d+ s$", printed, re.MULTILINE)
     experiment = RunFolder(path).experiment()
     assert (experiment.env, experiment.seed) == ("prefrl/HopperBackflip-v0", 3)
     counted: Any = imageio_ffmpeg.count_frames_and_secs(path / "backflip.mp4")

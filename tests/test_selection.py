@@ -33,8 +33,8 @@ from prefrl.types import steps_to_end
 def trajectories_of(lengths):
     """Return trajectories whose numbers tell the trajectory and the step."""
     return [
-        make_trajectory(length, start=7, episode=place, first=1000 * place)
-        for place, length in enumerate(lengths)
+        make_trajectory(length, start=7, episode=episode, first=1000 * episode)
+        for episode, length in enumerate(lengths)
     ]
 
 
@@ -55,15 +55,15 @@ def test_a_segment_is_a_stretch_of_one_trajectory(lengths, length, seed):
     assert len({segment.id for segment in segments}) == len(segments)
     assert rewards.keys() == {segment.id for segment in segments}
     for segment in segments:
-        place, start = origin(segment)
-        steps = 1000 * place + np.arange(start, start + length)
-        assert start + length <= lengths[place], "it leaves the trajectory"
+        episode, start = origin(segment)
+        steps = 1000 * episode + np.arange(start, start + length)
+        assert start + length <= lengths[episode], "it leaves the trajectory"
         assert segment.observations[:, 0].tolist() == steps.tolist()
         assert segment.actions[:, 0].tolist() == (-steps).tolist()
         assert segment.extras["qpos"][:, 0].tolist() == (100 * steps).tolist()
         assert rewards[segment.id].tolist() == (10 * steps).tolist()
         assert segment.source == "policy 0"
-        assert f"episode {place}, steps {7 + start}-{7 + start + length - 1}" in segment.id
+        assert f"episode {episode}, steps {7 + start}-{7 + start + length - 1}" in segment.id
 
 
 @pytest.mark.parametrize("count", [1, 4])
@@ -327,13 +327,13 @@ def apart(left, right):
 def test_pairs_that_look_alike_are_dropped_and_the_rest_stay_in_order(differences, count):
     candidates = pairs_worth(*differences)
     kept = drop_alike(candidates, count, apart)
-    places = [candidates.index(pair) for pair in kept]
-    assert len(kept) == min(count, len(candidates)) and places == sorted(set(places))
-    dropped = [place for place in range(len(candidates)) if place not in places]
-    for place in places:
+    kept_rows = [candidates.index(pair) for pair in kept]
+    assert len(kept) == min(count, len(candidates)) and kept_rows == sorted(set(kept_rows))
+    dropped = [row for row in range(len(candidates)) if row not in kept_rows]
+    for row in kept_rows:
         for other in dropped:
-            near, far = (abs(differences[p]) for p in (other, place))
-            assert far > near or (far == near and place < other), "of equals the first stay"
+            near, far = (abs(differences[p]) for p in (other, row))
+            assert far > near or (far == near and row < other), "of equals the first stay"
 
 
 @few

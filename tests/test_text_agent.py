@@ -146,7 +146,7 @@ def test_the_store_gives_back_the_very_ids(two):
         [query] = store.pending()
         store.close()
     for episode, segment in zip(episodes, query.segments, strict=True):
-        ids = [ids for given, reply in turns_of(segment) for ids in (*given, *reply)]
+        ids = [ids for before, reply in turns_of(segment) for ids in (*before, *reply)]
         assert ids == episode.ids
         replies = [reply for _, reply in turns_of(segment)]
         spans = zip(episode.starts, episode.ends, strict=True)
@@ -414,7 +414,7 @@ def test_the_log_probabilities_are_those_that_were_sampled_from():
             logits = agent.model(torch.tensor([episode.ids])).logits[0].float() / 0.5
         every = torch.log_softmax(logits, dim=-1)
         columns = [index for index, sampled in enumerate(episode.sampled) if sampled]
-        said = [float(every[place - 1, episode.ids[place]]) for place in columns]
+        said = [float(every[position - 1, episode.ids[position]]) for position in columns]
         assert batch.log_probabilities[row, : len(said)].tolist() == pytest.approx(said, abs=1e-4)
 
 
@@ -494,7 +494,7 @@ def test_other_architectures_are_computed_as_they_are_sampled_from(config, freez
             logits = agent.model(torch.tensor([episode.ids])).logits[0].float() / 0.7
         every = torch.log_softmax(logits, dim=-1)
         columns = [index for index, sampled in enumerate(episode.sampled) if sampled]
-        said = [float(every[place - 1, episode.ids[place]]) for place in columns]
+        said = [float(every[position - 1, episode.ids[position]]) for position in columns]
         assert batch.log_probabilities[row, : len(said)].tolist() == pytest.approx(said, abs=1e-4)
     assert agent.train(PLAIN, 1)[1]["approx_kl"] < 1e-9
 

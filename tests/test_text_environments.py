@@ -335,7 +335,12 @@ def test_random_guesses_leave_room_for_better():
     assert all(1 <= len(game) <= 6 for game in turns)
     assert {reply for game in turns for _, reply in game} == set("123456789")
     assert all(game[0][0] == "Guess a number from 1 to 9.\n" for game in turns)
-    found = {(said, reply) for game in turns for said, reply in game if said == "correct\n"}
+    found = {
+        (observation, reply)
+        for game in turns
+        for observation, reply in game
+        if observation == "correct\n"
+    }
     assert not found, "nobody replies to the end"
     mean = np.mean([len(game) for game in turns])
     assert 3.5 < mean < 5  # halving takes 2.78

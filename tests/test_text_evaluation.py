@@ -70,9 +70,9 @@ def policy(run):
 
 
 def test_wilson_by_hand():
-    found = share(8, 10)
-    assert found["mean"] == 0.8
-    assert found["interval"] == pytest.approx([0.4902, 0.9433], abs=1e-4)
+    result = share(8, 10)
+    assert result["mean"] == 0.8
+    assert result["interval"] == pytest.approx([0.4902, 0.9433], abs=1e-4)
     assert share(10, 10)["interval"] == pytest.approx([0.7225, 1.0], abs=1e-4)
     assert share(0, 10)["interval"] == pytest.approx([0.0, 0.2775], abs=1e-4)
 
@@ -80,9 +80,9 @@ def test_wilson_by_hand():
 @few
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30))
 def test_a_mean_lies_in_its_interval(values):
-    found = estimate(values)
-    low, high = found["interval"]
-    assert found["mean"] == pytest.approx(np.mean(values))
+    result = estimate(values)
+    low, high = result["interval"]
+    assert result["mean"] == pytest.approx(np.mean(values))
     assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
 
 
@@ -103,24 +103,24 @@ def test_length_controlled_recovers_what_made_the_wins(strength, length):
     longer = generator.normal(10, 10, 2500)  # A's replies are longer, too
     chances = 1 / (1 + np.exp(-(strength + length * np.tanh(longer / longer.std()))))
     wins = (generator.random(2500) < chances).astype(float)
-    found = length_controlled(wins, longer)
+    result = length_controlled(wins, longer)
     truth = 1 / (1 + math.exp(-strength))
-    assert found["mean"] == pytest.approx(truth, abs=0.05)
-    assert found["length"] == pytest.approx(length, abs=0.3)
-    assert found["interval"][0] < truth < found["interval"][1]
+    assert result["mean"] == pytest.approx(truth, abs=0.05)
+    assert result["length"] == pytest.approx(length, abs=0.3)
+    assert result["interval"][0] < truth < result["interval"][1]
     assert abs(wins.mean() - truth) > 0.05  # which the raw rate misses
 
 
 def test_length_controlled_of_equal_lengths_is_the_raw_rate():
-    found = length_controlled([1.0, 1.0, 0.0, 0.5], [3.0, 3.0, 3.0, 3.0])
-    assert found["mean"] == pytest.approx(0.625, abs=2e-3)
-    assert found["length"] == 0
+    result = length_controlled([1.0, 1.0, 0.0, 0.5], [3.0, 3.0, 3.0, 3.0])
+    assert result["mean"] == pytest.approx(0.625, abs=2e-3)
+    assert result["length"] == 0
 
 
 def test_length_controlled_stays_finite_where_one_side_won_everything():
-    found = length_controlled([1.0] * 20, [float(n % 3) for n in range(20)])
-    assert 0.95 < found["mean"] < 1
-    assert found["interval"] == pytest.approx([share(20, 20)["interval"][0], 1.0])
+    result = length_controlled([1.0] * 20, [float(n % 3) for n in range(20)])
+    assert 0.95 < result["mean"] < 1
+    assert result["interval"] == pytest.approx([share(20, 20)["interval"][0], 1.0])
     separable = length_controlled([1.0] * 10 + [0.0] * 10, [5.0] * 10 + [-5.0] * 10)
     assert separable["mean"] == pytest.approx(0.5, abs=1e-3)  # length explains all of it
 
@@ -261,8 +261,8 @@ def test_tasks_that_are_not_held_out_are_named_so():
 
 def test_talks_are_told_turn_by_turn():
     episode = Episode(0)
-    for place, reply in enumerate(("one", "two")):
-        episode.append_observation(f"heard {place}", [1])
+    for index, reply in enumerate(("one", "two")):
+        episode.append_observation(f"heard {index}", [1])
         episode.append_reply(reply, [2], True)
         episode.env_rewards.append(1.0)
     assert evaluation._told(episode) == {"text": "one\n> heard 1\ntwo", "true_return": 2.0}
@@ -336,7 +336,7 @@ class Biased:
 
     def say(self, ids):
         prompt = self.template.tokenizer.decode(ids)
-        [(pair, place)] = [
+        [(pair, side)] = [
             (pair, pair.index(group))
             for pair in bias.GROUPS
             for group in pair
@@ -344,7 +344,7 @@ class Biased:
         ]
         if pair == bias.GROUPS[-1]:
             return " a kind teacher"
-        return (" a good teacher", " a stupid liar")[place]
+        return (" a good teacher", " a stupid liar")[side]
 
 
 def test_the_gap_of_a_biased_model(run):

@@ -121,13 +121,13 @@ def test_returns_are_calibrated_on_the_completions(tmp_path):
 
 def test_turn_by_turn(tmp_path):
     rows = []
-    for place, row in enumerate(pairs(40)):
+    for index, row in enumerate(pairs(40)):
         clips = [
             {"observations": ["one", "two"], "actions": [row[key][:4], row[key][4:]]}
             for key in ("chosen", "rejected")
         ]
         rows.append({"segments": clips, "kind": "preference", "value": {"left": 1.0},
-                     "index": place})  # fmt: skip
+                     "index": index})  # fmt: skip
     file = write(tmp_path / "talks.jsonl", *rows)
     *_, loaded = fitted(file, tmp_path, reward=TextRewardConfig(per_turn=True), epochs=2)
     talk = Trajectory(np.array(["one", "two"]), np.array(["abcd", "eeee"]), np.zeros(2))
@@ -164,7 +164,7 @@ def test_a_seed_decides(tmp_path):
 
 def test_margins_are_words_or_numbers(tmp_path):
     margins = ["negligibly", "slightly", "better", "significantly", 0, 0.25, 1, None]
-    rows = [PAIR | {"prompt": f"{place} ", "margin": m} for place, m in enumerate(margins)]
+    rows = [PAIR | {"prompt": f"{index} ", "margin": m} for index, m in enumerate(margins)]
     file = write(tmp_path / "margins.jsonl", *rows, PAIR)
     comparisons = read_answers(file, margin_scale=3.0).comparisons
     expected = [0, 1, 2, 3, 0, 0.75, 3, 0, 0]
@@ -409,9 +409,9 @@ GOOD = json.dumps(PAIR) + "\n"
 def test_bad_files(content, sentence, tmp_path, capsys):
     file = tmp_path / "bad.jsonl"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    said = complaint(["fit", file, "--model", "tiny", "-o", tmp_path / "out"], capsys)
-    assert re.search(sentence, said), said
-    assert "import" not in said or "prefrl export" in said
+    shown = complaint(["fit", file, "--model", "tiny", "-o", tmp_path / "out"], capsys)
+    assert re.search(sentence, shown), shown
+    assert "import" not in shown or "prefrl export" in shown
     assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"], "nothing is written"
 
 
@@ -444,16 +444,16 @@ def test_other_mistakes(words, sentence, tmp_path, capsys, monkeypatch):
     write(tmp_path / "file", *pairs(5))
     names = {"EXISTS": "exists", "FILE": "file"}
     words = [names.get(word, word) for word in words]
-    said = complaint(["fit", "--model", "tiny", "-o", "out", *words], capsys)
-    assert re.search(sentence, said), said
-    assert "--text" not in said
+    shown = complaint(["fit", "--model", "tiny", "-o", "out", *words], capsys)
+    assert re.search(sentence, shown), shown
+    assert "--text" not in shown
     assert sorted(path.name for path in tmp_path.iterdir()) == ["exists", "file"]
 
 
 def test_a_file_needs_a_model(tmp_path, capsys):
     file = write(tmp_path / "pairs.jsonl", PAIR)
-    said = complaint(["fit", file, "-o", tmp_path / "out"], capsys)
-    assert "name a language model with --model" in said
+    sentence = complaint(["fit", file, "-o", tmp_path / "out"], capsys)
+    assert "name a language model with --model" in sentence
 
 
 def test_a_run_of_a_robot_is_refused(tmp_path):
@@ -483,13 +483,13 @@ def test_a_loss_that_is_no_number_leaves_nothing(tmp_path, capsys, monkeypatch):
     scores = {"train_loss": math.nan, "train_accuracy": 0.0, "out_of_bag_count": 1.0}
     monkeypatch.setattr(fitting, "fit_passes", lambda *_: iter([scores]))
     file = write(tmp_path / "pairs.jsonl", *pairs(5))
-    said = complaint(["fit", file, "--model", "tiny", "-o", tmp_path / "out"], capsys)
-    assert "not a finite number in pass 1; lower --learning-rate, now 0.0003" in said
+    sentence = complaint(["fit", file, "--model", "tiny", "-o", tmp_path / "out"], capsys)
+    assert "not a finite number in pass 1; lower --learning-rate, now 0.0003" in sentence
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
 
 
 def test_a_gpu_that_is_too_small_is_told_what_to_lower(tmp_path, monkeypatch):
-    def full(*given):
+    def full(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB. GPU 0 has")
 
     file = write(tmp_path / "pairs.jsonl", *pairs(5))
@@ -509,7 +509,7 @@ def test_a_gpu_that_is_too_small_is_told_what_to_lower(tmp_path, monkeypatch):
 
 
 def test_a_fit_that_cannot_be_calibrated_is_a_sentence(tmp_path, monkeypatch):
-    def fails(*given):
+    def fails(*arguments):
         raise FloatingPointError("the fitted reward is not a finite number")
 
     now = start(write(tmp_path / "pairs.jsonl", *pairs(5)), "tiny", epochs=1)

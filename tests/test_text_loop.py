@@ -261,8 +261,8 @@ def test_random_walks_runs_from_the_command_line(tmp_path, capsys):
         "--text.reward-model.members 1 --query.acquisition uniform"
     )
     main(["train", "random-walks", *budget.split(), "--run", str(path)])
-    said = capsys.readouterr().out
-    assert "note: tiny: 0.5 million parameters on cpu, float32" in said and "done;" in said
+    printed = capsys.readouterr().out
+    assert "note: tiny: 0.5 million parameters on cpu, float32" in printed and "done;" in printed
     lines = RunFolder(path).metrics()
     assert [line["round"] for line in lines] == [0, 1, 2, 3]
     assert lines[-1]["answered"] == 12 and lines[-1]["steps"] == 96
@@ -397,9 +397,9 @@ def test_a_mistake_is_a_sentence_and_exit_code_2(more, damage, sentence, model, 
     with pytest.raises(SystemExit) as left:
         main([*words(model, "--run", str(tmp_path / "run")), *more.split()])
     assert left.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("prefrl: ") and said.count("\n") == 1, "one sentence, no traceback"
-    assert re.search(sentence, said), said
+    shown = capsys.readouterr().err
+    assert shown.startswith("prefrl: ") and shown.count("\n") == 1, "one sentence, no traceback"
+    assert re.search(sentence, shown), shown
     assert not (tmp_path / "run").exists(), "nothing is written before"
 
 
@@ -423,12 +423,12 @@ def test_a_loss_that_is_no_number_stops_the_run_which_can_be_resumed(
     with pytest.raises(SystemExit) as left:
         main(words(model, "--teacher", "toy_texts:prefer_plainer", "--run", str(path)))
     assert left.value.code == 2
-    said = capsys.readouterr().err
-    assert "not a finite number; lower --text.ppo.learning-rate" in said
+    sentence = capsys.readouterr().err
+    assert "not a finite number; lower --text.ppo.learning-rate" in sentence
     assert re.search(
-        r"\. round \d is saved and no answer is lost\. Continue with `prefrl res", said
+        r"\. round \d is saved and no answer is lost\. Continue with `prefrl res", sentence
     )
-    assert said.count("\n") == 1
+    assert sentence.count("\n") == 1
     kept = RunFolder(path).metrics()
     assert 1 < len(kept) < 5
     monkeypatch.undo()
@@ -440,8 +440,10 @@ def test_a_fit_that_leads_nowhere_stops_the_run_and_says_so(model, tmp_path, cap
     with pytest.raises(SystemExit) as left:
         main(words(model, "--fit.learning-rate", "1e30", "--run", str(tmp_path / "run")))
     assert left.value.code == 2
-    said = capsys.readouterr().err
-    assert "the fitted reward is not a finite number; lower --fit.learning-rate. round 0" in said
+    sentence = capsys.readouterr().err
+    assert (
+        "the fitted reward is not a finite number; lower --fit.learning-rate. round 0" in sentence
+    )
     assert len(RunFolder(tmp_path / "run").metrics()) == 1
 
 
@@ -460,19 +462,19 @@ def test_a_gpu_without_memory_ends_the_run_with_what_to_lower(
     path = tmp_path / "run"
     calls = itertools.count()
 
-    def fills(*given):
+    def fills(*arguments):
         if next(calls) == 3:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0")
-        return sample(*given)
+        return sample(*arguments)
 
     monkeypatch.setattr("prefrl.text.policy.sample", fills)
     with pytest.raises(SystemExit) as left:
         main(words(model, "--teacher", "toy_texts:prefer_plainer", "--run", str(path)))
     assert left.value.code == 2
-    said = capsys.readouterr().err
-    assert "Tried to allocate 2.00 GiB" in said and said.count("\n") == 1
+    sentence = capsys.readouterr().err
+    assert "Tried to allocate 2.00 GiB" in sentence and sentence.count("\n") == 1
     for option in ("--text.ppo.batch-size", "--text.ppo.episodes", "--text.max-new-tokens"):
-        assert option in said
+        assert option in sentence
     monkeypatch.undo()
     main(["resume", str(path)])
     assert_same_run(path, never_killed)
@@ -567,7 +569,7 @@ def test_fine_tuning_before_a_run_that_leads_nowhere_is_a_sentence(model, tmp_pa
 def test_a_gpu_without_memory_is_a_sentence_before_a_run(
     where, option, model, tmp_path, monkeypatch
 ):
-    def full(*given):
+    def full(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0")
 
     monkeypatch.setattr(Taught, "given", [[("say: ", "yes")]])
@@ -600,8 +602,8 @@ def test_a_near_deterministic_reference_is_warned_about_and_seen_in_the_metrics(
 def test_no_connection_is_ever_attempted(model, tmp_path, monkeypatch):
     tried = []
 
-    def refuse(*given, **options):
-        tried.append(given)
+    def refuse(*arguments, **options):
+        tried.append(arguments)
         raise OSError("no network in this test")
 
     for name in ("connect", "connect_ex", "sendto"):
@@ -702,9 +704,9 @@ def test_an_environment_that_fails_is_a_sentence(wrong, words, after, model, tmp
     for name, value in (("wrong", staticmethod(wrong)), ("after", after), ("taken", 0)):
         monkeypatch.setattr(Broken, name, value)
     experiment = tiny_text(model, env="texts/Broken-v0")
-    with pytest.raises(UserError, match=words) as told:
+    with pytest.raises(UserError, match=words) as refused:
         train(experiment, tmp_path / "run")
-    assert "texts/Broken-v0" in str(told.value)
+    assert "texts/Broken-v0" in str(refused.value)
     assert (tmp_path / "run").exists() == (after > 0)
 
 
@@ -717,9 +719,9 @@ def test_a_teacher_that_raises_is_a_sentence_and_the_run_goes_on(
         "    return prefer_plainer(left, right)\n"
     )
     monkeypatch.chdir(tmp_path)
-    said = complaint(words(model, "--teacher", "own_judges:judge", "--run", "run"), capsys)
-    assert "teacher own_judges:judge raised OSError: busy (own_judges.py:9)" in said
-    assert "prefrl resume" in said
+    sentence = complaint(words(model, "--teacher", "own_judges:judge", "--run", "run"), capsys)
+    assert "teacher own_judges:judge raised OSError: busy (own_judges.py:9)" in sentence
+    assert "prefrl resume" in sentence
     main(["resume", "run"])
     assert len(answers(tmp_path / "run")) == 16
 
@@ -755,6 +757,6 @@ def test_answers_that_prefer_nothing_are_worth_a_note(model, tmp_path, capsys, m
     ],
 )  # fmt: skip
 def test_numbers_out_of_range_are_refused_before_a_run(option, expected, model, tmp_path, capsys):
-    said = complaint(words(model, *option.split(), "--run", tmp_path / "run"), capsys)
-    assert f"{option.split()[0]} is " in said and expected in said
+    sentence = complaint(words(model, *option.split(), "--run", tmp_path / "run"), capsys)
+    assert f"{option.split()[0]} is " in sentence and expected in sentence
     assert not (tmp_path / "run").exists()

@@ -48,7 +48,7 @@ def log_probabilities_by_hand(model, ids, temperature=1.0):
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0].float() / temperature
     every = torch.log_softmax(logits, dim=-1)
-    return [float(every[place - 1, ids[place]]) for place in range(1, len(ids))]
+    return [float(every[position - 1, ids[position]]) for position in range(1, len(ids))]
 
 
 SEQUENCES = [[1, 5, 7, 2, 9], [3, 4], [8, 8, 8, 1, 2, 3, 4, 5]]
@@ -209,7 +209,9 @@ def test_samples_are_drawn_from_logits_that_are_not_rounded(monkeypatch):
     model, drawn = tiny(vocabulary=300), []
     draw = sampling._draw
     monkeypatch.setattr(
-        sampling, "_draw", lambda scores, *given: drawn.append(scores) or draw(scores, *given)
+        sampling,
+        "_draw",
+        lambda scores, *arguments: drawn.append(scores) or draw(scores, *arguments),
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         sample(model, SEQUENCES, 3, ENDLESS, torch.Generator().manual_seed(0))

@@ -51,8 +51,8 @@ def make_reward(seed=0, layers=2, width=16, model=None, **config):
 def sampled(name, *turns):
     """Return a trajectory of (prompt ids, reply ids), as an agent gives it."""
     episode = Episode(0, PLAIN.mark)
-    for said, reply in turns:
-        episode.append_observation(PLAIN.decode(said), said)
+    for observation, reply in turns:
+        episode.append_observation(PLAIN.decode(observation), observation)
         episode.append_reply(PLAIN.decode(reply), reply, reply[-1] == END)
         episode.env_rewards.append(0.0)
     return episode.trajectory(name, 0)
@@ -89,7 +89,7 @@ MIXED = [
 
 def by_hand(model, part, member=0):
     """Return the score at the end of each reply, one sequence at a time, without padding."""
-    ids = [token for given, reply in reward_module.turns_of(part) for token in (*given, *reply)]
+    ids = [token for before, reply in reward_module.turns_of(part) for token in (*before, *reply)]
     stops = np.cumsum([len(g) + len(r) for g, r in reward_module.turns_of(part)]) - 1
     with torch.no_grad():
         hidden = model.decoders[member](input_ids=torch.tensor([ids])).last_hidden_state[0]
@@ -184,7 +184,9 @@ def test_a_ranking_of_four_is_one_pass_over_four_completions(monkeypatch):
     seen = []
     scores = TextReward._scores
     monkeypatch.setattr(
-        TextReward, "_scores", lambda *given: seen.append(len(given[1])) or scores(*given)
+        TextReward,
+        "_scores",
+        lambda *arguments: seen.append(len(arguments[1])) or scores(*arguments),
     )
     queries = [
         Query(
@@ -393,9 +395,9 @@ def test_what_a_person_wrote_is_read_like_what_was_sampled(texts):
     texts = [text.rstrip("\0") for text in texts[: len(texts) // 2 * 2]]
     pairs = list(zip(texts[::2], texts[1::2], strict=True))
     episode = Episode(0, PLAIN.mark)
-    for said, reply in pairs:
-        ids = PLAIN.next(said, True) if episode.ids else PLAIN.first(said)
-        episode.append_observation(said, ids)
+    for observation, reply in pairs:
+        ids = PLAIN.next(observation, True) if episode.ids else PLAIN.first(observation)
+        episode.append_observation(observation, ids)
         episode.append_reply(reply, PLAIN.reply_ids(reply), True)
         episode.env_rewards.append(0.0)
     one, other = segment_of("sampled", episode.trajectory("", 0)), written("written", *pairs)

@@ -58,8 +58,8 @@ def losses_by_hand(language_model, turns):
     Bytes are tokens here, and a reply ends with the end of sequence.
     """
     end, ids, losses = language_model.tokenizer.eos_token_id, [], []
-    for said, reply in turns:
-        ids += said.encode()
+    for observation, reply in turns:
+        ids += observation.encode()
         for token in [*reply.encode(), end]:
             with torch.no_grad():
                 logits = language_model.model(torch.tensor([ids])).logits[0, -1]
@@ -79,7 +79,9 @@ def test_the_loss_is_of_the_tokens_of_replies_alone():
     (step,) = sft.tune(model, DEMONSTRATIONS, **options)
     assert step.loss == pytest.approx(expected, abs=1e-4)
     assert step.tokens == sum(
-        len((said + reply).encode()) + 1 for turns in DEMONSTRATIONS for said, reply in turns
+        len((observation + reply).encode()) + 1
+        for turns in DEMONSTRATIONS
+        for observation, reply in turns
     )
 
 
@@ -265,9 +267,9 @@ def test_bad_files(content, sentence, tmp_path, capsys):
     file = tmp_path / "bad.jsonl"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     words = ["sft", "--model", "tiny", "--file", file, "-o", tmp_path / "out"]
-    said = complaint(words, capsys)
-    assert re.search(sentence, said), said
-    assert "imported" not in said
+    shown = complaint(words, capsys)
+    assert re.search(sentence, shown), shown
+    assert "imported" not in shown
     assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"], "nothing is written"
 
 
@@ -298,17 +300,17 @@ def test_other_mistakes(words, sentence, tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("")
     names = {"EXISTS": "exists", "FILE/out": "file/out", "HALF": "half"}
     words = [names.get(word, word) for word in words]
-    said = complaint(["sft", "--model", "tiny", "-o", "out", *words], capsys)
-    assert re.search(sentence, said), said
+    shown = complaint(["sft", "--model", "tiny", "-o", "out", *words], capsys)
+    assert re.search(sentence, shown), shown
     assert sorted(path.name for path in tmp_path.iterdir()) == ["exists", "file", "half.partial"]
 
 
 def test_a_loss_that_is_no_number_leaves_nothing(tmp_path, capsys, monkeypatch):
     nan = torch.tensor(math.nan, requires_grad=True)
-    monkeypatch.setattr(sft, "_loss", lambda *given: nan)
+    monkeypatch.setattr(sft, "_loss", lambda *arguments: nan)
     words = ["sft", "--model", "tiny", "--env", WALKS, "--demonstrations", "9"]
-    said = complaint([*words, "-o", tmp_path / "out"], capsys)
-    assert "not a finite number; lower its learning rate, now 0.001; nothing is written" in said
+    sentence = complaint([*words, "-o", tmp_path / "out"], capsys)
+    assert "not a finite number; lower its learning rate, now 0.001; nothing is written" in sentence
     assert not list(tmp_path.iterdir())
 
 
@@ -339,7 +341,7 @@ def test_fine_tuning_rounds_no_logits():
 
 
 def test_a_gpu_that_is_too_small_is_told_what_to_lower(monkeypatch):
-    def fail(*given, **options):
+    def fail(*arguments, **options):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     tuning = prepare_tuning("tiny", DEMONSTRATIONS)

@@ -100,11 +100,11 @@ def rows(ids, mask):
 def log_probabilities(model, prompts, replies, sampled):
     """Return those of the replies' tokens, `[episode, action]`, by a pass of our own."""
     tokens = right_padded([p + r for p, r in zip(prompts, replies, strict=True)], "cpu")
-    places = torch.ones(sampled.shape, dtype=torch.long)
+    positions = torch.ones(sampled.shape, dtype=torch.long)
     for row, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
-        places[row, : len(reply)] = len(prompt) + torch.arange(len(reply))
+        positions[row, : len(reply)] = len(prompt) + torch.arange(len(reply))
     networks = Networks(model, 0, False, 0, nullcontext)
     with torch.no_grad():
         hidden = networks.policy(tokens, networks.below(tokens))
-        said, _ = networks.log_probabilities(hidden, tokens, places, 1.0)
+        said, _ = networks.log_probabilities(hidden, tokens, positions, 1.0)
     return torch.where(sampled, said, 0.0)

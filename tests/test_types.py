@@ -56,14 +56,14 @@ def test_a_ranking_gives_every_pair_once_and_weighs_as_a_sorting_would(data, cou
     order = data.draw(orders(count))
     query = make_query(5, 6, count)
     comparisons = lesson("ranking", {"order": order}, query).comparisons
-    place = {index: rank for rank, group in enumerate(order) for index in group}
+    rank_of = {index: rank for rank, group in enumerate(order) for index in group}
     names = [segment.id for segment in query.segments]
     pairs = {frozenset((c.left.id, c.right.id)) for c in comparisons}
     assert len(comparisons) == count * (count - 1) // 2
     assert pairs == set(map(frozenset, combinations(names, 2)))
     assert sum(c.weight for c in comparisons) == pytest.approx(count - 1)
     for c in comparisons:
-        left, right = place[names.index(c.left.id)], place[names.index(c.right.id)]
+        left, right = rank_of[names.index(c.left.id)], rank_of[names.index(c.right.id)]
         assert c.preference == (1.0 if left < right else 0.0 if left > right else 0.5)
         assert c.margin == 0
         assert c.query == (5, 6)

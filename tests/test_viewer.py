@@ -295,8 +295,8 @@ def test_a_damaged_picture_is_withdrawn_and_counted(tmp_path):
     client = Client(make_run(tmp_path / "run", *queries, pictures=pictures))
     assert [query["ticket"] for query in next_queries(client, 2)] == ["0-0"]
     assert client.view.feedback.counts().pending == 1
-    for place in (0, 1):
-        reply = client.get(f"/api/clip/0-1/{place}")
+    for index in (0, 1):
+        reply = client.get(f"/api/clip/0-1/{index}")
         assert reply.status_code == 410 and "damaged" in reply.json()["error"]
     assert client.get("/api/status").json()["damaged"] == 1
     assert client.get("/api/clip/0-0/0").status_code == 200
@@ -330,10 +330,10 @@ def test_a_damaged_clip_is_withdrawn_and_counted(tmp_path):
 def test_answers_are_stored_as_what_they_are(client):
     kinds = [("preference", {"left": 1.0}), ("preference", {"left": 0.0, "strength": "slightly"}),
              ("tie", {}), ("skip", {})]  # fmt: skip
-    for place, (kind, value) in enumerate(kinds):
+    for index, (kind, value) in enumerate(kinds):
         [query] = next_queries(client)
-        reply = answer(client, query["ticket"], kind, value, uuid=str(place))
-        assert reply.status_code == 200 and reply.json() == {"answer": place + 1}
+        reply = answer(client, query["ticket"], kind, value, uuid=str(index))
+        assert reply.status_code == 200 and reply.json() == {"answer": index + 1}
     stored = client.view.feedback.answers()
     assert [(a.kind, a.value) for a in stored] == kinds
     assert {(a.teacher, a.shown_at, a.answered_at) for a in stored} == {("anna", 1.0, 2.5)}
@@ -390,8 +390,8 @@ def test_the_terminal_says_how_many_answers_a_round_still_needs(capsys):
 
 
 def test_undo_and_history(client):
-    for place in range(3):
-        answer(client, next_queries(client)[0]["ticket"], "tie", uuid=str(place))
+    for index in range(3):
+        answer(client, next_queries(client)[0]["ticket"], "tie", uuid=str(index))
     listed = client.get("/api/history").json()["answers"]
     assert [entry["answer"] for entry in listed] == [3, 2, 1]
     assert listed[0]["seconds"] == 1.5
