@@ -10,17 +10,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from prefrl.config.control import ControlConfig
     from prefrl.config.experiment import Experiment
+    from prefrl.config.text import TextConfig
     from prefrl.runs.check import check_environment
     from prefrl.runs.load import load_policy, load_reward
     from prefrl.runs.train import resume, train
-    from prefrl.types import Segment
+    from prefrl.types import Segment, Trajectory
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ControlConfig",
     "Experiment",
     "Segment",
+    "TextConfig",
+    "Trajectory",
     "check_environment",
     "load_policy",
     "load_reward",
@@ -29,8 +34,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ControlConfig": "prefrl.config.control",
     "Experiment": "prefrl.config.experiment",
     "Segment": "prefrl.types",
+    "TextConfig": "prefrl.config.text",
+    "Trajectory": "prefrl.types",
     "check_environment": "prefrl.runs.check",
     "load_policy": "prefrl.runs.load",
     "load_reward": "prefrl.runs.load",

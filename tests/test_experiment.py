@@ -191,6 +191,8 @@ def test_a_short_extension_asks_its_labels_and_learns_from_them(tmp_path):
     before = (path / "config.json").read_bytes()
     with pytest.raises(UserError, match=r"--steps is \+127, .* too few .* add 128"):
         resume(path, more_labels=6, more_steps=127)
+    with pytest.raises(UserError, match=r"--steps is \+63, .* too few .* add 64"):
+        resume(path, more_steps=63)
     for _ in range(2):  # asking for what cannot be changes nothing
         with pytest.raises(UserError, match=r"finished its 512 steps; add some with --steps"):
             resume(path, more_labels=6)
@@ -414,7 +416,10 @@ def test_steps_overrun_by_half_a_rollout_at_most(steps, rounds_, tmp_path):
             {"steps": 100},
             r"100 steps in 4 rounds .* rollout of 4 environments x 16 .* --rounds 1 --steps 128",
         ),
-        ({"steps": 50}, r"use --rounds 1 --steps 128 or more, or fewer environments"),
+        (
+            {"steps": 50},
+            r"use --rounds 1 --steps 128 or more, or --rounds 1 --num-envs \d+ or fewer",
+        ),
         (
             {"oracle": OracleConfig(mistake=1.5)},
             r"--oracle.mistake is 1.5; expected a nu",

@@ -5,6 +5,8 @@ import re
 from contextlib import closing
 from pathlib import Path
 
+import gymnasium
+import numpy as np
 import pytest
 from toy_texts import TINY_TEXT_FLAGS, save_small_model
 
@@ -15,6 +17,7 @@ from prefrl.config.learning import QueryConfig
 from prefrl.runs.train import train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.text.check import check_environment
+from prefrl.types import Trajectory
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,8 +49,15 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(code.replace("labels=200, steps=300_000", "labels=8, steps=8_200, rounds=2"), names)
-    action = names["policy"].predict([1.0, 0.0, 0.0, 0.0])
-    assert action.shape == (1,)
+    pendulum = gymnasium.make("Pendulum-v1")
+    seen, done = [pendulum.reset(seed=0)[0]], []
+    for _ in range(30):  # with what the environment itself gives
+        done.append(names["policy"].predict(seen[-1]))
+        seen.append(pendulum.step(done[-1])[0])
+    rewards = names["reward"].rewards(
+        [Trajectory(np.array(seen[:-1]), np.array(done), np.zeros(30))]
+    )
+    assert rewards[0].shape == (30,) and np.ptp(rewards[0]) > 0
     assert (tmp_path / "runs/upright/metrics.jsonl").exists()
     assert names["reward"].members == 3
 

@@ -17,6 +17,7 @@ from strategies import few
 from prefrl.config.control import RewardConfig
 from prefrl.config.learning import FitConfig
 from prefrl.control.reward import RewardEnsemble
+from prefrl.errors import UserError
 from prefrl.learning.reward import (
     L2_LIMITS,
     L2_STEP,
@@ -609,6 +610,24 @@ def test_a_state_dict_holds_all_that_predictions_depend_on():
         np.testing.assert_array_equal(one, two)
     shifted = [Segment("shifted", *(array + 1 for array in steps_of(20)))]
     assert torch.equal(predict_returns(model, shifted), predict_returns(other, shifted))
+
+
+def test_a_network_that_gives_no_number_for_each_row_is_refused():
+    with pytest.raises(UserError, match=r"the shape \(3, 2\) for 3 rows of 4 features"):
+        ensemble(network=lambda inputs: torch.nn.Linear(inputs, 2))
+
+
+def test_observations_are_taken_as_recorded_or_as_the_environment_gives_them():
+    model, steps = ensemble(), np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    steps[:, 1] = 0  # the episode has not ended
+    actions, zeros = np.ones((5, 1), np.float32), np.zeros(5)
+    recorded, given, wrong = (
+        Trajectory(observations, actions, zeros)
+        for observations in (steps, steps[:, :1], np.ones((5, 4), np.float32))
+    )
+    np.testing.assert_array_equal(model.rewards([recorded])[0], model.rewards([given])[0])
+    with pytest.raises(UserError, match="observations of 4 numbers are given; expected 1, as the"):
+        model.rewards([wrong])
 
 
 def test_a_network_of_your_own():

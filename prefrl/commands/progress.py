@@ -68,7 +68,9 @@ class Display:
         """Show a round that is done, or that the loop waits for a teacher."""
         if done.state == "waiting":
             if self.progress or not self.waiting:  # a live line counts down
-                self._say(f"round {done.index}: waiting for {self._missing(done)} answers", done)
+                missing = self._missing(done)
+                answers = f"{missing} answer{'s' * (missing != 1)}"
+                self._say(f"round {done.index}: waiting for {answers}", done)
             self.waiting = True
             return
         if done.state != "done":

@@ -247,7 +247,11 @@ def _ways_to_look(folder: "RunFolder") -> str:
     path = shown(folder.path)
     if folder.card().is_text:
         return f"`prefrl evaluate {path} --show 3`"
-    return f"`prefrl video {path}`, `prefrl evaluate {path}`"
+    if folder.model.exists():  # what its poses are drawn with
+        return f"`prefrl video {path}`, `prefrl evaluate {path}`"
+    return (
+        f"`prefrl plot {path}`, `prefrl evaluate {path}`, `prefrl video {path}` if it draws itself"
+    )
 
 
 def _default(preset_name: str, env: str, env_kwargs: dict[str, Any]) -> Experiment:

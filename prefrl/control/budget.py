@@ -14,9 +14,21 @@ if TYPE_CHECKING:
     from prefrl.control.environments.interface import Description
 
 
-def smallest_round(experiment: Experiment) -> int:
-    """Return the steps of one rollout."""
+def rollout_steps(experiment: Experiment) -> int:
+    """Return the steps of one rollout, those of all environments together."""
     return experiment.control.ppo.n_steps * experiment.control.num_envs
+
+
+def smallest_round(experiment: Experiment, clip_steps: int) -> int:
+    """Return the least steps of a round, in which a clip is sure to lie."""
+    return _rollouts_needed(experiment, clip_steps) * rollout_steps(experiment)
+
+
+def _rollouts_needed(experiment: Experiment, clip_steps: int) -> int:
+    if experiment.reward == "true":
+        return 1
+    # r rollouts hold a stretch of (r * n_steps + 1) // 2
+    return -((1 - 2 * clip_steps) // experiment.control.ppo.n_steps)
 
 
 def check_budget(experiment: Experiment, description: Description) -> None:
@@ -34,10 +46,8 @@ def check_budget(experiment: Experiment, description: Description) -> None:
             f"{horizon * dt:.12g}"
         )
     count, n_steps = experiment.control.num_envs, experiment.control.ppo.n_steps
-    rollouts = experiment.steps // experiment.round_count // smallest_round(experiment)
-    needed = 1
-    if experiment.reward == "learned":  # r rollouts hold a stretch of (r * n_steps + 1) // 2
-        needed = -((1 - 2 * clip_steps) // n_steps)
+    rollouts = experiment.steps // experiment.round_count // rollout_steps(experiment)
+    needed = _rollouts_needed(experiment, clip_steps)
     if rollouts < 1:
         raise UserError(
             f"{experiment.steps} steps in {experiment.round_count} rounds leave a round less than "
@@ -55,7 +65,9 @@ def check_budget(experiment: Experiment, description: Description) -> None:
 
 def _longer_rounds(experiment: Experiment, rollouts: int) -> str:
     """Return which numbers of rounds, or of steps, leave each round so many rollouts."""
-    steps = rollouts * smallest_round(experiment)
+    steps = rollouts * rollout_steps(experiment)
     if most := experiment.steps // steps:
         return f"use --rounds {most}" + (" or fewer" if most > 1 else "")
-    return f"use --rounds 1 --steps {steps} or more, or fewer environments (--num-envs)"
+    advice = f"use --rounds 1 --steps {steps} or more"
+    fewer = experiment.steps // (rollouts * experiment.control.ppo.n_steps)
+    return advice + (f", or --rounds 1 --num-envs {fewer} or fewer" if fewer else "")

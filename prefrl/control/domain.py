@@ -35,8 +35,8 @@ class ControlDomain:
         return check_environment(environment, limit)
 
     def smallest_round(self, experiment: Experiment) -> int:
-        """Return the steps of one rollout."""
-        return smallest_round(experiment)
+        """Return the steps in which a clip is sure to lie."""
+        return smallest_round(experiment, self.clip_steps(experiment))
 
     def build(
         self, experiment: Experiment, network: Network | None, folder: RunFolder | None

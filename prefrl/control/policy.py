@@ -13,7 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from prefrl.config.control import PPOConfig
 from prefrl.control.agents.side_by_side import policy_options
 from prefrl.control.environments.interface import Description, Environments
-from prefrl.control.environments.spaces import from_policy, policy_space
+from prefrl.control.environments.spaces import from_policy, policy_space, with_ended
 from prefrl.environments.info import means
 from prefrl.types import Achieved
 
@@ -45,8 +45,11 @@ class Policy:
         self.sde_sample_freq, self.samples = config.sde_sample_freq, 0
 
     def predict(self, observations: np.ndarray, deterministic: bool = True) -> np.ndarray:
-        """Return the actions for observations `[…, feature]`; the mode, or a sample."""
-        seen = normalise(observations, self.mean, self.variance)
+        """Return the actions for observations `[…, feature]`; the mode, or a sample.
+
+        The observations are as recorded, or as the environment gives them: see `with_ended`.
+        """
+        seen = normalise(with_ended(observations, len(self.mean)), self.mean, self.variance)
         if self.sde_sample_freq and not deterministic:
             if self.samples % self.sde_sample_freq == 0:
                 self.network.reset_noise(len(np.atleast_2d(seen)))

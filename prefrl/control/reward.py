@@ -6,6 +6,7 @@ tensor operations.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -17,7 +18,8 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
 from prefrl.config.control import RewardConfig
-from prefrl.control.environments.spaces import to_policy
+from prefrl.control.environments.spaces import to_policy, with_ended
+from prefrl.errors import UserError
 from prefrl.types import Segment, Trajectory, subsample
 
 FEATURE_CLIP = 10.0
@@ -63,6 +65,18 @@ class StackedMLP(nn.Module):
         return hidden.squeeze(-1)
 
 
+def _check_network(network: nn.Module, inputs: int) -> None:
+    """Raise `UserError` unless somebody's network gives a reward for each row of features."""
+    with torch.no_grad():
+        rewards = copy.deepcopy(network)(torch.zeros(3, inputs))
+    shape = tuple(getattr(rewards, "shape", ()))
+    if shape not in ((3,), (3, 1)):
+        raise UserError(
+            f"the reward network returns the shape {shape} for 3 rows of {inputs} features; "
+            "expected a number for each row, the shape (3,) or (3, 1)"
+        )
+
+
 class RewardEnsemble(nn.Module):
     """Predicts the reward of a step from its raw observation and action; a `RewardModel`.
 
@@ -83,18 +97,22 @@ class RewardEnsemble(nn.Module):
             seed: of the weights.
             network: your own; called once a member with the number of features, it returns a module
                 that maps features `[step, feature]` to rewards `[step]` or `[step, 1]`.
+
+        Raises:
+            UserError: your own network returns something else.
         """
         super().__init__()
         self.config, self.members, self.action_space = config, config.members, action_space
         discrete = isinstance(action_space, Discrete)
         actions = int(action_space.n) if discrete else 2 * int(np.prod(action_space.shape))
-        inputs = observation_size + actions
+        self.observation_size, inputs = observation_size, observation_size + actions
         if network is None:
             self.network: nn.Module = StackedMLP(inputs, config.hidden, config.members, seed)
         else:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 self.network = nn.ModuleList(network(inputs) for _ in range(config.members))
+                _check_network(self.network[0], inputs)
         self.feature_mean: Tensor
         self.feature_std: Tensor
         self.reward_mean: Tensor
@@ -188,6 +206,7 @@ class RewardEnsemble(nn.Module):
     @torch.no_grad()
     def _raw_rewards(self, trajectories: Sequence[Trajectory]) -> Tensor:
         observations = np.concatenate([t.observations for t in trajectories])
+        observations = with_ended(observations, self.observation_size)
         actions = np.concatenate([t.actions for t in trajectories])
         chunks = self.features(observations, actions).split(CHUNK)
         return torch.cat([self(chunk) for chunk in chunks], dim=1)

@@ -75,7 +75,7 @@ def fitting(folder: RunFolder) -> Iterator[None]:
         yield
     except (RuntimeError, KeyError, ValueError) as error:
         raise UserError(
-            f"the newest checkpoint of {folder.path} does not fit its config.json or the reward "
-            f"network ({str(error).splitlines()[0]}); a network of your own is given again: "
-            "resume(path, network=…), load_reward(path, network)"
+            f"the newest checkpoint of {folder.path} does not fit its config.json; or the run had "
+            "a reward network of its own, which is given again, from Python: resume(path, "
+            "network=…), load_reward(path, network)"
         ) from error

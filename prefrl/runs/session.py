@@ -253,10 +253,12 @@ def _extended(
             f"{folder.path} has finished its {experiment.steps} steps; add some with --steps +N, "
             "so that the new labels can be learned from"
         )
-    smallest = smallest_round * (2 if labels else 1)
-    if 0 < steps < smallest:
-        raise UserError(f"--steps is +{steps}, which is too few to learn from; add {smallest}")
-    more_rounds = max(round(steps * experiment.round_count / experiment.steps), 2 if labels else 1)
+    least = 2 if labels else 1
+    if 0 < steps < least * smallest_round:
+        enough = least * smallest_round
+        raise UserError(f"--steps is +{steps}, which is too few to learn from; add {enough}")
+    more_rounds = max(round(steps * experiment.round_count / experiment.steps), least)
+    more_rounds = min(more_rounds, steps // smallest_round)
     return dataclasses.replace(
         experiment,
         labels=experiment.labels + labels,

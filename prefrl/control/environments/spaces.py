@@ -54,6 +54,27 @@ def check_spaces(environment: gymnasium.Env) -> tuple[Box, Box | Discrete]:
     return space, actions
 
 
+def with_ended(observations: np.ndarray, width: int) -> np.ndarray:
+    """Return observations as they are recorded, `[…, width]`.
+
+    What says that the episode has ended comes last (see `FixedHorizon`). An environment itself
+    gives observations without it: for those it is 0.
+
+    Raises:
+        UserError: they have another width.
+    """
+    observations = np.asarray(observations)
+    given = observations.shape[-1] if observations.ndim else 0
+    if given == width - 1:
+        return np.concatenate([observations, np.zeros_like(observations[..., :1])], axis=-1)
+    if given != width:
+        raise UserError(
+            f"observations of {given} numbers are given; expected {width - 1}, as the environment "
+            f"gives them, or {width}, as they are recorded"
+        )
+    return observations
+
+
 def row_of_numbers(observation: object, length: int) -> np.ndarray | None:
     """Return an observation as a row of so many numbers; None if it is none to learn from."""
     try:
