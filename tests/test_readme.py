@@ -43,8 +43,19 @@ def paths(readme):
 READMES = [*ROOT.glob("*/README.md"), *ROOT.glob("prefrl/*/README.md"), ROOT / "README.md"]
 
 
+def test_the_example_of_an_environment_is_checked_and_trained_in(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_env.py").write_text(examples(README)[0], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    checking, training = re.findall(r"    prefrl ((?:check|train --env) my_env:.*)", README)
+    cli.main(checking.split())
+    assert "my_env:Push-v0 can be trained in" in capsys.readouterr().out
+    tiny = "--labels 8 --steps 1024 --num-envs 4 --query.explore-steps 512 --run run --rounds 1"
+    cli.main(training.split("--labels")[0].split() + tiny.split())
+    assert (tmp_path / "run/metrics.jsonl").exists()
+
+
 def test_the_python_example_runs(tmp_path, monkeypatch):
-    code = examples(README)[0]
+    code = examples(README)[1]
     assert "steps=300_000" in code
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -80,7 +91,7 @@ def test_the_language_example_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_example_of_prompts_and_a_judge_runs(tmp_path, monkeypatch):
     [command] = re.findall(r"    (prefrl train --env stories:.*)", README)
-    (tmp_path / "stories.py").write_text(examples(README)[1], encoding="utf-8")
+    (tmp_path / "stories.py").write_text(examples(README)[2], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     words = command.replace("FOLDER", str(save_small_model(tmp_path / "model"))).split()[1:]
     cli.main([*words, *TINY_TEXT_FLAGS.split(), "--run", "run"])
