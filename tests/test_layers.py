@@ -99,7 +99,7 @@ ROWS = {
     "control.environments.spaces": ("environments errors", "gymnasium numpy"),
     "control.evaluation": ("config contracts errors types", "torch"),
     "control.policy": ("config environments types", "gymnasium numpy stable_baselines3 torch"),
-    "control.reward": ("config types", "gymnasium numpy torch"),
+    "control.reward": ("config errors types", "gymnasium numpy torch"),
     "environments": ("", ""),
     "environments.contract": ("errors", "gymnasium numpy"),
     "environments.ids": ("errors", "gymnasium"),
