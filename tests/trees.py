@@ -11,7 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TREE = ("<!-- tree: made by tests/test_layers.py -->\n", "<!-- end of tree -->\n")
-OWN_README = [ROOT / "prefrl/control", ROOT / "prefrl/text", ROOT / "prefrl/viewer", ROOT / "envs"]
+OWN_README = [
+    *(ROOT / "prefrl" / room for room in ("control", "text", "storage", "viewer", "commands")),
+    ROOT / "envs",
+]
 READMES = {  # whose tree names what is in which folders
     ROOT / "README.md": [ROOT / "prefrl", ROOT / "envs", ROOT / "scripts"],
     **{folder / "README.md": [folder] for folder in OWN_README},
