@@ -554,6 +554,21 @@ def test_who_wants_no_motion_starts_paused(viewer, open_page):
     wait_until(page, "Number(document.body.dataset.frame) > 0")
 
 
+ONE_SCALE = """async () => {
+    const { loadQuery } = await import(new URL("clips.js", document.baseURI));
+    const clip = (values) => ({ form: "trace", frames: 2, dt: 0.1, values: [values, [7, 7]] });
+    const entry = await loadQuery({ clips: [clip([0, 1]), clip([5, null])] });
+    return entry.clips.map((clip) => clip.ranges);
+}"""
+
+
+def test_what_is_plotted_is_on_one_scale_in_all_clips_of_a_query(folder, viewer_of, open_page):
+    page = open_page(viewer_of(folder).address)
+    left, right = page.evaluate(ONE_SCALE)
+    assert left == right and left[0] == pytest.approx([-0.2, 5.2])
+    assert left[1][0] < 7 < left[1][1]
+
+
 def test_dragging_turns_both_clips_and_stays_for_the_next_pair(page):
     page.keyboard.press("Space")
     time.sleep(0.3)

@@ -4,7 +4,7 @@ import { get, getBytes } from "./api.js";
 import { PoseDrawer } from "./draw2d.js";
 import { FrameDrawer } from "./frames.js";
 import { TextDrawer } from "./text.js";
-import { TraceDrawer } from "./trace.js";
+import { TraceDrawer, rangeOf } from "./trace.js";
 
 /** A clip that cannot be shown; its query is skipped. */
 export class Damaged extends Error {}
@@ -50,7 +50,14 @@ export async function loadClip(clip, distance = clip.distance) {
 export async function loadQuery(query) {
 	const distance = Math.max(...query.clips.map((clip) => clip.distance ?? 0));
 	const clips = await Promise.all(query.clips.map((clip) => loadClip(clip, distance)));
-	return { query, clips };
+	return { query, clips: onOneScale(clips) };
+}
+
+/** Gives the series of clips the same ranges: the same height means the same number in each. */
+function onOneScale(clips) {
+	if (clips.some((clip) => clip.form !== "trace")) return clips;
+	const ranges = clips[0].values.map((_, index) => rangeOf(clips.flatMap((clip) => clip.values[index] ?? [])));
+	return clips.map((clip) => ({ ...clip, ranges }));
 }
 
 const DRAWERS = { poses: PoseDrawer, frames: FrameDrawer, text: TextDrawer, trace: TraceDrawer };

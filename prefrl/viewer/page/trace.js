@@ -5,17 +5,20 @@ import { colours } from "./shade.js";
 
 const DASHES = [[], [6, 3], [2, 3], [8, 3, 2, 3]]; // lines differ by more than colour
 
-/** Draws one clip of numbers over time. */
+/** Returns the lowest and the highest of a series' numbers, with a little room around them. */
+export function rangeOf(series) {
+	const known = series.filter((value) => value !== null);
+	const [low, high] = known.length ? [Math.min(...known), Math.max(...known)] : [0, 0];
+	const room = Math.max((high - low) * 0.04, Math.abs(high) * 1e-6, 1e-9);
+	return [low - room, high + room];
+}
+
+/** Draws one clip of numbers over time; `ranges` are those of the query, where it is one of several. */
 export class TraceDrawer {
 	constructor(clip, canvas) {
 		Object.assign(this, { clip, canvas, frames: clip.frames });
 		this.context = canvas.getContext("2d", { alpha: false });
-		this.ranges = clip.values.map((series) => {
-			const known = series.filter((value) => value !== null);
-			const [low, high] = known.length ? [Math.min(...known), Math.max(...known)] : [0, 0];
-			const room = Math.max((high - low) * 0.04, Math.abs(high) * 1e-6, 1e-9);
-			return [low - room, high + room];
-		});
+		this.ranges = clip.ranges ?? clip.values.map(rangeOf);
 	}
 
 	/** Draws all series up to the frame strongly, what is still to come faintly. */
