@@ -249,9 +249,8 @@ def _ways_to_look(folder: "RunFolder") -> str:
         return f"`prefrl evaluate {path} --show 3`"
     if folder.model.exists():  # what its poses are drawn with
         return f"`prefrl video {path}`, `prefrl evaluate {path}`"
-    return (
-        f"`prefrl plot {path}`, `prefrl evaluate {path}`, `prefrl video {path}` if it draws itself"
-    )
+    film = f"`prefrl video {path}` if the environment draws itself"
+    return f"`prefrl plot {path}`, `prefrl evaluate {path}`, {film}"
 
 
 def _default(preset_name: str, env: str, env_kwargs: dict[str, Any]) -> Experiment:
