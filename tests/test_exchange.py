@@ -567,6 +567,7 @@ BAD_ROWS = [
     (with_segment(extras={"qpos": "x"}), "'qpos' is 'x'; expected a list"),
     (with_segment(dtypes={"observations": "<i8"}), "expected numbers of type '<i8'"),
     (with_segment(dtypes={"observations": "nonsense"}), "expected numbers of type 'nonsense'"),
+    (with_segment(dtypes={"observations": "04"}), "expected numbers of type '04'"),
     (with_segment(dtypes={"observations": "O"}), "expected numbers of type 'O'"),
     (with_segment(observations=[[300, 0]], dtypes={"observations": "|u1"}), "of type '|u1'"),
     (with_segment(observations=[[1e300, 0]], dtypes={"observations": "<f4"}), "of type '<f4'"),

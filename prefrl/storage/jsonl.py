@@ -220,7 +220,7 @@ def _array(row: dict[str, Any], name: str, dtypes: dict[str, Any]) -> np.ndarray
         dtype = _dtype_of(kinds)
     try:
         return _as_numbers(array, kinds, np.dtype(dtype))
-    except (TypeError, ValueError, ArithmeticError):
+    except (TypeError, ValueError, ArithmeticError, SyntaxError):  # numpy parses names of types
         raise ValueError(
             f"{name!r} is {short(nested)}; expected numbers of type {dtype!r}"
         ) from None
