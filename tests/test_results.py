@@ -92,8 +92,8 @@ def test_export_prints_an_answer_a_line(toy, capsys):
         (round_, index) for round_ in range(4) for index in range(4)
     ]
     assert [*lines[0]] == [
-        "round", "index", "query_kind", "question", "segments", "kind", "value", "teacher",
-        "shown_at", "answered_at",
+        "env", "round", "index", "query_kind", "question", "segments", "kind", "value", "teacher",
+        "shown_at", "answered_at", "repeat", "uuid",
     ]  # fmt: skip
     comparisons = FeedbackStore(toy.feedback).comparisons()
     for line, comparison in zip(lines, comparisons, strict=True):

@@ -18,7 +18,7 @@ from prefrl.learning.reward import bag_weights, predict_returns
 from prefrl.runs.load import load_reward
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
-from prefrl.types import Answer, Comparison, Query, QueryId, Segment, Trajectory, alike
+from prefrl.types import Answer, Comparison, Query, QueryId, Segment, Trajectory, alike, until_end
 
 TRACES = 12  # queries whose reward is given step by step
 
@@ -165,7 +165,7 @@ def _traces(model: Any, queries: list[Query], answers: list[Answer]) -> list[dic
             "index": query.id.index,
             "rewards": [
                 [round(float(r), 4) if math.isfinite(r) else None for r in rewards]
-                for rewards in model.rewards([_steps_of(s) for s in query.segments])
+                for rewards in model.rewards([_steps_of(until_end(s)) for s in query.segments])
             ],
             "answers": [
                 {"teacher": answer.teacher, "kind": answer.kind, "value": answer.value}
