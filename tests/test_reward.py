@@ -618,7 +618,8 @@ def test_a_network_that_gives_no_number_for_each_row_is_refused():
 
 
 def test_observations_are_taken_as_recorded_or_as_the_environment_gives_them():
-    model, steps = ensemble(), np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    model = RewardEnsemble(2, BOX, SMALL, 0, shows_end=True)
+    steps = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
     steps[:, 1] = 0  # the episode has not ended
     actions, zeros = np.ones((5, 1), np.float32), np.zeros(5)
     recorded, given, wrong = (
@@ -628,6 +629,8 @@ def test_observations_are_taken_as_recorded_or_as_the_environment_gives_them():
     np.testing.assert_array_equal(model.rewards([recorded])[0], model.rewards([given])[0])
     with pytest.raises(UserError, match="observations of 4 numbers are given; expected 1, as the"):
         model.rewards([wrong])
+    with pytest.raises(UserError, match="observations of 1 numbers are given; expected 2, as reco"):
+        ensemble().rewards([given])  # of a task whose record shows no end
 
 
 def test_a_network_of_your_own():

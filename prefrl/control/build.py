@@ -132,8 +132,9 @@ def build_reward(
     """Build the ensemble."""
     size = int(np.prod(description.observation_space.shape))
     return RewardEnsemble(
-        size, description.action_space, experiment.control.reward_model, experiment.seed, network
-    )
+        size, description.action_space, experiment.control.reward_model, experiment.seed, network,
+        description.shows_end,
+    )  # fmt: skip
 
 
 def load_policy(experiment: Experiment, agent_state: dict[str, Any], folder: RunFolder) -> Policy:

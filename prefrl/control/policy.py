@@ -31,7 +31,7 @@ class Policy:
 
     def __init__(self, description: Description, config: PPOConfig, state: dict[str, Any]):
         """Build the policy from the state dict of a `PPOAgent`."""
-        self.action_space = description.action_space
+        self.action_space, self.shows_end = description.action_space, description.shows_end
         self.mean, self.variance, _ = state["normaliser"]
         self.network = ActorCriticPolicy(
             Box(-OBSERVATION_CLIP, OBSERVATION_CLIP, description.observation_space.shape),
@@ -49,7 +49,8 @@ class Policy:
 
         The observations are as recorded, or as the environment gives them: see `with_ended`.
         """
-        seen = normalise(with_ended(observations, len(self.mean)), self.mean, self.variance)
+        observations = with_ended(observations, len(self.mean), self.shows_end)
+        seen = normalise(observations, self.mean, self.variance)
         if self.sde_sample_freq and not deterministic:
             if self.samples % self.sde_sample_freq == 0:
                 self.network.reset_noise(len(np.atleast_2d(seen)))

@@ -86,7 +86,7 @@ class RewardEnsemble(nn.Module):
 
     def __init__(
         self, observation_size: int, action_space: Box | Discrete, config: RewardConfig, seed: int,
-        network: Callable[[int], nn.Module] | None = None,
+        network: Callable[[int], nn.Module] | None = None, shows_end: bool = False,
     ):  # fmt: skip
         """Build the ensemble.
 
@@ -97,6 +97,7 @@ class RewardEnsemble(nn.Module):
             seed: of the weights.
             network: your own; called once a member with the number of features, it returns a module
                 that maps features `[step, feature]` to rewards `[step]` or `[step, 1]`.
+            shows_end: whether observations are recorded with what says that the episode has ended.
 
         Raises:
             UserError: your own network returns something else.
@@ -105,7 +106,8 @@ class RewardEnsemble(nn.Module):
         self.config, self.members, self.action_space = config, config.members, action_space
         discrete = isinstance(action_space, Discrete)
         actions = int(action_space.n) if discrete else 2 * int(np.prod(action_space.shape))
-        self.observation_size, inputs = observation_size, observation_size + actions
+        self.observation_size, self.shows_end = observation_size, shows_end
+        inputs = observation_size + actions
         if network is None:
             self.network: nn.Module = StackedMLP(inputs, config.hidden, config.members, seed)
         else:
@@ -206,7 +208,7 @@ class RewardEnsemble(nn.Module):
     @torch.no_grad()
     def _raw_rewards(self, trajectories: Sequence[Trajectory]) -> Tensor:
         observations = np.concatenate([t.observations for t in trajectories])
-        observations = with_ended(observations, self.observation_size)
+        observations = with_ended(observations, self.observation_size, self.shows_end)
         actions = np.concatenate([t.actions for t in trajectories])
         chunks = self.features(observations, actions).split(CHUNK)
         return torch.cat([self(chunk) for chunk in chunks], dim=1)

@@ -42,6 +42,8 @@ class Description:
     """Seconds of a step."""
     question: str
     clip_steps: int
+    shows_end: bool = False
+    """Whether the last number of an observation is ours: it says that the episode has ended."""
 
 
 class Environments(Protocol):
@@ -95,7 +97,7 @@ class Environments(Protocol):
 
 def describe(
     name: str, space: Any, actions: Any, metadata: dict, horizon: int, dt: float | None,
-    clip_seconds: float | None,
+    clip_seconds: float | None, shows_end: bool = False,
 ) -> Description:  # fmt: skip
     """Describe an environment, with defaults for what its metadata leaves out.
 
@@ -107,6 +109,7 @@ def describe(
         horizon: most steps of an episode.
         dt: seconds of a step, where they are known otherwise.
         clip_seconds: length of a clip, where it is given.
+        shows_end: see `Description`.
     """
     seconds = dt or 1 / (positive(metadata.get("render_fps")) or 30)
     proposed = positive(metadata.get("clip_seconds")) or min(1.5, horizon * seconds / 2)
@@ -114,7 +117,7 @@ def describe(
     question = metadata.get("question")
     if not isinstance(question, str) or not question:
         question = f"Which clip is better at {name}?"
-    return Description(space, actions, horizon, seconds, question, round(clip / seconds))
+    return Description(space, actions, horizon, seconds, question, round(clip / seconds), shows_end)
 
 
 def positive(value: Any) -> float | None:

@@ -58,7 +58,7 @@ class SeparateEnvironments:
         self.draws = can_draw(first)
         self.description = describe(
             spec.id, first.observation_space, first.action_space, metadata, first.horizon,
-            step_seconds(first), clip_seconds,
+            step_seconds(first), clip_seconds, shows_end=True,
         )  # fmt: skip
         self.wait = self.description.clip_steps if truncate_after_end else None
         first.wait = self.wait

@@ -54,23 +54,23 @@ def check_spaces(environment: gymnasium.Env) -> tuple[Box, Box | Discrete]:
     return space, actions
 
 
-def with_ended(observations: np.ndarray, width: int) -> np.ndarray:
+def with_ended(observations: np.ndarray, width: int, shows_end: bool) -> np.ndarray:
     """Return observations as they are recorded, `[…, width]`.
 
-    What says that the episode has ended comes last (see `FixedHorizon`). An environment itself
-    gives observations without it: for those it is 0.
+    Where the record shows ends, what says that the episode has ended comes last (`FixedHorizon`).
+    The environment itself gives observations without it: for those it is 0.
 
     Raises:
         UserError: they have another width.
     """
     observations = np.asarray(observations)
     given = observations.shape[-1] if observations.ndim else 0
-    if given == width - 1:
+    if shows_end and given == width - 1:
         return np.concatenate([observations, np.zeros_like(observations[..., :1])], axis=-1)
     if given != width:
+        own = f"{width - 1}, as the environment gives them, or " if shows_end else ""
         raise UserError(
-            f"observations of {given} numbers are given; expected {width - 1}, as the environment "
-            f"gives them, or {width}, as they are recorded"
+            f"observations of {given} numbers are given; expected {own}{width}, as recorded"
         )
     return observations
 
