@@ -224,7 +224,9 @@ def to_comparisons(query: Query, answer: Answer, margin_scale: float = 0.0) -> L
     """Turn one answer into comparisons, new segments and demonstrations.
 
     A ranking of K segments gives its K(K − 1)/2 pairs, which weigh K − 1 in total as a sorting by
-    pairwise comparisons would; ratings give pairs whose margin grows with the difference.
+    pairwise comparisons would; ratings give pairs whose margin grows with the difference. The
+    choice of the best is kept as a ranking of two places and says nothing of the others among
+    themselves: it gives their K − 1 pairs with the best.
 
     Args:
         query: what was asked.
@@ -238,8 +240,12 @@ def to_comparisons(query: Query, answer: Answer, margin_scale: float = 0.0) -> L
     if kind is Rewrite:
         return Rewrite.lesson(query, answer)
     weight = 2 / len(query.segments)
+    chosen = query.kind == "choice" and kind is Ranking and is_decisive(answer)
+    others = set(answer.value["order"][-1]) if chosen else set()
     comparisons = []
     for i, j in combinations(range(len(query.segments)), 2):
+        if {i, j} <= others:
+            continue
         preference, margin = kind.pair(answer.value, i, j)
         left, right = query.segments[i], query.segments[j]
         comparisons.append(

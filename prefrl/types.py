@@ -13,6 +13,9 @@ import numpy as np
 
 AnswerKind = Literal["preference", "tie", "ranking", "ratings", "rewrite", "skip", "retraction"]
 
+RATING_SCALE = (1, 7)
+"""The lowest and the highest grade of a clip, where a person or the oracle gives one."""
+
 
 class QueryId(NamedTuple):
     """Which query: the round that asked it and its index within the round."""
@@ -100,9 +103,9 @@ class Truth:
     """What the oracle alone may see of the clips of some queries."""
 
     rewards: dict[str, np.ndarray]
-    """The true rewards `[step]` of each clip, by id."""
-    average_return: dict[int, float]
-    """Mean absolute true return of all clips that a round asked about, by round."""
+    """The true rewards `[step]` of each of these clips and of those in `asked`, by id."""
+    asked: dict[int, list[str]]
+    """All clips that the rounds of the queries asked about, by round."""
 
 
 @dataclass(frozen=True)

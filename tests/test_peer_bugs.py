@@ -36,7 +36,7 @@ from prefrl.runs.train import train
 from prefrl.storage.checkpoint import from_bytes
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
-from prefrl.teachers.oracle import Oracle
+from prefrl.teachers.oracle import Oracle, Scale
 from prefrl.types import Comparison, Query, QueryId, Segment, Trajectory
 
 NO_END = FitConfig(stop_accuracy=2.0, enough_out_of_bag=10**9, first_epochs=3, epochs=3)
@@ -455,7 +455,8 @@ def test_23_skips_and_ties_are_counted_apart(tmp_path):
 def judged(config, rewards, count=1, average=1.0):
     """Return P(left) of `count` queries, None for ties."""
     oracle = Oracle(config, seed=0)
-    answers = [oracle.judge(QueryId(1, index), rewards, average) for index in range(count)]
+    scale = Scale(average)
+    answers = [oracle.judge(QueryId(1, index), rewards, scale) for index in range(count)]
     return [answer.value.get("left") for answer in answers]
 
 

@@ -1,7 +1,9 @@
 """Synthetic teachers: what they answer, and how often they are wrong."""
 
 import math
+from collections import Counter
 from dataclasses import replace
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -11,21 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import many, seeds
 
-from prefrl.answers import check_answer
+from prefrl.answers import check_answer, to_comparisons
 from prefrl.config.learning import OracleConfig
 from prefrl.errors import UserError
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.teachers.function import FunctionTeacher, load_teacher
-from prefrl.teachers.oracle import Oracle
+from prefrl.teachers.oracle import Oracle, Scale
 from prefrl.types import Query, QueryId, Segment
 
+TEN = Scale(10.0)
 QUERIES = [QueryId(index // 100, index % 100) for index in range(10_000)]
 GOOD, BAD = np.array([1.0, 2.0]), np.array([1.0, 1.0])
 
 
 def judge(left, right, average=1.0, query=QUERIES[0], seed=0, **config):
     rewards = [np.atleast_1d(np.asarray(side, float)) for side in (left, right)]
-    answer = Oracle(OracleConfig(**config), seed).judge(query, rewards, average)
+    answer = Oracle(OracleConfig(**config), seed).judge(query, rewards, Scale(average))
     return answer.value["left"] if answer.kind == "preference" else answer.kind
 
 
@@ -33,7 +36,8 @@ def rate(left, right, **options):
     """Return how often the left one is preferred, over many queries."""
     oracle = Oracle(OracleConfig(**options.pop("config")), options.pop("seed", 0))
     rewards = [np.array([left]), np.array([right])]
-    answers = [oracle.judge(query, rewards, options.get("average", 1.0)) for query in QUERIES]
+    scale = Scale(options.get("average", 1.0))
+    answers = [oracle.judge(query, rewards, scale) for query in QUERIES]
     assert {answer.kind for answer in answers} == {"preference"}
     return np.mean([answer.value["left"] for answer in answers])
 
@@ -127,7 +131,7 @@ def test_the_same_question_gets_the_same_answer_whatever_came_before():
 
     def answers(order, seed=0):
         oracle = Oracle(config, seed)
-        said = {query: oracle.judge(query, rewards, 1.0).value for query in order}
+        said = {query: oracle.judge(query, rewards, Scale(1.0)).value for query in order}
         return [said[query]["left"] for query in QUERIES[:200]]
 
     forward = answers(QUERIES[:200])
@@ -144,11 +148,199 @@ def test_seeds_and_queries_are_not_related():
     assert abs(pairs) < 4 / math.sqrt(300)
 
 
-def test_more_than_two_are_ranked():
-    rewards = [np.array([value]) for value in (1.0, 3.0, 1.0, 2.0)]
-    answer = Oracle(OracleConfig(), 0).judge(QUERIES[0], rewards, 1.0)
-    assert (answer.kind, answer.value) == ("ranking", {"order": [[1], [3], [0, 2]]})
-    check_answer(make_query(count=4), answer)
+# --- the oracle: every kind of question ------------------------------------------------------
+
+
+def say(returns, kind="ranking", query=QUERIES[0], scale=TEN, **config):
+    """Return the kind and the value of the answer to clips of these returns."""
+    rewards = [np.atleast_1d(np.asarray(value, float)) for value in returns]
+    answer = Oracle(OracleConfig(**config), 0).judge(query, rewards, scale, kind)
+    check_answer(replace(make_query(count=len(returns)), kind=kind), answer)
+    return answer.kind, answer.value
+
+
+def order(returns, **options):
+    kind, value = say(returns, **options)
+    assert kind == "ranking"
+    return value["order"]
+
+
+def shares(returns, **options):
+    """Return how often each order comes, over many queries; every one without equals."""
+    said = Counter()
+    for query in QUERIES:
+        groups = order(returns, query=query, **options)
+        assert all(len(group) == 1 for group in groups)
+        said[tuple(index for [index] in groups)] += 1
+    return {which: count / len(QUERIES) for which, count in said.items()}
+
+
+def test_several_are_ranked():
+    assert order([1, 3, 1, 2]) == [[1], [3], [0, 2]]
+    assert order([2, 2, 2]) == [[0, 1, 2]]
+
+
+def test_stochastic_rankings_follow_plackett_luce():
+    returns, average, beta = (12.0, 4.0, 9.0), 10.0, 2.0
+    weights = np.exp(beta * np.array(returns) / average)
+    found = shares(returns, rationality=beta, scale=Scale(average))
+    for which in permutations(range(3)):
+        rest = [weights[list(which[place:])].sum() for place in range(3)]
+        chance = np.prod([weights[i] / total for i, total in zip(which, rest, strict=True)])
+        assert found[which] == close_to(chance), which
+
+
+def test_a_stochastic_ranking_of_two_is_the_pair():
+    for query in QUERIES[:300]:
+        [[first]] = order([5, 4, -1e9], query=query, rationality=3.0)[:1]
+        left = judge(5, 4, average=10.0, query=query, rationality=3.0)
+        assert left == float(first == 0)
+
+
+def test_a_mistake_swaps_neighbours_from_best_to_worst():
+    chance = 0.3
+    found = shares([4, 3, 2, 1], mistake=chance)
+    expected = Counter()
+    for swaps in product([False, True], repeat=3):  # each of three comparisons may be wrong
+        ranked = [0, 1, 2, 3]
+        for place, swapped in enumerate(swaps):
+            if swapped:
+                ranked[place : place + 2] = ranked[place : place + 2][::-1]
+        expected[tuple(ranked)] += np.prod([chance if wrong else 1 - chance for wrong in swaps])
+    assert len(expected) == 8 and found.keys() == expected.keys()
+    for which, share in found.items():
+        assert share == close_to(expected[which]), which
+
+
+def test_as_many_pairs_are_wrong_as_there_were_mistakes():
+    wrong = []
+    for query in QUERIES[:4000]:
+        place = [index for [index] in order([6, 5, 4, 3, 2, 1], query=query, mistake=0.1)]
+        wrong.append(sum(a > b for n, a in enumerate(place) for b in place[n + 1 :]))
+    counts = np.bincount(wrong, minlength=6)[:3] / 4000  # of five comparisons, a tenth each
+    for number, share in enumerate(counts):
+        chance = math.comb(5, number) * 0.1**number * 0.9 ** (5 - number)
+        assert share == pytest.approx(chance, abs=4 * math.sqrt(chance * (1 - chance) / 4000))
+
+
+def test_clips_nearer_than_the_threshold_to_the_best_of_a_place_stand_together():
+    assert order([5, 4.5, 3.9, 0.2, 1], equal=0.1) == [[0, 1], [2], [3, 4]]
+    assert order([5, 4.5, 3.9, 0.2, 1], equal=0.11) == [[0, 1], [2], [3, 4]]
+    assert order([5, 4.5, 3.9, 0.2, 1], equal=0.12) == [[0, 1, 2], [3, 4]]
+    assert order([1, 1.9, 2.8], equal=0.1) == [[1, 2], [0]], "a chain is no tie"
+    assert order([5, 4.5, 1], equal=0.1, mistake=1.0) == [[2], [0, 1]]
+
+
+def test_a_ranking_is_skipped_where_every_clip_is_below_the_threshold():
+    assert say([0.9, -3, 0.2], skip=0.1) == ("skip", {})
+    assert order([1.1, -3, 0.2], skip=0.1) == [[0], [2], [1]]
+    for kind in ("choice", "ratings"):
+        assert say([0.9, -3, 0.2], kind, skip=0.1) == ("skip", {})
+
+
+def test_a_ranking_is_myopic():
+    returns = [[1.0, 0, 0], [0, 0.85, 0], [0, 0, 0.8]]
+    assert order(returns) == [[0], [1], [2]]
+    assert order(returns, myopia=0.9) == [[0], [2], [1]]  # .81 .765 .8
+
+
+def test_a_choice_is_kept_as_the_page_keeps_it():
+    assert say([1, 3, 0, 2], "choice") == ("ranking", {"order": [[1], [0, 2, 3]]})
+    assert say([2, 2, 2], "choice") == ("tie", {})
+    assert say([3, 3, 2, 1], "choice") == ("ranking", {"order": [[0, 1], [2, 3]]})
+    assert say([3, 2], "choice") == ("preference", {"left": 1.0})
+
+
+def test_a_choice_teaches_which_is_the_best_and_nothing_of_the_others():
+    query = replace(make_query(count=4), kind="choice")
+    answer = Oracle(OracleConfig(), 0).judge(
+        query.id, [np.array([value]) for value in (1.0, 3.0, 0.0, 2.0)], Scale(1.0), "choice"
+    )
+    lesson = to_comparisons(query, answer)
+    names = {segment.id: index for index, segment in enumerate(query.segments)}
+    taught = [(names[c.left.id], names[c.right.id], c.preference) for c in lesson.comparisons]
+    assert taught == [(0, 1, 0.0), (1, 2, 1.0), (1, 3, 1.0)]
+    assert {c.weight for c in lesson.comparisons} == {0.5}
+    assert len(to_comparisons(replace(query, kind="ranking"), answer).comparisons) == 6
+
+
+def test_a_choice_follows_the_softmax_and_a_mistake_takes_the_second():
+    returns, average, beta = (12.0, 4.0, 9.0), 10.0, 2.0
+    weights = np.exp(beta * np.array(returns) / average)
+    options = {"rationality": beta, "scale": Scale(average)}
+    best = [order(returns, kind="choice", query=query, **options)[0] for query in QUERIES]
+    for index in range(3):
+        assert np.mean([b == [index] for b in best]) == close_to(weights[index] / weights.sum())
+    best = [order(returns, kind="choice", query=query, mistake=0.1)[0] for query in QUERIES]
+    assert np.mean([b == [0] for b in best]) == close_to(0.9)
+    assert np.mean([b == [2] for b in best]) == close_to(0.1)
+
+
+def grades(returns, **options):
+    kind, value = say(returns, "ratings", scale=Scale(10.0, 5.0, 4.0), **options)
+    assert (kind, value["low"], value["high"]) == ("ratings", 1, 7)
+    return value["ratings"]
+
+
+def test_grades_are_in_deviations_from_the_mean_of_the_round():
+    assert grades([5, 13, -3, 9, 1]) == [4, 7, 1, 6, 2]  # 0 2 −2 1 −1 deviations; 5.5 is even 6
+    assert grades([1e9, -1e9]) == [7, 1]
+    assert grades([5, 6.2, 6.4]) == [4, 4, 5]  # a grade is two thirds of a deviation
+    assert grades([5, 13, 9], mistake=1.0) == [6, 4, 7]  # the order 0 2 1 instead of 1 2 0
+    assert grades([13, 12.5, 1], equal=0.1) == [7, 7, 2]
+
+
+def test_the_scale_of_a_round_is_that_of_all_that_it_asked_about():
+    rewards = [np.array([1.0, -3.0]), np.array([0.0, 4.0]), np.array([1.0, 1.0])]
+    assert Oracle(OracleConfig(), 0).scale(rewards) == (
+        8 / 3,
+        4 / 3,
+        pytest.approx(np.std([-2, 4, 2])),
+    )
+    myopic = Oracle(OracleConfig(myopia=0.5), 0).scale(rewards)
+    assert myopic == (8 / 3, pytest.approx(1.0), pytest.approx(np.std([-2.5, 4, 1.5])))
+
+
+faulty = st.builds(
+    OracleConfig,
+    rationality=st.sampled_from([math.inf, 0.1, 5.0]), myopia=st.sampled_from([1.0, 0.5]),
+    mistake=st.sampled_from([0.0, 0.3, 1.0]), skip=st.sampled_from([0.0, 0.5]),
+    equal=st.sampled_from([0.0, 0.5]),
+)  # fmt: skip
+
+
+@many
+@given(
+    faulty,
+    st.lists(st.lists(st.floats(-5, 5), min_size=3, max_size=3), min_size=2, max_size=9),
+    st.sampled_from(["preference", "ranking", "choice", "ratings"]), seeds,
+)  # fmt: skip
+def test_every_question_gets_an_answer_of_its_kind(config, clips, kind, seed):
+    oracle, rewards = Oracle(config, seed), [np.array(clip) for clip in clips]
+    scale = oracle.scale(rewards)
+    answer = oracle.judge(QueryId(3, 5), rewards, scale, kind)
+    check_answer(replace(make_query(count=len(clips)), kind=kind), answer)
+    again = Oracle(config, seed).judge(QueryId(3, 5), rewards, scale, kind)
+    assert (answer.kind, answer.value) == (again.kind, again.value)
+    own = {"ratings": "ratings"}.get(kind, "preference" if len(clips) == 2 else "ranking")
+    assert answer.kind in (own, "skip", "tie")
+
+
+@pytest.mark.parametrize("kind", ["ranking", "choice", "ratings"])
+def test_what_is_asked_is_answered_in_the_store(store, kind):
+    clips = tuple(make_segment(name) for name in "abc")
+    rewards = {name: np.full(3, value) for name, value in zip("abc", (1, 3, 2), strict=True)}
+    store.ask(0, [Query(QueryId(0, 0), clips, kind)], rewards, 0)
+    answer_all(Oracle(OracleConfig(), 0), store)
+    [answer] = store.answers()
+    assert (answer.kind, answer.value) == {
+        "ranking": ("ranking", {"order": [[1], [2], [0]]}),
+        "choice": ("ranking", {"order": [[1], [0, 2]]}),
+        "ratings": ("ratings", {"ratings": [2, 6, 4], "low": 1, "high": 7}),
+    }[kind]
+
+
+# --- the oracle: what it refuses, and how it is asked ------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -197,7 +389,10 @@ def test_the_oracle_answers_what_is_pending_from_the_hidden_rewards(store):
 
 def test_the_average_is_of_the_clips_that_were_asked_about(store):
     ask(store, [(-30, 10), (0, 80)])
-    assert store.truth(store.pending()).average_return[0] == pytest.approx(30)
+    truth = store.truth(store.pending())
+    assert truth.asked == {0: ["0 0 l", "0 0 r", "0 1 l", "0 1 r"]}
+    rewards = [truth.rewards[name] for name in truth.asked[0]]
+    assert Oracle(OracleConfig(), 0).scale(rewards).average == pytest.approx(30)
     answer_all(Oracle(OracleConfig(equal=0.9), 0), store)  # 27 decide
     assert [answer.value for answer in store.answers()] == [{"left": 0.0}] * 2
     ask(store, [(1, 0), (5, 0)], 1)  # their average is 1.5

@@ -63,13 +63,13 @@ class OracleConfig:
     """A synthetic teacher; B-Pref's six (arXiv 2111.03026) are points in this space."""
 
     rationality: Annotated[float, above(0, infinite=True)] = float("inf")
-    """β: answers are Bernoulli(σ(β · difference)); infinite answers are exact."""
+    """β: answers are Bernoulli(σ(β · difference)), Plackett-Luce of several; infinite is exact."""
     myopia: Annotated[float, above(0, at_most=1)] = 1.0
     """γ: the reward of a step counts γ^(steps to the end of the clip)."""
     mistake: Share = 0.0
-    """ε: chance that a decisive answer is turned round."""
+    """ε: chance that a decisive answer is turned round, or that two neighbours in an order are."""
     skip: Share = 0.0
-    """Skip when both returns are below this share of the round's average return of a clip."""
+    """Skip when all returns are below this share of the round's average return of a clip."""
     equal: Share = 0.0
     """Answer "about equal" when the difference is below this share of that average."""
 

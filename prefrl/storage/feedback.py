@@ -22,7 +22,7 @@ from prefrl.answers import check_answer, is_decisive, to_comparisons
 from prefrl.errors import UserError, check_plain
 from prefrl.storage.schema import STOOD
 from prefrl.storage.segments import (
-    average_return,
+    asked_rewards,
     read_picture,
     read_segment,
     read_true_rewards,
@@ -337,11 +337,13 @@ class FeedbackStore:
         """Return the true rewards of the clips of queries. For the oracle alone."""
         names = {segment.id for query in queries for segment in query.segments}
         with self.database.errors():
-            average = {
-                index: average_return(self.database.connection, index)
-                for index in {query.id.round for query in queries}
+            rounds = {
+                index: asked_rewards(self.database.connection, index)
+                for index in sorted({query.id.round for query in queries})
             }
-        return Truth({name: self.true_rewards(name) for name in names}, average)
+        rewards = {name: row for known in rounds.values() for name, row in known.items()}
+        rewards |= {name: self.true_rewards(name) for name in names - rewards.keys()}
+        return Truth(rewards, {index: [*known] for index, known in rounds.items()})
 
     def _queries(self, where: str, *values: int) -> list[Query]:
         rows = self.database.run(

@@ -81,14 +81,14 @@ def read_true_rewards(connection: Connection, name: str) -> np.ndarray | None:
     return None if row is None else np.frombuffer(row[0], np.float64)
 
 
-def average_return(connection: Connection, round_index: int) -> float:
-    """Return the mean absolute true return of the clips that a round asked about."""
+def asked_rewards(connection: Connection, round_index: int) -> dict[str, np.ndarray]:
+    """Return the true rewards `[step]` of the clips that a round asked about, in order of id."""
     rows = connection.execute(
-        "SELECT t.rewards FROM true_reward t WHERE t.segment IN (SELECT value FROM query, "
-        "json_each(query.segments) WHERE query.round = ?)",
+        "SELECT t.segment, t.rewards FROM true_reward t WHERE t.segment IN (SELECT value FROM "
+        "query, json_each(query.segments) WHERE query.round = ?) ORDER BY t.segment",
         (round_index,),
     ).fetchall()
-    return float(np.mean([abs(np.frombuffer(row[0], np.float64).sum()) for row in rows]))
+    return {name: np.frombuffer(rewards, np.float64) for name, rewards in rows}
 
 
 def _encode(array: np.ndarray) -> tuple[str, str, bytes]:

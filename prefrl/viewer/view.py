@@ -16,7 +16,7 @@ from prefrl.storage.folder import RunFolder
 from prefrl.storage.history import HistoryEntry
 from prefrl.storage.import_export import import_demonstrations
 from prefrl.storage.labelling import Assignments, Ticket
-from prefrl.types import Answer, Query
+from prefrl.types import RATING_SCALE, Answer, Query
 from prefrl.viewer import fields
 from prefrl.viewer.clips import Clips
 from prefrl.viewer.fields import Refused
@@ -244,7 +244,7 @@ class View:
             self.clips.describe(segment, f"api/clip/{ticket}/{index}?run={self.id}")
             for index, segment in enumerate(query.segments)
         ]
-        scale = {"scale": [1, 7]} if query.kind == "ratings" else {}
+        scale = {"scale": [*RATING_SCALE]} if query.kind == "ratings" else {}
         question = query.question or self.question
         return {
             "ticket": str(ticket), "kind": query.kind, "question": question, "clips": clips,
