@@ -66,12 +66,12 @@ class Task:
     question: ClassVar[str]
     clip_seconds: ClassVar[float]
     frame_skip: ClassVar[int]
-    reward_components: ClassVar[tuple[str, ...]] = ()
+    persistent: ClassVar[bool] = False  # whether `batch.get_data` gives all that a step computed
 
     def __init__(self, count: int, threads: int):
         self.model = self.build_model()
         self.count = count
-        self.batch = Batch(self.model, count, threads)
+        self.batch = Batch(self.model, count, threads, self.persistent)
         self.qpos, self.qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
         self.dt = self.model.opt.timestep * self.frame_skip
         self.generators = [np.random.default_rng() for _ in range(count)]

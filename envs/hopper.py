@@ -1,4 +1,4 @@
-"""Hopper of fixed horizon: hop forward without falling."""
+"""Hopper and Walker2d of fixed horizon: go forward without falling."""
 
 # MuJoCo's bindings come without type stubs.
 # pyright: reportAttributeAccessIssue=false
@@ -16,6 +16,8 @@ VELOCITY_LIMIT = 10.0
 HEALTHY_HEIGHT_M = 0.7
 HEALTHY_ANGLE_RAD = 0.2
 HEALTHY_STATE = 100.0
+HEALTHY_WALKER_HEIGHTS_M = (0.8, 2.0)
+HEALTHY_WALKER_ANGLE_RAD = 1.0
 
 
 def hopper_model(sensed: tuple[str, ...] = ()) -> mujoco.MjModel:
@@ -60,20 +62,20 @@ class Hopper(Task):
         return initial_hopper(self.model, generator)
 
     def observe(self) -> np.ndarray:
-        """Return positions but x, then clipped velocities, `[count, 11]`."""
+        """Return positions but x, then clipped velocities, `[count, feature]`."""
         velocity = np.clip(self.qvel, -VELOCITY_LIMIT, VELOCITY_LIMIT)
         return np.concatenate([self.qpos[:, 1:], velocity], axis=1)
 
     def reset_info(self) -> dict[str, np.ndarray]:
-        """Return x and the height above the start, as Hopper-v5 does."""
+        """Return x and the height above the start, as Gymnasium does."""
         return self._position()
 
     def evaluate(
         self, action: np.ndarray, before: np.ndarray
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return forward speed plus survival, and Hopper-v5's reward terms."""
+        """Return forward speed plus survival, and Gymnasium's reward terms."""
         velocity = (self.qpos[:, 0] - before[:, 0]) / self.dt
-        survive = self._healthy().astype(np.float64)
+        survive = self.healthy().astype(np.float64)
         return velocity + survive, self._position() | {
             "x_velocity": velocity,
             "reward_forward": velocity,
@@ -81,7 +83,8 @@ class Hopper(Task):
             "reward_survive": survive,
         }
 
-    def _healthy(self) -> np.ndarray:
+    def healthy(self) -> np.ndarray:
+        """Return whether each robot is upright, bool `[count]`."""
         state = np.concatenate([self.qpos[:, 2:], self.qvel], axis=1)
         return (
             (np.abs(state) < HEALTHY_STATE).all(axis=1)
@@ -94,3 +97,29 @@ class Hopper(Task):
             "x_position": self.qpos[:, 0].copy(),
             "z_distance_from_origin": self.qpos[:, 1] - self.model.qpos0[1],
         }
+
+
+class Walker2d(Hopper):
+    """A planar robot of two legs walks forward (towards +x) and stays upright.
+
+    Observation `[17]`: joint positions but x, joint velocities clipped to ±10, as in Gymnasium's
+    Walker2d-v5. Action `[6]`: torques in [-1, 1]. Reward: forward speed in m/s, plus 1 while the
+    robot is healthy (torso between 0.8 and 2 m and within 1 rad of upright). What differs from
+    Walker2d-v5 is what differs in `Hopper`: no control cost, and falling ends nothing. `info`
+    carries Walker2d-v5's own terms. An episode is always 1,000 steps (8 s).
+
+    Version History:
+        v0: Walker2d-v5 of fixed horizon without the control cost.
+    """
+
+    question = "Which robot walks forward (to the right) better without falling?"
+
+    def build_model(self) -> mujoco.MjModel:
+        """Return Gymnasium's walker."""
+        return gymnasium_asset("walker2d_v5.xml").compile()
+
+    def healthy(self) -> np.ndarray:
+        """Return whether each robot is upright, bool `[count]`."""
+        low, high = HEALTHY_WALKER_HEIGHTS_M
+        height, angle = self.qpos[:, 1], self.qpos[:, 2]
+        return (low < height) & (height < high) & (np.abs(angle) < HEALTHY_WALKER_ANGLE_RAD)
