@@ -209,8 +209,12 @@ class Store(Protocol):
     def ask(
         self, round_index: int, queries: Sequence[Query], true_rewards: dict[str, np.ndarray],
         answers_through: int, pictures: Mapping[str, Picture] = ...,
+        mean_return: float | None = ...,
     ) -> None:  # fmt: skip
-        """Write a round's queries, clips, true rewards and ledger entry, all or nothing."""
+        """Write a round's queries, clips, true rewards and ledger entry, all or nothing.
+
+        `mean_return` is the mean true return of a clip of all that the round's policy did.
+        """
         ...
 
     def record(self, queries: Sequence[Query], answers: Sequence[Answer], mark: str) -> Recorded:

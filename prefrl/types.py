@@ -106,6 +106,8 @@ class Truth:
     """The true rewards `[step]` of each of these clips and of those in `asked`, by id."""
     asked: dict[int, list[str]]
     """All clips that the rounds of the queries asked about, by round."""
+    mean_return: dict[int, float] = field(default_factory=dict)
+    """Mean true return of a clip of all that a round's policy did, by round, if it is known."""
 
 
 @dataclass(frozen=True)

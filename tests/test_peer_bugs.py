@@ -550,7 +550,7 @@ def test_true_rewards_change_nothing_but_what_is_reported(tmp_path):
         assert returns[1:] != parts[0][3][1:]
 
 
-SQL_OF_REWARDS = re.compile(r"(FROM|INTO|TABLE|JOIN|EXISTS) true_reward\b")
+SQL_OF_REWARDS = re.compile(r"(FROM|INTO|TABLE|JOIN|EXISTS) true_re(ward|turn)\b")
 TRUE_REWARDS = {"env_rewards", "true_rewards", "truth"}
 READERS = {
     "types.py": {"Trajectory.__post_init__", "subsample"},  # its length; a copy
@@ -558,7 +558,7 @@ READERS = {
     "control/agents/ppo.py": {"PPOAgent.state_dict"},
     "control/policy.py": {"play"},
     "learning/true_reward.py": {"TrueReward.rewards", "TrueReward.calibrate"},
-    "learning/selection.py": {"stretch"},
+    "learning/selection.py": {"stretch", "mean_return"},
     "learning/loop.py": {"LoopState.state_dict"},
     "learning/pacing.py": {"ByBudget.wait"},  # handed to a teacher that sees them
     "storage/feedback.py": {"FeedbackStore.truth"},

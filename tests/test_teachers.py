@@ -1,21 +1,29 @@
 """Synthetic teachers: what they answer, and how often they are wrong."""
 
+import hashlib
+import json
 import math
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from itertools import permutations, product
 
 import numpy as np
 import pytest
 import torch
-from fakes import answer_all, make_query, make_segment
+from fakes import answer_all, make_query, make_segment, make_trajectory
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import many, seeds
+from toy_environments import tiny
 
 from prefrl.answers import check_answer, to_comparisons
-from prefrl.config.learning import OracleConfig
+from prefrl.commands.training import parse_train
+from prefrl.config.experiment import Experiment, with_named_teacher
+from prefrl.config.learning import TEACHERS, OracleConfig
 from prefrl.errors import UserError
+from prefrl.learning.selection import mean_return
+from prefrl.runs.train import train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.teachers.function import FunctionTeacher, load_teacher
 from prefrl.teachers.oracle import Oracle, Scale
@@ -292,13 +300,10 @@ def test_grades_are_in_deviations_from_the_mean_of_the_round():
 
 def test_the_scale_of_a_round_is_that_of_all_that_it_asked_about():
     rewards = [np.array([1.0, -3.0]), np.array([0.0, 4.0]), np.array([1.0, 1.0])]
-    assert Oracle(OracleConfig(), 0).scale(rewards) == (
-        8 / 3,
-        4 / 3,
-        pytest.approx(np.std([-2, 4, 2])),
-    )
-    myopic = Oracle(OracleConfig(myopia=0.5), 0).scale(rewards)
-    assert myopic == (8 / 3, pytest.approx(1.0), pytest.approx(np.std([-2.5, 4, 1.5])))
+    spread = pytest.approx(np.std([-2, 4, 2]))
+    assert Oracle(OracleConfig(), 0).scale(rewards) == (8 / 3, 4 / 3, spread, 4 / 3)
+    seen = pytest.approx(1.0), pytest.approx(np.std([-2.5, 4, 1.5]))
+    assert Oracle(OracleConfig(myopia=0.5), 0).scale(rewards, 9.0) == (8 / 3, *seen, 9.0)
 
 
 faulty = st.builds(
@@ -338,6 +343,162 @@ def test_what_is_asked_is_answered_in_the_store(store, kind):
         "choice": ("ranking", {"order": [[1], [0, 2]]}),
         "ratings": ("ratings", {"ratings": [2, 6, 4], "low": 1, "high": 7}),
     }[kind]
+
+
+# --- the oracle: how much better ---------------------------------------------------------------
+
+
+def test_a_preference_says_how_much_in_halves_of_a_deviation_of_the_round():
+    scale = Scale(10.0, spread=4.0)
+    for difference, word in (
+        (0.1, "negligibly"), (1.9, "negligibly"), (2.1, "slightly"), (3.9, "slightly"),
+        (4.1, "better"), (5.9, "better"), (6.1, "significantly"), (1e9, "significantly"),
+    ):  # fmt: skip
+        options = {"scale": scale, "strength": True}
+        right = say([5 + difference, 5], **options)
+        wrong = say([5 - difference, 5], mistake=1.0, **options)
+        assert right == wrong == ("preference", {"left": 1.0, "strength": word})
+    assert say([5, 5], scale=scale, strength=True) == ("tie", {})
+    assert say([5, 4], scale=Scale(1.0), strength=True)[1]["strength"] == "significantly"
+    assert say([3, 2, 1], strength=True) == say([3, 2, 1])
+
+
+def test_strength_teaches_a_margin(store):
+    ask(store, [(0, 9), (3, 0)])  # of which the standard deviation is 3.67
+    answer_all(Oracle(OracleConfig(strength=True), 0), store)
+    assert [answer.value["strength"] for answer in store.answers()] == ["significantly", "slightly"]
+    margins = [comparison.margin for comparison in store.comparisons(margin_scale=3.0)]
+    assert margins == pytest.approx([3.0, 1.0])
+
+
+# --- the oracle: B-Pref's six, and its published form ------------------------------------------
+
+
+def test_the_six_teachers_have_the_papers_names_and_numbers():
+    exact = {"rationality": math.inf, "myopia": 1.0, "mistake": 0.0, "skip": 0.0, "equal": 0.0}
+    faults = {
+        "oracle": {}, "stoc": {"rationality": 1.0}, "mistake": {"mistake": 0.1},
+        "skip": {"skip": 0.1}, "equal": {"equal": 0.1}, "myopic": {"myopia": 0.9},
+    }  # fmt: skip
+    assert {name: vars(config) for name, config in TEACHERS.items()} == {
+        name: exact | fault | {"strength": False, "bpref": False} for name, fault in faults.items()
+    }
+
+
+def test_a_named_teacher_sets_the_faults_that_were_not_given():
+    given = OracleConfig(mistake=0.2, bpref=True)
+    for name, oracle in {
+        "skip": OracleConfig(skip=0.1, mistake=0.2, bpref=True),
+        "mistake": given,
+        "oracle": given,
+    }.items():
+        named = with_named_teacher(Experiment(teacher=name, oracle=given))
+        assert (named.teacher, named.oracle) == ("oracle", oracle)
+    for name in ("human", "my_module:prefer"):
+        experiment = Experiment(teacher=name, oracle=given)
+        assert with_named_teacher(experiment) == experiment
+
+
+@pytest.mark.parametrize(
+    ("words", "oracle"),
+    [
+        ("--teacher stoc", {"rationality": 1.0}),
+        ("--teacher=myopic --oracle.bpref", {"myopia": 0.9, "bpref": True}),
+        ("--oracle.mistake 0.3 --teacher skip", {"skip": 0.1, "mistake": 0.3}),
+        ("--teacher mistake --oracle.mistake 0", {}),
+        ("--teacher stoc --oracle.rationality inf", {}),
+        ("--teacher oracle --oracle.strength", {"strength": True}),
+    ],
+)
+def test_options_count_beside_a_named_teacher(words, oracle):
+    experiment = parse_train(["half-cheetah", *words.split()]).experiment
+    assert (experiment.teacher, experiment.oracle) == ("oracle", OracleConfig(**oracle))
+
+
+def test_a_named_teacher_is_kept_as_its_numbers(tmp_path):
+    experiment = tiny(teacher="equal", oracle=OracleConfig(mistake=0.25), steps=128, rounds=1)
+    path = train(experiment, tmp_path / "run").path
+    kept = json.loads((path / "config.json").read_text())
+    assert kept["teacher"] == "oracle"
+    assert (kept["oracle"]["equal"], kept["oracle"]["mistake"]) == (0.1, 0.25)
+
+
+def published(first, second, query, config, mean):
+    """Return the label of B-Pref's `get_label`, from its code: 0, 1, −1 (equal) or None (skipped).
+
+    Its chances are this oracle's: the first decides the label, the second makes the mistake.
+    """
+    key = f"oracle 0 {query.round} {query.index}".encode()
+    digest = hashlib.blake2b(key, digest_size=16).digest()
+    label_chance, mistake_chance = (
+        int.from_bytes(digest[i : i + 8], "big") / 2**64 for i in (0, 8)
+    )
+    skip_threshold, equal_threshold = config.skip * mean, config.equal * mean
+    if skip_threshold > 0 and not max(first.sum(), second.sum()) > skip_threshold:
+        return None
+    equal = abs(first.sum() - second.sum()) < equal_threshold
+    first, second = first.copy(), second.copy()
+    for index in range(len(first) - 1):
+        first[: index + 1] *= config.myopia
+        second[: index + 1] *= config.myopia
+    label = int(first.sum() < second.sum())
+    if config.rationality < math.inf:
+        logits = torch.tensor([first.sum(), second.sum()]) * config.rationality
+        label = int(label_chance >= torch.softmax(logits, -1)[0])
+    if mistake_chance <= config.mistake:
+        label = 1 - label
+    return -1 if equal else label
+
+
+@pytest.mark.parametrize("mean", [-2.0, 0.0, 1.5, 4.0])
+@pytest.mark.parametrize("rationality", [math.inf, 1.0])
+@pytest.mark.parametrize("myopia", [1.0, 0.9])
+def test_the_published_form_is_that_of_its_code(mean, rationality, myopia):
+    generator = np.random.default_rng(0)
+    config = OracleConfig(rationality, myopia, mistake=0.2, skip=0.3, equal=0.3, bpref=True)
+    oracle, said = Oracle(config, 0), Counter()
+    for query in QUERIES[:1500]:
+        pair = generator.integers(-2, 3, (2, 4)).astype(float) / 2  # often of equal sums
+        answer = oracle.judge(query, list(pair), Scale(77.0, policy=mean))
+        label = published(*pair, query, config, mean)
+        expected = {None: "skip", -1: "tie", 0: 1.0, 1: 0.0}[label]
+        assert (answer.value["left"] if answer.value else answer.kind) == expected
+        said[expected] += 1
+    assert said[1.0] and said[0.0] and bool(said["skip"]) == bool(said["tie"]) == (mean > 0)
+
+
+def test_in_the_published_form_the_first_of_two_equals_is_better():
+    assert judge(GOOD, GOOD[::-1], bpref=True) == 1.0
+    assert judge(GOOD, GOOD[::-1], bpref=True, mistake=1.0) == 0.0
+    assert order([1, 3, 1, 2], bpref=True) == [[1], [3], [0], [2]]
+
+
+def test_the_published_rationality_is_of_raw_rewards():
+    for average in (1.0, 100.0):
+        share = rate(3.0, 2.5, average=average, config={"rationality": 2.0, "bpref": True})
+        assert share == close_to(1 / (1 + math.exp(-1.0)))
+
+
+def test_the_mean_of_a_clip_is_that_of_the_episodes():
+    episodes = [make_trajectory(50), make_trajectory(50, first=3.0)]  # 12,250 and 13,750
+    assert mean_return(episodes, 10) == pytest.approx(13_000 * 10 / 50)
+    pieces = [make_trajectory(50), make_trajectory(30)]  # 12,250 and 4,350
+    assert mean_return(pieces, 10) == pytest.approx(16_600 * 10 / 80)
+    assert mean_return(pieces, None) == pytest.approx(8_300)
+
+
+@pytest.mark.parametrize("bpref", [False, True])
+def test_skips_spend_the_budget_in_the_published_form_alone(tmp_path, bpref):
+    experiment = tiny(teacher="skip", oracle=OracleConfig(skip=0.9, bpref=bpref), labels=40)
+    path = train(experiment, tmp_path / "run").path
+    with closing(FeedbackStore(path / "feedback.sqlite")) as store:
+        asked, answered = store.counts()[:2]
+        assert answered < 40 and (asked == 40 if bpref else asked > 40)
+        queries = [store.query(answer.query) for answer in store.answers()]
+        truth = store.truth(queries)
+        assert truth.mean_return.keys() == set(range(4))
+        again = [*Oracle(OracleConfig(skip=0.9, bpref=bpref), 0).answer(queries, truth)]
+        assert [(a.kind, a.value) for a in again] == [(a.kind, a.value) for a in store.answers()]
 
 
 # --- the oracle: what it refuses, and how it is asked ------------------------------------------

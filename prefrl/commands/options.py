@@ -93,14 +93,28 @@ def as_experiment(chosen: Experiment) -> Experiment:
 
 def named_environment(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """Return what --env names, "" if nothing, and its --env-kwargs: other options depend on it."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--env", default="")
+    parser = _parser("--env")
     parser.add_argument("--env-kwargs", "--env_kwargs", nargs="*", default=[])
     try:
         known = parser.parse_known_args(words)[0]
     except argparse.ArgumentError:  # nothing comes after it, as the parser of all options will say
         return "", {}
     return known.env, parse_env_kwargs(known.env_kwargs)
+
+
+def named_teacher(words: Sequence[str]) -> str:
+    """Return what --teacher names, "" if nothing: it may name the faults of the oracle."""
+    try:
+        return _parser("--teacher").parse_known_args(words)[0].teacher
+    except argparse.ArgumentError:
+        return ""
+
+
+def _parser(option: str) -> argparse.ArgumentParser:
+    """Return a parser that knows one option."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument(option, default="")
+    return parser
 
 
 def meaning(name: str, experiment: Experiment) -> str:

@@ -11,11 +11,18 @@ from urllib.parse import urlsplit
 from tyro.conf import Fixed, Suppress, arg
 
 from prefrl.commands.console import Run, UnknownOption, complain, parse, say, shown
-from prefrl.commands.options import as_experiment, as_options, meaning, named_environment
+from prefrl.commands.options import (
+    as_experiment,
+    as_options,
+    meaning,
+    named_environment,
+    named_teacher,
+)
 from prefrl.commands.process import INTERRUPTS
 from prefrl.config.control import ControlConfig
-from prefrl.config.experiment import Experiment
+from prefrl.config.experiment import Experiment, with_named_teacher
 from prefrl.config.fields import Port
+from prefrl.config.learning import TEACHERS
 from prefrl.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,6 +55,8 @@ def parse_train(words: list[str]) -> Train:
     """Return the options of `prefrl train`, whose defaults a preset or an environment gives."""
     name = words.pop(0) if words and not words[0].startswith("-") else ""
     default = _default(name, *named_environment(words))
+    if (teacher := named_teacher(words)) in TEACHERS:
+        default = with_named_teacher(replace(default, teacher=teacher))
     program = f"prefrl train {name or '[PRESET]'}"
     try:
         chosen = parse(Train, words, program, Train(as_options(default), preset=name))
@@ -57,7 +66,10 @@ def parse_train(words: list[str]) -> Train:
         raise UserError(
             "nothing to train on; name a preset (`prefrl list` shows them) or give --env ID"
         )
-    return replace(chosen, experiment=as_experiment(chosen.experiment))
+    experiment = as_experiment(chosen.experiment)
+    if experiment.teacher in TEACHERS:  # its faults were the defaults of --oracle.*
+        experiment = replace(experiment, teacher="oracle")
+    return replace(chosen, experiment=experiment)
 
 
 def train(chosen: Train) -> None:

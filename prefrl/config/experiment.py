@@ -10,12 +10,13 @@ B-Pref's for preferences.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from prefrl.config.control import ControlConfig
 from prefrl.config.fields import Count, CountOrZero, Seed, check_fields
-from prefrl.config.learning import FitConfig, OracleConfig, QueryConfig
+from prefrl.config.learning import TEACHERS, FitConfig, OracleConfig, QueryConfig
 from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
 
@@ -31,7 +32,8 @@ class Experiment:
     env_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
     """For the environment's constructor, as in is_slippery:False."""
     teacher: str = "oracle"
-    """oracle, human (a page opens), or MODULE:OBJECT: f(left, right) gives P(left is better)."""
+    """oracle, or with a fault stoc, mistake, skip, equal or myopic; human (a page opens); or
+    MODULE:OBJECT: f(left, right) gives P(left is better)."""
     question: str = ""
     """What people are asked; the environment's own question by default."""
     instructions: str = ""
@@ -77,6 +79,20 @@ class Experiment:
         if not isinstance(self.domain, kind):
             raise TypeError(f"this experiment's domain is {self.domain!r}, no {kind.__name__}")
         return self.domain
+
+
+def with_named_teacher(experiment: Experiment) -> Experiment:
+    """Return the experiment with the oracle that its teacher names, if it names one.
+
+    What its own oracle says otherwise than the defaults still counts.
+    """
+    named, given = TEACHERS.get(experiment.teacher), vars(experiment.oracle)
+    if named is None:
+        return experiment
+    default = vars(OracleConfig())
+    told = {name: value for name, value in given.items() if value != default[name]}
+    oracle = dataclasses.replace(named, **told)
+    return dataclasses.replace(experiment, teacher="oracle", oracle=oracle)
 
 
 def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None:

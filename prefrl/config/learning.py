@@ -60,7 +60,7 @@ class QueryConfig:
 
 @dataclass(frozen=True)
 class OracleConfig:
-    """A synthetic teacher; B-Pref's six (arXiv 2111.03026) are points in this space."""
+    """A synthetic teacher; B-Pref's six (`TEACHERS`) are points in this space."""
 
     rationality: Annotated[float, above(0, infinite=True)] = float("inf")
     """β: answers are Bernoulli(σ(β · difference)), Plackett-Luce of several; infinite is exact."""
@@ -72,6 +72,23 @@ class OracleConfig:
     """Skip when all returns are below this share of the round's average return of a clip."""
     equal: Share = 0.0
     """Answer "about equal" when the difference is below this share of that average."""
+    strength: bool = False
+    """Say how much better one of two is: a step of the four words for each half of a standard
+    deviation of the returns of the round's clips."""
+    bpref: bool = False
+    """B-Pref as published: β of raw rewards, shares of what a clip of the policy returns in the
+    mean, nothing equal without --oracle.equal, and skips spend labels."""
+
+
+TEACHERS = {
+    "oracle": OracleConfig(),
+    "stoc": OracleConfig(rationality=1.0),
+    "mistake": OracleConfig(mistake=0.1),
+    "skip": OracleConfig(skip=0.1),
+    "equal": OracleConfig(equal=0.1),
+    "myopic": OracleConfig(myopia=0.9),
+}
+"""B-Pref's six, by the names that its paper gives them (arXiv 2111.03026, section 3)."""
 
 
 @dataclass(frozen=True)

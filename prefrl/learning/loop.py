@@ -16,7 +16,7 @@ from prefrl.config.learning import LoopConfig
 from prefrl.contracts import Agent, Pacing, Reward, RewardModel, Store
 from prefrl.errors import UserError
 from prefrl.learning.reward import FitState, fit
-from prefrl.learning.selection import select
+from prefrl.learning.selection import mean_return, select
 from prefrl.types import Comparison, Counts, Trajectory
 
 
@@ -117,7 +117,8 @@ def preference_loop(
             )
             shown = {segment.id: segment for query in queries for segment in query.segments}
             pictures = pacing.pictures(list(shown.values()))
-            store.ask(index, queries, true_rewards, through, pictures)
+            done = mean_return(trajectories, config.clip_steps)
+            store.ask(index, queries, true_rewards, through, pictures, done)
         clock.lap("choose")
         state.round = index + 1
         state.sample = reward.sample(trajectories, state.sample)

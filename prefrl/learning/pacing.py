@@ -24,8 +24,15 @@ class ByBudget:
 
     distance: Distance | None = None
 
-    def __init__(self, config: LoopConfig, teacher: Teacher):
-        self.config, self.teacher = config, teacher
+    def __init__(self, config: LoopConfig, teacher: Teacher, skips_count: bool = False):
+        """Keep who answers.
+
+        Args:
+            config: of the loop.
+            teacher: in this process.
+            skips_count: whether a skipped query spends a label instead of being replaced.
+        """
+        self.config, self.teacher, self.skips_count = config, teacher, skips_count
 
     def wait(self, store: Store, index: int) -> Iterator[Counts]:
         """Let the teacher answer; yield as long as something is still pending."""
@@ -41,8 +48,11 @@ class ByBudget:
             time.sleep(WAIT_SECONDS)
 
     def queries_due(self, store: Store, index: int) -> int:
-        """Return what the schedule asks for; a skipped query is replaced by another pair."""
-        return _still_to_ask(store.counts(), labels_due(self.config, index), self.config, index)
+        """Return what the schedule asks for; a skipped query is replaced, if it does not count."""
+        counts = store.counts()
+        if self.skips_count:
+            counts = counts._replace(answered=counts.asked - counts.pending)
+        return _still_to_ask(counts, labels_due(self.config, index), self.config, index)
 
     def explores_again(self, index: int) -> bool:
         """Return False: this teacher would skip again."""

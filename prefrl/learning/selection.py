@@ -167,6 +167,20 @@ def stretch(trajectory: Trajectory, start: int, length: int) -> tuple[Segment, n
     return segment, trajectory.env_rewards[span].copy()
 
 
+def mean_return(trajectories: Sequence[Trajectory], length: int | None) -> float:
+    """Return the mean true return of a clip of `length` steps, wherever it may lie.
+
+    In episodes of a fixed length that is B-Pref's R̄ · H / T.
+
+    Args:
+        trajectories: pieces of episodes.
+        length: steps of a clip; None takes whole trajectories.
+    """
+    total = float(sum(trajectory.env_rewards.sum() for trajectory in trajectories))
+    steps = sum(map(len, trajectories))
+    return total / len(trajectories) if length is None else total * length / steps
+
+
 def propose(
     segments: Sequence[Segment], count: int, generator: np.random.Generator, size: int = 2
 ) -> list[Group]:

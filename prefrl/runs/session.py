@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefrl.config.experiment import Experiment, check_experiment
+from prefrl.config.experiment import Experiment, check_experiment, with_named_teacher
 from prefrl.config.learning import LoopConfig
 from prefrl.contracts import Agent, Components, Domain, Network, Pacing, Reward, Teacher
 from prefrl.errors import UserError, check_plain
@@ -89,6 +89,7 @@ def start(
     old = None if answers_from is None else RunFolder.open(answers_from)
     if teacher is not None:  # on record, so that resuming never takes another one unasked
         experiment = dataclasses.replace(experiment, teacher=record_name(teacher))
+    experiment = with_named_teacher(experiment)
     check_experiment(experiment, labels_needed=answers_from is None)
     if answers_from is not None and experiment.reward == "true":
         raise UserError("the true reward needs no answers; leave out --from or --reward true")
@@ -225,7 +226,8 @@ def assemble(
     if teacher is None:
         pacing: Pacing = ByPeople(config, components.pictures, components.distance)
     else:
-        pacing = ByBudget(config, teacher)
+        skips_count = isinstance(teacher, Oracle) and teacher.config.bpref
+        pacing = ByBudget(config, teacher, skips_count)
     return Session(
         folder, experiment, components.agent, components.reward, pacing, feedback, config,
         LoopState(components.reward_model, config), components.notes, components.close,

@@ -23,9 +23,11 @@ from prefrl.errors import UserError, check_plain
 from prefrl.storage.schema import STOOD
 from prefrl.storage.segments import (
     asked_rewards,
+    read_mean_returns,
     read_picture,
     read_segment,
     read_true_rewards,
+    write_mean_return,
     write_segment,
 )
 from prefrl.storage.sqlite import Database
@@ -106,6 +108,7 @@ class FeedbackStore:
         true_rewards: dict[str, np.ndarray],
         answers_through: int,
         pictures: Mapping[str, Picture] = NO_PICTURES,
+        mean_return: float | None = None,
     ) -> None:
         """Write a round's queries, clips, true rewards and ledger entry, all or nothing.
 
@@ -117,6 +120,7 @@ class FeedbackStore:
             true_rewards: `[step]` of each of their segments, by id.
             answers_through: the fit of this round saw the answers with id up to this.
             pictures: what some of their segments looked like, by id.
+            mean_return: mean true return of a clip of all that the round's policy did.
 
         Raises:
             UserError: the round was asked before with other queries.
@@ -134,6 +138,8 @@ class FeedbackStore:
                     )
                 return
             self._write_round(round_index, queries, true_rewards, answers_through, pictures)
+            if mean_return is not None:
+                write_mean_return(self.database.connection, round_index, mean_return)
 
     def record(self, queries: Sequence[Query], answers: Sequence[Answer], mark: str) -> Recorded:
         """Write queries that are answered already, all or nothing, as a round of their own.
@@ -337,13 +343,15 @@ class FeedbackStore:
         """Return the true rewards of the clips of queries. For the oracle alone."""
         names = {segment.id for query in queries for segment in query.segments}
         with self.database.errors():
+            means = read_mean_returns(self.database.connection)
             rounds = {
                 index: asked_rewards(self.database.connection, index)
                 for index in sorted({query.id.round for query in queries})
             }
         rewards = {name: row for known in rounds.values() for name, row in known.items()}
         rewards |= {name: self.true_rewards(name) for name in names - rewards.keys()}
-        return Truth(rewards, {index: [*known] for index, known in rounds.items()})
+        asked = {index: [*known] for index, known in rounds.items()}
+        return Truth(rewards, asked, {index: means[index] for index in asked if index in means})
 
     def _queries(self, where: str, *values: int) -> list[Query]:
         rows = self.database.run(

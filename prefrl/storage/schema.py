@@ -126,6 +126,10 @@ CREATE TABLE IF NOT EXISTS true_reward (    -- for the oracle, evaluation and pl
     segment TEXT PRIMARY KEY REFERENCES segment,
     rewards BLOB NOT NULL                   -- float64, one a step
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS true_return (    -- for the oracle alone
+    round INTEGER PRIMARY KEY REFERENCES round,
+    mean  REAL NOT NULL                     -- of a clip of all that the round's policy did
+);
 """
 # Whether the answer `a` stood when the newest one had the id `:through`.
 STOOD = (

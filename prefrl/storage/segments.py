@@ -91,6 +91,16 @@ def asked_rewards(connection: Connection, round_index: int) -> dict[str, np.ndar
     return {name: np.frombuffer(rewards, np.float64) for name, rewards in rows}
 
 
+def write_mean_return(connection: Connection, round_index: int, mean: float) -> None:
+    """Keep the mean true return of a clip of all that a round's policy did."""
+    connection.execute("INSERT INTO true_return VALUES (?, ?)", (round_index, mean))
+
+
+def read_mean_returns(connection: Connection) -> dict[int, float]:
+    """Return what `write_mean_return` kept, by round."""
+    return dict(connection.execute("SELECT round, mean FROM true_return").fetchall())
+
+
 def _encode(array: np.ndarray) -> tuple[str, str, bytes]:
     shape = json.dumps(array.shape)
     if is_text(array):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from prefrl.config.learning import TEACHERS
 from prefrl.environments.modules import load_object
 from prefrl.errors import UserError, raised_by
 from prefrl.types import Answer, Query, Segment, Truth, transcript, until_end
@@ -120,8 +121,9 @@ def load_teacher(name: str) -> FunctionTeacher:
             "give it once more, as with prefrl.resume(path, teacher=…), or put it into a module"
         )
     if ":" not in name or name.startswith((":", ".")):
-        near = difflib.get_close_matches(name, ["oracle", "human"], cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else "expected oracle, human or MODULE:OBJECT"
+        near = difflib.get_close_matches(name, [*TEACHERS, "human"], cutoff=0.5)
+        known = f"expected {', '.join(TEACHERS)}, human or MODULE:OBJECT"
+        hint = f"did you mean {near[0]}?" if near else known
         raise UserError(f"there is no teacher {name!r}; {hint}")
     teacher = load_object(name, "teacher")
     if not callable(teacher):

@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from prefrl.answers import MARGIN_OF_STRENGTH
 from prefrl.config.fields import check_fields
 from prefrl.config.learning import OracleConfig
 from prefrl.types import RATING_SCALE, Answer, AnswerKind, Query, QueryId, Truth
+
+STRENGTHS = [*MARGIN_OF_STRENGTH]
 
 Order = list[list[int]]
 """Indices of clips, best first, equals together."""
@@ -25,18 +28,20 @@ class Scale(NamedTuple):
     """Mean absolute return: the unit of thresholds and of 1 / rationality, so that they mean the
     same in every task."""
     mean: float = 0.0
-    """As the teacher sees returns, like the next."""
+    """Of the returns as the teacher sees them, like the next."""
     spread: float = 0.0
     """Standard deviation."""
+    policy: float = 0.0
+    """Mean return of a clip of all that the round's policy did, asked about or not: what B-Pref
+    takes shares of."""
 
 
 class Oracle:
     """Answers from the hidden true reward, with the faults of B-Pref's teachers.
 
-    B-Pref (Lee et al. 2021, arXiv 2111.03026), section 3: Oracle (the defaults), Stoc
-    (`rationality` = 1), Mistake (`mistake` = 0.1), Skip (`skip` = 0.1), Equal (`equal` = 0.1) and
-    Myopic (`myopia` = 0.9). A threshold is a share of the average return of a clip in the query's
-    round, which stands for the policy of that time.
+    B-Pref (Lee et al. 2021, arXiv 2111.03026), section 3; `TEACHERS` has its six. A threshold is a
+    share of the average return of a clip in the query's round, which stands for the policy of that
+    time. With `bpref` it is measured as in the code of B-Pref; see `prefrl/README.md`.
 
     Whatever is asked, the oracle puts the clips in order, with all its faults, and says of the
     order what the question wants to know: which of two is better, which of several is the best, the
@@ -63,17 +68,24 @@ class Oracle:
         for query in queries:
             number = query.id.round
             if number not in scales:
-                scales[number] = self.scale([truth.rewards[name] for name in truth.asked[number]])
+                asked = [truth.rewards[name] for name in truth.asked[number]]
+                scales[number] = self.scale(asked, truth.mean_return.get(number))
             rewards = [truth.rewards[segment.id] for segment in query.segments]
             yield self.judge(query.id, rewards, scales[number], query.kind)
 
-    def scale(self, rewards: Sequence[np.ndarray]) -> Scale:
-        """Return how large the returns are of clips with these rewards, `[step]` each."""
+    def scale(self, rewards: Sequence[np.ndarray], policy: float | None = None) -> Scale:
+        """Return how large the returns of a round's clips are.
+
+        Args:
+            rewards: the true ones, `[step]` of each clip that it asked about.
+            policy: mean return of a clip of all that its policy did; by default that of these.
+        """
         if not rewards:
             return Scale(0.0)
-        returns = [self._return(reward) for reward in rewards]
-        average = float(np.mean([abs(reward.sum()) for reward in rewards]))
-        return Scale(average, float(np.mean(returns)), float(np.std(returns)))
+        sums, returns = _sums(rewards), [self._return(reward) for reward in rewards]
+        average, mean = float(np.mean(np.abs(sums))), float(np.mean(sums))
+        seen = float(np.mean(returns)), float(np.std(returns))
+        return Scale(average, *seen, mean if policy is None else policy)
 
     def judge(
         self, query: QueryId, rewards: Sequence[np.ndarray], scale: Scale, kind: str = "preference"
@@ -87,25 +99,35 @@ class Oracle:
             kind: what it asks for; more than two are put in order if not said otherwise.
         """
         returns = [self._return(reward) for reward in rewards]
-        said, value = _in_words(self._order(query, returns, scale), kind, returns, scale)
+        order = self._order(query, returns, _sums(rewards) if self.config.bpref else returns, scale)
+        said, value = _in_words(order, kind, returns, scale)
+        if self.config.strength and said == "preference":
+            value["strength"] = _strength(returns, scale)
         now = time.time()
         return Answer(query, said, value, self.name, now, now)
 
-    def _order(self, query: QueryId, returns: list[float], scale: Scale) -> Order:
+    def _order(
+        self, query: QueryId, returns: list[float], measured: list[float], scale: Scale
+    ) -> Order:
         """Return the clips in order, as this teacher sees them; none for "can't tell".
 
         The best of the rest is chosen again and again (Plackett-Luce), and those of the rest that
         differ from it by nothing, or by less than the threshold, stand with it. Then each two
         neighbours, from best to worst, change places by chance: that many comparisons are wrong.
+
+        Args:
+            query: its id.
+            returns: as the teacher sees them: the better ones come first.
+            measured: what is compared with the thresholds.
+            scale: of the round.
         """
-        if self.config.skip and max(returns) < self.config.skip * scale.average:
+        if self._skips(max(measured), scale):
             return []
         order, rest = [], [*range(len(returns))]
         while rest:
             best = self._best(query, len(order), rest, returns, scale)
-            apart = [abs(returns[i] - returns[best]) for i in rest]
-            near = self.config.equal * scale.average
-            group = [i for i, by in zip(rest, apart, strict=True) if by == 0 or by < near]
+            near = [i for i in rest if self._alike(measured[i], measured[best], scale)]
+            group = sorted({best, *near})
             order.append(group)
             rest = [i for i in rest if i not in group]
         for place in range(len(order) - 1):
@@ -113,14 +135,27 @@ class Oracle:
                 order[place], order[place + 1] = order[place + 1], order[place]
         return order
 
+    def _skips(self, highest: float, scale: Scale) -> bool:
+        if self.config.bpref:
+            return 0 < self.config.skip * scale.policy >= highest
+        return bool(self.config.skip) and highest < self.config.skip * scale.average
+
+    def _alike(self, one: float, other: float, scale: Scale) -> bool:
+        if self.config.bpref:
+            return abs(one - other) < self.config.equal * scale.policy
+        return one == other or abs(one - other) < self.config.equal * scale.average
+
     def _best(
         self, query: QueryId, place: int, rest: list[int], returns: list[float], scale: Scale
     ) -> int:
-        """Choose one with chances in proportion to exp(rationality · return / average)."""
+        """Choose one with chances in proportion to exp(rationality · return / average).
+
+        The rewards of B-Pref have no unit but their own.
+        """
         best = max(rest, key=lambda i: returns[i])
         if math.isinf(self.config.rationality):
             return best
-        unit = max(scale.average, 1e-8)
+        unit = 1.0 if self.config.bpref else max(scale.average, 1e-8)
         behind = [self.config.rationality * (returns[i] - returns[best]) / unit for i in rest]
         weights = np.cumsum([math.exp(max(logit, -700)) for logit in behind])
         chance = self._chances(query, place)[0] * weights[-1]
@@ -137,6 +172,16 @@ class Oracle:
         digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
         first, second = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
         return first / 2**64, second / 2**64
+
+
+def _sums(rewards: Sequence[np.ndarray]) -> list[float]:
+    return [float(reward.sum()) for reward in rewards]
+
+
+def _strength(returns: list[float], scale: Scale) -> str:
+    """Say how much better one of two is: a word for each half of a standard deviation."""
+    steps = 2 * abs(returns[0] - returns[1]) / max(scale.spread, 1e-8)
+    return STRENGTHS[int(min(steps, 3))]
 
 
 def _in_words(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prefrl.config.learning import OracleConfig
+from prefrl.config.learning import TEACHERS
 from prefrl.contracts import Teacher
 from prefrl.learning.selection import check_lengths, stretch
 from prefrl.teachers.function import load_teacher
@@ -102,8 +102,8 @@ def truth_of(pairs: Pairs) -> Truth:
 
 
 def judge_named(name: str, seed: int) -> Teacher:
-    """Return a teacher in this process: "oracle" (the true return), or MODULE:OBJECT."""
-    return Oracle(OracleConfig(), seed) if name == "oracle" else load_teacher(name)
+    """Return a teacher in this process: one of `TEACHERS` (the true return), or MODULE:OBJECT."""
+    return Oracle(TEACHERS[name], seed) if name in TEACHERS else load_teacher(name)
 
 
 def judged(pairs: Pairs, teacher: Teacher, question: str, seed: int) -> list[float | None]:
