@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from prefrl.types import (
+    Achieved,
     Answer,
     Comparison,
     Counts,
@@ -374,6 +375,13 @@ class Domain(Protocol):
         self, folder: RunFolder, experiment: Experiment, policy: Any, request: EvaluationRequest
     ) -> Evaluation:
         """Play fresh episodes with a run's policy."""
+        ...
+
+    def baseline(self, experiment: Experiment, episodes: int) -> Achieved | None:
+        """Play fresh episodes with random actions, the zero of every ratio.
+
+        None where `evaluate` tells of a reference, which is what nothing learned achieves.
+        """
         ...
 
     def record(

@@ -60,10 +60,11 @@ ROWS = {
     "commands.options": ("config errors", "tyro"),
     "commands.process": ("", ""),
     "commands.progress": ("config learning", "rich"),
-    "commands.reports": ("config contracts errors reports storage", "tyro"),
+    "commands.reports": ("config contracts errors reports runs storage", "tyro"),
+    "commands.sweep": ("config errors reports runs storage", "tyro"),
     "commands.table": ("errors", ""),
     "commands.text": ("config environments errors storage text", "tyro"),
-    "commands.training": ("config environments errors runs storage viewer", "tyro"),
+    "commands.training": ("config errors runs storage viewer", "tyro"),
     "config": ("", ""),
     "config.as_json": ("", ""),
     "config.control": ("", ""),
@@ -71,6 +72,7 @@ ROWS = {
     "config.fields": ("errors", ""),
     "config.learning": ("", ""),
     "config.presets": ("errors", ""),
+    "config.sweep": ("", ""),
     "config.text": ("", ""),
     "contracts": ("config storage types", "numpy"),
     "control": ("", ""),
@@ -131,19 +133,24 @@ ROWS = {
     "learning.true_reward": ("types", "numpy"),
     "reports": ("", ""),
     "reports.compare": ("environments errors learning runs storage teachers types", ""),
-    "reports.evaluate": ("contracts errors learning runs storage text types", ""),
+    "reports.evaluate": ("errors learning runs storage text types", ""),
     "reports.film": ("clips control errors runs storage", "numpy"),
     "reports.inspect": ("answers errors learning runs storage types", "numpy torch"),
     "reports.plot": ("config errors storage", "numpy"),
+    "reports.table": ("config errors learning runs storage", "numpy"),
     "runs": ("", ""),
+    "runs.cell": ("config contracts errors storage", ""),
     "runs.check": ("environments", "gymnasium"),
     "runs.domains": ("config contracts environments errors storage", "gymnasium"),
+    "runs.evaluate": ("contracts errors storage", ""),
+    "runs.grid": ("config errors storage", ""),
     "runs.load": ("contracts errors storage", ""),
     "runs.page": ("", ""),
     "runs.replay": ("config contracts environments errors learning storage", ""),
     "runs.session": ("config contracts errors learning storage teachers", ""),
+    "runs.sweep": ("config errors storage", ""),
     "runs.train": ("config contracts storage teachers", ""),
-    "runs.versions": ("", "torch"),
+    "runs.versions": ("", ""),
     "storage": ("", ""),
     "storage.checkpoint": ("types", "numpy torch"),
     "storage.feedback": ("answers errors types", "numpy"),
@@ -160,6 +167,7 @@ ROWS = {
     "storage.segments": ("errors types", "numpy"),
     "storage.spaces": ("errors types", "numpy"),
     "storage.sqlite": ("errors", ""),
+    "storage.sweeps": ("config errors", ""),
     "storage.texts": ("", ""),
     "storage.trainer": ("errors", ""),
     "teachers": ("", ""),
@@ -410,7 +418,7 @@ def test_only_the_store_knows_how_it_is_kept(name):
 def test_only_the_oracle_reads_the_table_of_true_rewards():
     hidden = {"true_rewards", "truth"}
     readers = {name for name, tree in TREES.items() if attributes(tree) & hidden}
-    evaluation = {"reports.evaluate", "reports.inspect"}  # and plots
+    evaluation = {"runs.evaluate", "reports.inspect"}  # and plots
     assert readers <= {"learning.pacing", "storage.feedback", "storage.import_export"} | evaluation
     tables = [
         name for name, path in SOURCES.items() if SQL_OF_REWARDS.search(path.read_text("utf-8"))

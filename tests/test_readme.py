@@ -14,6 +14,7 @@ from prefrl import cli
 from prefrl.commands.table import COMMANDS
 from prefrl.config.experiment import Experiment
 from prefrl.config.learning import QueryConfig
+from prefrl.runs.grid import read_sweep
 from prefrl.runs.train import train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.text.check import check_environment
@@ -105,6 +106,18 @@ def test_the_example_of_prompts_and_a_judge_runs(tmp_path, monkeypatch):
         assert prompt == right.observations[0] in ("Once upon a time", "Long ago")
         assert comparison.preference == judge(prompt, *replies)
     assert check_environment("stories:Stories-v0") == []
+
+
+def test_the_example_of_a_sweep_is_the_grid_that_it_says(tmp_path, monkeypatch, capsys):
+    [text] = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "compare.toml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    [words] = re.findall(r"    prefrl (sweep .*)", README)
+    cli.main([*words.split(), "--list"])
+    cells = capsys.readouterr().out.splitlines()
+    assert len(cells) == 5 * (2 + 2 + 1)
+    assert cells[2] == "question=rankings, labels=20, seed=0"
+    assert read_sweep(tmp_path / "compare.toml").cells[2].experiment.query.kind == "ranking"
 
 
 def test_every_command_is_in_readme():

@@ -16,9 +16,9 @@ from prefrl.config.learning import QueryConfig
 from prefrl.contracts import EvaluationRequest
 from prefrl.control.environments.adapters import make_environments
 from prefrl.errors import UserError
-from prefrl.reports.evaluate import evaluate_run
 from prefrl.reports.film import VIDEO_SIZE, film_run
 from prefrl.reports.plot import plot_runs
+from prefrl.runs.evaluate import evaluate_run
 from prefrl.runs.load import load_policy
 from prefrl.runs.train import train
 from prefrl.storage.feedback import FeedbackStore

@@ -22,7 +22,8 @@ from prefrl.cli import main
 from prefrl.contracts import EvaluationRequest
 from prefrl.errors import UserError
 from prefrl.learning.statistics import estimate, in_words, length_controlled, share, win_rate
-from prefrl.reports.evaluate import evaluate_run, report_bias
+from prefrl.reports.evaluate import report_bias
+from prefrl.runs.evaluate import evaluate_run
 from prefrl.runs.load import load_policy
 from prefrl.runs.train import train
 from prefrl.storage.folder import RunFolder

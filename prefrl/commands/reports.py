@@ -62,7 +62,8 @@ class Evaluate:
 def evaluate(chosen: Evaluate) -> None:
     """Print how well the policy does."""
     from prefrl.contracts import EvaluationRequest
-    from prefrl.reports.evaluate import evaluate_run, in_words, report_bias
+    from prefrl.reports.evaluate import in_words, report_bias
+    from prefrl.runs.evaluate import evaluate_run
     from prefrl.storage.folder import RunFolder
 
     folder = RunFolder.open(chosen.run)

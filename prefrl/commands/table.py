@@ -12,6 +12,7 @@ from prefrl import __version__
 from prefrl.commands import answers, reports, text, training
 from prefrl.commands import check as checking
 from prefrl.commands import list as listing
+from prefrl.commands import sweep as sweeping
 from prefrl.commands.console import complain, parse, without_deprecations_of_dependencies
 from prefrl.errors import UserError
 
@@ -26,6 +27,8 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "compare": (reports.Compare, reports.compare),
     "video": (reports.Video, reports.video),
     "plot": (reports.Plot, reports.plot),
+    "sweep": (sweeping.RunSweep, sweeping.sweep),
+    "table": (sweeping.ShowTable, sweeping.table),
     "export": (answers.Export, answers.export),
     "import": (answers.Import, answers.import_file),
     "replay": (training.Replay, training.replay),

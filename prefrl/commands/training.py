@@ -267,10 +267,6 @@ def _ways_to_look(folder: "RunFolder") -> str:
 
 def _default(preset_name: str, env: str, env_kwargs: dict[str, Any]) -> Experiment:
     """Return what options change: the preset, else what suits the environment."""
-    from prefrl.config.presets import preset
-    from prefrl.environments.ids import resolve
-    from prefrl.runs.domains import domain_for
+    from prefrl.runs.domains import default_experiment
 
-    if preset_name:
-        return preset(preset_name).experiment
-    return replace(domain_for(resolve(env, env_kwargs)).default, env=env) if env else DEFAULT
+    return default_experiment(preset_name, env, env_kwargs) if preset_name or env else DEFAULT

@@ -16,15 +16,19 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar, Union
 
 from prefrl.errors import CONTROL, UserError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 P = ParamSpec("P")
 R = TypeVar("R")
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -115,13 +119,42 @@ def options(config: Any, prefix: str = "") -> Iterator[Option]:
 
 
 def _option(name: str, value: Any, hint: Any, prefix: str = "") -> Iterator[Option]:
-    names = [getattr(extra, "name", None) for extra in _extras(hint)]
-    names += [getattr(value, "prefix", None)] if dataclasses.is_dataclass(value) else []
-    spelled = prefix + next((word for word in names if word is not None), name.replace("_", "-"))
+    spelled = _spelled(name, value, hint, prefix)
     if dataclasses.is_dataclass(value):
         yield from options(value, spelled and f"{spelled}.")
     else:
         yield Option(spelled, value, hint)
+
+
+def _spelled(name: str, value: Any, hint: Any, prefix: str) -> str:
+    names = [getattr(extra, "name", None) for extra in _extras(hint)]
+    names += [getattr(value, "prefix", None)] if dataclasses.is_dataclass(value) else []
+    return prefix + next((word for word in names if word is not None), name.replace("_", "-"))
+
+
+def changed(config: Config, values: Mapping[str, Any], prefix: str = "") -> Config:
+    """Return a configuration in which the options that are named have other values.
+
+    Args:
+        config: an instance of a dataclass, whose fields may be dataclasses.
+        values: by the names that the command line has for them: {"query.kind": "ranking"}.
+        prefix: of its options.
+    """
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        spelled = _spelled(field.name, value, hints[field.name], prefix)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields[field.name] = changed(value, values, spelled and f"{spelled}.")
+        elif spelled in values:
+            fields[field.name] = values[spelled]
+    return dataclasses.replace(config, **fields)
+
+
+def is_row(hint: Any) -> bool:
+    """Return whether the values of an option are rows of values, as --ppo.hidden 64 64 is."""
+    return typing.get_origin(_bare(hint)) is tuple
 
 
 def check_fields(config: Any, prefix: str = "") -> None:

@@ -8,7 +8,7 @@ from prefrl.config.control import ControlConfig
 from prefrl.config.experiment import Experiment
 from prefrl.contracts import Components, EvaluationRequest, Network, Recording, RewardModel
 from prefrl.control.budget import smallest_round
-from prefrl.types import Evaluation
+from prefrl.types import Achieved, Evaluation
 
 if TYPE_CHECKING:
     import gymnasium
@@ -69,6 +69,12 @@ class ControlDomain:
         from prefrl.control.evaluation import evaluate
 
         return evaluate(experiment, policy, request)
+
+    def baseline(self, experiment: Experiment, episodes: int) -> Achieved:
+        """Play fresh episodes with random actions."""
+        from prefrl.control.evaluation import baseline
+
+        return baseline(experiment, episodes)
 
     def record(
         self, experiment: Experiment, policy: Policy, episodes: int, source: str, sampling: int

@@ -10,10 +10,10 @@ from prefrl.config.experiment import Experiment
 from prefrl.contracts import EvaluationRequest, Recording
 from prefrl.control.build import fresh_environments
 from prefrl.control.environments.recorder import Recorder
-from prefrl.control.policy import Policy
+from prefrl.control.policy import Policy, RandomPolicy
 from prefrl.control.policy import evaluate as evaluate_policy
 from prefrl.errors import UserError
-from prefrl.types import Evaluation
+from prefrl.types import Achieved, Evaluation
 
 
 def evaluate(experiment: Experiment, policy: Policy, request: EvaluationRequest) -> Evaluation:
@@ -33,6 +33,15 @@ def evaluate(experiment: Experiment, policy: Policy, request: EvaluationRequest)
     with closing(fresh) as environments:
         achieved = evaluate_policy(environments, policy, deterministic=not request.sample)
     return Evaluation(request.episodes, achieved)
+
+
+def baseline(experiment: Experiment, episodes: int) -> Achieved:
+    """Play episodes from the same starts with uniform random actions: the zero of every ratio."""
+    torch.set_num_threads(1)
+    with closing(fresh_environments(experiment, episodes, experiment.seed)) as environments:
+        return evaluate_policy(
+            environments, RandomPolicy(environments.description, experiment.seed)
+        )
 
 
 def record(experiment: Experiment, policy: Policy, episodes: int, source: str) -> Recording:

@@ -1,51 +1,17 @@
-"""Evaluates a run's policy, and puts the result in words."""
+"""Puts what a run's policy achieves in words."""
 
 from __future__ import annotations
 
 import dataclasses
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from prefrl.contracts import EvaluationRequest
 from prefrl.errors import UserError
 from prefrl.learning.statistics import aligned
 from prefrl.learning.statistics import in_words as interval
-from prefrl.runs.domains import domain_of
 from prefrl.runs.load import load_policy
-from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.types import Achieved, Evaluation
-
-
-def evaluate_run(folder: RunFolder, request: EvaluationRequest) -> dict[str, Any]:
-    """Play fresh episodes with a run's policy and report everything a comparison needs.
-
-    Returns:
-        JSON values: what was trained (`env`, `steps`, `seed`, `reward`, `labels`) and the fields of
-        `Evaluation`.
-
-    Raises:
-        UserError: something does not fit the run; the message says what.
-    """
-    if request.episodes <= 0:
-        raise UserError(f"--episodes is {request.episodes}; expected a whole number above 0")
-    if request.show < 0:
-        raise UserError(f"--show is {request.show}; expected a number of tasks, or 0")
-    experiment = folder.experiment()
-    with closing(FeedbackStore(folder.feedback, read_only=True)) as store:
-        counts = store.counts()
-    policy = load_policy(folder.path)
-    evaluation = domain_of(folder).evaluate(folder, experiment, policy, request)
-    return {
-        "env": experiment.env,
-        "steps": folder.metrics()[-1]["steps"] if folder.metrics() else 0,
-        "seed": experiment.seed,
-        "reward": experiment.reward,
-        "labels": {
-            "asked": counts.asked, "answered": counts.answered, "decisive": counts.decisive,
-        },
-    } | dataclasses.asdict(evaluation)  # fmt: skip
 
 
 def report_bias(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+from collections.abc import Mapping
+from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from prefrl.config.experiment import Experiment
+from prefrl.config.presets import preset
 from prefrl.config.text import TextConfig
 from prefrl.contracts import Domain
 from prefrl.environments import ids
@@ -32,6 +36,17 @@ def chosen_domain(experiment: Experiment) -> Domain:
     if experiment.domain is None:
         return domain_for(ids.resolve(experiment.env, experiment.env_kwargs))
     return _named(TEXT if isinstance(experiment.domain, TextConfig) else CONTROL)
+
+
+def default_experiment(preset_name: str, env: str, env_kwargs: Mapping[str, Any]) -> Experiment:
+    """Return what options change: a preset, else what suits an environment.
+
+    Raises:
+        UserError: there is no such preset or environment.
+    """
+    if preset_name:
+        return preset(preset_name).experiment
+    return dataclasses.replace(domain_for(ids.resolve(env, env_kwargs)).default, env=env)
 
 
 def domain_of(folder: RunFolder) -> Domain:

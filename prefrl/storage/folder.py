@@ -10,6 +10,7 @@
     model.mjb           the MuJoCo model that clips are drawn with
     reference/          the language model that the run began with
     status.json         what the trainer is doing, for whoever answers
+    evaluation.json     what the policy achieved, if the run is a cell of a sweep
     viewer.json         the viewer's key, port and hosts, so that a restarted one is found again
     checkpoints/        round-0007.pt: the agent, the reward model and the loop after round 7
     tb/                 TensorBoard events, when it is installed
@@ -242,6 +243,18 @@ class RunFolder:
         except (OSError, ValueError, AttributeError, AnotherVersion):
             return {}
 
+    def save_evaluation(self, evaluation: Fields) -> None:
+        """Write what the policy achieved."""
+        self._write_fields("evaluation.json", evaluation)
+
+    def evaluation(self) -> Fields:
+        """Read what the policy achieved, {} if it was not evaluated, or by another version."""
+        try:
+            written = (self.path / "evaluation.json").read_text(encoding="utf-8")
+            return migrated("evaluation.json", json.loads(written))
+        except (OSError, ValueError, AttributeError, AnotherVersion):
+            return {}
+
     def viewer(self) -> dict[str, Any]:
         """Return the viewer's key, made once, and last port; for their owner alone."""
         path = self.path / "viewer.json"
@@ -269,7 +282,7 @@ class RunFolder:
             yield
 
     def _reading(self, name: str) -> AbstractContextManager[Fields]:
-        return _reading(self.path, name, "restore it from a copy")
+        return read_fields(self.path, name, "restore it from a copy")
 
     def _checkpoints(self) -> list[Path]:
         paths = (self.path / "checkpoints").glob("round-*.pt")
@@ -296,10 +309,11 @@ class RunFolder:
             raise UserError(f"{path} is damaged: {error}; restore it from a copy") from None
 
     def _write_fields(self, name: str, fields: Fields) -> None:
-        self._write_json(name, stamped(name, fields))
+        with self.writing(self.path / name):
+            write_fields(self.path, name, fields)
 
     def _write_json(self, name: str, value: Any) -> None:
-        self._write(name, (json.dumps(value, indent=2) + "\n").encode())
+        self._write(name, _as_bytes(value))
 
     def _write(self, name: str, data: bytes) -> None:
         with self.writing(self.path / name), whole(self.path / name) as partial:
@@ -344,7 +358,7 @@ class FittedFolder:
         files = {
             "metrics.jsonl": "".join(json.dumps(line) + "\n" for line in metrics).encode(),
             "weights.pt": weights,
-            "fitted.json": (json.dumps(how, indent=2) + "\n").encode(),
+            "fitted.json": _as_bytes(how),
         }
         for name, data in files.items():  # the folder appears whole: see `files.new_folder`
             (self.path / name).write_bytes(data)
@@ -359,13 +373,27 @@ class FittedFolder:
             raise UserError(
                 f"{self.path} holds no reward model (no fitted.json); they are made by `prefrl fit`"
             )
-        with _reading(self.path, "fitted.json", "fit it again") as how:
+        with read_fields(self.path, "fitted.json", "fit it again") as how:
             text, seed = from_json(TextConfig, how["text"]), int(how["seed"])
             return text, seed, (self.path / "weights.pt").read_bytes()
 
 
+def write_fields(folder: Path, name: str, fields: Fields) -> None:
+    """Write the fields of a file of the present format.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with whole(folder / name) as partial:
+        partial.write_bytes(_as_bytes(stamped(name, fields)))
+
+
+def _as_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
 @contextmanager
-def _reading(folder: Path, name: str, mend: str) -> Iterator[Fields]:
+def read_fields(folder: Path, name: str, mend: str) -> Iterator[Fields]:
     """Give the fields of a file as its present format has them.
 
     Raises:

@@ -19,8 +19,10 @@ FORMATS = {
     "config.json": 2,
     "earlier.json": 1,
     "environment.json": 1,
+    "evaluation.json": 1,
     "fitted.json": 1,
     "status.json": 1,
+    "sweep.json": 1,
 }
 
 Kind = Literal["run", "comparison"]  # what a folder holds, which its config.json says

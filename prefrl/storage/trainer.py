@@ -70,7 +70,7 @@ def check(connection: Connection, epoch: int, run: Path) -> None:
     if _say_seen(connection, epoch):
         return
     known = holder(connection)
-    who = _in_words(known) if known else "another process, which has ended since"
+    who = in_words(known) if known else "another process, which has ended since"
     raise UserError(
         f"{run} was taken over by {who}, since this process had not been heard of for a while; it "
         "stops now and has changed nothing since"
@@ -115,17 +115,18 @@ def _refuse_to_push_out(known: Holder, run: Path, now: float) -> None:
     alive, silent = is_alive(known.process), now - known.seen
     if alive:
         raise UserError(
-            f"{run} is being trained by {_in_words(known)}; a run has one trainer, so wait until "
+            f"{run} is being trained by {in_words(known)}; a run has one trainer, so wait until "
             f"it has finished, or end it (process {known.process.number}) and try again"
         )
     if alive is None and silent < SILENT_SECONDS:
         raise UserError(
-            f"{run} is being trained by {_in_words(known)}, heard of {max(0, silent):.0f} s ago; a "
+            f"{run} is being trained by {in_words(known)}, heard of {max(0, silent):.0f} s ago; a "
             f"run has one trainer, so try again in {SILENT_SECONDS - silent:.0f} s if that one was "
             "killed"
         )
 
 
-def _in_words(known: Holder) -> str:
+def in_words(known: Holder) -> str:
+    """Return who trains, and since when."""
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(known.since))
     return f"process {known.process.number} on {known.process.host} (since {since})"

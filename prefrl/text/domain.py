@@ -88,6 +88,10 @@ class TextDomain:
 
         return evaluate(folder, experiment, policy, request)
 
+    def baseline(self, experiment: Experiment, episodes: int) -> None:
+        """Return None: an evaluation tells of the reference."""
+        return None
+
     def record(
         self, experiment: Experiment, policy: TextPolicy, episodes: int, source: str, sampling: int
     ) -> Recording:

@@ -1,0 +1,145 @@
+"""One run from beginning to end, wherever it stands: what a sweep gives each process to do.
+
+    python -m prefrl.runs.cell SWEEP NAME       finishes a cell of a sweep
+    python -m prefrl.runs.cell SWEEP NAME PACE  prints at how many steps a second it trains
+
+Such a process ends with the one that started it, whose end closes its standard input.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import sys
+import threading
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from prefrl.config.experiment import Experiment
+from prefrl.config.text import TextConfig
+from prefrl.contracts import EvaluationRequest
+from prefrl.errors import UserError
+from prefrl.storage.folder import RunFolder
+from prefrl.storage.sweeps import SweepFolder
+
+if TYPE_CHECKING:
+    from prefrl.storage.formats import Fields
+
+PACE_SECONDS = 3.0
+FAILED = 2
+
+
+def finish(experiment: Experiment, folder: RunFolder, request: EvaluationRequest) -> Fields:
+    """Begin a run, take it up, or find it finished; evaluate it; return what it came to.
+
+    Whoever calls it again, after a kill too, gets the same run. What it came to is kept in the
+    folder: `report`, see `evaluate_run`; `baseline`, what random actions achieve, where the reward
+    is the true one; `seconds` of the rounds.
+
+    Args:
+        experiment: what to run.
+        folder: of the run, whether it is there or not.
+        request: how it is evaluated.
+
+    Raises:
+        UserError: something is wrong that can be mended, or the folder holds another run.
+    """
+    if is_finished(folder, request):
+        return folder.evaluation()
+    from prefrl.runs.domains import domain_of
+    from prefrl.runs.evaluate import evaluate_run
+
+    _train(experiment, folder)
+    baseline = None
+    if experiment.reward == "true":
+        baseline = domain_of(folder).baseline(experiment, request.episodes)
+    parts = [line for line in folder.timings()]
+    came_to = {
+        "request": dataclasses.asdict(request),
+        "report": evaluate_run(folder, request),
+        "baseline": baseline and dataclasses.asdict(baseline),
+        "seconds": sum(s for part in parts for name, s in part.items() if name != "round"),
+    }
+    folder.save_evaluation(came_to)
+    return came_to
+
+
+def is_finished(folder: RunFolder, request: EvaluationRequest) -> bool:
+    """Return whether a run has been trained to its end, and evaluated in this way."""
+    return folder.evaluation().get("request") == dataclasses.asdict(request)
+
+
+def _train(experiment: Experiment, folder: RunFolder) -> None:
+    """Train what is left of a run; what a kill left of a start is begun anew."""
+    from prefrl.runs.session import resume, rounds, start
+
+    if not (folder.path / "config.json").exists():
+        shutil.rmtree(folder.path, ignore_errors=True)
+        session = start(experiment, folder.path)
+    else:
+        if RunFolder.open(folder.path).experiment() != experiment:
+            raise UserError(
+                f"{folder.path} holds another experiment by now, as a run that was extended does; "
+                "move it elsewhere, and the sweep begins this cell anew"
+            )
+        session = resume(folder.path)
+    with closing(session):
+        for _ in rounds(session):
+            pass
+
+
+def steps_per_second(experiment: Experiment) -> float:
+    """Return how fast an agent trains, measured for a few seconds; fits are not counted."""
+    from prefrl.runs.domains import chosen_domain
+
+    if isinstance(experiment.domain, TextConfig):  # how well it speaks does not matter
+        text = dataclasses.replace(experiment.domain, demonstrations=0)
+        experiment = dataclasses.replace(experiment, domain=text)
+    domain = chosen_domain(experiment)
+    least = domain.smallest_round(experiment)
+    components = domain.build(experiment, None, None)
+    agent, reward = components.agent, components.reward
+    try:
+        reward.calibrate(reward.sample(agent.explore(least), []))
+        agent.train(reward, least)  # the first one is slow
+        steps, began = 0, time.perf_counter()
+        while time.perf_counter() < began + PACE_SECONDS:
+            steps += sum(map(len, agent.train(reward, least)[0]))
+        return steps / (time.perf_counter() - began)
+    finally:
+        components.close()
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of standard input, which is that of whoever started this; then end."""
+    while os.read(0, 1024):
+        pass
+    os._exit(FAILED)
+
+
+def main(words: list[str]) -> int:
+    """Do what the words say; return 0, or 2 after a sentence."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    folder = SweepFolder.open(words[0])
+    try:
+        sweep = folder.sweep()
+        [cell] = [cell for cell in sweep.cells if cell.name == words[1]]
+        if len(words) > 2:
+            print(steps_per_second(cell.experiment))
+        else:
+            finish(cell.experiment, folder.run(cell), request_of(sweep))
+        return 0
+    except (UserError, FloatingPointError) as error:
+        print(f"prefrl: {error}", file=sys.stderr)
+        return FAILED
+
+
+def request_of(sweep: Any) -> EvaluationRequest:
+    """Return how the runs of a sweep are evaluated."""
+    return EvaluationRequest(sweep.episodes, sweep.sample)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,245 @@
+"""Runs the cells of a sweep, as many side by side as the machine serves.
+
+Each cell is a process of its own (`runs.cell`), so that one that fails takes no other with it. The
+state of a sweep are its folders: whoever starts it again goes on where it stands.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import IO
+
+from prefrl.config.experiment import Experiment
+from prefrl.config.sweep import Cell, Sweep
+from prefrl.config.text import TextConfig
+from prefrl.errors import UserError
+from prefrl.runs.cell import is_finished, request_of
+from prefrl.runs.grid import cell_name, experiment_key
+from prefrl.runs.versions import code
+from prefrl.storage.sweeps import SweepFolder
+
+POLL_SECONDS, CLAIM_SECONDS, PATIENCE_SECONDS = 0.1, 5.0, 10.0
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+QUICK_STEPS = 500_000  # of a sweep that needs no forecast
+STEPS_OF_A_TURN = 50  # that take a robot as long as a language model one turn
+PLACEHOLDER = Experiment()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended."""
+
+    cell: Cell
+    error: str = ""
+    """Why it failed; "" if it has finished."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is."""
+
+    finished: int
+    failed: int
+    working: int
+    cells: int
+    steps: int
+    """Of all cells, so far."""
+    total_steps: int
+
+
+@dataclass
+class _Work:
+    """A cell that a process is at work on."""
+
+    cell: Cell
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+
+
+def with_folders(folder: SweepFolder, sweep: Sweep, keep: bool = False) -> Sweep:
+    """Return a sweep whose cells have the names of their run folders.
+
+    The name of a folder holds a hash of the experiment and one of prefrl's code, so that what was
+    run with other settings, or by another version, is left alone and never taken for this.
+
+    Args:
+        folder: of the sweep.
+        sweep: what to run.
+        keep: take what another version of prefrl has finished.
+    """
+    version = code()
+    request = request_of(sweep)
+    cells = []
+    for cell in sweep.cells:
+        key = experiment_key(cell.experiment)
+        name = f"{cell_name(cell.axes, cell.experiment)}-{version}"
+        there = sorted(path.name for path in folder.path.glob(f"*-{key}-{version}"))
+        if keep and not there:
+            kept = [replace(cell, name=path.name) for path in folder.path.glob(f"*-{key}-*")]
+            there = sorted(c.name for c in kept if is_finished(folder.run(c), request))
+        cells.append(replace(cell, name=(there or [name])[0]))
+    return replace(sweep, cells=tuple(cells))
+
+
+def unfinished(folder: SweepFolder, sweep: Sweep) -> list[Cell]:
+    """Return the cells that are still to be run, or to be evaluated."""
+    request = request_of(sweep)
+    return [cell for cell in sweep.cells if not is_finished(folder.run(cell), request)]
+
+
+def side_by_side(sweep: Sweep) -> int:
+    """Return how many runs this machine serves at a time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = max(cell.experiment.threads for cell in sweep.cells)
+    return max(1, (cores or 1) // threads)
+
+
+def run_cells(folder: SweepFolder, sweep: Sweep, jobs: int) -> Iterator[Outcome | Progress]:
+    """Run what is unfinished; yield each cell that has ended, and often how far the sweep is.
+
+    Whatever ends this ends the processes, too; their runs go on from where they are next time.
+
+    Raises:
+        UserError: another process has taken the sweep over.
+    """
+    waiting = deque(unfinished(folder, sweep))
+    finished, failed = len(sweep.cells) - len(waiting), 0
+    total = sum(cell.experiment.steps for cell in sweep.cells)
+    known = sum(c.experiment.steps for c in sweep.cells) - sum(c.experiment.steps for c in waiting)
+    working: list[_Work] = []
+    checked = time.monotonic()
+    try:
+        while waiting or working:
+            while waiting and len(working) < jobs:
+                working.append(_started(folder, waiting.popleft()))
+            for work in [work for work in working if work.process.poll() is not None]:
+                working.remove(work)
+                error = _error(folder, work)
+                finished, failed = finished + (not error), failed + bool(error)
+                known += work.cell.experiment.steps
+                yield Outcome(work.cell, error)
+            steps = sum(_steps(folder, work.cell) for work in working)
+            yield Progress(finished, failed, len(working), len(sweep.cells), known + steps, total)
+            time.sleep(POLL_SECONDS)
+            if time.monotonic() > checked + CLAIM_SECONDS:
+                folder.check_claim()
+                checked = time.monotonic()
+    finally:
+        _end(working)
+
+
+def forecast(folder: SweepFolder, sweep: Sweep, jobs: int) -> float | None:
+    """Return how many seconds a sweep will take, None if it is too short to be worth measuring.
+
+    Runs of one kind are as fast as those of it that have finished; else a few seconds of training,
+    as many side by side as there will be, say how fast. Fits and evaluations are not counted.
+    """
+    cells = unfinished(folder, sweep)
+    if not _is_long(cells):
+        return None
+    paces = _paces(folder, sweep)
+    for cell in cells:
+        kind = _kind(cell.experiment)
+        if kind not in paces:
+            paces[kind] = _measured(folder, cell, jobs)
+    seconds = [cell.experiment.steps / paces[_kind(cell.experiment)] for cell in cells]
+    return max(sum(seconds) / min(jobs, len(cells)), *seconds, 0.0)
+
+
+def _is_long(cells: Sequence[Cell]) -> bool:
+    weights = [
+        STEPS_OF_A_TURN if isinstance(cell.experiment.domain, TextConfig) else 1 for cell in cells
+    ]
+    steps = [cell.experiment.steps * weight for cell, weight in zip(cells, weights, strict=True)]
+    return sum(steps) > QUICK_STEPS
+
+
+def _kind(experiment: Experiment) -> Experiment:
+    """Return what experiments that are about as fast as each other have in common."""
+    return replace(
+        PLACEHOLDER, env=experiment.env, env_kwargs=experiment.env_kwargs,
+        threads=experiment.threads, reward=experiment.reward, domain=experiment.domain,
+    )  # fmt: skip
+
+
+def _paces(folder: SweepFolder, sweep: Sweep) -> dict[Experiment, float]:
+    """Return the steps a second of the cells that have finished, by their kind."""
+    request = request_of(sweep)
+    done = [cell for cell in sweep.cells if is_finished(folder.run(cell), request)]
+    seconds = {cell.name: folder.run(cell).evaluation()["seconds"] for cell in done}
+    return {
+        _kind(cell.experiment): cell.experiment.steps / seconds[cell.name]
+        for cell in done
+        if seconds[cell.name] > 0
+    }
+
+
+def _measured(folder: SweepFolder, cell: Cell, jobs: int) -> float:
+    """Return the steps a second of one of `jobs` runs side by side.
+
+    Raises:
+        UserError: none can be built.
+    """
+    work = [_started(folder, cell, pace=True) for _ in range(jobs)]
+    try:
+        told = [one.process.stdout.read() for one in work if one.process.stdout]
+    finally:
+        _end(work)
+    if errors := [error for one in work if (error := _error(folder, one))]:
+        raise UserError(f"{cell.name}: {errors[0]}")
+    return sum(map(float, told)) / jobs
+
+
+def _started(folder: SweepFolder, cell: Cell, pace: bool = False) -> _Work:
+    """Start the process of a cell; its input is a pipe, whose end ends it wherever this one is."""
+    threads = dict.fromkeys(THREADS, str(cell.experiment.threads))
+    log = folder.log(cell).open("wb")
+    process = subprocess.Popen(
+        _command(folder, cell, *(["PACE"] if pace else [])), stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE if pace else log, stderr=log, env=os.environ | threads,
+        start_new_session=True,  # Ctrl-C is for the sweep
+    )  # fmt: skip
+    return _Work(cell, process, log)
+
+
+def _command(folder: SweepFolder, cell: Cell, *words: str) -> list[str]:
+    return [sys.executable, "-m", "prefrl.runs.cell", str(folder.path), cell.name, *words]
+
+
+def _end(working: Sequence[_Work]) -> None:
+    for work in working:
+        for pipe in (work.process.stdin, work.process.stdout):
+            if pipe:
+                with suppress(OSError):
+                    pipe.close()
+    for work in working:
+        try:
+            work.process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            work.process.kill()
+            work.process.wait()
+        work.log.close()
+
+
+def _error(folder: SweepFolder, work: _Work) -> str:
+    """Return why a process that has ended failed, "" if it did not."""
+    _end([work])
+    status = work.process.returncode
+    if not status:
+        return ""
+    if status < 0:
+        return f"its process was killed (signal {-status}), as one is that needs too much memory"
+    lines = folder.log(work.cell).read_text(encoding="utf-8", errors="replace").split("\n")
+    said = [line.strip() for line in lines if line.strip()]
+    return (said or [f"its process ended with {status}"])[-1].removeprefix("prefrl: ")
+
+
+def _steps(folder: SweepFolder, cell: Cell) -> int:
+    return folder.run(cell).status().get("steps", 0)

@@ -1,0 +1,70 @@
+"""Kills a sweep again and again, and shows that it ends as one that was left alone does.
+
+    python tests/kill_sweep.py SWEEP.toml FOLDER KILLS SEED
+
+Both sweeps are run below FOLDER. The moments of the kills are drawn: of the process of the sweep
+alone, whose runs must end by themselves. Prints one JSON object.
+"""
+
+import csv
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CLOCK = ("seconds",)  # of the table's columns
+
+
+def main(file: str, folder: str, kills: int, seed: int) -> None:
+    """Run both and compare them."""
+    alone, killed = Path(folder, "alone"), Path(folder, "killed")
+    began = time.monotonic()
+    assert sweep(file, alone).wait(600) == 0
+    whole = time.monotonic() - began
+    draw, moments = random.Random(seed), []
+    for _ in range(kills):
+        process = sweep(file, killed)
+        moments.append(draw.uniform(0.1, 1.2) * whole / (kills + 1))
+        time.sleep(moments[-1])
+        ended = process.poll()
+        process.kill()
+        process.wait()
+        moments[-1] = round(moments[-1], 2) if ended is None else None
+    assert sweep(file, killed).wait(600) == 0
+    tables, runs = [table(alone), table(killed)], [metrics(alone), metrics(killed)]
+    print(
+        json.dumps(
+            {
+                "killed_after_seconds": moments,
+                "rows": len(tables[0]),
+                "same_table": tables[0] == tables[1],
+                "runs": len(runs[0]),
+                "same_metrics": runs[0] == runs[1],
+            }
+        )
+    )
+
+
+def sweep(file: str, folder: Path) -> subprocess.Popen:
+    """Start a sweep, or what is left of it."""
+    command = [sys.executable, "-m", "prefrl.cli", "sweep", file, "--folder", str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of a sweep's table, less what the clock says."""
+    command = [sys.executable, "-m", "prefrl.cli", "table", str(folder), "--csv"]
+    done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE)
+    rows = csv.DictReader(done.stdout.splitlines())
+    return [{name: row[name] for name in row if name not in CLOCK} for row in rows]
+
+
+def metrics(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of the metrics of each run, by the name of its folder."""
+    return {path.parent.name: path.read_bytes() for path in folder.glob("*/metrics.jsonl")}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
