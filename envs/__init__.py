@@ -11,15 +11,20 @@ from gymnasium import register
 
 _TASKS = {
     "prefrl/Ant-v0": ("crawlers:Ant", 1000),
+    "prefrl/CheetahRun-v0": ("deepmind:CheetahRun", 1000),
     "prefrl/HalfCheetah-v0": ("half_cheetah:HalfCheetah", 1000),
     "prefrl/Hopper-v0": ("hopper:Hopper", 1000),
     "prefrl/HopperBackflip-v0": ("hopper_backflip:HopperBackflip", 500),
     "prefrl/InvertedDoublePendulum-v0": ("pendulums:InvertedDoublePendulum", 1000),
     "prefrl/InvertedPendulum-v0": ("pendulums:InvertedPendulum", 1000),
     "prefrl/OneLeggedCheetah-v0": ("one_legged_cheetah:OneLeggedCheetah", 500),
+    "prefrl/QuadrupedRun-v0": ("deepmind:QuadrupedRun", 1000),
+    "prefrl/QuadrupedWalk-v0": ("deepmind:QuadrupedWalk", 1000),
     "prefrl/Reacher-v0": ("reacher:Reacher", 50),
     "prefrl/Swimmer-v0": ("crawlers:Swimmer", 1000),
     "prefrl/Walker2d-v0": ("hopper:Walker2d", 1000),
+    "prefrl/WalkerRun-v0": ("deepmind:WalkerRun", 1000),
+    "prefrl/WalkerWalk-v0": ("deepmind:WalkerWalk", 1000),
 }
 
 _TEXT_TASKS = {
@@ -31,6 +36,7 @@ _TEXT_TASKS = {
 
 SUMMARIES = {
     "prefrl/Ant-v0": "walk forward on four legs (Ant-v5 of fixed horizon)",
+    "prefrl/CheetahRun-v0": "run forward (dm_control's cheetah-run)",
     "prefrl/GuessNumber-v0": "text: find a number in few guesses",
     "prefrl/HalfCheetah-v0": "run forward (HalfCheetah-v5 of fixed horizon)",
     "prefrl/Hopper-v0": "hop forward without falling (Hopper-v5 of fixed horizon)",
@@ -39,11 +45,15 @@ SUMMARIES = {
     "prefrl/InvertedPendulum-v0": "balance a pole (InvertedPendulum-v5 of fixed horizon)",
     "prefrl/MovieSentiment-v0": "text: continue a film review positively",
     "prefrl/OneLeggedCheetah-v0": "run forward on one leg",
+    "prefrl/QuadrupedRun-v0": "run on four legs (dm_control's quadruped-run)",
+    "prefrl/QuadrupedWalk-v0": "walk on four legs (dm_control's quadruped-walk)",
     "prefrl/RandomWalks-v0": "text: find a short way through a graph",
     "prefrl/Reacher-v0": "bring an arm's tip to a target (Reacher-v5)",
     "prefrl/Swimmer-v0": "swim forward (Swimmer-v5)",
     "prefrl/TinyReviews-v0": "text: write a short review in favour",
     "prefrl/Walker2d-v0": "walk forward without falling (Walker2d-v5 of fixed horizon)",
+    "prefrl/WalkerRun-v0": "stand up and run (dm_control's walker-run)",
+    "prefrl/WalkerWalk-v0": "stand up and walk (dm_control's walker-walk)",
 }
 """Each id in a line, for people to choose from."""
 

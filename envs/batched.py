@@ -23,6 +23,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from mujoco.batch import Batch
 
+VELOCITY_STAGE = int(mujoco.mjtStage.mjSTAGE_VEL)
 BAD_STATE = [
     int(mujoco.mjtWarning.mjWARN_BADQPOS),
     int(mujoco.mjtWarning.mjWARN_BADQVEL),
@@ -66,7 +67,8 @@ class Task:
     question: ClassVar[str]
     clip_seconds: ClassVar[float]
     frame_skip: ClassVar[int]
-    persistent: ClassVar[bool] = False  # whether `batch.get_data` gives all that a step computed
+    up_to_date: ClassVar[bool] = False  # see `advance`
+    persistent: ClassVar[bool] = False  # keeps all that a step computed, for the next, or to read
 
     def __init__(self, count: int, threads: int):
         self.model = self.build_model()
@@ -137,6 +139,22 @@ class Task:
             FloatingPointError: MuJoCo met a value that is not finite and reset a simulation.
         """
         before = self.qpos.copy()
+        self.advance(action)
+        if self.batch.warning[:, BAD_STATE].any():
+            self.raise_unstable(action)
+        return self.evaluate(action, before)
+
+    def advance(self, action: np.ndarray) -> None:
+        """Make the substeps of one control step, and keep what the sensors said in each.
+
+        What MuJoCo derives of the state (`xpos`, sensors) is of the last substep's beginning. Where
+        the task is `up_to_date`, what is derived of positions and velocities is of its end, and the
+        sensors' earlier values are not kept.
+        """
+        if self.up_to_date:
+            self.batch.bind("ctrl")[:] = action
+            self.batch.step(nstep=self.frame_skip, stage=VELOCITY_STAGE)
+            return
         out = self.batch.rollout(
             self.frame_skip,
             np.asarray(action)[:, None],
@@ -144,9 +162,10 @@ class Task:
             out={"sensordata": self.sensors} if self.model.nsensordata else None,
         )
         self.sensors = out["sensordata"]
-        if self.batch.warning[:, BAD_STATE].any():
-            self.raise_unstable(action)
-        return self.evaluate(action, before)
+
+    def action_range(self) -> np.ndarray:
+        """Return the lowest and highest value of each action, `[action, 2]`."""
+        return self.model.actuator_ctrlrange
 
     def raise_unstable(self, action: np.ndarray) -> None:
         """Say which simulation became unstable; MuJoCo itself only resets it silently."""
@@ -315,7 +334,7 @@ def _task_metadata(task: Task) -> dict[str, Any]:
 
 def _spaces(task: Task) -> tuple[Box, Box]:
     size = task.observe().shape[1]
-    low, high = task.model.actuator_ctrlrange.astype(np.float32).T
+    low, high = task.action_range().astype(np.float32).T
     return Box(-np.inf, np.inf, (size,), np.float64), Box(low, high, dtype=np.float32)
 
 

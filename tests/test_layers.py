@@ -110,6 +110,7 @@ ROWS = {
     "envs": ("", "gymnasium"),
     "envs.batched": ("", "gymnasium mujoco numpy"),
     "envs.crawlers": ("", "mujoco numpy"),
+    "envs.deepmind": ("", "mujoco numpy"),
     "envs.guess_number": ("", "gymnasium numpy"),
     "envs.half_cheetah": ("", "mujoco numpy"),
     "envs.hopper": ("", "mujoco numpy"),
