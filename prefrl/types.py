@@ -78,6 +78,11 @@ class Counts(NamedTuple):
     """Labels that prefer one segment."""
     pending: int
     """Queries that wait for an answer."""
+    clips: int = 0
+    """Segments of the labelled queries: what was watched for them."""
+    seconds: float = 0.0
+    """What all answers took from being shown; a pause is not counted. It is time of people where
+    people answered."""
 
 
 class Ledger(NamedTuple):

@@ -406,15 +406,15 @@ def test_a_run_that_cannot_be_resumed_exactly_says_so(monkeypatch, capsys, tmp_p
 
 def test_waiting_is_said_once_and_then_what_came_of_it(capsys):
     waiting = Round(1, "waiting", Counts(9, 3, 3, 6))
-    done = Round(1, "done", Counts(9, 9, 9, 0), {"steps": 640, "true_return": 1.25})
+    done = Round(1, "done", Counts(9, 9, 9, 0, 18, 400.0), {"steps": 640, "true_return": 1.25})
     with Display(rounds=4, steps=2560, labels=20, first_round=0) as display:
         for shown in (waiting, waiting, waiting, done, waiting):
             display.show(shown)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == lines[2] == "round 1: waiting for 6 answers"
     assert lines[1] == (
-        "round 1/4, 640 steps, – steps/s, labels 9/20, out-of-bag accuracy –, true return 1.2, "
-        "– left"
+        "round 1/4, 640 steps, – steps/s, labels 9/20 (18 clips), out-of-bag accuracy –, "
+        "true return 1.2, – left"
     )
     assert len(lines) == 3
 

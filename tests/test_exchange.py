@@ -201,7 +201,7 @@ def test_what_was_exported_comes_in_as_the_same_comparisons(data):
         assert (done.round, done.answers) == (-1, len(standing))
         assert done.queries == len({answer.query for answer in standing})
         assert copy_answers(old, copy, "old")[:4] == done[:4]
-        assert new.counts() == (0, 0, 0, 0) and new.pending() == []
+        assert new.counts()[:4] == (0, 0, 0, 0) and new.pending() == []
         ours = old.comparisons(margin_scale=2.0)
         for store in (new, copy):
             assert_same_lessons(ours, store.comparisons(margin_scale=2.0))
@@ -303,7 +303,7 @@ def test_clips_of_another_run_with_the_same_ids_stay_apart(store):
     assert theirs.left.id.startswith("old ") and theirs.left.id.endswith(": 0 l")
     assert (theirs.left.observations == 7).all()
     assert [c.query for c in (theirs, other)] == [(-1, 0), (-1, 1)]
-    assert store.counts() == (2, 1, 1, 1)
+    assert store.counts()[:4] == (2, 1, 1, 1)
 
 
 def test_an_answer_counts_once_however_often_its_export_comes_in(store):

@@ -351,7 +351,7 @@ def test_a_loaded_reward_and_policy_are_those_of_the_run(tmp_path):
 def test_the_true_reward_asks_nobody(tmp_path):
     path = train(tiny(reward="true", labels=0), tmp_path / "run").path
     counts = FeedbackStore(path / "feedback.sqlite").counts()
-    assert counts == (0, 0, 0, 0)
+    assert counts[:4] == (0, 0, 0, 0)
     lines = RunFolder(path).metrics()
     assert lines[-1]["steps"] == 512 and "train_loss" not in lines[-1]
     with pytest.raises(UserError, match="no learned one"):
@@ -623,7 +623,7 @@ def test_another_runs_answers_come_on_top_of_a_budget(never_killed, tmp_path):
     session = start(tiny(labels=8), tmp_path / "run", answers_from=never_killed)
     for _ in rounds(session):
         pass
-    assert session.feedback.counts() == (8, 8, 8, 0)
+    assert session.feedback.counts()[:4] == (8, 8, 8, 0)
     assert len(session.feedback.comparisons()) == 8 + 16
     last = session.feedback.ledger(4).answers_through
     assert len(session.feedback.comparisons(last)) == 8 + 16

@@ -1,6 +1,7 @@
 """The feedback store: nothing that was acknowledged is lost, and every trouble has a sentence."""
 
 import dataclasses
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from fakes import make_query, make_segment
 from hypothesis import given
 from hypothesis import strategies as st
+from keep_runs import KEPT
 from strategies import arrays, few, many, names, orders, same_array
 
 from prefrl.answers import to_comparisons
@@ -36,8 +38,8 @@ def store(path):
     store.close()
 
 
-def open_again(path):
-    return closing(FeedbackStore(path))
+def open_again(path, **options):
+    return closing(FeedbackStore(path, **options))
 
 
 def rewards_of(*queries):
@@ -148,7 +150,7 @@ def test_an_array_that_cannot_be_kept_is_refused_before_anything_is_written(stor
     query = Query(QueryId(0, 0), (make_segment("plain"), segment))
     with pytest.raises(UserError, match=r"observations .*'odd'.*expected numbers or text"):
         store.ask(0, [query], {}, 0)
-    assert store.ledger(0) is None and store.counts() == (0, 0, 0, 0)
+    assert store.ledger(0) is None and store.counts()[:4] == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("part", ["id", "task", "source", "question"])
@@ -271,17 +273,61 @@ def test_one_bad_answer_spoils_the_lot_but_nothing_else(store):
 def test_counts(store):
     ask(store, 4)
     ask(store, 1, round_index=1)
-    assert store.counts() == (5, 0, 0, 5)
+    assert store.counts()[:4] == (5, 0, 0, 5)
     store.answer(prefer((0, 0)), say((0, 1), "tie"), say((0, 2), "skip"))
-    assert store.counts() == (5, 2, 1, 2)  # asked, answered, decisive, pending
+    assert store.counts()[:4] == (5, 2, 1, 2)  # asked, answered, decisive, pending
     assert [query.id for query in store.pending()] == [(0, 3), (1, 0)]
-    assert store.counts_at(1, 3) == (4, 2, 1, 1)
-    assert store.counts_at(2, 1) == (5, 1, 1, 4)
-    assert store.counts_at(0, 3) == (0, 0, 0, 0)
+    assert store.counts_at(1, 3)[:4] == (4, 2, 1, 1)
+    assert store.counts_at(2, 1)[:4] == (5, 1, 1, 4)
+    assert store.counts_at(0, 3)[:4] == (0, 0, 0, 0)
     store.answer(say((0, 2), "tie", "ben"))  # what anna could not tell
-    assert store.counts() == (5, 3, 1, 2)
+    assert store.counts()[:4] == (5, 3, 1, 2)
     store.answer(prefer((0, 0), 0.0, "ben"))  # a second opinion is no second label
-    assert store.counts() == (5, 3, 1, 2)
+    assert store.counts()[:4] == (5, 3, 1, 2)
+
+
+def test_clips_are_those_of_the_labels_and_a_pause_is_no_work(store):
+    ask(store, 2, segments=2)
+    ask(store, 2, round_index=1, segments=5)
+    order = {"order": [[0, 1, 2, 3], [4]]}
+
+    def timed(query, kind, value, seconds, teacher="anna"):
+        return Answer(QueryId(*query), kind, value, teacher, 1000.0, 1000.0 + seconds)
+
+    store.answer(timed((1, 0), "ranking", order, 30), timed((0, 0), "tie", {}, 4000))
+    assert store.counts()[4:] == (7, 150.0)
+    store.answer(
+        timed((1, 1), "skip", {}, 10), timed((0, 0), "tie", {}, 5), timed((0, 1), "tie", {}, -3)
+    )
+    assert store.counts()[4:] == store.counts_at(9, 99)[4:] == (9, 165.0)
+    assert store.counts_at(1, 99)[4:] == (4, 125.0) and store.counts_at(9, 2)[4:] == (7, 150.0)
+    store.answer(
+        timed((1, 1), "ranking", order, 20, "ben"), timed((1, 0), "ranking", order, 1, "ben")
+    )
+    assert store.counts()[4:] == (14, 186.0), "a second opinion takes time and shows nothing new"
+    store.answer(timed((1, 1), "retraction", {}, 0, "ben"))
+    assert store.counts()[4:] == (9, 186.0)
+    store.record([make_query(5)], [timed((5, 0), "tie", {}, 50, "others")], "import")
+    assert store.counts()[4:] == (9, 186.0), "what was imported was paid for elsewhere"
+
+
+def test_a_store_of_the_format_before_is_brought_up_to_date(path):
+    shutil.copy(KEPT / "robot" / "feedback.sqlite", path)
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("PRAGMA user_version").fetchone() == (4,)
+    before = path.read_bytes()
+    with open_again(path, read_only=True) as store:
+        assert store.counts() == store.counts_at(99, 999) == (16, 16, 16, 0, 32, 0.0)
+        assert len(store.comparisons()) == 16
+    assert path.read_bytes() == before, "whoever only reads leaves it as it was"
+    for _ in range(2):
+        with open_again(path) as store:
+            assert store.counts() == store.counts_at(99, 999) == (16, 16, 16, 0, 32, 0.0)
+            assert store.truth([store.query(QueryId(0, 0))]).mean_return == {}
+    with open_again(path) as store:
+        ask(store, 1, round_index=9)
+        store.answer(prefer((9, 0)))
+        assert store.counts() == store.counts_at(99, 999) == (17, 17, 17, 0, 34, 0.75)
 
 
 def test_a_later_answer_of_the_same_teacher_supersedes(store):
@@ -292,7 +338,7 @@ def test_a_later_answer_of_the_same_teacher_supersedes(store):
         prefer((0, 1), 1.0), prefer((0, 0), 0.0, "ben"), prefer((0, 0), 0.25),
     ]  # fmt: skip
     assert [c.preference for c in store.comparisons()] == [1.0, 0.0, 0.25]
-    assert store.counts() == (2, 2, 2, 0)
+    assert store.counts()[:4] == (2, 2, 2, 0)
     assert rows(store)[4] == 4, "the old answer is kept"
 
 
@@ -300,11 +346,11 @@ def test_what_was_superseded_counts_no_more(store):
     ask(store, 1)
     store.answer(prefer((0, 0)))
     store.answer(say((0, 0), "tie"))
-    assert store.counts() == (1, 1, 0, 0)
+    assert store.counts()[:4] == (1, 1, 0, 0)
     store.answer(say((0, 0), "skip"))
     assert store.comparisons() == []
-    assert store.counts() == (1, 0, 0, 0)
-    assert store.counts_at(1, 2) == (1, 1, 0, 0) and store.counts_at(1, 1) == (1, 1, 1, 0)
+    assert store.counts()[:4] == (1, 0, 0, 0)
+    assert store.counts_at(1, 2)[:4] == (1, 1, 0, 0) and store.counts_at(1, 1)[:4] == (1, 1, 1, 0)
 
 
 def test_a_fit_sees_only_what_was_answered_in_time(store):
@@ -399,6 +445,8 @@ def test_the_tally_is_always_what_counting_from_scratch_gives(happened, before_r
             sum(bool(words - SAYS_NOTHING) for words in of.values()),
             sum(bool(words & PREFERS) for words in of.values()),
             sum(not words and query not in gone for query, words in of.items()),
+            2 * sum(bool(words - SAYS_NOTHING) for words in of.values()),
+            0.0,
         )
 
     with closing(FeedbackStore(":memory:")) as store:
@@ -467,21 +515,21 @@ def test_an_answer_that_is_taken_back_is_asked_again(store):
     store.answer(prefer((0, 0)), prefer((0, 1)))
     store.answer(retract((0, 0)))
     assert [query.id for query in store.pending()] == [(0, 0)]
-    assert store.counts() == (2, 1, 1, 1) and store.answers() == [prefer((0, 1))]
+    assert store.counts()[:4] == (2, 1, 1, 1) and store.answers() == [prefer((0, 1))]
     assert [c.query for c in store.comparisons()] == [(0, 1)]
     assert store.database.connection.execute("SELECT count(*) FROM standing").fetchone() == (1,)
     # A fit that saw it sees it again when its round is redone.
     assert [c.query for c in store.comparisons(through=2)] == [(0, 0), (0, 1)]
-    assert store.counts_at(1, 2) == (2, 2, 2, 0)
+    assert store.counts_at(1, 2)[:4] == (2, 2, 2, 0)
     store.answer(prefer((0, 0), 0.0))
-    assert store.pending() == [] and store.counts() == (2, 2, 2, 0)
+    assert store.pending() == [] and store.counts()[:4] == (2, 2, 2, 0)
     assert [c.preference for c in store.comparisons()] == [1.0, 0.0]
 
 
 def test_what_was_superseded_before_does_not_come_back(store):
     ask(store, 1)
     store.answer(prefer((0, 0)), say((0, 0), "tie"), retract((0, 0)))
-    assert store.answers() == [] and store.counts() == (1, 0, 0, 1)
+    assert store.answers() == [] and store.counts()[:4] == (1, 0, 0, 1)
 
 
 def test_each_teacher_takes_back_their_own_answer_alone(store):
@@ -489,16 +537,16 @@ def test_each_teacher_takes_back_their_own_answer_alone(store):
     store.answer(prefer((0, 0), 1.0, "anna"), prefer((0, 0), 0.0, "ben"))
     store.answer(retract((0, 0), "anna"))
     assert store.answers() == [prefer((0, 0), 0.0, "ben")]
-    assert store.pending() == [] and store.counts() == (1, 1, 1, 0)
+    assert store.pending() == [] and store.counts()[:4] == (1, 1, 1, 0)
     store.answer(retract((0, 0), "ben"))
-    assert len(store.pending()) == 1 and store.counts() == (1, 0, 0, 1)
+    assert len(store.pending()) == 1 and store.counts()[:4] == (1, 0, 0, 1)
 
 
 def test_taking_back_nothing_changes_nothing(store):
     ask(store, 1)
     store.answer(retract((0, 0)))
     assert store.answers() == [] and len(store.pending()) == 1
-    assert store.counts() == (1, 0, 0, 1)
+    assert store.counts()[:4] == (1, 0, 0, 1)
 
 
 def test_what_is_sent_twice_counts_once(store, path):
@@ -523,11 +571,11 @@ def test_what_is_withdrawn_waits_no_more_but_keeps_its_answers(store):
     store.withdraw(QueryId(0, 0), "damaged")
     store.withdraw(QueryId(0, 1), "damaged")
     assert [query.id for query in store.pending()] == [(0, 2)]
-    assert store.counts() == (3, 1, 1, 1)
+    assert store.counts()[:4] == (3, 1, 1, 1)
     store.answer(retract((0, 0)))
     assert [query.id for query in store.pending()] == [(0, 2)], "nobody can be shown it"
     store.answer(prefer((0, 1)))  # from a page that was open
-    assert store.counts() == (3, 1, 1, 1)
+    assert store.counts()[:4] == (3, 1, 1, 1)
     assert len(store.comparisons()) == 1
 
 
@@ -549,11 +597,11 @@ def test_what_is_old_expires_unless_it_is_answered_or_somebody_looks_at_it(store
         "SELECT withdrawn FROM query WHERE round = 0"
     ).fetchall()
     assert reasons == [(None,), (None,), ("expired",), ("expired",)]
-    assert store.counts() == (6, 0, 0, 3)
+    assert store.counts()[:4] == (6, 0, 0, 3)
     store.answer(retract((0, 0)))
     assert store.counts().pending == 4, "what was answered in time can be answered anew"
     store.answer(prefer((0, 3)))  # late
-    assert store.counts() == (6, 1, 1, 4)
+    assert store.counts()[:4] == (6, 1, 1, 4)
     before = rows(store)
     ask(store, 4)  # a redone round knows its queries, expired or not
     assert rows(store) == before
@@ -568,7 +616,7 @@ def test_a_copy_is_the_whole_store_at_one_moment(store, path, tmp_path):
     store.answer(prefer((0, 0), 0.0))
     with open_again(other) as copy:
         assert copy.answers() == [prefer((0, 0)), say((0, 1), "tie", "ben")]
-        assert copy.counts() == (3, 2, 1, 0) and copy.ledger(0) == store.ledger(0)
+        assert copy.counts()[:4] == (3, 2, 1, 0) and copy.ledger(0) == store.ledger(0)
         assert same_array(
             copy.query(QueryId(0, 2)).segments[1].observations, queries[2].segments[1].observations
         )
@@ -734,7 +782,7 @@ def test_two_processes_answer_at_once(path):
         assert {(a.query.index, a.teacher) for a in answers} == {
             (index, name) for index in range(60) for name in names
         }
-        assert len(answers) == 120 and store.counts() == (60, 60, 0, 0)
+        assert len(answers) == 120 and store.counts()[:4] == (60, 60, 0, 0)
 
 
 def test_opening_waits_for_whoever_holds_the_file(path):

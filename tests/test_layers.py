@@ -59,7 +59,7 @@ ROWS = {
     "commands.list": ("config envs", ""),
     "commands.options": ("config errors", "tyro"),
     "commands.process": ("", ""),
-    "commands.progress": ("config learning", "rich"),
+    "commands.progress": ("config learning types", "rich"),
     "commands.reports": ("config contracts errors reports runs storage", "tyro"),
     "commands.sweep": ("config errors reports runs storage", "tyro"),
     "commands.table": ("errors", ""),

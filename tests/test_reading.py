@@ -100,7 +100,7 @@ def test_a_store_that_may_only_be_read_says_all_that_is_in_it(shared, left, monk
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     with reading_only(shared), closing(FeedbackStore(path, read_only=True)) as reading:
         assert [answer.query.index for answer in reading.answers()] == [0, 1]
-        assert len(reading.comparisons()) == 2 and reading.counts() == (3, 2, 2, 1)
+        assert len(reading.comparisons()) == 2 and reading.counts()[:4] == (3, 2, 2, 1)
         reading.copy(scratch / "copy")
     assert [file.name for file in scratch.iterdir()] == ["copy"], "nothing else is left"
     shutil.rmtree(scratch)

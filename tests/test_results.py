@@ -1,7 +1,10 @@
 """What a run has to show: evaluation, export, video, learning curve."""
 
+import dataclasses
 import json
+import shutil
 import subprocess
+from contextlib import closing
 
 import imageio.v3 as imageio
 import imageio_ffmpeg
@@ -23,6 +26,7 @@ from prefrl.runs.load import load_policy
 from prefrl.runs.train import train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
+from prefrl.types import Answer, QueryId
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +44,19 @@ def cheetah(tmp_path_factory):
     return train(experiment, tmp_path_factory.mktemp("cheetah") / "run")
 
 
+def test_what_people_answered_is_told_with_the_minutes_it_took(toy, tmp_path, capsys):
+    folder = RunFolder(shutil.copytree(toy.path, tmp_path / "run"))
+    folder.save_experiment(dataclasses.replace(folder.experiment(), teacher="human"))
+    with closing(FeedbackStore(folder.feedback)) as store:
+        for index, seconds in enumerate([20.0, 40.0, 9000.0]):  # the last with a pause
+            store.answer(Answer(QueryId(0, index), "tie", {}, "anna", 0.0, seconds))
+    labels = evaluate_run(folder, EvaluationRequest(1))["labels"]
+    assert labels.pop("minutes") == 3.0
+    assert labels == {"asked": 16, "answered": 16, "decisive": 16, "clips": 32}
+    words = said(["evaluate", folder.path, "--episodes", "1"], capsys)
+    assert "labels: 16 answered of 16 asked, 32 clips watched, 3 minutes\n" in words
+
+
 def said(words, capsys):
     capsys.readouterr()
     main([str(word) for word in words])
@@ -54,11 +71,11 @@ def test_evaluate_prints_what_a_comparison_needs(toy, capsys):
         "env steps seed reward labels episodes policy reference gain kl win_rate "
         "length_controlled ties skips teacher held_out notes completions"
     )
-    assert [*report["labels"]] == ["asked", "answered", "decisive"]
+    assert [*report["labels"]] == ["asked", "answered", "decisive", "clips"]
     assert [*report["policy"]["true_return"]] == ["mean", "std"]
     assert (report["env"], report["steps"], report["seed"]) == ("toy/Pay-v0", 512, 3)
     assert (report["reward"], report["episodes"]) == ("learned", 6)
-    assert report["labels"] == {"asked": 16, "answered": 16, "decisive": 16}
+    assert report["labels"] == {"asked": 16, "answered": 16, "decisive": 16, "clips": 32}
     assert report["policy"]["info"].keys() == {"push"}
     # Fresh episodes of the bare environment, with the most probable action.
     environments = make_environments("toy/Pay-v0", 6, 1_000_003 + 3)
@@ -71,7 +88,7 @@ def test_evaluate_prints_what_a_comparison_needs(toy, capsys):
     assert report["reference"] is None and report["win_rate"] is None
     words = said(["evaluate", toy.path, "--episodes", "6"], capsys)
     assert f"true return: {returns.mean():.1f} ± {returns.std():.1f} over 6 episodes" in words
-    assert "labels: 16 answered of 16 asked" in words
+    assert "labels: 16 answered of 16 asked, 32 clips watched\n" in words
 
 
 def test_evaluation_changes_nothing_and_repeats_itself(toy):

@@ -50,8 +50,8 @@ def test_the_ledger_says_what_each_round_asked_and_saw(store, open_store):
     ask(store, 1, 1, through=first)
     for reader in (store, open_store()):
         assert [reader.ledger(index) for index in range(3)] == [(0, 2), (first, 1), None]
-        assert reader.last_answer() == first and reader.counts() == (3, 1, 1, 2)
-        assert reader.counts_at(1, 0) == (2, 0, 0, 2)
+        assert reader.last_answer() == first and reader.counts()[:4] == (3, 1, 1, 2)
+        assert reader.counts_at(1, 0)[:4] == (2, 0, 0, 2)
         assert [query.id for query in reader.pending()] == [(0, 1), (1, 0)]
 
 
@@ -60,7 +60,7 @@ def test_a_round_that_is_asked_again_changes_nothing_and_another_is_refused(stor
     ask(store)
     with pytest.raises(UserError, match="already holds other queries for round 0"):
         store.ask(0, queries[:1], {}, 0)
-    assert store.counts() == (2, 0, 0, 2)
+    assert store.counts()[:4] == (2, 0, 0, 2)
 
 
 def test_clips_come_back_with_what_is_known_of_them(store):
@@ -111,7 +111,7 @@ def test_what_was_answered_elsewhere_is_a_round_below_and_comes_once(store):
     query = Query(QueryId(4, 4), clips)
     said = Answer(QueryId(-1, 0), "preference", {"left": 1.0}, "ben", uuid="theirs")
     assert store.record([query], [said], "x ") == (-1, 1, 1)
-    assert store.counts() == (0, 0, 0, 0) and not store.pending()
+    assert store.counts()[:4] == (0, 0, 0, 0) and not store.pending()
     assert [comparison.query for comparison in store.comparisons()] == [(-1, 0)]
     with pytest.raises(UserError, match="holds these answers already"):
         store.record([query], [said], "y ")

@@ -182,6 +182,7 @@ def test_evaluate_reports_what_was_played(run, policy, capsys):
         "asked": 16,
         "answered": 16,
         "decisive": report["labels"]["decisive"],
+        "clips": 32,
     }
     # The same tasks by hand, sampled with the same generators.
     environments = evaluation.fresh_environments(run.experiment(), 10)

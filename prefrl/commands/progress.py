@@ -12,6 +12,7 @@ from prefrl.commands.console import NOT_MEASURED, measured, say
 from prefrl.config.learning import LoopConfig
 from prefrl.learning.loop import Round
 from prefrl.learning.pacing import answers_needed
+from prefrl.types import Counts
 
 LIVE_NUMBERS = {
     "out_of_bag_accuracy": ("out-of-bag accuracy", ".2f"),
@@ -98,13 +99,20 @@ class Display:
         parts = [f"round {done.index}/{self.rounds}", f"{steps:,.0f} steps"]
         parts.append(f"{measured(rate, ',.0f')} steps/s")
         if self.labels:
-            parts.append(f"labels {done.counts.answered}/{self.labels}")
+            parts.append(
+                f"labels {done.counts.answered}/{self.labels} ({self._spent(done.counts)})"
+            )
         for name, (words, style) in LIVE_NUMBERS.items():
             if name not in self.seen:
                 continue
             parts.append(f"{words} {measured(metrics.get(name), style)}")  # keeps its place
         parts.append(f"{NOT_MEASURED if left is None else f'{left // 60}:{left % 60:02d}'} left")
         return ", ".join(parts)
+
+    def _spent(self, counts: Counts) -> str:
+        """Say what the labels have cost: clips watched, and people's time."""
+        minutes = f", {counts.seconds / 60:.0f} min" if self.people else ""
+        return f"{counts.clips} clips{minutes}"
 
     def _say(self, line: str, done: Round) -> None:
         if self.progress:

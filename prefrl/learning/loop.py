@@ -169,7 +169,7 @@ def _line(
     counts = store.counts_at(index, through)
     head = {
         "round": index, "steps": state.steps, "asked": counts.asked,
-        "answered": counts.answered, "decisive": counts.decisive,
+        "answered": counts.answered, "decisive": counts.decisive, "clips": counts.clips,
     }  # fmt: skip
     return head | {name: value for name, value in metrics.items() if name not in head}
 

@@ -43,6 +43,7 @@ def report_bias(
 def in_words(report: dict[str, Any]) -> list[str]:
     """Return what `evaluate_run` reports, and `wording` if it is there, for a terminal."""
     labels = report["labels"]
+    minutes = f", {labels['minutes']:.0f} minutes" if "minutes" in labels else ""
     fields = {field.name for field in dataclasses.fields(Evaluation)}
     evaluation = {name: value for name, value in report.items() if name in fields}
     reference = evaluation.pop("reference")
@@ -52,7 +53,8 @@ def in_words(report: dict[str, Any]) -> list[str]:
     )
     lines = [
         f"{report['env']}, {report['reward']} reward, {report['steps']} steps",
-        f"labels: {labels['answered']} answered of {labels['asked']} asked",
+        f"labels: {labels['answered']} answered of {labels['asked']} asked, "
+        f"{labels['clips']} clips watched{minutes}",
         *evaluation_in_words(whole),
     ]
     if "wording" in report:

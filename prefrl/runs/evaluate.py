@@ -18,8 +18,8 @@ def evaluate_run(folder: RunFolder, request: EvaluationRequest) -> dict[str, Any
     """Play fresh episodes with a run's policy and report everything a comparison needs.
 
     Returns:
-        JSON values: what was trained (`env`, `steps`, `seed`, `reward`, `labels`) and the fields of
-        `Evaluation`.
+        JSON values: what was trained (`env`, `steps`, `seed`, `reward`, `labels`; of people, with
+        the minutes that their answers took) and the fields of `Evaluation`.
 
     Raises:
         UserError: something does not fit the run; the message says what.
@@ -31,6 +31,7 @@ def evaluate_run(folder: RunFolder, request: EvaluationRequest) -> dict[str, Any
     experiment = folder.experiment()
     with closing(FeedbackStore(folder.feedback, read_only=True)) as store:
         counts = store.counts()
+    minutes = {"minutes": round(counts.seconds / 60, 1)} if experiment.teacher == "human" else {}
     policy = load_policy(folder.path)
     evaluation = domain_of(folder).evaluate(folder, experiment, policy, request)
     return {
@@ -40,5 +41,6 @@ def evaluate_run(folder: RunFolder, request: EvaluationRequest) -> dict[str, Any
         "reward": experiment.reward,
         "labels": {
             "asked": counts.asked, "answered": counts.answered, "decisive": counts.decisive,
-        },
+            "clips": counts.clips,
+        } | minutes,
     } | dataclasses.asdict(evaluation)  # fmt: skip

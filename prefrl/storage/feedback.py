@@ -20,7 +20,7 @@ import numpy as np
 
 from prefrl.answers import check_answer, is_decisive, to_comparisons
 from prefrl.errors import UserError, check_plain
-from prefrl.storage.schema import STOOD
+from prefrl.storage.schema import SECONDS, STOOD
 from prefrl.storage.segments import (
     asked_rewards,
     read_mean_returns,
@@ -308,7 +308,9 @@ class FeedbackStore:
 
     def counts(self) -> Counts:
         """Count the queries of the run's own rounds, as they stand; triggers keep count."""
-        [row] = self.database.run("SELECT asked, answered, decisive, pending FROM tally")
+        [row] = self.database.run(
+            "SELECT asked, answered, decisive, pending, clips, seconds FROM tally"
+        )
         return Counts(*row)
 
     def counts_at(self, before_round: int, through: int) -> Counts:
@@ -319,9 +321,13 @@ class FeedbackStore:
         """
         [row] = self.database.run(
             "SELECT count(*), coalesce(sum(labelled), 0), coalesce(sum(decided), 0), "
-            "coalesce(sum(answered = 0 AND withdrawn IS NULL), 0) FROM ("
+            "coalesce(sum(answered = 0 AND withdrawn IS NULL), 0), "
+            "coalesce(sum(labelled * clips), 0), "
+            f"(SELECT coalesce(sum({SECONDS}), 0.0) FROM answer WHERE round >= 0 "
+            "  AND round < :before AND id <= :through) FROM ("
             "  SELECT max(a.id IS NOT NULL) AS answered, q.withdrawn AS withdrawn, "
             "    coalesce(max(a.kind <> 'skip'), 0) AS labelled, "
+            "    json_array_length(q.segments) AS clips, "
             "    coalesce(max(a.decisive), 0) AS decided "
             '  FROM query q LEFT JOIN answer a ON a.round = q.round AND a."index" = q."index" '
             f"  AND {STOOD} AND NOT a.repeat "

@@ -1,7 +1,9 @@
 """The tables of the store."""
 
-SCHEMA_VERSION = 4
-SCHEMA = """
+SCHEMA_VERSION = 5
+# The seconds that an answer took; whoever took longer has made a pause.
+SECONDS = "max(0, min(answered_at - shown_at, 120))"
+SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS round (          -- one row a lap, written with its queries
     round           INTEGER PRIMARY KEY,
     answers_through INTEGER NOT NULL        -- the lap's fit saw answers with id up to this
@@ -65,9 +67,11 @@ CREATE TABLE IF NOT EXISTS tally (          -- of the run's own rounds, not of i
     asked    INTEGER NOT NULL,              -- queries
     answered INTEGER NOT NULL,              -- those that are labelled
     decisive INTEGER NOT NULL,              -- those that are decided
-    pending  INTEGER NOT NULL               -- those that are open
+    pending  INTEGER NOT NULL,              -- those that are open
+    clips    INTEGER NOT NULL,              -- segments of those that are labelled
+    seconds  REAL NOT NULL                  -- what all answers took; a pause is not counted
 );
-INSERT INTO tally SELECT 0, 0, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM tally);
+INSERT INTO tally SELECT 0, 0, 0, 0, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM tally);
 CREATE TRIGGER IF NOT EXISTS asked AFTER INSERT ON query WHEN new.round >= 0 BEGIN
     UPDATE tally SET asked = asked + 1, pending = pending + new.open;
 END;
@@ -76,7 +80,8 @@ WHEN new.round >= 0 BEGIN
     UPDATE tally SET
         answered = answered + new.labelled - old.labelled,
         decisive = decisive + new.decided - old.decided,
-        pending = pending + new.open - old.open;
+        pending = pending + new.open - old.open,
+        clips = clips + (new.labelled - old.labelled) * json_array_length(new.segments);
 END;
 CREATE TRIGGER IF NOT EXISTS answered AFTER INSERT ON answer BEGIN
     UPDATE answer SET superseded = new.id
@@ -87,6 +92,9 @@ CREATE TRIGGER IF NOT EXISTS answered AFTER INSERT ON answer BEGIN
             coalesce(max(kind <> 'skip'), 0), coalesce(max(decisive), 0)
         FROM standing s WHERE s.round = new.round AND s."index" = new."index" AND NOT s.repeat)
     WHERE round = new.round AND "index" = new."index" AND NOT new.repeat;
+    UPDATE tally SET seconds = seconds
+        + (SELECT {SECONDS} FROM answer WHERE id = new.id)
+    WHERE new.round >= 0;
 END;
 CREATE TABLE IF NOT EXISTS lease (          -- who is looking at what; nobody else is shown it
     round   INTEGER NOT NULL,
@@ -131,6 +139,18 @@ CREATE TABLE IF NOT EXISTS true_return (    -- for the oracle alone
     mean  REAL NOT NULL                     -- of a clip of all that the round's policy did
 );
 """
+# What brings the tables of an older version up to the next one; `SCHEMA` then adds what is missing.
+MIGRATIONS = {
+    4: (
+        "DROP TRIGGER tallied",
+        "DROP TRIGGER answered",
+        "ALTER TABLE tally ADD COLUMN clips INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE tally ADD COLUMN seconds REAL NOT NULL DEFAULT 0",
+        "UPDATE tally SET clips = (SELECT coalesce(sum(labelled * json_array_length(segments)), 0) "
+        "FROM query WHERE round >= 0), seconds = (SELECT coalesce(sum("
+        f"{SECONDS}), 0) FROM answer WHERE round >= 0)",
+    ),
+}
 # Whether the answer `a` stood when the newest one had the id `:through`.
 STOOD = (
     "a.kind <> 'retraction' AND a.id <= :through "

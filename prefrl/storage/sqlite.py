@@ -18,7 +18,7 @@ from typing import Any
 from prefrl.errors import StoreError, UserError
 from prefrl.storage import trainer
 from prefrl.storage.formats import another_version
-from prefrl.storage.schema import SCHEMA, SCHEMA_VERSION
+from prefrl.storage.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
 BUSY_SECONDS = 10.0
 COPY_TRIES, COPY_PAUSE_SECONDS = 5, 0.2
@@ -51,7 +51,8 @@ class Database:
 
     def _open_to_read(self) -> sqlite3.Connection:
         try:
-            return _open_to_read(self.path)
+            if connection := _open_to_read(self.path):
+                return connection
         except sqlite3.OperationalError as error:
             if not _needs_a_copy(error):
                 raise
@@ -154,14 +155,26 @@ def _open_to_write(path: Path, called: Path) -> sqlite3.Connection:
         _write_ahead(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        _check_version(connection, called, (0, SCHEMA_VERSION))
+        if _check_version(connection, called, (0, *MIGRATIONS, SCHEMA_VERSION)) in MIGRATIONS:
+            _migrate(connection)
         connection.executescript(SCHEMA)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     return connection
 
 
-def _open_to_read(path: Path) -> sqlite3.Connection:
-    """Open a file as it is.
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Bring the tables of an older version up to date, all or nothing, and once."""
+    connection.execute("BEGIN IMMEDIATE")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    for step in range(version, SCHEMA_VERSION):  # none if another process was quicker
+        for statement in MIGRATIONS[step]:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection | None:
+    """Open a file as it is; None if it is of an older version, which has to be brought up to date.
 
     Raises:
         sqlite3.OperationalError: among others, where SQLite would have to write beside it: it keeps
@@ -170,8 +183,10 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
     address = f"{path.as_uri()}?mode=ro"
     connection = sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
     with _closing_if_it_fails(connection):
-        _check_version(connection, path, (SCHEMA_VERSION,))
-    return connection
+        if _check_version(connection, path, (*MIGRATIONS, SCHEMA_VERSION)) == SCHEMA_VERSION:
+            return connection
+    connection.close()
+    return None
 
 
 def _needs_a_copy(error: sqlite3.OperationalError) -> bool:
@@ -207,13 +222,14 @@ def _state(path: Path) -> tuple[int, int] | None:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _check_version(connection: sqlite3.Connection, path: Path, known: tuple[int, ...]) -> None:
-    """Raise `UserError` if another version of prefrl wrote the file."""
+def _check_version(connection: sqlite3.Connection, path: Path, known: tuple[int, ...]) -> int:
+    """Return the version of a file; raise `UserError` if a version wrote it that is not known."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == 0 and 0 not in known:
         raise sqlite3.DatabaseError("it holds no tables of one")
     if version not in known:
         raise another_version(path, f"its format is {version}, this one reads {SCHEMA_VERSION}")
+    return version
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
