@@ -7,20 +7,18 @@ replies and the optimum: the reference weighted by exp(true reward / β) (Ziegle
 section 3), task by task, from its own replies, as far as the effective sample size allows.
 
 A fraction is what was gained over the reference, as a share of what the optimum gains at the
-divergence that was measured. Runs go side by side; one that is complete is not run again, one that
-was interrupted is resumed.
+divergence that was measured. The runs are a sweep: what has finished is not run again, what was
+interrupted goes on.
 
     python scripts/benchmark_frontier.py --figure videos/frontier.png
     python scripts/benchmark_frontier.py --preset movie-sentiment --jobs 1 --tasks 64 --samples 4096
 """
 
 import json
-import shlex
 import subprocess
 import sys
-import time
+import tomllib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import log, sqrt
 from pathlib import Path
@@ -32,7 +30,9 @@ import tyro
 from prefrl.config.experiment import Experiment
 from prefrl.config.presets import preset
 from prefrl.learning.statistics import estimate
+from prefrl.runs.grid import make_sweep
 from prefrl.runs.load import load_policy, load_reward
+from prefrl.runs.sweep import finish_all
 from prefrl.runs.versions import versions
 from prefrl.storage.folder import RunFolder
 from prefrl.text.environments import play, task_seed
@@ -45,9 +45,9 @@ from prefrl.text.policy import TextPolicy
 ENOUGH = 100  # effective samples; below, the optimum is not known
 NO_DIVERGENCE = 1e-9  # nats; less comes of rounding
 METHODS = {
-    "PPO, learned reward": ["--reward", "learned"],
-    "PPO, true reward": ["--reward", "true"],
-    "RLOO, learned reward": ["--reward", "learned", "--text.ppo.advantage", "rloo"],
+    "PPO, learned reward": {"reward": "learned"},
+    "PPO, true reward": {"reward": "true"},
+    "RLOO, learned reward": {"reward": "learned", "text.ppo.advantage": "rloo"},
 }
 KL_HORIZON = 1000  # episodes; these runs are short
 TASK_SEED, TASKS_TRIED = 7_000_003, 10_000  # apart from the seeds of training
@@ -65,16 +65,10 @@ class Arguments:
     """Nats of divergence that an adaptive coefficient aims at."""
     seeds: int = 2
     """Seeds 0 to this, exclusive."""
-    labels: int | None = None
-    """Answers that a reward is learned from; the preset's by default."""
-    steps: int | None = None
-    """Steps of every run; the preset's by default."""
-    rounds: int | None = None
-    """Rounds of every run; the preset's by default."""
     demonstrations: int | None = None
     """Demonstrations that the reference is fine-tuned on; the preset's by default."""
-    more: str = ""
-    """Further flags of every run, as one word: --more="--text.ppo.episodes 64"."""
+    more: tuple[str, ...] = ()
+    """Further options of every run, as in the file of a sweep: --more "labels = 500"."""
     tasks: int = 4
     """Different tasks on which everything is measured."""
     samples: int = 80_000
@@ -82,11 +76,20 @@ class Arguments:
     episodes: int = 1024
     """Replies of each trained policy to each."""
     folder: Path = Path("runs/frontier")
-    """Where the run folders go."""
+    """Where the reference and the sweep go."""
     jobs: int = 2
     """Runs side by side."""
     figure: Path | None = None
     """Picture to draw."""
+
+
+class Run(NamedTuple):
+    """One run that has finished."""
+
+    folder: RunFolder
+    target: str
+    method: str
+    seed: int
 
 
 class Point(NamedTuple):
@@ -144,15 +147,10 @@ def main() -> None:
     """Run everything that is not there yet, measure it and print."""
     arguments = tyro.cli(Arguments, description=__doc__)
     reference_folder = fine_tuned(arguments)
-    work = [
-        (method, target, seed)
-        for target in arguments.targets
-        for seed in range(arguments.seeds)
-        for method in METHODS
-    ]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(lambda job: train(arguments, reference_folder, *job), work))
-    report = measured(arguments, reference_folder, work)
+    sweep = make_sweep(grid(arguments, reference_folder))
+    folder = finish_all(arguments.folder / f"{arguments.preset}-sweep", sweep, arguments.jobs)
+    runs = [Run(folder.run(cell), **cell.axes) for cell in folder.sweep().cells]
+    report = measured(arguments, reference_folder, runs)
     print(json.dumps(report, indent=1))
     if arguments.figure:
         draw(report, arguments.figure)
@@ -173,42 +171,28 @@ def fine_tuned(arguments: Arguments) -> Path:
     return folder
 
 
-def run_path(arguments: Arguments, method: str, target: float, seed: int) -> Path:
-    """Return the run folder of a method, an aim and a seed."""
-    name = method.lower().replace(", ", "-").replace(" ", "-")
-    return arguments.folder / f"{arguments.preset}-{name}-{target:g}-{seed}"
-
-
-def train(arguments: Arguments, reference: Path, method: str, target: float, seed: int) -> None:
-    """Train one run, unless it is there.
+def grid(arguments: Arguments, reference: Path) -> dict[str, Any]:
+    """Return the sweep as its file would have it.
 
     The coefficient begins where it would be best for a reward that is spread normally with
     deviation 1, as rewards are calibrated: at a divergence of k nats that is 1 / √(2k).
     """
-    path = run_path(arguments, method, target, seed)
-    words = [arguments.preset, "--run", path, "--seed", seed, "--threads", 1, *METHODS[method]]
-    words += ["--text.model", reference, "--text.demonstrations", 0]
-    words += ["--text.ppo.kl-target", target, "--text.ppo.kl-coef", 1 / sqrt(2 * target)]
-    words += ["--text.ppo.kl-horizon", KL_HORIZON, "--text.ppo.missing-end-penalty", 0]
-    words += ["--steps", arguments.steps] if arguments.steps else []
-    words += ["--rounds", arguments.rounds] if arguments.rounds else []
-    words += ["--labels", arguments.labels] if arguments.labels else []
-    words += shlex.split(arguments.more)
-    began = time.monotonic()
-    if not path.exists():
-        prefrl("train", *words)
-    elif len(RunFolder(path).metrics()) <= RunFolder(path).experiment().round_count:
-        prefrl("resume", path)
-    else:
-        return
-    print(f"{path.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    targets = {
+        f"{target:g}": {"text.ppo.kl-target": target, "text.ppo.kl-coef": 1 / sqrt(2 * target)}
+        for target in arguments.targets
+    }
+    return tomllib.loads("\n".join(arguments.more)) | {
+        "preset": arguments.preset, "seed": list(range(arguments.seeds)),
+        "text.model": str(reference.absolute()), "text.demonstrations": 0,
+        "text.ppo.kl-horizon": KL_HORIZON, "text.ppo.missing-end-penalty": 0,
+        "variants": {"target": targets, "method": METHODS},
+        "sweep": {"episodes": 1},  # they are measured here
+    }  # fmt: skip
 
 
-def measured(
-    arguments: Arguments, reference_folder: Path, work: Sequence[tuple[str, float, int]]
-) -> dict[str, Any]:
+def measured(arguments: Arguments, reference_folder: Path, runs: Sequence[Run]) -> dict[str, Any]:
     """Return what reference, optimum, best of K and every run come to."""
-    experiment = RunFolder(run_path(arguments, *work[0])).experiment()
+    experiment = runs[0].folder.experiment()
     device = find_device(experiment.text.device)
     model = load_language_model(str(reference_folder), device=device)
     use_threads(model.model, arguments.jobs)
@@ -217,7 +201,7 @@ def measured(
     tasks = different_tasks(experiment, arguments.tasks)
     replies = sampled(experiment, reference, tasks, arguments.samples)
     optimum = Optimum([returns_of(task) for task in replies])
-    runs = [run_report(arguments, reference, optimum, tasks, *job) for job in work]
+    reports = [run_report(arguments, run, reference, optimum, tasks) for run in runs]
     return {
         "env": experiment.env,
         "labels": experiment.labels,
@@ -232,9 +216,9 @@ def measured(
             {"kl": point.kl, "true_return": point.true_return, "effective_samples": size}
             for point, size in map(optimum.at, curve_places(arguments.targets))
         ],
-        "targets": {f"{t:g}": at_target(runs, t) for t in arguments.targets},
-        "runs": runs,
-        "best_of_k": best_of_k(arguments, optimum, replies, work),
+        "targets": {f"{t:g}": at_target(reports, t) for t in arguments.targets},
+        "runs": reports,
+        "best_of_k": best_of_k(arguments, optimum, replies, runs),
         "versions": versions(),
     }
 
@@ -273,20 +257,19 @@ def returns_of(episodes: Sequence[Episode]) -> np.ndarray:
 
 
 def run_report(
-    arguments: Arguments, reference: TextPolicy, optimum: Optimum, tasks: Sequence[int],
-    method: str, target: float, seed: int,
+    arguments: Arguments, run: Run, reference: TextPolicy, optimum: Optimum, tasks: Sequence[int]
 ) -> dict[str, Any]:  # fmt: skip
     """Return how far a run's policy went and what it earns."""
-    folder = RunFolder(run_path(arguments, method, target, seed))
-    policy = load_policy(folder.path)
-    by_task = sampled(folder.experiment(), policy, tasks, arguments.episodes)
+    policy = load_policy(run.folder.path)
+    by_task = sampled(run.folder.experiment(), policy, tasks, arguments.episodes)
     episodes = [episode for task in by_task for episode in task]
     of_policy, of_reference = measure(policy, episodes)[0], measure(reference, episodes)[0]
     kl = estimate([(a - b).sum() for a, b in zip(of_policy, of_reference, strict=True)])
     true_return = estimate(returns_of(episodes))
-    last = folder.metrics()[-1]
+    last = run.folder.metrics()[-1]
     return {
-        "method": method, "target": target, "seed": seed, "kl": kl, "true_return": true_return,
+        "method": run.method, "target": float(run.target), "seed": run.seed,
+        "kl": kl, "true_return": true_return,
         "fraction": optimum.fraction(Point(kl["mean"], true_return["mean"])),
         "finished": float(np.mean([episode.finished[-1] for episode in episodes])),
         "kl_coef": last["kl_coef"], "answered": last.get("answered", 0),
@@ -309,7 +292,7 @@ def at_target(runs: Sequence[dict[str, Any]], target: float) -> dict[str, Any]:
 
 def best_of_k(
     arguments: Arguments, optimum: Optimum, replies: Sequence[Sequence[Episode]],
-    work: Sequence[tuple[str, float, int]],
+    runs: Sequence[Run],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return the best of K replies of the reference, chosen by the true and by the learned reward.
 
@@ -321,10 +304,10 @@ def best_of_k(
         for task in replies
     ]
     scores = {"true reward": returns}
-    for method, target, seed in work:
-        if method == "PPO, learned reward":
-            model = load_reward(run_path(arguments, method, target, seed))
-            scores[f"learned reward, target {target:g}, seed {seed}"] = [
+    for run in runs:
+        if run.method == "PPO, learned reward":
+            model = load_reward(run.folder.path)
+            scores[f"learned reward, target {run.target}, seed {run.seed}"] = [
                 np.array([steps.sum() for steps in model.rewards(task)]) for task in trajectories
             ]
     lines = []

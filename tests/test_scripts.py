@@ -38,7 +38,9 @@ from prefrl.commands.table import COMMANDS
 from prefrl.config.presets import preset
 from prefrl.config.text import TextPPOConfig
 from prefrl.reports import film
+from prefrl.runs import sweep
 from prefrl.storage.folder import RunFolder
+from prefrl.storage.sweeps import SweepFolder
 from prefrl.text.models.load import tiny_language_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +64,7 @@ def load(name):
     return module
 
 
-frontier, preferences = load("benchmark_frontier"), load("benchmark_preferences")
+frontier = load("benchmark_frontier")
 Optimum, Point, best_of, k_for = (
     frontier.Optimum, frontier.Point, frontier.best_of, frontier.k_for
 )  # fmt: skip
@@ -147,32 +149,35 @@ def test_benchmark_text_measures_sampling_training_and_memory(tmp_path):
 
 def test_benchmark_preferences_compares_learned_and_true_reward(tmp_path):
     report = run(
-        "benchmark_preferences.py", "--preset", "half-cheetah", "--steps", 8192, "--seeds", 1,
-        "--more=--rounds 1 --query.explore-steps 4096", "--labels", 8, "--episodes", 2,
-        "--jobs", 1, "--folder", tmp_path / "runs", "--number", "x_velocity", cwd=tmp_path,
-        warm=CONTROL,
+        "benchmark_preferences.py", "--preset", "half-cheetah", "--seeds", 1, "--labels", 8,
+        "--more", "steps = 4096", "rounds = 1", "num-envs = 16", "ppo.n-steps = 256",
+        "horizon = 100", "query.explore-steps = 2048", "--episodes", 2, "--jobs", 1,
+        "--folder", tmp_path / "runs", "--number", "x_velocity", cwd=tmp_path, warm=CONTROL,
     )  # fmt: skip
     assert report["env"] == "prefrl/HalfCheetah-v0"
     assert report["versions"]["python"] == sys.version.split()[0]
-    [true], [random] = report["true"], report["random"]
+    [true] = report["true"]
     [learned] = report["labels"]["8"]["seeds"]
     for found, reward, answered in ((true, "true", 0), (learned, "learned", 8)):
-        assert (found["reward"], found["labels"]["answered"]) == (reward, answered)
-        assert (found["steps"], found["episodes"], found["seed"]) == (8192, 2, 0)
-        assert found["sampling_policy"].keys() == found["policy"].keys()
-        assert found["sampling_policy"]["true_return"] != found["policy"]["true_return"]
+        told = found["report"]
+        assert (told["reward"], told["labels"]["answered"]) == (reward, answered)
+        assert (told["steps"], told["episodes"], told["seed"]) == (4096, 2, 0)
         assert found["seconds"] > 0
-    assert learned["policy"]["true_return"] != true["policy"]["true_return"]
-    for name, number in (
-        ("return_ratio", lambda r: r["policy"]["true_return"]["mean"]),
-        ("x_velocity_ratio", lambda r: r["policy"]["info"]["x_velocity"]),
-    ):
-        zero = number(random)
-        share = (number(learned) - zero) / (number(true) - zero)
+    numbers = {
+        "return_ratio": lambda achieved: achieved["true_return"]["mean"],
+        "x_velocity_ratio": lambda achieved: achieved["info"]["x_velocity"],
+    }
+    for name, number in numbers.items():
+        parts = learned["report"]["policy"], true["report"]["policy"], true["baseline"]
+        value, best, zero = map(number, parts)
         told = report["labels"]["8"][name]
-        assert told["mean"] == pytest.approx(share)
-        assert told["each"] == pytest.approx([share])
-        assert told["interval"] == pytest.approx([share, share])  # of one seed
+        if best <= zero:
+            assert told is None
+            continue
+        share = (value - zero) / (best - zero)
+        for statistic in ("mean", "iqm"):
+            assert told[statistic]["mean"] == pytest.approx(share)
+            assert told[statistic]["interval"] == pytest.approx([share, share])  # of one seed
 
 
 def test_benchmark_throughput_tells_every_speed_and_its_ratios(tmp_path):
@@ -259,9 +264,10 @@ def test_compare_bytes_says_where_two_runs_part(before, after, said, tmp_path, m
 
 
 FRONTIER = [
-    "--targets", 0.3, "--seeds", 1, "--tasks", 2, "--samples", 300, "--episodes", 32, "--jobs", 1,
-    "--steps", 32, "--rounds", 1, "--labels", 8, "--demonstrations", 400,
-    "--more=--query.explore-steps 64 --text.ppo.episodes 32 --text.ppo.batch-size 32",
+    "--targets", 0.3, "--seeds", 1, "--tasks", 2, "--samples", 300, "--episodes", 16, "--jobs", 1,
+    "--demonstrations", 400, "--more", "steps = 16", "rounds = 1", "labels = 8",
+    "query.explore-steps = 32", "text.ppo.episodes = 16", "text.ppo.batch-size = 16",
+    "fit.first-epochs = 1",
 ]  # fmt: skip
 
 
@@ -273,31 +279,24 @@ def test_benchmark_frontier_trains_once_measures_and_draws(tmp_path, monkeypatch
     check_runs(report)
     check_optimum(report)
     check_best_of_k(report)
-    for method in frontier.METHODS:
-        path = frontier.run_path(frontier.Arguments(folder=runs), method, 0.3, 0)
-        assert RunFolder(path).experiment().text.ppo.episodes == 32
+    cells = SweepFolder.open(runs / "tiny-reviews-sweep").sweep().cells
+    assert [cell.axes["method"] for cell in cells] == [*frontier.METHODS]
+    for cell in cells:
+        text = cell.experiment.text
+        assert (text.ppo.episodes, text.ppo.kl_target, text.demonstrations) == (16, 0.3, 0)
+        assert text.ppo.kl_coef == pytest.approx(sqrt(1 / 0.6))
     with Image.open(figure) as picture:
         assert min(picture.size) > 300
         assert len(np.unique(np.asarray(picture.convert("L")))) > 10
     figure.unlink()
     capsys.readouterr()
 
-    asked = []
-    monkeypatch.setattr(frontier, "prefrl", lambda *words: asked.append(words))
+    monkeypatch.setattr(sweep, "_command", lambda *_: pytest.fail("nothing is trained again"))
+    monkeypatch.setattr(frontier, "measured", lambda *_: report)
     monkeypatch.setattr(sys, "argv", ["benchmark_frontier.py", *words])
     frontier.main()
-    assert asked == []  # nothing is trained again
     assert finite(capsys.readouterr().out) == report
     assert figure.exists()
-
-    method, *others = frontier.METHODS
-    arguments = frontier.Arguments(folder=runs)
-    path = frontier.run_path(arguments, method, 0.3, 0)
-    first, *_ = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (path / "metrics.jsonl").write_text(first)
-    for name in (method, *others):
-        frontier.train(arguments, runs / "tiny-reviews-reference", name, 0.3, 0)
-    assert asked == [("resume", path)]
 
 
 def check_runs(report):
@@ -865,23 +864,3 @@ def test_tasks_of_a_frontier_begin_differently_or_it_says_how_many_there_are():
     }  # fmt: skip
     with pytest.raises(SystemExit, match="has 4 different tasks; give --tasks"):
         frontier.different_tasks(experiment, 5)
-
-
-@few
-@given(seeds, st.floats(-1, 2), st.integers(1, 6))
-def test_a_ratio_is_the_share_of_the_way_from_random_to_the_true_reward(seed, share, count):
-    generator = np.random.default_rng(seed)
-    zero, way = generator.normal(size=count), generator.uniform(0.5, 2, count)
-    found = preferences.ratio(zero + share * way, zero + way, zero)
-    assert found["mean"] == pytest.approx(share)
-    assert found["each"] == pytest.approx([share] * count)
-    assert found["interval"] == pytest.approx([share, share])
-
-
-def test_a_ratio_is_of_means_and_its_interval_is_over_seeds():
-    learned, true, zero = [1.0, 2.0, 6.0], [4.0, 2.0, 8.0], [0.0, 0.0, 2.0]
-    found = preferences.ratio(learned, true, zero)
-    assert found["mean"] == pytest.approx((3 - 2 / 3) / (14 / 3 - 2 / 3))
-    assert found["each"] == pytest.approx([1 / 4, 1, 2 / 3])
-    low, high = found["interval"]
-    assert 1 / 4 <= low < found["mean"] < high <= 1

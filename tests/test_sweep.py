@@ -315,18 +315,26 @@ def test_a_process_of_a_cell_says_a_mistake_in_a_sentence_and_ends_with_its_pare
     with closing(folder):
         folder.claim()
         wrong = tiny(env="toy_environments:toy/Nothing-v0")
-        folder.save(Sweep((Cell("a", {}, wrong), Cell("b", {}, tiny(env="CartPole-v1")))))
-    words = ("-m", "prefrl.runs.cell")
-    options = command([folder.path, "a"], words) | {"stdin": subprocess.PIPE}
-    done = subprocess.Popen(**options, stderr=subprocess.PIPE)
-    assert done.stderr and "there is no environment" in done.stderr.read()
-    assert done.wait(20) == 2
-    done.stderr.close()
-    done.stdin.close()
-    orphan = subprocess.Popen(**command([folder.path, "b"], words), stdin=subprocess.PIPE)
-    orphan.stdin.close()
-    assert orphan.wait(20) == 2
-    assert not (folder.path / "b" / "evaluation.json").exists()
+        version = versions.code()
+        names = [f"a-{version}", f"b-{version}", "c-ofanother"]
+        experiments = [wrong, tiny(), tiny()]
+        folder.save(Sweep(tuple(Cell(n, {}, e) for n, e in zip(names, experiments, strict=True))))
+
+    def ends(name, sentence):
+        options = command([folder.path, name], ("-m", "prefrl.runs.cell"))
+        pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(**options, **pipes) as process:
+            assert process.stdin and process.stderr
+            if not sentence:
+                process.stdin.close()
+            said = process.stderr.read()
+            assert process.wait(20) == 2
+        return said.startswith(f"prefrl: {sentence}") if sentence else said == ""
+
+    assert ends(names[0], "there is no environment 'toy_environments:toy/Nothing-v0'")
+    assert ends(names[2], "the code of prefrl has changed meanwhile; start the sweep again")
+    assert ends(names[1], "")  # as one whose sweep was killed
+    assert not (folder.path / names[1] / "evaluation.json").exists()
 
 
 # --- many cells -----------------------------------------------------------------------------------

@@ -297,17 +297,16 @@ def draw(table: Table, output: Path) -> None:
     from matplotlib import pyplot
 
     has_ratio = any(row.ratio for row in table.rows)
+    what = "ratio to the true reward" if has_ratio else table.number
     panels: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for row in table.rows:
         estimates = row.ratio if has_ratio else row.value
         task = _task(table.tasks, row.axes)
-        title = (
-            f"all {row.tasks}" if row.tasks > 1 else ", ".join(map(value_in_words, task.values()))
-        )
+        title = ", ".join(map(value_in_words, task.values()))
+        title = f"{row.tasks} tasks together" if row.tasks > 1 else title
         if estimates:
-            label = axes_in_words(
-                {a: row.axes[a] for a in _varying(table) if a in row.axes and a not in table.tasks}
-            )
+            method = _method(table.tasks, row.axes)
+            label = axes_in_words({a: method[a] for a in _varying(table) if a in method})
             panels.setdefault(title, []).append((label or table.number, estimates["iqm"]))
     labels = list(dict.fromkeys(label for points in panels.values() for label, _ in points))
     figure, all_axes = pyplot.subplots(
@@ -322,7 +321,7 @@ def draw(table: Table, output: Path) -> None:
             axes.plot([mean], [height], "C0|", markersize=14, markeredgewidth=2)
         if has_ratio:
             axes.axvline(1, color="grey", linewidth=1, linestyle="--")
-        axes.set(title=title, xlabel="ratio to the true reward" if has_ratio else table.number)
+        axes.set(title=title, xlabel=f"interquartile mean of the {what}")
         axes.grid(axis="x", alpha=0.3)
     all_axes[0][0].set_yticks(range(len(labels)), labels)
     all_axes[0][0].set_ylim(len(labels) - 0.5, -0.5)

@@ -21,6 +21,7 @@ from prefrl.config.experiment import Experiment
 from prefrl.config.text import TextConfig
 from prefrl.contracts import EvaluationRequest
 from prefrl.errors import UserError
+from prefrl.runs.versions import code
 from prefrl.storage.folder import RunFolder
 from prefrl.storage.sweeps import SweepFolder
 
@@ -126,6 +127,8 @@ def main(words: list[str]) -> int:
     try:
         sweep = folder.sweep()
         [cell] = [cell for cell in sweep.cells if cell.name == words[1]]
+        if not cell.name.endswith(code()):
+            raise UserError("the code of prefrl has changed meanwhile; start the sweep again")
         if len(words) > 2:
             print(steps_per_second(cell.experiment))
         else:

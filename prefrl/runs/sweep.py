@@ -12,8 +12,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import IO
 
 from prefrl.config.experiment import Experiment
@@ -21,7 +22,7 @@ from prefrl.config.sweep import Cell, Sweep
 from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
 from prefrl.runs.cell import is_finished, request_of
-from prefrl.runs.grid import cell_name, experiment_key
+from prefrl.runs.grid import axes_in_words, cell_name, experiment_key
 from prefrl.runs.versions import code
 from prefrl.storage.sweeps import SweepFolder
 
@@ -133,6 +134,29 @@ def run_cells(folder: SweepFolder, sweep: Sweep, jobs: int) -> Iterator[Outcome 
                 checked = time.monotonic()
     finally:
         _end(working)
+
+
+def finish_all(path: Path | str, sweep: Sweep, jobs: int | None = None) -> SweepFolder:
+    """Run what is unfinished of a sweep, from Python; return its folder.
+
+    Args:
+        path: of the folder, which is made if it is not there.
+        sweep: as `grid.make_sweep` or `grid.read_sweep` made it.
+        jobs: runs side by side; as many as this machine serves by default.
+
+    Raises:
+        UserError: a run failed; the others have finished.
+    """
+    folder = SweepFolder(path)
+    with closing(folder):
+        folder.claim()
+        sweep = with_folders(folder, sweep)
+        folder.save(sweep)
+        ended = [*run_cells(folder, sweep, jobs or side_by_side(sweep))]
+    for outcome in ended:
+        if isinstance(outcome, Outcome) and outcome.error:
+            raise UserError(f"{axes_in_words(outcome.cell.axes)}: {outcome.error}")
+    return folder
 
 
 def forecast(folder: SweepFolder, sweep: Sweep, jobs: int) -> float | None:
