@@ -436,7 +436,12 @@ def test_steps_overrun_by_half_a_rollout_at_most(steps, rounds_, tmp_path):
         ({"query": QueryConfig(kind="choice", clips=10)}, r"clips is 10, .* choice shows 3 to 9"),
         (
             {"query": QueryConfig(kind="ranking", clips=3), "teacher": "toy_environments:prefer"},
-            r"the teacher toy_environments:prefer compares two clips; it cannot judge 3",
+            r"the teacher toy_environments:prefer compares two clips; it cannot judge 3; use "
+            r"--query.kind preference with --query.clips 2, or another teacher: oracle, human",
+        ),
+        (
+            {"query": QueryConfig(kind="ratings"), "teacher": "toy_environments:prefer"},
+            r"prefer compares .* give grades \(--query.kind ratings\); use .* 2, or",
         ),
         ({"clip_seconds": 0}, r"--clip-seconds is 0"),
         ({"clip_seconds": math.inf}, r"clip-seconds is inf; .* finite number"),

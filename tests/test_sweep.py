@@ -43,6 +43,17 @@ def toml(tmp_path, text, name="grid.toml"):
 # --- from a file to cells -----------------------------------------------------------------------
 
 
+def test_a_named_teacher_is_the_oracle_with_its_fault(tmp_path):
+    grid = 'preset = "half-cheetah"\nteacher = ["oracle", "mistake", "myopic"]\noracle.equal = 0.2'
+    cells = read_sweep(toml(tmp_path, grid)).cells
+    assert [cell.axes["teacher"] for cell in cells] == ["oracle", "mistake", "myopic"]
+    assert {cell.experiment.teacher for cell in cells} == {"oracle"}
+    oracles = [cell.experiment.oracle for cell in cells]
+    assert [(o.equal, o.mistake, o.myopia) for o in oracles] == [
+        (0.2, 0.0, 1.0), (0.2, 0.1, 1.0), (0.2, 0.0, 0.9),
+    ]  # fmt: skip
+
+
 def test_a_list_makes_an_axis_of_an_option(tmp_path):
     found = read_sweep(
         toml(

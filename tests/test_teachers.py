@@ -20,11 +20,14 @@ from toy_environments import tiny
 from prefrl.answers import check_answer, to_comparisons
 from prefrl.commands.training import parse_train
 from prefrl.config.experiment import Experiment, with_named_teacher
-from prefrl.config.learning import TEACHERS, OracleConfig
+from prefrl.config.learning import TEACHERS, OracleConfig, QueryConfig
 from prefrl.errors import UserError
 from prefrl.learning.selection import mean_return
+from prefrl.runs.replay import replay
+from prefrl.runs.session import resume, rounds, start
 from prefrl.runs.train import train
 from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
 from prefrl.teachers.function import FunctionTeacher, load_teacher
 from prefrl.teachers.oracle import Oracle, Scale
 from prefrl.types import Query, QueryId, Segment
@@ -499,6 +502,32 @@ def test_skips_spend_the_budget_in_the_published_form_alone(tmp_path, bpref):
         assert truth.mean_return.keys() == set(range(4))
         again = [*Oracle(OracleConfig(skip=0.9, bpref=bpref), 0).answer(queries, truth)]
         assert [(a.kind, a.value) for a in again] == [(a.kind, a.value) for a in store.answers()]
+
+
+@pytest.mark.parametrize("kind", ["preference", "ranking", "choice", "ratings"])
+def test_a_run_with_every_fault_is_resumed_and_replayed_to_the_byte(tmp_path, kind):
+    oracle = OracleConfig(2.0, 0.9, mistake=0.2, skip=0.5, equal=0.2, strength=True, bpref=True)
+    query = QueryConfig(kind, clips=2 if kind == "preference" else 4, explore_steps=256)
+    experiment = tiny(oracle=oracle, query=query)
+    whole = train(experiment, tmp_path / "whole")
+    with closing(start(experiment, tmp_path / "cut")) as session:
+        for now in rounds(session):
+            if now.state == "done" and now.index == 1:
+                session.feedback.answer(*Oracle(oracle, 0).answer(*asked(session)))
+                break  # some of what is asked is answered by now
+    cut = RunFolder(tmp_path / "cut")
+    with closing(resume(cut.path)) as session:
+        assert [now.index for now in rounds(session) if now.state == "done"] == [2, 3, 4]
+    lines = (whole.path / "metrics.jsonl").read_bytes()
+    assert (cut.path / "metrics.jsonl").read_bytes() == lines
+    assert sum(1 for _ in replay(cut.path, tmp_path / "copy"))
+    assert (tmp_path / "copy" / "metrics.jsonl").read_bytes() == lines
+
+
+def asked(session):
+    """Return the first two queries that wait for an answer, and the truth."""
+    queries = session.feedback.pending()[:2]
+    return queries, session.feedback.truth(queries)
 
 
 # --- the oracle: what it refuses, and how it is asked ------------------------------------------

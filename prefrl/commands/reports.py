@@ -83,7 +83,8 @@ class Compare:
     pairs: int = 50
     """Pairs of clips, one of each run."""
     teacher: str = "oracle"
-    """oracle (the true return), MODULE:OBJECT, or human."""
+    """oracle (the true return; with a fault stoc, mistake, skip, equal or myopic), MODULE:OBJECT,
+    or human."""
     question: str = ""
     """What people are asked; RUN_A's own question by default."""
     into: Path | None = None

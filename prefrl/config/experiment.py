@@ -111,7 +111,11 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
             f"--query.clips is {query.clips}, but a query of kind {query.kind} shows "
             + (f"{least}; for more use --query.kind ranking" if most == 2 else f"{least} to {most}")
         )
-    if query.clips > 2 and experiment.teacher not in ("oracle", "human"):
+    if experiment.teacher in TEACHERS or experiment.teacher == "human":
+        return
+    if query.clips > 2 or query.kind == "ratings":
+        cannot = f"judge {query.clips}" if query.clips > 2 else "give grades (--query.kind ratings)"
         raise UserError(
-            f"the teacher {experiment.teacher} compares two clips; it cannot judge {query.clips}"
+            f"the teacher {experiment.teacher} compares two clips; it cannot {cannot}; use "
+            "--query.kind preference with --query.clips 2, or another teacher: oracle, human"
         )

@@ -42,7 +42,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.config.as_json import to_json
-from prefrl.config.experiment import Experiment, check_experiment
+from prefrl.config.experiment import Experiment, check_experiment, with_named_teacher
 from prefrl.config.fields import changed, check_fields, is_row, options
 from prefrl.config.learning import FitConfig, OracleConfig, QueryConfig
 from prefrl.config.sweep import SEED, Cell, Sweep
@@ -292,6 +292,7 @@ def _checked(experiment: Experiment) -> Experiment:
         UserError: its numbers make no sense, or people would have to answer.
     """
     check_experiment(experiment)
+    experiment = with_named_teacher(experiment)
     if not experiment.env:
         raise UserError("an experiment has no env; name one")
     if experiment.reward == "true":  # which reads no answer, so that this is one run, not several
