@@ -61,12 +61,14 @@ class Task:
 
     A subclass sets the class attributes and defines `build_model`, `initial_state`, `observe`,
     `clear` and `evaluate`. `qpos`, `qvel` and `ctrl` are live views of the simulations' state;
-    `memory` holds whatever the task must remember within an episode, one array per name.
+    `memory` holds whatever the task must remember within an episode, one array per name. Those that
+    `remembers` names are one number a simulation, and 0 when an episode starts.
     """
 
     question: ClassVar[str]
     clip_seconds: ClassVar[float]
     frame_skip: ClassVar[int]
+    remembers: ClassVar[tuple[str, ...]] = ()
     up_to_date: ClassVar[bool] = False  # see `advance`
     persistent: ClassVar[bool] = False  # keeps all that a step computed, for the next, or to read
 
@@ -77,7 +79,7 @@ class Task:
         self.qpos, self.qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
         self.dt = self.model.opt.timestep * self.frame_skip
         self.generators = [np.random.default_rng() for _ in range(count)]
-        self.memory: dict[str, np.ndarray] = {}
+        self.memory: dict[str, np.ndarray] = {name: np.zeros(count) for name in self.remembers}
         self.sensors = np.zeros((count, self.frame_skip, self.model.nsensordata))
         self.clear(np.arange(count))
 
@@ -114,7 +116,23 @@ class Task:
 
         None in a task that stands nobody up.
         """
-        return None
+        return self.memory["started_again"] > 0 if "started_again" in self.memory else None
+
+    def start_again(self, down: np.ndarray, seconds: float) -> None:
+        """Start those anew, within their episode, that have been down for so long.
+
+        The task `remembers` "down_steps", for how long each has been down, and "started_again".
+
+        Args:
+            down: which are down after this step, bool `[count]`.
+            seconds: for how long one may be.
+        """
+        down_steps = np.where(down, self.memory["down_steps"] + 1, 0)
+        again = down_steps >= seconds / self.dt
+        self.memory["down_steps"][:] = down_steps
+        if again.any():
+            self.reset(np.flatnonzero(again))
+        self.memory["started_again"][:] = again
 
     def reset_info(self) -> dict[str, np.ndarray]:
         """Return the numbers that a reset reports, `[count]` each."""
@@ -123,6 +141,8 @@ class Task:
     def reset(self, rows: np.ndarray) -> None:
         """Start a new episode in these rows, each drawn from its row's generator."""
         self.place(rows)
+        for name in self.remembers:
+            self.memory[name][rows] = 0.0
         self.clear(rows)
 
     def place(self, rows: np.ndarray) -> None:

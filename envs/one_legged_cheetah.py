@@ -54,6 +54,7 @@ class OneLeggedCheetah(Task):
     question = "Which cheetah runs forward (to the right) better on its front leg alone?"
     clip_seconds = 1.5
     frame_skip = 5
+    remembers = ("foot", "other", "clean_steps", "steps", "metres", "foot_steps", "other_steps")
 
     def build_model(self) -> mujoco.MjModel:
         """Return Gymnasium's cheetah with a contact sensor on each part, the front foot first."""
@@ -65,12 +66,7 @@ class OneLeggedCheetah(Task):
         return qpos, RESET_NOISE * generator.standard_normal(self.model.nv)
 
     def clear(self, rows: np.ndarray) -> None:
-        """Start clean, nothing counted."""
-        if not self.memory:
-            names = ("foot", "other", "clean_steps", "steps", "metres", "foot_steps", "other_steps")
-            self.memory = {name: np.zeros(self.count) for name in names}
-        for array in self.memory.values():
-            array[rows] = 0
+        """Start clean."""
         self.memory["clean_steps"][rows] = self.enough_clean_steps
 
     @property

@@ -22,20 +22,6 @@ FORCE_LIMIT = VELOCITY_LIMIT = 10.0
 DOWN_SECONDS = 0.5  # poles that have been down for so long start again
 
 
-def start_again(task: Task, down: np.ndarray) -> None:
-    """Put those poles upright that have been down for long, this step included.
-
-    `memory` has "down_steps", for how long they have been, and "started_again", whether they were
-    put upright after the last step.
-    """
-    memory = task.memory
-    memory["down_steps"][:] = np.where(down, memory["down_steps"] + 1, 0)
-    again = memory["down_steps"] >= DOWN_SECONDS / task.dt
-    if again.any():
-        task.reset(np.flatnonzero(again))
-    memory["started_again"][:] = again
-
-
 class InvertedPendulum(Task):
     """A cart on a rail keeps a pole upright.
 
@@ -52,6 +38,7 @@ class InvertedPendulum(Task):
     question = "Which cart keeps its pole upright better?"
     clip_seconds = 1.5
     frame_skip = 2
+    remembers = ("down_steps", "started_again")
 
     def build_model(self) -> mujoco.MjModel:
         """Return Gymnasium's cart and pole."""
@@ -62,13 +49,6 @@ class InvertedPendulum(Task):
         qpos = self.model.qpos0 + generator.uniform(-SINGLE_NOISE, SINGLE_NOISE, self.model.nq)
         return qpos, generator.uniform(-SINGLE_NOISE, SINGLE_NOISE, self.model.nv)
 
-    def clear(self, rows: np.ndarray) -> None:
-        """Forget the fall."""
-        if not self.memory:
-            self.memory = {name: np.zeros(self.count) for name in ("down_steps", "started_again")}
-        for array in self.memory.values():
-            array[rows] = 0.0
-
     def observe(self) -> np.ndarray:
         """Return positions, then velocities, `[count, 4]`."""
         return np.concatenate([self.qpos, self.qvel], axis=1)
@@ -78,12 +58,8 @@ class InvertedPendulum(Task):
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return whether the pole is upright, which is InvertedPendulum-v5's reward term, too."""
         upright = np.abs(self.qpos[:, 1]) <= UPRIGHT_RAD
-        start_again(self, ~upright)
+        self.start_again(~upright, DOWN_SECONDS)
         return upright.astype(np.float64), {"reward_survive": upright.astype(np.float64)}
-
-    def stood_up(self) -> np.ndarray:
-        """Return which poles were put upright after the last step, bool `[count]`."""
-        return self.memory["started_again"] > 0
 
 
 class InvertedDoublePendulum(Task):
@@ -104,6 +80,7 @@ class InvertedDoublePendulum(Task):
     question = "Which cart keeps its two poles upright better?"
     clip_seconds = 1.5
     frame_skip = 5
+    remembers = ("down_steps", "started_again", "force")  # the force in N
 
     def build_model(self) -> mujoco.MjModel:
         """Return Gymnasium's cart and poles."""
@@ -115,12 +92,8 @@ class InvertedDoublePendulum(Task):
         return qpos, generator.standard_normal(self.model.nv) * DOUBLE_NOISE
 
     def clear(self, rows: np.ndarray) -> None:
-        """Forget the fall, and note the force on the cart."""
-        if not self.memory:
-            self.force, self.tip = self.batch.bind("qfrc_constraint"), self.batch.bind("site_xpos")
-            names = ("down_steps", "started_again", "force")  # N
-            self.memory = {name: np.zeros(self.count) for name in names}
-        self.memory["down_steps"][rows] = self.memory["started_again"][rows] = 0.0
+        """Note the force on the cart."""
+        self.force, self.tip = self.batch.bind("qfrc_constraint"), self.batch.bind("site_xpos")
         self.memory["force"][rows] = self.force[rows, 0]
 
     def observe(self) -> np.ndarray:
@@ -145,13 +118,9 @@ class InvertedDoublePendulum(Task):
         survive = UPRIGHT_PAY * upright
         away = 0.01 * x**2 + (height - HIGHEST_TIP_M) ** 2
         turning = 1e-3 * self.qvel[:, 1] ** 2 + 5e-3 * self.qvel[:, 2] ** 2
-        start_again(self, ~upright)
+        self.start_again(~upright, DOWN_SECONDS)
         return survive - away - turning, {
             "reward_survive": survive,
             "distance_penalty": -away,
             "velocity_penalty": -turning,
         }
-
-    def stood_up(self) -> np.ndarray:
-        """Return which poles were put upright after the last step, bool `[count]`."""
-        return self.memory["started_again"] > 0
