@@ -19,6 +19,10 @@ from prefrl.text import budget as text
 
 ROUNDS = {
     "hopper-backflip": 66, "one-legged-cheetah": 20, "half-cheetah": 20, "hopper": 20,
+    "walker2d": 20, "ant": 20, "swimmer": 20, "reacher": 20,
+    "inverted-pendulum": 20, "inverted-double-pendulum": 20,
+    "walker-walk": 20, "walker-run": 20, "cheetah-run": 20,
+    "quadruped-walk": 20, "quadruped-run": 20,
     "random-walks": 12, "guess-number": 8, "tiny-reviews": 10, "movie-sentiment": 20,
 }  # fmt: skip
 ROBOTS = [name for name, p in PRESETS.items() if isinstance(p.experiment.domain, ControlConfig)]

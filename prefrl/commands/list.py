@@ -19,9 +19,9 @@ def list_all(_: List) -> None:
 
     say("presets (prefrl train PRESET)")
     for name, entry in PRESETS.items():
-        say(f"  {name:20} {entry.about}")
+        say(f"  {name:24} {entry.about}")
     say("environments (prefrl train --env ID)")
     for name in gymnasium.registry:
         if name.startswith("prefrl/"):
-            say(f"  {name:28} {prefrl.envs.SUMMARIES[name]}")
+            say(f"  {name:32} {prefrl.envs.SUMMARIES[name]}")
     say("  any other Gymnasium id of flat observations or text, yours too: your_package:Your-v0")
