@@ -17,7 +17,9 @@ from types import SimpleNamespace
 import pytest
 import toy_environments  # noqa: F401
 from complaints import complaint
-from test_experiment import TAUGHT, TRAIN, command
+from processes import Process, command
+from processes import run as run_it
+from test_experiment import TAUGHT, TRAIN
 
 import prefrl.cli
 import prefrl.runs.session
@@ -35,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(*words, **environment):
-    return subprocess.run(**command(words, **environment), capture_output=True, timeout=60)
+    return run_it(**command(words, **environment))
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +254,7 @@ def test_a_mistake_is_answered_in_one_sentence_without_a_traceback(words, senten
     for name in ("exists", "damaged"):
         (tmp_path / name).mkdir()
     (tmp_path / "damaged" / "config.json").write_text('{"format": 1, ')
-    done = subprocess.run(**command(words), cwd=tmp_path, capture_output=True, timeout=60)
+    done = run_it(**command(words), cwd=tmp_path)
     assert done.returncode == 2
     assert re.match(f"prefrl: .*{sentence}", done.stderr), done.stderr
     assert done.stderr.count("\n") == 1 and done.stdout == ""
@@ -368,7 +370,7 @@ def test_after_a_run_of_text_only_what_works_is_recommended(tmp_path, capsys):
 def test_on_a_terminal_one_line_lives(tmp_path):
     ours, theirs = pty.openpty()
     options = command([*TAUGHT, "--run", tmp_path / "run"], TERM="xterm-256color", COLUMNS="120")
-    process = subprocess.Popen(**options, stdin=theirs, stdout=theirs, stderr=theirs)
+    process = Process(**options, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     seen = b""
     try:
@@ -547,7 +549,7 @@ def test_a_replay_of_what_is_not_deterministic_says_so(tmp_path, capsys):
 
 def test_export_into_a_pipe_that_closes_is_quiet(finished):
     options = command(["export", finished])
-    process = subprocess.Popen(**options, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = Process(**options, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert json.loads(process.stdout.readline())["index"] == 0
     process.stdout.close()
     assert process.stderr.read() == ""
@@ -612,8 +614,9 @@ def warned(tmp_path, **environment):
     (installed / "dependency.py").write_text(DEPENDENCY)
     (tmp_path / "own.py").write_text(USERS_OWN)
     paths = os.pathsep.join([str(tmp_path), str(installed), os.environ.get("PYTHONPATH", "")])
-    done = run("train", "--env", "own:Broken-v0", "--run", tmp_path / "run", "--labels", 8,
-               PYTHONPATH=paths, **environment)  # fmt: skip
+    words = ["train", "--env", "own:Broken-v0", "--run", tmp_path / "run", "--labels", 8]
+    start = command(words, PYTHONPATH=paths, **environment)  # a new interpreter shows warnings
+    done = subprocess.run(**start, capture_output=True, timeout=60)
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith("prefrl: ") and "own.py:" in done.stderr
     return [words for words in FROM_A_DEPENDENCY + OF_THE_USERS_OWN if words in done.stderr]

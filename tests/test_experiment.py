@@ -2,12 +2,10 @@
 
 import json
 import math
-import os
 import re
 import signal
 import sqlite3
 import subprocess
-import sys
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -16,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import Process, command, run
 from test_agent import assert_same
 from torch import nn
 from toy_environments import HORIZON, TINY, TINY_FLAGS, prefer_larger, tiny
@@ -68,13 +67,6 @@ def never_killed(tmp_path_factory):
     return path
 
 
-def command(words, code=("-m", "prefrl.cli"), **environment):
-    """Return what starts the command line in a process of its own."""
-    paths = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": paths} | environment
-    return {"args": [sys.executable, *code, *map(str, words)], "env": environment, "text": True}
-
-
 KILL_BETWEEN_METRICS_AND_CHECKPOINT = """
 import os, signal
 from prefrl.cli import main
@@ -105,9 +97,7 @@ main()
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(moment, code, never_killed, tmp_path):
     path = tmp_path / "killed"
     code = ("-m", "prefrl.cli") if code is None else ("-c", code)
-    done = subprocess.run(
-        **command([*TAUGHT, "--run", path], code, **moment), capture_output=True, timeout=60
-    )
+    done = run(**command([*TAUGHT, "--run", path], code, **moment))
     assert done.returncode == -signal.SIGKILL, done.stderr
     given = answers(path)
     assert 0 < len(given) < 16
@@ -119,13 +109,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(moment, code, never_kil
 def test_control_c_says_how_to_go_on_and_going_on_works(never_killed, tmp_path):
     path = tmp_path / "stopped"
     words = command([*TAUGHT, "--run", path], TOY_SLEEP="0.001")
-    process = subprocess.Popen(
-        **words,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # A shell that runs the tests in the background has it ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = Process(**words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     for line in process.stdout:
         if line.startswith("round 1/4"):
             process.send_signal(signal.SIGINT)

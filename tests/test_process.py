@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import toy_environments  # noqa: F401
-from test_experiment import TAUGHT, TRAIN, command
+from processes import command
+from test_experiment import TAUGHT, TRAIN
 
 from prefrl.commands import process
 from prefrl.commands.process import Interrupts

@@ -25,6 +25,7 @@ from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
+import processes
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -80,10 +81,8 @@ def run(script, *words, cwd, warm=None, **environment):
     What is imported beforehand (`warm`) its own commands need not import.
     """
     start = [Path(__file__).with_name("warm.py"), warm] if warm else []
-    done = subprocess.run(
-        [sys.executable, *start, SCRIPTS / script, *map(str, words)], cwd=cwd, text=True,
-        capture_output=True, check=False, env=os.environ | environment, timeout=280,
-    )  # fmt: skip
+    words = [sys.executable, *start, SCRIPTS / script, *map(str, words)]
+    done = processes.run(words, os.environ | environment, cwd=cwd, timeout=280)
     assert done.returncode == 0, done.stderr
     return finite(done.stdout)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from complaints import complaint
 from fakes import Killed
-from test_experiment import command
+from processes import command
 from toy_environments import tiny
 
 from prefrl.cli import main

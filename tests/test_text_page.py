@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_page import (  # noqa: F401 (fixtures)
+from page import (
     GUARD_SECONDS,
     address_from,
     chromium,
@@ -90,7 +90,7 @@ def rewrite(page, text):
     wait_until(page, f"document.body.dataset.ticket !== {before!r}")
 
 
-def test_labels_and_rewrites_of_a_person_are_what_the_next_fit_learns(train, open_page):  # noqa: F811
+def test_labels_and_rewrites_of_a_person_are_what_the_next_fit_learns(train, open_page):
     process, folder = train(
         "--labels", "9", "--fit.first-epochs", "20", "--text.reward-model.members", "3"
     )
@@ -135,7 +135,7 @@ def test_labels_and_rewrites_of_a_person_are_what_the_next_fit_learns(train, ope
         assert changed == (one.preference != 0.5)
 
 
-def test_an_order_of_four_completions_is_what_the_next_fit_learns(train, open_page):  # noqa: F811
+def test_an_order_of_four_completions_is_what_the_next_fit_learns(train, open_page):
     ranking = "--query.kind ranking --query.clips 4 --labels 3 --text.reward-model.members 3"
     process, folder = train(*ranking.split())
     page = open_page(address_from(process))

@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import os
-import resource
 import socket
 import sqlite3
 import string
@@ -31,6 +30,7 @@ from labelling import (
     text_segment,
 )
 from PIL import Image
+from processes import Process, command, run
 
 from prefrl.clips.scene import poses
 from prefrl.commands.progress import Display
@@ -842,8 +842,7 @@ def test_nothing_changes_without_key_and_origin(shared, path, body, lack):
 @contextlib.contextmanager
 def label(*words):
     """Run `prefrl label` and give its address; it is killed at the end."""
-    command = [sys.executable, "-m", "prefrl.cli", "label", *map(str, words)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with Process(**command(["label", *words]), stdout=subprocess.PIPE) as process:
         try:
             yield process.stdout.readline().removeprefix("answer at ").strip()
         finally:
@@ -925,8 +924,7 @@ def test_a_host_that_cannot_be_is_refused_on_the_command_line(folder):
         ("--host", "192.0.2.1"): "expected an address of this machine",
         ("--host", "no such host"): "expected an address of this machine",
     }.items():
-        command = [sys.executable, "-m", "prefrl.cli", "label", str(folder.path), *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run(**command(["label", folder.path, *words]))
         assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
     assert "hosts" not in folder.viewer()
 
@@ -966,24 +964,20 @@ def test_the_page_of_a_container_is_reached_from_outside_with_its_token_alone(fo
 
 
 PATIENT = (
-    "import sys; from prefrl.viewer import connections; "
-    "connections.PATIENCE_SECONDS = {patience}; from prefrl.cli import main; sys.exit(main())"
+    "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files})); "
+    "from prefrl.viewer import connections; connections.PATIENCE_SECONDS = {patience}; "
+    "from prefrl.cli import main; sys.exit(main())"
 )
 
 
 @contextlib.contextmanager
 def patient(folder, log, patience=30.0, files=256):
     """Run `prefrl label` in a process that may open so many files; give it and its port."""
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-
-    command = [sys.executable, "-c", PATIENT.format(patience=patience), "label", str(folder.path)]
+    code = PATIENT.format(patience=patience, files=files)
+    start = command(["label", folder.path], ("-c", code))
     with (
         log.open("wb") as complaints,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=complaints, text=True, preexec_fn=limit
-        ) as process,
+        Process(**start, stdout=subprocess.PIPE, stderr=complaints.fileno()) as process,
     ):
         try:
             address = process.stdout.readline().removeprefix("answer at ").strip()
@@ -1073,10 +1067,7 @@ def test_a_port_in_use_gets_a_sentence(folder):
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} cannot be opened"):
             serve(folder, port=port)
-        done = subprocess.run(
-            [sys.executable, "-m", "prefrl.cli", "label", str(folder.path), "--port", str(port)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = run(**command(["label", folder.path, "--port", port]))
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert f"port {port}" in done.stderr
 
@@ -1088,10 +1079,7 @@ def test_a_model_that_cannot_be_read_gets_a_sentence(folder):
 
 
 def test_what_is_no_run_cannot_be_labelled(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "prefrl.cli", "label", str(tmp_path)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run(**command(["label", tmp_path]))
     assert done.returncode == 2 and "is not a run folder" in done.stderr
 
 
