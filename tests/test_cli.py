@@ -503,6 +503,17 @@ def test_a_replayed_run_is_identical(finished, tmp_path, capsys):
     assert metrics[0].read_bytes() == metrics[1].read_bytes()
 
 
+def test_a_replay_of_an_older_version_is_compared_in_what_that_reported(tmp_path, capsys):
+    path = tmp_path / "run"
+    main([*TAUGHT, "--run", str(path)])
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for line in lines[:3]:  # then it was resumed
+        del line["clips"]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    main(["replay", str(path)])
+    assert "identical: 5 rounds" in capsys.readouterr().out
+
+
 def spoiled(path):
     """Give a run other numbers on record than it had; return what round 2's loss was."""
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
