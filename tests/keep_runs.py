@@ -20,7 +20,9 @@ from toy_environments import tiny
 
 from prefrl.cli import main
 from prefrl.config.experiment import Experiment
+from prefrl.config.sweep import Cell, Sweep
 from prefrl.config.text import TextConfig
+from prefrl.runs.sweep import finish_all
 from prefrl.runs.train import train
 from prefrl.storage.folder import RunFolder
 
@@ -43,6 +45,7 @@ def keep() -> None:
             main(["compare", copy, copy, "--pairs", "3", "--into", comparison, *teacher])
     if not Path(fitted).exists():
         main(["fit", text, "-o", fitted, "--epochs", "1"])
+    _keep_sweep(KEPT / "sweep")
     for ledger in KEPT.glob("*/feedback.sqlite"):
         _forget_the_machine(ledger)
 
@@ -56,6 +59,20 @@ def _keep(path: str, experiment: Experiment) -> None:
     if isinstance(experiment.domain, TextConfig):  # whose model lay in a folder that goes away
         domain = dataclasses.replace(experiment.domain, model="tiny")
         RunFolder(folder.path).save_experiment(dataclasses.replace(experiment, domain=domain))
+
+
+def _keep_sweep(path: Path) -> None:
+    """Keep what a table is made of; the run folders are those of other runs."""
+    if path.exists():
+        return
+    experiment = tiny(env="toy_environments:toy/Pay-v0", rounds=2, steps=256, reward="true")
+    finish_all(path, Sweep((Cell("", {"reward": "true", "seed": 0}, experiment),), (), 2))
+    shutil.rmtree(path / "logs")
+    for file in path.rglob("*.*"):
+        if file.is_file() and file.suffix != ".json":
+            file.unlink()
+    for folder in [*path.glob("*/checkpoints"), *path.glob("*/tb")]:
+        folder.rmdir()
 
 
 def _forget_the_machine(ledger: Path) -> None:

@@ -61,6 +61,14 @@ def test_a_kept_reward_model_is_loaded(kept):
     assert load_fitted(kept("fitted"))
 
 
+def test_a_kept_sweep_has_its_table(kept, capsys):
+    capsys.readouterr()
+    main(["table", str(kept("sweep")), "--csv"])
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.startswith("reward,tasks,runs,answers,clips,steps,seconds,true_return_mean")
+    assert row.startswith("true,1,1,0.0,0.0,256.0,")
+
+
 def test_kept_folders_are_small_and_hold_no_path_of_a_machine():
     files = [path for path in KEPT.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 2e6

@@ -149,7 +149,7 @@ ROWS = {
     "runs.page": ("", ""),
     "runs.replay": ("config contracts environments errors learning storage", ""),
     "runs.session": ("config contracts errors learning storage teachers", ""),
-    "runs.sweep": ("config errors storage", ""),
+    "runs.sweep": ("config contracts errors storage", ""),
     "runs.train": ("config contracts storage teachers", ""),
     "runs.versions": ("", ""),
     "storage": ("", ""),

@@ -24,6 +24,7 @@ from prefrl.runs import session, sweep, versions
 from prefrl.runs.grid import make_sweep, read_sweep
 from prefrl.runs.session import start
 from prefrl.storage.folder import RunFolder
+from prefrl.storage.formats import FORMATS
 from prefrl.storage.sweeps import SweepFolder
 
 TESTS = Path(__file__).parent
@@ -373,13 +374,15 @@ import json, sys
 from pathlib import Path
 run = Path(sys.argv[1]) / sys.argv[2]
 run.mkdir(exist_ok=True)
+cells = json.loads((run.parent / "sweep.json").read_text())["cells"]
+[experiment] = [cell["experiment"] for cell in cells if cell["name"] == run.name]
+(run / "config.json").write_text(json.dumps({"format": FORMAT, "kind": "run"} | experiment))
 with (run.parent / "ran").open("a") as ran:
     ran.write(sys.argv[2] + "\\n")
-request = {"episodes": 2, "sample": False, "teacher": None, "show": 0}
 report = {"policy": {"true_return": {"mean": 1.0}}}
-evaluation = {"format": 1, "request": request, "report": report, "seconds": 2.0}
+evaluation = {"format": 1, "episodes": 2, "sample": False, "report": report, "seconds": 2.0}
 (run / "evaluation.json").write_text(json.dumps(evaluation))
-"""
+""".replace("FORMAT", str(FORMATS["config.json"]))
 ENDINGS = {
     "a sentence": ("import sys; print('prefrl: no luck', file=sys.stderr); sys.exit(2)", "no luck"),
     "a traceback": ("1 / 0", "ZeroDivisionError: division by zero"),
@@ -471,6 +474,23 @@ def test_other_code_runs_everything_again_unless_it_is_told_to_keep(grid, monkey
     assert len(ran(folder)) == 8
 
 
+def test_what_is_kept_is_the_same_experiment_by_todays_defaults(grid, monkeypatch):
+    """Another version's defaults may have been others, which its run folder tells."""
+    folder = grid.parent / "runs/grid"
+    main(["sweep", str(grid)])
+    changed = sorted(folder.glob("*/config.json"))[0]
+    fields = json.loads(changed.read_text())
+    fields["fit"]["epochs"] += 1
+    changed.write_text(json.dumps(fields))
+    for other in sorted(folder.glob("*/config.json"))[1:]:  # a field that there was not yet
+        fields = json.loads(other.read_text())
+        del fields["fit"]["label_smoothing"]
+        other.write_text(json.dumps(fields))
+    monkeypatch.setattr(sweep, "code", lambda: "another")
+    main(["sweep", str(grid), "--keep"])
+    assert len(ran(folder)) == 5
+
+
 def test_the_code_of_prefrl_is_known_by_its_source_alone(tmp_path, monkeypatch):
     package = tmp_path / "prefrl"
     for name in ("runs", "viewer"):
@@ -556,7 +576,7 @@ def test_a_sweep_that_takes_days_says_so_before_it_begins(grid, monkeypatch, cap
     said = complaint(["sweep", grid, "--jobs", 2], capsys)
     assert (
         "160,000,000 steps take about 4.6 days, at 400 steps/s; begin with --yes if that is meant, "
-        "or make the grid, or --steps, smaller"
+        "or take fewer runs or steps"
     ) in said
     assert measured == [2, 2]  # with the true reward and with a learned one
     assert not (grid.parent / "runs/grid/ran").exists()

@@ -1,7 +1,6 @@
 """Tables of sweeps: the statistics on known data, and what is printed and drawn."""
 
 import csv
-import dataclasses
 import itertools
 import json
 
@@ -17,7 +16,6 @@ from prefrl.cli import main
 from prefrl.config.sweep import Sweep
 from prefrl.learning.statistics import Scored, interquartile_mean, over_runs, ratios
 from prefrl.reports.table import tabulate
-from prefrl.runs.cell import request_of
 from prefrl.runs.grid import make_sweep
 from prefrl.storage.sweeps import SweepFolder
 
@@ -125,14 +123,16 @@ def evaluated(path, table=GRID, skip=()):
         zero = ZERO[experiment.env]
         gained = RETURNS[axes["question"]] + 2 * experiment.seed - 1
         policy = {"true_return": {"mean": zero + gained}, "info": {"flips": gained / 10}}
-        labels = {"answered": 0 if true else experiment.labels}
+        answered = 0 if true else experiment.labels
+        labels = {"answered": answered, "clips": answered * experiment.query.clips}
         random = {"true_return": {"mean": zero}, "info": {"flips": 0.0}}
         run = folder.run(cell)
         run.path.mkdir()
         run._write_json("versions.json", {"prefrl": "1"})
         run.save_evaluation(
             {
-                "request": dataclasses.asdict(request_of(sweep)),
+                "episodes": sweep.episodes,
+                "sample": sweep.sample,
                 "report": {"policy": policy, "reference": None, "labels": labels, "steps": 1024},
                 "baseline": random if true else None,
                 "seconds": 10.0 + experiment.seed,

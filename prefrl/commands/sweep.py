@@ -4,6 +4,7 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,7 +104,7 @@ def _progress(now: "Progress", rate: float) -> str:
     parts = [f"{now.finished}/{now.cells} finished", f"{now.working} at work"]
     parts += [f"{now.failed} failed"] if now.failed else []
     if rate > 0:
-        parts += [f"{rate:,.0f} steps/s", f"{_hours((now.total_steps - now.steps) / rate)} left"]
+        parts += [f"{rate:,.0f} steps/s", f"{_clock((now.total_steps - now.steps) / rate)} left"]
     return ", ".join(parts)
 
 
@@ -150,10 +151,12 @@ def _announce(folder: "SweepFolder", whole: "Sweep", jobs: int, yes: bool) -> No
     steps = sum(cell.experiment.steps for cell in left)
     about = f"{steps:,} steps take about {_hours(seconds)}, at {steps / seconds:,.0f} steps/s"
     if seconds > LONG_HOURS * 3600 and not yes:
-        raise UserError(
-            f"{about}; begin with --yes if that is meant, or make the grid, or --steps, smaller"
-        )
+        raise UserError(f"{about}; begin with --yes if that is meant, or take fewer runs or steps")
     say(f"{about} in all")
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _hours(seconds: float) -> str:
@@ -161,7 +164,9 @@ def _hours(seconds: float) -> str:
     if seconds >= 48 * 3600:
         return f"{seconds / 86400:.1f} days"
     minutes = max(1, round(seconds / 60))
-    return f"{minutes // 60}:{minutes % 60:02d} hours" if minutes >= 60 else f"{minutes} minutes"
+    if minutes >= 60:
+        return f"{minutes // 60}:{minutes % 60:02d} hours"
+    return f"{minutes} minute{'s' * (minutes != 1)}"
 
 
 @dataclass(frozen=True)

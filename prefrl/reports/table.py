@@ -71,14 +71,11 @@ class _Run:
 
     cell: Cell
     answers: int
+    clips: int
     steps: int
     seconds: float
     value: float
     zero: float | None
-
-    @property
-    def clips(self) -> int:
-        return self.answers * self.cell.experiment.query.clips
 
     @property
     def task(self) -> str:
@@ -131,9 +128,10 @@ def _without_seed(axes: dict[str, Any]) -> dict[str, Any]:
 
 def _run(cell: Cell, evaluation: dict[str, Any], number: str) -> _Run:
     report = evaluation["report"]
+    labels = report["labels"]
     nothing_learned = evaluation["baseline"] or report["reference"]
     return _Run(
-        cell, report["labels"]["answered"], report["steps"], evaluation["seconds"],
+        cell, labels["answered"], labels["clips"], report["steps"], evaluation["seconds"],
         _value(report["policy"], number), nothing_learned and _value(nothing_learned, number),
     )  # fmt: skip
 

@@ -58,7 +58,8 @@ def finish(experiment: Experiment, folder: RunFolder, request: EvaluationRequest
         baseline = domain_of(folder).baseline(experiment, request.episodes)
     parts = [line for line in folder.timings()]
     came_to = {
-        "request": dataclasses.asdict(request),
+        "episodes": request.episodes,
+        "sample": request.sample,
         "report": evaluate_run(folder, request),
         "baseline": baseline and dataclasses.asdict(baseline),
         "seconds": sum(s for part in parts for name, s in part.items() if name != "round"),
@@ -69,7 +70,9 @@ def finish(experiment: Experiment, folder: RunFolder, request: EvaluationRequest
 
 def is_finished(folder: RunFolder, request: EvaluationRequest) -> bool:
     """Return whether a run has been trained to its end, and evaluated in this way."""
-    return folder.evaluation().get("request") == dataclasses.asdict(request)
+    evaluation = folder.evaluation()
+    found = evaluation.get("episodes"), evaluation.get("sample")
+    return found == (request.episodes, request.sample)
 
 
 def _train(experiment: Experiment, folder: RunFolder) -> None:

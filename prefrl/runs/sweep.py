@@ -20,10 +20,12 @@ from typing import IO
 from prefrl.config.experiment import Experiment
 from prefrl.config.sweep import Cell, Sweep
 from prefrl.config.text import TextConfig
+from prefrl.contracts import EvaluationRequest
 from prefrl.errors import UserError
 from prefrl.runs.cell import is_finished, request_of
 from prefrl.runs.grid import axes_in_words, cell_name, experiment_key
 from prefrl.runs.versions import code
+from prefrl.storage.folder import RunFolder
 from prefrl.storage.sweeps import SweepFolder
 
 POLL_SECONDS, CLAIM_SECONDS, PATIENCE_SECONDS = 0.1, 5.0, 10.0
@@ -76,17 +78,25 @@ def with_folders(folder: SweepFolder, sweep: Sweep, keep: bool = False) -> Sweep
         keep: take what another version of prefrl has finished.
     """
     version = code()
-    request = request_of(sweep)
+    kept = _finished(folder, request_of(sweep)) if keep else {}
     cells = []
     for cell in sweep.cells:
         key = experiment_key(cell.experiment)
         name = f"{cell_name(cell.axes, cell.experiment)}-{version}"
         there = sorted(path.name for path in folder.path.glob(f"*-{key}-{version}"))
-        if keep and not there:
-            kept = [replace(cell, name=path.name) for path in folder.path.glob(f"*-{key}-*")]
-            there = sorted(c.name for c in kept if is_finished(folder.run(c), request))
-        cells.append(replace(cell, name=(there or [name])[0]))
+        cells.append(replace(cell, name=there[0] if there else kept.get(key, name)))
     return replace(sweep, cells=tuple(cells))
+
+
+def _finished(folder: SweepFolder, request: EvaluationRequest) -> dict[str, str]:
+    """Return the names of the folders whose runs have finished, by what was run."""
+    found = {}
+    for path in sorted(folder.path.glob("*/")):
+        run = RunFolder(path)
+        with suppress(UserError):  # one that this version cannot read
+            if is_finished(run, request):
+                found[experiment_key(run.experiment())] = path.name
+    return found
 
 
 def unfinished(folder: SweepFolder, sweep: Sweep) -> list[Cell]:
