@@ -62,13 +62,15 @@ class Task:
     A subclass sets the class attributes and defines `build_model`, `initial_state`, `observe`,
     `clear` and `evaluate`. `qpos`, `qvel` and `ctrl` are live views of the simulations' state;
     `memory` holds whatever the task must remember within an episode, one array per name. Those that
-    `remembers` names are one number a simulation, and 0 when an episode starts.
+    `remembers` and `counts` name are one number a simulation, and 0 when an episode starts; counts
+    go on where a body starts again within its episode.
     """
 
     question: ClassVar[str]
     clip_seconds: ClassVar[float]
     frame_skip: ClassVar[int]
     remembers: ClassVar[tuple[str, ...]] = ()
+    counts: ClassVar[tuple[str, ...]] = ()
     up_to_date: ClassVar[bool] = False  # see `advance`
     persistent: ClassVar[bool] = False  # keeps all that a step computed, for the next, or to read
 
@@ -79,7 +81,9 @@ class Task:
         self.qpos, self.qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
         self.dt = self.model.opt.timestep * self.frame_skip
         self.generators = [np.random.default_rng() for _ in range(count)]
-        self.memory: dict[str, np.ndarray] = {name: np.zeros(count) for name in self.remembers}
+        self.memory: dict[str, np.ndarray] = {
+            name: np.zeros(count) for name in self.remembers + self.counts
+        }
         self.sensors = np.zeros((count, self.frame_skip, self.model.nsensordata))
         self.clear(np.arange(count))
 
@@ -131,7 +135,7 @@ class Task:
         again = down_steps >= seconds / self.dt
         self.memory["down_steps"][:] = down_steps
         if again.any():
-            self.reset(np.flatnonzero(again))
+            self.start(np.flatnonzero(again))
         self.memory["started_again"][:] = again
 
     def reset_info(self) -> dict[str, np.ndarray]:
@@ -140,6 +144,12 @@ class Task:
 
     def reset(self, rows: np.ndarray) -> None:
         """Start a new episode in these rows, each drawn from its row's generator."""
+        for name in self.counts:
+            self.memory[name][rows] = 0.0
+        self.start(rows)
+
+    def start(self, rows: np.ndarray) -> None:
+        """Put these simulations into initial states, with nothing to remember."""
         self.place(rows)
         for name in self.remembers:
             self.memory[name][rows] = 0.0

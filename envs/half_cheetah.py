@@ -30,6 +30,14 @@ def cheetah_model(sensed: tuple[str, ...] = ()) -> mujoco.MjModel:
     return model
 
 
+def initial_cheetah(
+    model: mujoco.MjModel, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw noise around the standing pose, in the order HalfCheetah-v5 does."""
+    qpos = model.qpos0 + generator.uniform(-RESET_NOISE, RESET_NOISE, model.nq)
+    return qpos, RESET_NOISE * generator.standard_normal(model.nv)
+
+
 class HalfCheetah(Task):
     """A planar cheetah, two legs of three joints each, runs forward (towards +x).
 
@@ -51,9 +59,8 @@ class HalfCheetah(Task):
         return cheetah_model()
 
     def initial_state(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draw noise around the standing pose, in the order HalfCheetah-v5 does."""
-        qpos = self.model.qpos0 + generator.uniform(-RESET_NOISE, RESET_NOISE, self.model.nq)
-        return qpos, RESET_NOISE * generator.standard_normal(self.model.nv)
+        """Draw a standing pose."""
+        return initial_cheetah(self.model, generator)
 
     def observe(self) -> np.ndarray:
         """Return positions but x, then velocities, `[count, 17]`."""

@@ -27,10 +27,17 @@ def hopper_model(sensed: tuple[str, ...] = ()) -> mujoco.MjModel:
     return spec.compile()
 
 
+def walker_model(sensed: tuple[str, ...] = ()) -> mujoco.MjModel:
+    """Return Gymnasium's model, with contact sensors between the floor and the named geoms."""
+    spec = gymnasium_asset("walker2d_v5.xml")
+    add_contact_sensors(spec, "floor", sensed)
+    return spec.compile()
+
+
 def initial_hopper(
     model: mujoco.MjModel, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw noise around the standing pose, in the order Hopper-v5 does."""
+    """Draw noise around the standing pose, in the order Hopper-v5 and Walker2d-v5 do."""
     qpos = model.qpos0 + generator.uniform(-RESET_NOISE, RESET_NOISE, model.nq)
     return qpos, generator.uniform(-RESET_NOISE, RESET_NOISE, model.nv)
 
@@ -116,7 +123,7 @@ class Walker2d(Hopper):
 
     def build_model(self) -> mujoco.MjModel:
         """Return Gymnasium's walker."""
-        return gymnasium_asset("walker2d_v5.xml").compile()
+        return walker_model()
 
     def healthy(self) -> np.ndarray:
         """Return whether each robot is upright, bool `[count]`."""

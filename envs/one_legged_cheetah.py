@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from .batched import Task
-from .half_cheetah import RESET_NOISE, cheetah_model
+from .half_cheetah import cheetah_model, initial_cheetah
 
 FOOT = "ffoot"
 OTHER_PARTS = ("fshin", "fthigh", "head", "torso", "bthigh", "bshin", "bfoot")
@@ -61,9 +61,8 @@ class OneLeggedCheetah(Task):
         return cheetah_model((FOOT, *OTHER_PARTS))
 
     def initial_state(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draw noise around the standing pose, as in HalfCheetah."""
-        qpos = self.model.qpos0 + generator.uniform(-RESET_NOISE, RESET_NOISE, self.model.nq)
-        return qpos, RESET_NOISE * generator.standard_normal(self.model.nv)
+        """Draw a standing pose."""
+        return initial_cheetah(self.model, generator)
 
     def clear(self, rows: np.ndarray) -> None:
         """Start clean."""
