@@ -349,7 +349,9 @@ def test_in_a_pipe_every_round_is_a_plain_line(tmp_path, capsys):
     assert lines[0] == f"run folder: {tmp_path / 'run'}"
     assert [line.split(",")[0] for line in lines[1:6]] == [f"round {i}/4" for i in range(5)]
     assert all(re.search(r" \d+ steps.* labels \d+/16", line) for line in lines[1:6])
-    assert re.search(r"512 steps, .* labels 16/16, out-of-bag accuracy [01]\.\d\d", lines[5])
+    assert re.search(
+        r"512 steps, .* labels 16/16 \(32 clips\), out-of-bag accuracy [01]\.\d\d", lines[5]
+    )
     film = r"`prefrl video .*run` if the environment draws itself"
     assert re.fullmatch(
         rf"done; look at it with `prefrl plot .*`, `prefrl evaluate .*`, {film}", lines[6]

@@ -1,14 +1,21 @@
 """Bradley-Terry: probability, loss and accuracy of preferences."""
 
 import math
+from itertools import permutations
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import many, probabilities, returns
+from strategies import many, probabilities, returns, seeds
 
-from prefrl.learning.preference import correct, decisive, preference_loss, preference_probability
+from prefrl.learning.preference import (
+    choice_loss,
+    correct,
+    decisive,
+    preference_loss,
+    preference_probability,
+)
 
 moderate = st.floats(-30, 30)
 errors = st.sampled_from([0.0, 0.1, 0.5])
@@ -120,3 +127,43 @@ def test_accuracy_is_the_same_from_the_other_side(difference, preference):
     left, right = number(difference), number(0)
     assert correct(left, right, number(preference)) == correct(right, left, number(1 - preference))
     assert difference or not correct(left, right, number(preference))  # nothing was predicted
+
+
+def leads_of(returns, order):
+    """Return leads and choices of an order, the best first, as `choice_loss` takes them."""
+    pairs = [(stage, i, j) for stage, i in enumerate(order) for j in order[stage + 1 :]]
+    leads = torch.stack([returns[:, i] - returns[:, j] for _, i, j in pairs], dim=1)
+    return leads, torch.tensor([stage for stage, _, _ in pairs])
+
+
+@many
+@given(st.permutations(range(5)), seeds)
+def test_an_order_is_one_choice_after_another(order, seed):
+    generator = torch.Generator().manual_seed(seed)
+    returns = 4 * torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    losses = choice_loss(*leads_of(returns, order))
+    for stage, best in enumerate(order[:-1]):
+        left = returns[:, order[stage:]]
+        expected = -torch.log(returns[:, best].exp() / left.exp().sum(1))
+        assert torch.allclose(losses[:, stage], expected)
+
+
+def test_all_orders_together_are_certain():
+    returns = torch.tensor([[0.3, -1.2, 2.0, 0.1]], dtype=torch.float64)
+    chances = [
+        (-choice_loss(*leads_of(returns, order)).sum()).exp() for order in permutations(range(4))
+    ]
+    assert float(sum(chances)) == pytest.approx(1)
+
+
+def test_a_choice_of_two_is_bradley_terry_and_of_more_errs_among_them_all():
+    generator = torch.Generator().manual_seed(0)
+    left, right = 300 * torch.randn(2, 3, 6, generator=generator)
+    options = {"margin": torch.arange(6) / 3, "uniform_error": 0.1}
+    two = choice_loss(left - right, torch.arange(6), **options)
+    assert torch.allclose(two, preference_loss(left, right, torch.ones(6), **options), atol=1e-5)
+    one_of_four = torch.zeros(3, dtype=torch.long)
+    hopeless = choice_loss(torch.full((1, 3), -1e4), one_of_four, uniform_error=0.1)
+    assert hopeless.item() == pytest.approx(-math.log(0.1 / 4), rel=1e-5)
+    assert choice_loss(torch.full((1, 3), 1e4), one_of_four).item() == 0
+    assert choice_loss(torch.full((1, 3), -1e4), one_of_four).item() == pytest.approx(1e4, rel=1e-3)

@@ -1,6 +1,7 @@
 """Fitting a reward model, and the ensemble that serves control."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 from itertools import islice
 from typing import ClassVar
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import few
 
+from prefrl.answers import to_comparisons
 from prefrl.config.control import RewardConfig
 from prefrl.config.learning import FitConfig
 from prefrl.control.reward import RewardEnsemble
@@ -30,7 +32,7 @@ from prefrl.learning.reward import (
 )
 from prefrl.learning.true_reward import TrueReward
 from prefrl.storage.checkpoint import from_bytes, to_bytes
-from prefrl.types import Comparison, QueryId, Segment, Trajectory
+from prefrl.types import Answer, Comparison, Query, QueryId, Segment, Trajectory
 
 NEVER_STOP = {"stop_accuracy": 2.0}
 BOX = Box(-1, 1, (1,))
@@ -253,6 +255,69 @@ def test_accuracy_is_the_mean_over_members():
     metrics, _ = fitted(FixedReward((1.0, -1.0, 1.0, -1.0)), comparisons, first_epochs=1)
     assert metrics["train_accuracy"] == pytest.approx(0.5)
     assert metrics["out_of_bag_accuracy"] == pytest.approx(0.5)
+
+
+def ranked(count, clips=6, seed=0):
+    """Return the comparisons of `count` orders of clips, by true return."""
+    played = play(NumberWorld(), count * clips, seed)
+    lessons = []
+    for index in range(count):
+        group = played[index * clips : (index + 1) * clips]
+        order = sorted(range(clips), key=lambda row: -group[row].env_rewards.sum())
+        query = Query(QueryId(0, index), tuple(map(segment_of, group)), "ranking")
+        answer = Answer(query.id, "ranking", {"order": [[row] for row in order]})
+        lessons += to_comparisons(query, answer).comparisons
+    return lessons
+
+
+def test_each_clip_of_an_order_is_evaluated_once_a_pass():
+    comparisons, model = ranked(5), linear()
+    seen, returns = [], model.returns
+
+    def counted(encoded, rows, generator):
+        seen.extend(rows.tolist())
+        return returns(encoded, rows, generator)
+
+    model.returns = counted
+    fitted(model, comparisons, first_epochs=1, batch_size=45, **NEVER_STOP)
+    assert len(comparisons) == 5 * 15 and sorted(seen) == list(range(30))
+
+
+def test_orders_are_learned_from_as_choices_of_the_best_of_the_rest():
+    """One pass without a step tells the loss: the mean over choices, by the bags."""
+    comparisons, model = ranked(9), linear(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(1))
+    options = {"first_epochs": 1, "batch_size": 999, "l2": 0.0, "rankings": "plackett-luce"}
+    metrics, _ = fitted(model, comparisons, learning_rate=1e-12, uniform_error=0.0, **options)
+    bag = bag_weights(0, [QueryId(0, index) for index in range(9)], 1)[0]
+    segments = {s.id: s for c in comparisons for s in (c.left, c.right)}
+    value = dict(zip(segments, predict_returns(model, [*segments.values()])[0], strict=True))
+    losses = []
+    for index in range(9):
+        mine = [c for c in comparisons if c.query.index == index]
+        wins = Counter((c.left if c.preference else c.right).id for c in mine)
+        names = {s.id for c in mine for s in (c.left, c.right)}
+        order = torch.stack([value[name] for name in sorted(names, key=lambda n: -wins[n])])
+        stages = [torch.logsumexp(order[row:], 0) - order[row] for row in range(5)]
+        losses.append(float(torch.stack(stages).sum()) / 5)
+    inside, outside = bag > 0, bag == 0
+    losses = torch.tensor(losses)
+    expected = float((losses * bag)[inside].sum() / bag.sum())
+    assert metrics["train_loss"] == pytest.approx(expected, rel=1e-4)
+    assert metrics["out_of_bag_loss"] == pytest.approx(float(losses[outside].mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("rankings", ["pairs", "plackett-luce"])
+def test_a_few_orders_teach_what_pays(rankings):
+    options = {"first_epochs": 60, "learning_rate": 0.01, "rankings": rankings, **NEVER_STOP}
+    model = linear()
+    fitted(model, ranked(12), **options)
+    fresh = play(NumberWorld(), 100, seed=1)
+    predicted = predict_returns(model, list(map(segment_of, fresh))).mean(0).numpy()
+    true = [trajectory.env_rewards.sum() for trajectory in fresh]
+    assert np.corrcoef(predicted, true)[0, 1] > 0.9
 
 
 MIDDLE = math.sqrt(L2_LIMITS[0] * L2_LIMITS[1])

@@ -27,6 +27,7 @@ import imageio_ffmpeg
 import numpy as np
 import processes
 import pytest
+from fakes import FixedReward, make_segment
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
@@ -177,6 +178,43 @@ def test_benchmark_preferences_compares_learned_and_true_reward(tmp_path):
         for statistic in ("mean", "iqm"):
             assert told[statistic]["mean"] == pytest.approx(share)
             assert told[statistic]["interval"] == pytest.approx([share, share])  # of one seed
+
+
+def test_benchmark_fit_fits_every_row_to_clips_of_a_run(tmp_path):
+    rows = ["--labels 9", "--labels 9 --oracle.mistake 1", "--labels 4 --query.kind ranking"]
+    rows = [f"{row} --fit.first-epochs 40 --reward-model.hidden 8" for row in rows]
+    rows[2] += " --query.clips 3"
+    (tmp_path / "rows").write_text("\n".join(rows) + "\n\n")
+    here = str(Path(__file__).parent)
+    robot = shutil.copytree(Path(here) / "kept" / "robot", tmp_path / "robot")
+    words = [robot, "--rows", tmp_path / "rows", "--draws", 8]
+    report = run("benchmark_fit.py", *words, "--through", 0.5, cwd=tmp_path, PYTHONPATH=here)
+    assert (report["draws"], report["clips_asked"], report["clips_judging"]) == (8, [5], [18])
+    assert [*report["rows"]] == rows
+    for measured in report["rows"].values():
+        assert measured.keys() == {"pairs", "steps", "favourites", "seconds"}
+        assert all(len(pair) == 2 and pair[1] > 0 for pair in measured.values())
+    right, wrong, orders = (report["rows"][row]["steps"][0] for row in rows)
+    assert min(right, orders) > 0 > wrong, "who is always wrong teaches the opposite"
+    again = run(
+        "benchmark_fit.py", *words[:-1], 2, "--portions", 2, "--afresh", cwd=tmp_path,
+        PYTHONPATH=here,
+    )  # fmt: skip
+    assert [*again["rows"]] == rows
+
+
+@pytest.mark.parametrize(("sign", "pairs", "liked"), [(1, 1.0, 1.0), (-1, 0.0, -1.0)])
+def test_benchmark_fit_gives_full_marks_to_the_truth_and_none_to_its_opposite(sign, pairs, liked):
+    script = load("benchmark_fit")
+    clips = [make_segment(f"clip {n}", value=n - 10.0) for n in range(21)]
+    rewards = {clip.id: clip.observations[:, 0] for clip in clips}
+    known = script.Clips(clips, rewards)
+    model = FixedReward((float(sign),))
+    model.calibrate = lambda segments: None
+    model.rewards = lambda played: [sign * trajectory.observations[:, 0] for trajectory in played]
+    judged = script.judged(model, SimpleNamespace(asked=known, judging=known))
+    assert judged == pytest.approx({"pairs": pairs, "steps": sign, "favourites": liked})
+    assert script.mean_and_error([1.0, 3.0]) == [2.0, 1.0]
 
 
 def test_benchmark_throughput_tells_every_speed_and_its_ratios(tmp_path):

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from strategies import few, many, seeds
 from prefrl.config.learning import FitConfig, LoopConfig, QueryConfig
 from prefrl.errors import UserError
 from prefrl.learning.loop import select
+from prefrl.learning.reward import predict_returns
 from prefrl.learning.selection import (
     ACQUISITIONS,
     choose,
@@ -27,7 +28,7 @@ from prefrl.learning.selection import (
     propose,
     uniform,
 )
-from prefrl.types import steps_to_end
+from prefrl.types import Comparison, QueryId, steps_to_end
 
 
 def trajectories_of(lengths):
@@ -361,3 +362,43 @@ def test_whole_trajectories_are_cut_task_by_task():
     others, _ = cut(trajectories, None, 20, np.random.default_rng(1))
     assert {s.task for s in others} != by_task.keys(), "which tasks is drawn"
     assert len(propose(segments, 30, np.random.default_rng(0))) == 30
+
+
+# --- many clips a query -----------------------------------------------------------------------
+
+
+def asked(clips, kind="ranking", **changes):
+    query = QueryConfig(kind=kind, clips=clips, **changes)
+    return LoopConfig(3, 4, 100, 40, 3, "?", query, FitConfig())
+
+
+def test_spread_asks_for_a_range_of_clips():
+    returns = torch.tensor([[[0.0, 1.0, 5.0], [2.0, 2.0, 2.5], [-4.0, 0.0, 4.0]]])
+    scores = ACQUISITIONS["spread"](returns.repeat(2, 1, 1))
+    assert scores.tolist() == pytest.approx([7.0, 1 / 12, 16.0])
+    disagreeing = torch.stack([returns[0], -returns[0]])
+    assert ACQUISITIONS["spread"](disagreeing).tolist() == [0, 0, 0], "on which members agree"
+
+
+def test_anchors_are_liked_clips_of_earlier_rounds():
+    clips = [make_segment(f"clip {n}", value=n) for n in range(200)]
+    model = FixedReward()
+    comparisons = [
+        Comparison(*pair, 1.0, query=QueryId(0, n)) for n, pair in enumerate(pairwise(clips))
+    ]
+    liked = predict_returns(model, clips).mean(0)
+    best = {clips[row].id for row in torch.argsort(liked, descending=True)[:20].tolist()}
+    queries, rewards = select(
+        trajectories_of([60, 60]), model, asked(5, anchors=2), 1, 6, None, comparisons
+    )
+    for query in queries:
+        fresh, old = query.segments[:3], query.segments[3:]
+        assert {s.id for s in old} <= best and len({s.id for s in old}) == 2
+        assert all(s.id in rewards for s in fresh) and not any(s.id in rewards for s in old)
+    assert len({s.id for q in queries for s in q.segments[3:]}) > 2, "not the same in every query"
+    imported = [dataclasses.replace(c, query=QueryId(-1, 0)) for c in comparisons]
+    for none in ([], imported):
+        [query], rewards = select(
+            trajectories_of([60]), model, asked(5, anchors=2), 1, 1, None, none
+        )
+        assert len(query.segments) == 5 and all(s.id in rewards for s in query.segments)

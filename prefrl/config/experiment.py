@@ -106,15 +106,20 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
         )
     least = {"preference": 2, "ratings": 2}.get(query.kind, 3)
     most = 2 if query.kind == "preference" else 9
-    if not least <= query.clips <= most:
+    if not least <= query.size <= most:
         raise UserError(
-            f"--query.clips is {query.clips}, but a query of kind {query.kind} shows "
+            f"--query.clips is {query.size}, but a query of kind {query.kind} shows "
             + (f"{least}; for more use --query.kind ranking" if most == 2 else f"{least} to {most}")
+        )
+    if query.anchors >= query.size:
+        raise UserError(
+            f"--query.anchors is {query.anchors}, but a query shows {query.size} clips; expected "
+            f"fewer, {query.size // 2} for instance"
         )
     if experiment.teacher in TEACHERS or experiment.teacher == "human":
         return
-    if query.clips > 2 or query.kind == "ratings":
-        cannot = f"judge {query.clips}" if query.clips > 2 else "give grades (--query.kind ratings)"
+    if query.size > 2 or query.kind == "ratings":
+        cannot = f"judge {query.size}" if query.size > 2 else "give grades (--query.kind ratings)"
         raise UserError(
             f"the teacher {experiment.teacher} compares two clips; it cannot {cannot}; use "
             "--query.kind preference with --query.clips 2, or another teacher: oracle, human"

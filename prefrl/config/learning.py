@@ -20,6 +20,9 @@ class FitConfig:
     """Most passes in the first fit, which starts from nothing."""
     batch_size: Count = 32
     """Comparisons in a minibatch."""
+    rankings: Literal["pairs", "plackett-luce"] = "pairs"
+    """How an order of K clips is learned from: as K(K − 1)/2 pairs, or as K − 1 choices of the best
+    of what is left (Plackett-Luce)."""
     uniform_error: Share = 0.1
     """Assumed chance that a teacher answers at random (Christiano: 0.1)."""
     label_smoothing: Share = 0.0
@@ -44,10 +47,13 @@ class QueryConfig:
 
     kind: Literal["preference", "ranking", "choice", "ratings"] = "preference"
     """What is asked: the better of two, an order, the best one, or a rating of each."""
-    clips: Count = 2
-    """Clips of a query: two for a preference, three to nine for an order or the best one."""
-    acquisition: Literal["uniform", "disagreement", "entropy"] = "disagreement"
+    clips: Count | None = None
+    """Clips of a query; by default six for an order, four for the best one, else two."""
+    acquisition: Literal["uniform", "disagreement", "entropy", "spread"] = "disagreement"
     """Scores candidate queries; the first round is always uniform."""
+    anchors: CountOrZero = 0
+    """How many clips of a query are the best of earlier rounds, so that some clip differs where all
+    clips of the newest policy look alike."""
     pool: Count = 10
     """Candidate queries for each one asked."""
     first_share: Annotated[float, above(0, at_most=1)] = 0.25
@@ -56,6 +62,11 @@ class QueryConfig:
     """Labels are asked at a rate of decay_steps / (decay_steps + steps) (Christiano: 2e6)."""
     explore_steps: Count = 32_000
     """Steps of the untrained policy that the first clips are cut from."""
+
+    @property
+    def size(self) -> int:
+        """How many clips a query shows."""
+        return self.clips or {"ranking": 6, "choice": 4}.get(self.kind, 2)
 
 
 @dataclass(frozen=True)

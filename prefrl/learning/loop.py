@@ -113,8 +113,9 @@ def preference_loop(
         if not known:
             count = pacing.queries_due(store, index)
             queries, true_rewards = select(
-                trajectories, state.reward_model, config, index, count, pacing.distance
-            )
+                trajectories, state.reward_model, config, index, count, pacing.distance,
+                comparisons or (),
+            )  # fmt: skip
             shown = {segment.id: segment for query in queries for segment in query.segments}
             pictures = pacing.pictures(list(shown.values()))
             done = mean_return(trajectories, config.clip_steps)

@@ -50,6 +50,35 @@ def preference_loss(
     return -(target * log_left + (1 - target) * log_right)
 
 
+def choice_loss(
+    leads: Tensor, choice: Tensor, *, margin: Tensor | float = 0.0, uniform_error: float = 0.0
+) -> Tensor:
+    """Return the cross-entropy `[member, choice]` of choosing one segment before some others.
+
+    P(i before all j of a set) = exp(i) / (exp(i) + Σ_j exp(j)), in returns: Plackett-Luce, where a
+    ranking is a choice of the best, then of the best of what is left, and so on (Luce 1959;
+    Plackett 1975). One j is Bradley-Terry.
+
+    Args:
+        leads: `[member, comparison]`, the return of the chosen segment less that of another one.
+        choice: `[comparison]`, which choice each belongs to, from 0 on.
+        margin: logits by which the chosen one should lead.
+        uniform_error: chance that a teacher chooses at random; see `preference_loss`.
+    """
+    count = int(choice.max()) + 1
+    behind = margin - leads
+    where = choice.expand_as(behind)
+    start = behind.new_zeros(len(behind), count)  # the chosen one's own exp(0)
+    largest = start.scatter_reduce(1, where, behind.detach(), "amax")
+    others = (behind - largest.gather(1, where)).exp()
+    total = (-largest).exp().scatter_add(1, where, others)
+    logits = -(total.log() + largest)
+    if uniform_error == 0:
+        return -logits
+    options = 1 + torch.bincount(choice, minlength=count)
+    return -torch.log((1 - uniform_error) * logits.exp() + uniform_error / options)
+
+
 def _log_with_error(logit: Tensor, uniform_error: float) -> Tensor:
     if uniform_error == 0:
         return logsigmoid(logit)

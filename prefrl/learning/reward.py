@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prefrl.config.learning import FitConfig
 from prefrl.contracts import RewardModel
-from prefrl.learning.preference import correct, decisive, preference_loss
+from prefrl.learning.preference import choice_loss, correct, decisive, preference_loss
 from prefrl.types import Comparison, QueryId, Segment, alike
 
 L2_LIMITS = (1e-4, 3e-2)
@@ -166,6 +166,7 @@ class _Data:
         rows: dict[QueryId, list[int]] = {}
         for row, comparison in enumerate(comparisons):
             rows.setdefault(comparison.query, []).append(row)
+        self.choice = _choices(comparisons)
         self.queries = list(map(torch.tensor, rows.values()))
         """The comparisons of each query: they stay together, so a segment is seen once a pass."""
 
@@ -176,19 +177,41 @@ class _Data:
             yield torch.cat([self.queries[query] for query in chosen.tolist()])
 
 
+def _choices(comparisons: Sequence[Comparison]) -> Tensor:
+    """Return which choice each comparison is part of, `[comparison]`; -1 where it is of none.
+
+    A choice is a segment before all that a query puts behind it.
+    """
+    numbers: dict[tuple[QueryId, str], int] = {}
+    choice = []
+    for comparison in comparisons:
+        if comparison.preference not in (0, 1):
+            choice.append(-1)
+            continue
+        best = comparison.left if comparison.preference else comparison.right
+        choice.append(numbers.setdefault((comparison.query, best.id), len(numbers)))
+    return torch.tensor(choice)
+
+
 def _epoch(
     reward_model: RewardModel, data: _Data, config: FitConfig, state: FitState
 ) -> dict[str, float]:
     """Make one pass; the losses come from the pass itself, so they cost nothing extra."""
     totals = torch.zeros(8, reward_model.members)
     for rows in data.minibatches(config.batch_size, state.generator):
-        sides = torch.cat([data.left[rows], data.right[rows]])
-        left, right = reward_model.returns(data.encoded, sides, state.generator).chunk(2, dim=1)
+        # A ranking compares each of its segments with all others: evaluate each once.
+        segments, row_of = torch.cat([data.left[rows], data.right[rows]]).unique(
+            return_inverse=True
+        )
+        returns = reward_model.returns(data.encoded, segments, state.generator)
+        left, right = returns[:, row_of].chunk(2, dim=1)
         preference = data.preference[rows]
         losses = preference_loss(
             left, right, preference, margin=data.margin[rows],
             uniform_error=config.uniform_error, label_smoothing=config.label_smoothing,
         )  # fmt: skip
+        if config.rankings == "plackett-luce":
+            losses = _as_choices(losses, left, right, data, rows, config)
         bags = data.bags[:, rows] * data.weight[rows]
         # Each member's loss is a mean over its own bag, and they are summed: the learning rate of
         # a member must not depend on how many others there are.
@@ -202,6 +225,29 @@ def _epoch(
         hits = correct(left.detach(), right.detach(), preference)
         totals += _tally(losses.detach(), hits, data.judged[rows], bags)
     return _score(totals)
+
+
+def _as_choices(
+    losses: Tensor, left: Tensor, right: Tensor, data: _Data, rows: Tensor, config: FitConfig
+) -> Tensor:
+    """Return the losses `[member, comparison]` where orders are choices of the best of the rest.
+
+    A choice counts as one comparison; its loss is shared out over the comparisons that it is of.
+    """
+    chosen = data.choice[rows]
+    of_choices = chosen >= 0
+    if not of_choices.any():
+        return losses
+    _, choice, sizes = chosen[of_choices].unique(return_inverse=True, return_counts=True)
+    signs = torch.sign(data.preference[rows] - 0.5)
+    leads = ((left - right) * signs)[:, of_choices]
+    loss = choice_loss(
+        leads, choice, margin=data.margin[rows][of_choices], uniform_error=config.uniform_error
+    )
+    shares = 1 / (sizes[choice] * data.weight[rows][of_choices])
+    losses = losses.clone()
+    losses[:, of_choices] = loss[:, choice] * shares
+    return losses
 
 
 def _tally(losses: Tensor, hits: Tensor, judged: Tensor, bags: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from prefrl.contracts import Distance, RewardModel
 from prefrl.errors import UserError
 from prefrl.learning.preference import preference_probability
 from prefrl.learning.reward import predict_returns
-from prefrl.types import Query, QueryId, Segment, Trajectory, steps_to_end
+from prefrl.types import Comparison, Query, QueryId, Segment, Trajectory, steps_to_end
 
 Acquisition = Callable[[Tensor], Tensor]
 """Scores candidates: returns `[member, candidate, K]` in, score `[candidate]` out."""
@@ -34,11 +34,21 @@ def select(
     index: int,
     count: int,
     distance: Distance | None = None,
+    comparisons: Sequence[Comparison] = (),
 ) -> tuple[list[Query], dict[str, np.ndarray]]:
     """Cut, propose and choose `count` queries; return them and their clips' true rewards by id.
 
     The first round is uniform: nothing is fitted yet, so the members' disagreement means nothing.
     If there is a `distance`, the half of the groups that look most alike is left out first.
+
+    Args:
+        trajectories: what the newest policy did.
+        reward_model: as it was fitted last; None trains on the true reward.
+        config: the knobs.
+        index: the round.
+        count: how many queries are due.
+        distance: how different two clips look.
+        comparisons: what was answered so far, about clips from which `--query.anchors` come.
 
     Raises:
         UserError: the trajectories are too few for so many queries.
@@ -49,9 +59,16 @@ def select(
     plain = acquisition is ACQUISITIONS["uniform"] and distance is None
     pool = 1 if plain else config.query.pool
     generator = np.random.default_rng([config.seed, index])
-    size = config.query.clips
+    best = anchors(comparisons, reward_model) if config.query.anchors and reward_model else []
+    old = min(config.query.anchors, len(best))
+    size = config.query.size - old
     segments, rewards = cut(trajectories, config.clip_steps, size * pool * count, generator)
     candidates = propose(segments, pool * count, generator, size)
+    if old:
+        candidates = [
+            (*group, *(best[row] for row in generator.choice(len(best), old, replace=False)))
+            for group in candidates
+        ]
     if len(candidates) < count:
         groups = "pairs of clips" if size == 2 else f"groups of {size} clips"
         raise UserError(
@@ -220,6 +237,17 @@ def drop_alike(candidates: Sequence[Group], count: int, distance: Distance) -> l
     return [candidates[i] for i in kept]
 
 
+def anchors(comparisons: Sequence[Comparison], reward_model: RewardModel) -> list[Segment]:
+    """Return the tenth of a run's own clips that a reward model likes best, a query's at least."""
+    own = [c for c in comparisons if c.query.round >= 0]  # an oracle knows no others
+    segments = list({s.id: s for c in own for s in (c.left, c.right)}.values())
+    if not segments:
+        return []
+    liked = predict_returns(reward_model, segments).mean(0)
+    order = torch.argsort(liked, descending=True, stable=True)
+    return [segments[row] for row in order[: max(9, len(segments) // 10)].tolist()]
+
+
 def uniform(returns: Tensor) -> Tensor:
     """Score all candidates alike."""
     return torch.zeros(returns.shape[1])
@@ -240,10 +268,20 @@ def entropy(returns: Tensor) -> Tensor:
     )
 
 
+def spread(returns: Tensor) -> Tensor:
+    """Score by the variance, over a query's clips, of the members' mean prediction.
+
+    It asks for a whole range of clips, which an order of many is best at; of two it asks what is
+    clear already.
+    """
+    return returns.mean(0).var(1)
+
+
 ACQUISITIONS: dict[str, Acquisition] = {
     "uniform": uniform,
     "disagreement": disagreement,
     "entropy": entropy,
+    "spread": spread,
 }
 
 

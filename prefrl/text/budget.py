@@ -49,7 +49,12 @@ def _check_sampling(text: TextConfig) -> None:
 
 def _check_completions(experiment: Experiment) -> None:
     """Raise `UserError` unless there are enough completions of a task to compare."""
-    ppo, clips = experiment.text.ppo, experiment.query.clips
+    if experiment.query.anchors:
+        raise UserError(
+            f"--query.anchors is {experiment.query.anchors}, but earlier completions are of other "
+            "tasks, with which none can be compared; leave it out"
+        )
+    ppo, clips = experiment.text.ppo, experiment.query.size
     setting = f"--text.ppo.completions-per-task is {ppo.completions_per_task}"
     if experiment.reward == "learned" and ppo.completions_per_task < clips:
         raise UserError(

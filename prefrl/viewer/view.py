@@ -73,7 +73,7 @@ class View:
             "person": self.person,
             "forms": self._forms(),
             "kind": self.experiment.query.kind,
-            "clips": self.experiment.query.clips,
+            "clips": self.experiment.query.size,
             "longest_text": fields.LONGEST_TEXT,
         }
 
