@@ -12,7 +12,7 @@ from .batched import Task
 from .half_cheetah import cheetah_model, initial_cheetah
 
 GEOMS = ("ffoot", "fshin", "fthigh", "head", "torso", "bthigh", "bshin", "bfoot")
-OTHER_SHARE = 0.25  # of the pay, while another part than the front foot touches
+OTHER_SHARE = 0.25  # of the pay, unless the front foot and nothing else touches
 SPEED_LIMIT = 2.0  # m/s; faster costs no more
 SPEED_COST = 0.2  # for each m/s: a handstand stays where it is
 HANDSTAND = 0.8  # sine of the pitch from which it counts as one
@@ -29,11 +29,11 @@ class CheetahHandstand(Task):
     floor during the last step; whether any other part did. Action `[6]`: torques in [-1, 1].
 
     Reward, per step: the sine of the pitch, from 0 where the back is level to 1 where the torso
-    stands on its nose; a quarter of it while another part than the front foot touches; less 0.2 for
+    stands on its nose; a quarter of it unless the front foot and nothing else touches; less 0.2 for
     each m/s along the floor. A cheetah that has lain on its back for a second starts again.
 
     `info`: `handstand_share`, the share of the episode's steps in which the pitch's sine was 0.8 or
-    more and nothing but the front foot touched. An episode is always 500 steps (25 s).
+    more and the front foot and nothing else touched. An episode is always 500 steps (25 s).
 
     Version History:
         v0: first version.
@@ -66,11 +66,12 @@ class CheetahHandstand(Task):
         memory, touches, pitch = self.memory, self.touches(), self.qpos[:, 2]
         other = touches[:, 1:].any(axis=1)
         memory["foot"][:], memory["other"][:] = touches[:, 0], other
+        standing = touches[:, 0] & ~other
         upright = np.sin(pitch)
         speed = np.minimum(np.abs(self.qpos[:, 0] - before[:, 0]) / self.dt, SPEED_LIMIT)
-        reward = upright * np.where(other, OTHER_SHARE, 1.0) - SPEED_COST * speed
+        reward = upright * np.where(standing, 1.0, OTHER_SHARE) - SPEED_COST * speed
         memory["steps"] += 1
-        memory["handstand_steps"] += (upright >= HANDSTAND) & ~other
+        memory["handstand_steps"] += (upright >= HANDSTAND) & standing
         report = {"handstand_share": memory["handstand_steps"] / memory["steps"]}
         self.start_again(np.cos(pitch) < ON_ITS_BACK, BACK_SECONDS)
         return reward, report

@@ -28,15 +28,20 @@ def test_a_handstand_pays_where_the_torso_points_down_and_only_the_front_foot_to
     qpos[:, 2] = np.pi / 2, np.pi / 2, 0
     task.qpos[:] = 0
     touches = np.zeros((3, 8))
-    touches[:, 0], touches[1, 3] = 1, 1  # the second stands on its head
+    touches[:, 0], touches[1, 3] = 1, 1  # the second touches with its head, too
     rewards, report = moved(task, qpos, touches, monkeypatch)
     np.testing.assert_allclose(rewards, [1, 0.25, 0])
     np.testing.assert_array_equal(report["handstand_share"], [1, 0, 0])
     assert task.observe()[:, -2:].tolist() == [[1, 0], [1, 1], [1, 0]]
+    assert moved(task, qpos, np.zeros((3, 8)), monkeypatch)[0].tolist() == [
+        0.25,
+        0.25,
+        0,
+    ]  # in flight
     further = qpos + np.eye(9)[0] * task.dt * np.array([[1], [1], [-9]])  # m/s
     rewards, report = moved(task, further, touches, monkeypatch)
     np.testing.assert_allclose(rewards, [1 - 0.2, 0.25 - 0.2, -0.4])
-    np.testing.assert_array_equal(report["handstand_share"], [1, 0, 0])
+    np.testing.assert_allclose(report["handstand_share"], [2 / 3, 0, 0])
 
 
 def test_squats_are_counted_and_paid_down_and_up(monkeypatch):
