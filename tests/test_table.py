@@ -124,7 +124,7 @@ def evaluated(path, table=GRID, skip=()):
         gained = RETURNS[axes["question"]] + 2 * experiment.seed - 1
         policy = {"true_return": {"mean": zero + gained}, "info": {"flips": gained / 10}}
         answered = 0 if true else experiment.labels
-        labels = {"answered": answered, "clips": answered * experiment.query.clips}
+        labels = {"answered": answered, "clips": answered * experiment.query.size}
         random = {"true_return": {"mean": zero}, "info": {"flips": 0.0}}
         run = folder.run(cell)
         run.path.mkdir()
