@@ -223,7 +223,7 @@ def _size(response: Any) -> int:
 
 def person(arguments: Arguments) -> dict[str, Any]:
     """Train a backflip by looking at the page and pressing keys; compare with the oracle."""
-    common = ["hopper-backflip", "--labels", arguments.labels, "--seed", arguments.seed]
+    common = ["hopper-backflip", *PAIRS, "--labels", arguments.labels, "--seed", arguments.seed]
     oracle, page = (arguments.folder / f"{name}-{arguments.seed}" for name in ("oracle", "page"))
     if not oracle.exists():
         _prefrl("train", *common, "--oracle.mistake", "0.1", "--run", oracle)
@@ -424,7 +424,8 @@ class _Scene:
         self.run, self.profile, self.playwright = scratch / "run", scratch / "profile", playwright
         self.acknowledged: set[str] = set()
         self.pressed = self.shown = self.most_unsaved = 0
-        words = ["--labels", "5000", "--steps", "3000000", "--rounds", "100", "--threads", "1"]
+        words = [*PAIRS, "--labels", "5000", "--steps", "3000000", "--rounds", "100"]
+        words += ["--threads", "1"]
         command = [*_COMMAND, "train", "hopper-backflip", *words, "--teacher", "human", "--run"]
         self.trainer = subprocess.Popen([*command, self.run], stdout=subprocess.PIPE, text=True)
         assert self.trainer.stdout
@@ -506,6 +507,7 @@ class _Scene:
 # --- common -----------------------------------------------------------------------------------
 
 _COMMAND = [sys.executable, "-m", "prefrl.cli"]
+PAIRS = ["--query.kind", "preference", "--query.first-share", "0.1", "--query.decay-steps", "1e6"]
 
 
 def _prefrl(*words: object) -> str:

@@ -28,7 +28,7 @@ def main() -> int:
         description="Train a backflip from preferences, film it and count the flips."
     )
     parser.add_argument("--seed", type=int, default=0, help="everything random follows from it")
-    parser.add_argument("--labels", type=int, default=900, help="budget of answers")
+    parser.add_argument("--labels", type=int, default=50, help="answers, orders of six clips")
     parser.add_argument("--run", type=Path, help="run folder to make (default: runs/demo-…)")
     chosen, more = parser.parse_known_args()
     install(f"--editable={ROOT}")

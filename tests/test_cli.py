@@ -157,7 +157,7 @@ def test_every_option_of_train_is_explained_and_only_those_of_the_domain(
         r"^ *(--[\w.-]+)(?:, --[\w.-]+)?(?: (?:\{\S*|\[.*\]\]|[A-Z]+))? +(\w.*) \(default: .*\) *$",
         re.MULTILINE,
     )
-    explained = {name: words for name, words in option.findall(re.sub(r"\s*\n {9,}", " ", text))}
+    explained = {name: words for name, words in option.findall(re.sub(r"\s*\n {8,}", " ", text))}
     own = {f"--{option.name}" for option in options(PRESETS[preset].experiment)}
     assert {"--run", "--from", "--port", *own} - explained.keys() == set()
     assert all(len(words.split()) >= 3 for words in explained.values()), explained

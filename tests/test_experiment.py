@@ -416,7 +416,7 @@ def test_steps_overrun_by_half_a_rollout_at_most(steps, rounds_, tmp_path):
         ({"clip_seconds": 2.0}, r"2 s lasts 40 steps .* has 20; choose .* 1$"),
         ({"env": "prefrl/Hopper-v0", "horizon": 20}, r"a clip of 1.5 s lasts 188 .* has 20"),
         ({"query": QueryConfig(clips=4)}, r"clips is 4, .* preference shows 2; .* ranking"),
-        ({"query": QueryConfig(kind="ranking")}, r"clips is 2, .* ranking shows 3 to 9"),
+        ({"query": QueryConfig(kind="ranking", clips=2)}, r"clips is 2, .* ranking shows 3 to 9"),
         ({"query": QueryConfig(kind="choice", clips=10)}, r"clips is 10, .* choice shows 3 to 9"),
         (
             {"query": QueryConfig(kind="ranking", clips=3), "teacher": "toy_environments:prefer"},

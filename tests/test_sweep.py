@@ -224,7 +224,8 @@ MISTAKES = {
     'env = "Pendulum-v1"\nlabels = []': "labels is an empty list; expected values",
     'env = "Pendulum-v1"\nseed = [0, 0]': "two runs would be the same: seed=0 and seed=0; leave",
     'env = "Pendulum-v1"\nteacher = "human"': "the teacher is human, but nobody sits beside a swe",
-    'env = "Pendulum-v1"\nquery.kind = "ranking"': "--query.clips is 2, but a query of kind rank",
+    'env = "Pendulum-v1"\nquery.kind = "ranking"\nquery.clips = 2': "--query.clips is 2, but a que"
+    "ry of kind rank",
     'env = "Pendulum-v1"\n[variants.a.b]\nseed = 1\n[variants.c.d]\nseed = 2': "seed is given by "
     "the variants a and c; expected it in one",
     'env = "Pendulum-v1"\nquery.clips = 2\n"query.clips" = 3': "query.clips is given twice; leave",

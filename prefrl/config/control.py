@@ -55,7 +55,7 @@ class RewardConfig:
     """Networks in the ensemble, each fitted to its own bag of answers."""
     hidden: tuple[Count, ...] = (64, 64)
     """Hidden layers of each."""
-    steps_per_clip: Count = 32
+    steps_per_clip: Count = 16
     """Steps of a clip that one pass looks at, evenly spaced from a random offset."""
     crop: Annotated[float, above(0, at_most=1)] = 0.9
     """Shortest crop of a clip, as a share of it, that a pass looks at (QPA, arXiv 2305.17400)."""

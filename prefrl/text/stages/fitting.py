@@ -22,7 +22,7 @@ import torch
 
 from prefrl.config.fields import Called, Count, NotNegative, Positive, Seed, at_least, checked
 from prefrl.config.learning import FitConfig
-from prefrl.config.text import TextConfig, TextRewardConfig
+from prefrl.config.text import TEXT_FIT, TextConfig, TextRewardConfig
 from prefrl.environments.ids import installed, make, resolve
 from prefrl.errors import UserError
 from prefrl.learning.preference import correct, decisive, preference_loss
@@ -39,8 +39,8 @@ from prefrl.text.stages.tuning import Dtype, load_model
 from prefrl.types import Comparison, Segment, Trajectory
 
 # What suits a network of random weights, and one that already knows a language.
-SMALL_FIT = FitConfig(learning_rate=3e-4, first_epochs=20, l2=0.0)
-LARGE_FIT = FitConfig(learning_rate=3e-5, first_epochs=4, l2=0.0)
+SMALL_FIT = dataclasses.replace(TEXT_FIT, first_epochs=20)
+LARGE_FIT = dataclasses.replace(TEXT_FIT, learning_rate=3e-5, first_epochs=4)
 
 MEMORY = "batch-size", "members"  # what takes the most, as options of `prefrl fit`
 
