@@ -2,8 +2,9 @@
 
     python tests/kill_sweep.py SWEEP.toml FOLDER KILLS SEED
 
-Both sweeps are run below FOLDER. The moments of the kills are drawn: of the process of the sweep
-alone, whose runs must end by themselves. Prints one JSON object.
+Both sweeps are run below FOLDER. The moments of the kills are drawn: shortly after so many rounds
+of all runs are done, whatever the speed of the machine. Only the process of the sweep is killed:
+its runs must end by themselves. Prints one JSON object.
 """
 
 import csv
@@ -15,29 +16,30 @@ import time
 from pathlib import Path
 
 CLOCK = ("seconds",)  # of the table's columns
+LATER_SECONDS = 0.1
 
 
 def main(file: str, folder: str, kills: int, seed: int) -> None:
     """Run both and compare them."""
     alone, killed = Path(folder, "alone"), Path(folder, "killed")
-    began = time.monotonic()
     assert sweep(file, alone).wait(600) == 0
-    whole = time.monotonic() - began
-    draw, moments = random.Random(seed), []
-    for _ in range(kills):
+    draw = random.Random(seed)
+    moments = sorted(draw.sample(range(rounds(alone) - 1), kills))
+    for moment in moments:
         process = sweep(file, killed)
-        moments.append(draw.uniform(0.1, 1.2) * whole / (kills + 1))
-        time.sleep(moments[-1])
-        ended = process.poll()
+        while rounds(killed) < moment and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, LATER_SECONDS))
+        assert process.poll() is None, "it ended before it could be killed"
         process.kill()
         process.wait()
-        moments[-1] = round(moments[-1], 2) if ended is None else None
     assert sweep(file, killed).wait(600) == 0
     tables, runs = [table(alone), table(killed)], [metrics(alone), metrics(killed)]
     print(
         json.dumps(
             {
-                "killed_after_seconds": moments,
+                "killed_after_rounds": moments,
+                "of_rounds": rounds(alone),
                 "rows": len(tables[0]),
                 "same_table": tables[0] == tables[1],
                 "runs": len(runs[0]),
@@ -59,6 +61,11 @@ def table(folder: Path) -> list[dict[str, str]]:
     done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE)
     rows = csv.DictReader(done.stdout.splitlines())
     return [{name: row[name] for name in row if name not in CLOCK} for row in rows]
+
+
+def rounds(folder: Path) -> int:
+    """Return how many rounds of all runs are done."""
+    return sum(lines.count(b"\n") for lines in metrics(folder).values())
 
 
 def metrics(folder: Path) -> dict[str, bytes]:

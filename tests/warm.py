@@ -83,7 +83,8 @@ class Forked:
         return self.returncode
 
     def kill(self):
-        os.kill(self.pid, signal.SIGKILL)
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
 
 def run(command: list[Any], *, check: bool = False, **options: Any) -> subprocess.CompletedProcess:

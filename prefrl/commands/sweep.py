@@ -76,7 +76,7 @@ def sweep(chosen: RunSweep) -> None:
 
 def _run(folder: "SweepFolder", whole: "Sweep", jobs: int) -> int:
     """Run what is unfinished and show how far it is; return how many runs failed."""
-    from prefrl.runs.grid import axes_in_words
+    from prefrl.config.sweep import axes_in_words
     from prefrl.runs.sweep import Outcome, run_cells
 
     failed, began, begun_at = 0, time.monotonic(), None
@@ -122,7 +122,7 @@ def _folder(file: Path, folder: Path | None) -> "SweepFolder":
 
 
 def _list(folder: "SweepFolder", whole: "Sweep") -> None:
-    from prefrl.runs.grid import axes_in_words
+    from prefrl.config.sweep import axes_in_words
     from prefrl.runs.sweep import unfinished
 
     left = {cell.name for cell in unfinished(folder, whole)}
@@ -188,11 +188,12 @@ class ShowTable:
 
 def table(chosen: ShowTable) -> None:
     """Print the table of a sweep."""
-    from prefrl.reports.table import as_csv, draw, in_words, tabulate
+    from prefrl.reports.plot import plot_table
+    from prefrl.reports.table import as_csv, in_words, tabulate
     from prefrl.storage.sweeps import SweepFolder
 
     folder = _folder(chosen.file, chosen.folder)
     found = tabulate(SweepFolder.open(folder.path), chosen.number)
     if chosen.figure:
-        draw(found, chosen.figure)
+        plot_table(found, chosen.figure)
     say(*(as_csv(found).splitlines() if chosen.csv else in_words(found)))

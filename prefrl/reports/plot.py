@@ -1,17 +1,22 @@
-"""Draws learning curves."""
+"""Draws learning curves, and the tables of sweeps."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from prefrl.config.experiment import Experiment
+from prefrl.config.sweep import axes_in_words, value_in_words
 from prefrl.errors import UserError
+from prefrl.reports.table import Table, method_of, task_of, varying
 from prefrl.storage.folder import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def plot_runs(folders: Sequence[RunFolder], output: Path) -> Path:
@@ -47,12 +52,7 @@ def plot_runs(folders: Sequence[RunFolder], output: Path) -> Path:
     axes.set(xlabel="environment steps", ylabel="true return of an episode, while training")
     axes.grid(alpha=0.3)
     axes.legend()
-    try:
-        figure.savefig(output, dpi=150)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {output}: {error}") from None
-    finally:
-        pyplot.close(figure)
+    _save(figure, output)
     return output
 
 
@@ -60,3 +60,57 @@ def _name(experiment: Experiment) -> str:
     if experiment.reward == "true":
         return f"{experiment.env}, true reward"
     return f"{experiment.env}, {experiment.labels} labels"
+
+
+def plot_table(table: Table, output: Path) -> None:
+    """Draw the interquartile means and their intervals, a panel for each task.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    has_ratio = any(row.ratio for row in table.rows)
+    what = "ratio to the true reward" if has_ratio else table.number
+    panels: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for row in table.rows:
+        estimates = row.ratio if has_ratio else row.value
+        task = task_of(table.tasks, row.axes)
+        title = ", ".join(map(value_in_words, task.values()))
+        title = f"{row.tasks} tasks together" if row.tasks > 1 else title
+        if estimates:
+            method = method_of(table.tasks, row.axes)
+            label = axes_in_words({a: method[a] for a in varying(table) if a in method})
+            panels.setdefault(title, []).append((label or table.number, estimates["iqm"]))
+    labels = list(dict.fromkeys(label for points in panels.values() for label, _ in points))
+    figure, all_axes = pyplot.subplots(
+        1, len(panels), sharey=True, squeeze=False, layout="constrained",
+        figsize=(3 + 3 * len(panels), 1.5 + 0.4 * len(labels)),
+    )  # fmt: skip
+    for axes, (title, points) in zip(all_axes[0], panels.items(), strict=True):
+        for label, found in points:
+            low, high = found["interval"]
+            height, mean = labels.index(label), found["mean"]
+            axes.plot([low, high], [height, height], "C0", linewidth=6, alpha=0.3)
+            axes.plot([mean], [height], "C0|", markersize=14, markeredgewidth=2)
+        if has_ratio:
+            axes.axvline(1, color="grey", linewidth=1, linestyle="--")
+        axes.set(title=title, xlabel=f"interquartile mean of the {what}")
+        axes.grid(axis="x", alpha=0.3)
+    all_axes[0][0].set_yticks(range(len(labels)), labels)
+    all_axes[0][0].set_ylim(len(labels) - 0.5, -0.5)
+    _save(figure, output)
+
+
+def _save(figure: Figure, output: Path) -> None:
+    from matplotlib import pyplot
+
+    try:
+        figure.savefig(output, dpi=150)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {output}: {error}") from None
+    finally:
+        pyplot.close(figure)

@@ -1,4 +1,4 @@
-"""Puts what the runs of a sweep came to into a table: in words, as CSV, as a figure.
+"""Puts what the runs of a sweep came to into a table: in words and as CSV.
 
 A row is of the runs that differ in their seed alone. Ratios are to the runs on the true reward in
 the same environment, with the same steps.
@@ -11,17 +11,15 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prefrl.config.sweep import SEED, Cell, Sweep
+from prefrl.config.sweep import SEED, Cell, Sweep, axes_in_words, value_in_words
 from prefrl.errors import UserError
 from prefrl.learning.statistics import Scored, aligned, over_runs, ratios
 from prefrl.learning.statistics import in_words as interval
 from prefrl.runs.cell import is_finished, request_of
-from prefrl.runs.grid import axes_in_words, value_in_words
 from prefrl.runs.versions import differences
 from prefrl.storage.sweeps import SweepFolder
 
@@ -113,12 +111,13 @@ def tabulate(folder: SweepFolder, number: str = "") -> Table:
 
 def _order(sweep: Sweep, cell: Cell) -> tuple[int, int]:
     """Return where a row stands: task by task, then as the file has it."""
-    task, alike = _task(sweep.tasks, cell.axes), _without_seed(cell.axes)
-    tasks = [_task(sweep.tasks, other.axes) for other in sweep.cells]
+    task, alike = task_of(sweep.tasks, cell.axes), _without_seed(cell.axes)
+    tasks = [task_of(sweep.tasks, other.axes) for other in sweep.cells]
     return tasks.index(task), [_without_seed(c.axes) for c in sweep.cells].index(alike)
 
 
-def _task(tasks: Sequence[str], axes: dict[str, Any]) -> dict[str, Any]:
+def task_of(tasks: Sequence[str], axes: dict[str, Any]) -> dict[str, Any]:
+    """Return the axes that say in which environment."""
     return {axis: value for axis, value in axes.items() if axis in tasks}
 
 
@@ -189,7 +188,7 @@ def _overall(sweep: Sweep, groups: list[list[_Run]]) -> list[Row]:
     methods: dict[str, list[list[_Run]]] = {}
     for group in groups:
         if group[0].cell.experiment.reward != "true":
-            key = json.dumps(_method(sweep.tasks, group[0].cell.axes))
+            key = json.dumps(method_of(sweep.tasks, group[0].cell.axes))
             methods.setdefault(key, []).append(group)
     rows = []
     for key, found in methods.items():
@@ -202,7 +201,8 @@ def _overall(sweep: Sweep, groups: list[list[_Run]]) -> list[Row]:
     return rows
 
 
-def _method(tasks: Sequence[str], axes: dict[str, Any]) -> dict[str, Any]:
+def method_of(tasks: Sequence[str], axes: dict[str, Any]) -> dict[str, Any]:
+    """Return the axes that say neither in which environment nor with which seed."""
     return {a: value for a, value in _without_seed(axes).items() if a not in tasks}
 
 
@@ -226,7 +226,7 @@ def _notes(folder: SweepFolder, sweep: Sweep, done: list[Cell]) -> list[str]:
 
 def in_words(table: Table) -> list[str]:
     """Return a table in lines for a terminal."""
-    axes = _varying(table)
+    axes = varying(table)
     has_ratio = any(row.ratio for row in table.rows)
     head = [*axes, *COUNTS, table.number, "IQM", *(["ratio", "IQM ratio"] if has_ratio else [])]
     lines = [head]
@@ -254,7 +254,7 @@ def _in_words(estimates: Estimates | None, name: str, runs: int, style: str) -> 
     return interval(found, style) if runs > 1 else format(found["mean"], style)
 
 
-def _varying(table: Table) -> list[str]:
+def varying(table: Table) -> list[str]:
     """Return the axes on which rows differ."""
     known = {axis: None for row in table.rows for axis in row.axes}
     return [
@@ -281,51 +281,3 @@ def as_csv(table: Table) -> str:
                 cells += [found["mean"], *found["interval"]] if found else [""] * len(ends)
         writer.writerow(cells)
     return file.getvalue()
-
-
-def draw(table: Table, output: Path) -> None:
-    """Draw the interquartile means and their intervals, a panel for each task.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    has_ratio = any(row.ratio for row in table.rows)
-    what = "ratio to the true reward" if has_ratio else table.number
-    panels: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for row in table.rows:
-        estimates = row.ratio if has_ratio else row.value
-        task = _task(table.tasks, row.axes)
-        title = ", ".join(map(value_in_words, task.values()))
-        title = f"{row.tasks} tasks together" if row.tasks > 1 else title
-        if estimates:
-            method = _method(table.tasks, row.axes)
-            label = axes_in_words({a: method[a] for a in _varying(table) if a in method})
-            panels.setdefault(title, []).append((label or table.number, estimates["iqm"]))
-    labels = list(dict.fromkeys(label for points in panels.values() for label, _ in points))
-    figure, all_axes = pyplot.subplots(
-        1, len(panels), sharey=True, squeeze=False, layout="constrained",
-        figsize=(3 + 3 * len(panels), 1.5 + 0.4 * len(labels)),
-    )  # fmt: skip
-    for axes, (title, points) in zip(all_axes[0], panels.items(), strict=True):
-        for label, found in points:
-            low, high = found["interval"]
-            height, mean = labels.index(label), found["mean"]
-            axes.plot([low, high], [height, height], "C0", linewidth=6, alpha=0.3)
-            axes.plot([mean], [height], "C0|", markersize=14, markeredgewidth=2)
-        if has_ratio:
-            axes.axvline(1, color="grey", linewidth=1, linestyle="--")
-        axes.set(title=title, xlabel=f"interquartile mean of the {what}")
-        axes.grid(axis="x", alpha=0.3)
-    all_axes[0][0].set_yticks(range(len(labels)), labels)
-    all_axes[0][0].set_ylim(len(labels) - 0.5, -0.5)
-    try:
-        figure.savefig(output, dpi=150)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {output}: {error}") from None
-    finally:
-        pyplot.close(figure)

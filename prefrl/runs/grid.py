@@ -28,12 +28,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import importlib.util
 import itertools
 import json
 import math
-import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -41,11 +39,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prefrl.config.as_json import to_json
 from prefrl.config.experiment import Experiment, check_experiment, with_named_teacher
 from prefrl.config.fields import changed, check_fields, is_row, options
 from prefrl.config.learning import FitConfig, OracleConfig, QueryConfig
-from prefrl.config.sweep import SEED, Cell, Sweep
+from prefrl.config.sweep import SEED, Cell, Sweep, axes_in_words, cell_name, experiment_key
 from prefrl.errors import UserError, raised_by
 from prefrl.runs.domains import default_experiment
 from prefrl.storage.files import reading
@@ -53,8 +50,6 @@ from prefrl.storage.files import reading
 PRESET, ENV, ENV_KWARGS = "preset", "env", "env-kwargs"
 TASK = {PRESET, ENV, ENV_KWARGS, "horizon"}
 SETTINGS, VARIANTS = "sweep", "variants"
-NAME_LENGTH = 100  # characters of a folder's name that say what is in it
-HASH_LENGTH = 8
 
 Values = dict[str, Any]
 """Values of options by name; in a grid a list of them is an axis."""
@@ -101,12 +96,6 @@ def make_sweep(table: Mapping[str, Any]) -> Sweep:
         cells += _expanded(common | _chosen(variants, chosen), chosen)
     tasks = [a for a, named in variants.items() if any(TASK & {*v} for v in named.values())]
     return _sweep(_merged(cells), [*TASK, *tasks], settings)
-
-
-def experiment_key(experiment: Experiment) -> str:
-    """Return a hash of everything that an experiment depends on."""
-    written = json.dumps(to_json(experiment), sort_keys=True)
-    return hashlib.sha256(written.encode()).hexdigest()[:HASH_LENGTH]
 
 
 def _from_python(path: Path) -> Sweep:
@@ -176,26 +165,6 @@ def _sweep(
     )  # fmt: skip
     check_fields(replace(sweep, cells=()))
     return sweep
-
-
-def cell_name(axes: Values, experiment: Experiment) -> str:
-    """Return a name for a folder: "labels=50,seed=0-8f3ac2d1"."""
-    plain = re.sub(r"[^\w.,+=-]+", "-", axes_in_words(axes).replace(", ", ","))[:NAME_LENGTH]
-    return f"{plain}-{experiment_key(experiment)}"
-
-
-def axes_in_words(axes: Values) -> str:
-    """Return where a cell is as people read it: "labels=50, seed=0"."""
-    return ", ".join(f"{axis}={value_in_words(value)}" for axis, value in axes.items())
-
-
-def value_in_words(value: Any) -> str:
-    """Return a value on an axis as people read it."""
-    if isinstance(value, list):
-        return "x".join(map(str, value))
-    if isinstance(value, dict):
-        return "+".join(f"{name}={one}" for name, one in value.items())
-    return str(value)
 
 
 def _table(value: Any, name: str) -> Mapping[str, Any]:

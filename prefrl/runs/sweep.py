@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import IO
 
 from prefrl.config.experiment import Experiment
-from prefrl.config.sweep import Cell, Sweep
+from prefrl.config.sweep import Cell, Sweep, axes_in_words, cell_name, experiment_key
 from prefrl.config.text import TextConfig
 from prefrl.contracts import EvaluationRequest
 from prefrl.errors import UserError
 from prefrl.runs.cell import is_finished, request_of
-from prefrl.runs.grid import axes_in_words, cell_name, experiment_key
 from prefrl.runs.versions import code
 from prefrl.storage.folder import RunFolder
 from prefrl.storage.sweeps import SweepFolder
@@ -227,7 +226,7 @@ def _measured(folder: SweepFolder, cell: Cell, jobs: int) -> float:
     finally:
         _end(work)
     if errors := [error for one in work if (error := _error(folder, one))]:
-        raise UserError(f"{cell.name}: {errors[0]}")
+        raise UserError(f"{axes_in_words(cell.axes)}: {errors[0]}")
     return sum(map(float, told)) / jobs
 
 
