@@ -418,6 +418,7 @@ def test_steps_overrun_by_half_a_rollout_at_most(steps, rounds_, tmp_path):
         ({"query": QueryConfig(clips=4)}, r"clips is 4, .* preference shows 2; .* ranking"),
         ({"query": QueryConfig(kind="ranking", clips=2)}, r"clips is 2, .* ranking shows 3 to 9"),
         ({"query": QueryConfig(kind="choice", clips=10)}, r"clips is 10, .* choice shows 3 to 9"),
+        ({"query": QueryConfig(anchors=2)}, r"anchors is 2, but a query shows 2 .* 1 for instance"),
         (
             {"query": QueryConfig(kind="ranking", clips=3), "teacher": "toy_environments:prefer"},
             r"the teacher toy_environments:prefer compares two clips; it cannot judge 3; use "

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from contextlib import closing
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -608,6 +609,27 @@ def test_people_who_skip_all_at_first_are_asked_about_other_clips(tmp_path, naps
     ]  # fmt: skip
     assert [line["steps"] for line in metrics[:3]] == [0, 0, 0]
     assert metrics[-1]["steps"] >= run.config.steps, "what was not trained then is trained later"
+
+
+@pytest.mark.parametrize(("labels", "decay"), [(50, 1e5), (300, 1e5), (301, 2e6)])
+def test_few_labels_are_asked_early(labels, decay):
+    query = QueryConfig(first_share=0.2)
+    config = LoopConfig(0, 11, 1_000_000, labels, 4, "?", query, FitConfig())
+    for index in range(11):
+        said = dataclasses.replace(config, query=dataclasses.replace(query, decay_steps=decay))
+        assert labels_due(config, index) == labels_due(said, index)
+    share = 0.2 + 0.8 * math.log1p(1e6 / 11 / decay) / math.log1p(1e7 / 11 / decay)
+    assert labels_due(config, 1) == round(share * labels)
+
+
+@pytest.mark.parametrize(("clips", "spare"), [(3, 10), (4, 8), (6, 5), (9, 5)])
+def test_orders_of_many_clips_are_kept_at_hand_in_smaller_number(clips, spare):
+    """They take a person longer, and are out of date sooner."""
+    query = QueryConfig(kind="ranking", clips=clips)
+    config = LoopConfig(0, 8, 800, 100, 4, "?", query, FitConfig())
+    store = SimpleNamespace(expire=lambda before: None, counts=lambda: Counts(0, 0, 0, 0))
+    due = ByPeople(config, None, None).queries_due(store, 0)
+    assert due == answers_needed(config, 1) + spare
 
 
 def test_people_who_never_can_tell_are_told_so_in_the_end(tmp_path, naps):

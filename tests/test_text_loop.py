@@ -338,6 +338,7 @@ def forgetful(tokenizer):
             r"completions-per-task is 4, .* use 5 or more",
         ),
         ("--text.ppo.completions-per-task 1", None, r"is 1, .* shows 2 .*; use 2 or more"),
+        ("--query.anchors 1", None, r"anchors is 1, but earlier completions are of other tasks"),
         ("--steps 20", None, r"20 turns in 4 rounds leave a round less than the 8 episodes"),
         ("--text.ppo.freeze-layers 2", None, r"--text.ppo.freeze-layers is 2; .* has 2 layers"),
         (

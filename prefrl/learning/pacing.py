@@ -12,8 +12,9 @@ from prefrl.types import Counts, Picture, Segment
 
 WAIT_SECONDS = 1.0
 
-# While people answer: the first fit needs so many answers, so many queries more than the next round
-# needs are kept at hand, and those of policies so many rounds old are withdrawn.
+# While people answer: the first fit needs so many answers, so many pairs more than the next round
+# needs are kept at hand (or as many queries as show as many clips), and those of policies so many
+# rounds old are withdrawn.
 FIRST_ANSWERS = 15
 SPARE_QUERIES = 15
 EXPIRE_ROUNDS = 3
@@ -86,12 +87,16 @@ class ByPeople:
         """Return enough that some are spare, so nobody runs out while the policy trains."""
         store.expire(index - EXPIRE_ROUNDS)  # before counting what is left to answer
         counts = store.counts()
-        due = max(answers_needed(self.config, index + 1), counts.answered) + SPARE_QUERIES
+        due = max(answers_needed(self.config, index + 1), counts.answered) + _spare(self.config)
         return _still_to_ask(counts, due, self.config, index)
 
     def explores_again(self, index: int) -> bool:
         """Return whether a fit comes later: people who skipped all are shown other clips."""
         return index < self.config.rounds
+
+
+def _spare(config: LoopConfig) -> int:
+    return max(5, round(2 * SPARE_QUERIES / config.query.size))
 
 
 def answers_needed(config: LoopConfig, index: int) -> int:
