@@ -74,7 +74,7 @@ def test(venv: Path, words: Sequence[str] = ()) -> int:
         ["-m", "ruff", "check", "."],
         ["-m", "ruff", "format", "--check", "."],
         ["-m", "pyright", "--pythonpath", str(python(venv))],
-        ["-m", "pytest", "-n", workers, "--dist", "loadfile", *words],
+        ["-m", "pytest", "-n", workers, "--dist", "loadfile", "--no-loadscope-reorder", *words],
     ]
     return run(venv, ROOT, commands)
 

@@ -2,7 +2,26 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 import torch
 
 # Small networks lose most of their speed to a second thread on a busy machine.
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with tests of the page: they mostly wait, and others compute beside them."""
+    items.sort(key=lambda item: "page" not in item.path.stem)  # what is alike keeps its order
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Share tests out by file, but those of the page as one: a single browser runs at a time."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "page" if "page" in file else file
+
+    return ByFile(config, log)
