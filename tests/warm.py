@@ -8,17 +8,16 @@ interpreters: processes of their own all the same, with their own arguments, out
 Starting a score of interpreters is most of what the scripts do on the budget of a test.
 """
 
-import atexit
 import importlib
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from typing import Any
+
+from processes import become, exit_code
 
 
 def main() -> None:
@@ -104,35 +103,6 @@ def run(command: list[Any], *, check: bool = False, **options: Any) -> subproces
     if check:
         done.check_returncode()
     return done
-
-
-def exit_code(words: list[str]) -> int:
-    """Become a command and return what it ends with."""
-    try:
-        become(words)
-        return 0
-    except SystemExit as end:
-        if end.code is None or isinstance(end.code, int):
-            return end.code or 0
-        print(end.code, file=sys.stderr)
-        return 1
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    finally:  # as an interpreter that ends
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-
-
-def become(words: list[str]) -> None:
-    """Run what comes after `python` on a command line: -m MODULE, or a file."""
-    if words[0] == "-m":
-        sys.argv = words[1:]
-        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = words
-        runpy.run_path(words[0], run_name="__main__")
 
 
 if __name__ == "__main__":
