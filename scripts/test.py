@@ -69,7 +69,7 @@ def main() -> int:
 
 def test(venv: Path, words: Sequence[str] = ()) -> int:
     """Check and test in a virtual environment; return the code of the first command that fails."""
-    workers = str(min(os.cpu_count() or 1, 8))
+    workers = str(min(os.cpu_count() or 1, 8) + 2)  # two mostly wait for browsers
     commands = [
         ["-m", "ruff", "check", "."],
         ["-m", "ruff", "format", "--check", "."],

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 
@@ -20,11 +21,14 @@ from prefrl.storage.feedback import FeedbackStore
 from prefrl.types import Query, QueryId
 
 CHROMIUM = os.environ.get("PREFRL_CHROMIUM") or next(
-    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
-)
+    filter(None, map(shutil.which, [
+        "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"
+    ])), None,
+)  # fmt: skip
 if CHROMIUM is None and "PREFRL_REQUIRE_BROWSER" not in os.environ:
     pytest.skip(
-        "no Chromium here: install one (Debian: apt-get install chromium) or name it in "
+        "no Chromium here: install one (Debian: apt-get install "
+        "chromium-headless-shell) or name it in "
         "PREFRL_CHROMIUM", allow_module_level=True,
     )  # fmt: skip
 
@@ -43,11 +47,19 @@ def chromium():
         browser.close()
 
 
+def free_port():
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Viewer:
     """`prefrl label` as a process."""
 
     def __init__(self, folder, *words):
         self.folder, self.words = folder, words
+        if "--port" not in words:  # it keeps its own, whatever runs beside it
+            self.words = (*words, "--port", str(free_port()))
         self.start()
 
     def start(self):
@@ -81,12 +93,18 @@ Storage.prototype.getItem = function (name) {
 
 @pytest.fixture
 def open_page(chromium):
-    """Open pages that keep what they ask for, and fail on any error of a script."""
+    """Open pages that keep what they ask for, and fail on any error of a script.
+
+    Clips stand still at first unless one asks for `reduced_motion="no-preference"`: to draw them
+    without a graphics card takes half of a core.
+    """
     with contextlib.ExitStack() as stack:
         troubles = []
 
         def opened(address, welcome=False, person="anna", spoil="", **options):
-            context = chromium.new_context(viewport={"width": 1280, "height": 800}, **options)
+            context = chromium.new_context(
+                viewport={"width": 1280, "height": 800}, **{"reduced_motion": "reduce"} | options
+            )
             stack.callback(context.close)
             context.add_init_script(
                 "if (location.host) localStorage.getItem('prefrl:person') ?? localStorage.setItem("

@@ -44,7 +44,7 @@ from prefrl.viewer.server import PAGE
 
 def test_the_first_pair_moves_soon_and_nothing_leaves_this_machine(viewer, open_page):
     began = time.monotonic()
-    page = open_page(viewer.address)
+    page = open_page(viewer.address, reduced_motion="no-preference")
     wait_until(page, "Number(document.body.dataset.frame) > 0")
     # On a quiet machine it is 2 s and 1 s; here tests run beside each other.
     assert time.monotonic() - began < 6
@@ -274,6 +274,7 @@ def test_the_first_run_card_is_about_the_kind_of_query_and_comes_once_a_run(
     assert f"You will see {words}" in card and all(key in card for key in keys)
     page.keyboard.press("Enter")
     page.locator("#welcome").wait_for(state="hidden")
+    wait_until(page, "Object.keys(localStorage).some((key) => key.endsWith(':welcomed'))")
     page.goto(viewer.address)
     wait_for(page, state="labelling")
     assert not page.locator("#welcome").is_visible()

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import functools
 import io
 import time
 
@@ -18,7 +19,6 @@ from page import (
     chromium,
     data,
     folder,
-    open_page,
     page,
     press,
     saved,
@@ -27,9 +27,16 @@ from page import (
     wait_for,
     wait_until,
 )
+from page import open_page as open_still_page
 from PIL import Image
 
 from prefrl.types import Query, QueryId
+
+
+@pytest.fixture
+def open_page(open_still_page):
+    return functools.partial(open_still_page, reduced_motion="no-preference")
+
 
 # --- playing ----------------------------------------------------------------------------------
 

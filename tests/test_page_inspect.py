@@ -1,6 +1,7 @@
 """What the page shows of the learned reward, in a real Chromium."""
 
 import contextlib
+import json
 import re
 import shutil
 import time
@@ -58,9 +59,10 @@ def report(trained):
 
 
 @pytest.fixture(scope="module")
-def inspected(trained):
-    """Its page, for those who only look."""
-    viewer = Viewer(trained)
+def inspected(trained, tmp_path_factory):
+    """A page for those who only look; what it gives out to them is of a copy."""
+    copy = shutil.copytree(trained.path, tmp_path_factory.mktemp("inspected") / "run")
+    viewer = Viewer(RunFolder(copy))
     yield viewer
     viewer.kill()
 
@@ -139,7 +141,7 @@ def test_an_answer_that_the_reward_disbelieves_can_be_changed(
 
 
 def test_clips_move_above_their_rewards_while_one_looks(inspected, report, open_page):
-    page = open_page(inspected.address)
+    page = open_page(inspected.address, reduced_motion="no-preference")
     wait_for(page, state="labelling")
     open_inspect(page)
     traces = page.locator(".prediction")
@@ -155,9 +157,8 @@ def test_clips_move_above_their_rewards_while_one_looks(inspected, report, open_
     for clip in (0, 1):
         assert first.nth(clip).locator(".trace").evaluate(INKED) > 100
     second.first.hover()
-    time.sleep(0.1)
     before = page.evaluate(moving)
-    time.sleep(0.3)
+    wait_until(page, f"({moving})()[3] !== {json.dumps(before[3])}")
     after = page.evaluate(moving)
     changed = [
         clip for clip, pair in enumerate(zip(before, after, strict=True)) if len({*pair}) > 1

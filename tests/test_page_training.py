@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from page import (
     address_from,
     chromium,
     folder,
+    free_port,
     open_page,
     page,
     press,
@@ -65,7 +65,7 @@ def trainer(*words):
 def test_a_person_trains_a_robot_without_opengl_from_one_command(tmp_path, open_page):
     run, began = tmp_path / "run", time.monotonic()
     with trainer("train", *TRAIN, "--run", str(run)) as process:
-        page = open_page(address_from(process))
+        page = open_page(address_from(process), reduced_motion="no-preference")
         wait_until(page, "Number(document.body.dataset.frame) > 0", timeout=60)
         assert time.monotonic() - began < 60
         while len(stored(RunFolder(run))) < 20:
@@ -101,15 +101,9 @@ def test_a_person_trains_a_robot_without_opengl_from_one_command(tmp_path, open_
     assert again == (run / "metrics.jsonl").read_bytes()
 
 
-def free_port():
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_trainer_and_viewer_die_and_come_back_without_each_other(tmp_path, open_page, viewer_of):
     run = tmp_path / "run"
-    port = str(free_port())  # the next free one might be another test's when this page is back
+    port = str(free_port())
     with trainer("train", *TRAIN, "--port", port, "--run", str(run)) as process:
         address = address_from(process)
         assert f":{port}/" in address
@@ -134,7 +128,7 @@ def test_trainer_and_viewer_die_and_come_back_without_each_other(tmp_path, open_
         kill_viewer_of(run)
         time.sleep(0.5)
         assert process.poll() is None, "the trainer waits"
-        viewer_of(RunFolder(run))
+        viewer_of(RunFolder(run), "--port", port)
         wait_for(page, unsaved=0, timeout=15)
         while len(stored(RunFolder(run))) < 20:
             wait_for(page, state="labelling", timeout=60)
