@@ -237,7 +237,7 @@ def test_a_teacher_that_has_no_name_is_given_again_to_resume(teacher, name, tmp_
 
 
 def untrained(experiment):
-    environments = make_environments(experiment.env, experiment.control.num_envs, 0)
+    environments = make_environments(experiment.env, experiment.control.environment_count, 0)
     agent = PPOAgent(environments, experiment.control.ppo, seed=77, total_steps=1)
     return Policy(environments.description, experiment.control.ppo, agent.state_dict())
 

@@ -556,6 +556,12 @@ READERS = {
     "types.py": {"Trajectory.__post_init__", "subsample"},  # its length; a copy
     "control/environments/recorder.py": {"Recorder.add", "Recorder.trajectories"},
     "control/agents/ppo.py": {"PPOAgent.state_dict"},
+    "control/agents/replay.py": {
+        "",
+        "ReplayBuffer.__init__",
+        "ReplayBuffer.add",
+        "ReplayBuffer._trajectory",
+    },  # kept, and shown to whoever rewards
     "control/policy.py": {"play"},
     "learning/true_reward.py": {"TrueReward.rewards", "TrueReward.calibrate"},
     "learning/selection.py": {"stretch", "mean_return"},

@@ -210,7 +210,7 @@ def test_a_python_file_returns_experiments_and_their_differences_are_the_axes(tm
         for seed in (0, 1)
         for labels in (8, 16)
     ]
-    assert found.episodes == 3 and found.cells[0].experiment.control.num_envs == 64
+    assert found.episodes == 3 and found.cells[0].experiment.control.environment_count == 64
 
 
 MISTAKES = {

@@ -104,8 +104,17 @@ def named_environment(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 def named_teacher(words: Sequence[str]) -> str:
     """Return what --teacher names, "" if nothing: it may name the faults of the oracle."""
+    return _named("teacher", words)
+
+
+def named_learner(words: Sequence[str]) -> str:
+    """Return what --learner names, "" if nothing: each has options of its own."""
+    return _named("learner", words)
+
+
+def _named(option: str, words: Sequence[str]) -> str:
     try:
-        return _parser("--teacher").parse_known_args(words)[0].teacher
+        return getattr(_parser(f"--{option}").parse_known_args(words)[0], option)
     except argparse.ArgumentError:
         return ""
 

@@ -16,11 +16,12 @@ from prefrl.commands.options import (
     as_options,
     meaning,
     named_environment,
+    named_learner,
     named_teacher,
 )
 from prefrl.commands.process import INTERRUPTS
 from prefrl.config.control import ControlConfig
-from prefrl.config.experiment import Experiment, with_named_teacher
+from prefrl.config.experiment import Experiment, with_learner, with_named_teacher
 from prefrl.config.fields import Port
 from prefrl.config.learning import TEACHERS
 from prefrl.errors import UserError
@@ -54,7 +55,7 @@ class Train:
 def parse_train(words: list[str]) -> Train:
     """Return the options of `prefrl train`, whose defaults a preset or an environment gives."""
     name = words.pop(0) if words and not words[0].startswith("-") else ""
-    default = _default(name, *named_environment(words))
+    default = with_learner(_default(name, *named_environment(words)), named_learner(words))
     if (teacher := named_teacher(words)) in TEACHERS:
         default = with_named_teacher(replace(default, teacher=teacher))
     program = f"prefrl train {name or '[PRESET]'}"

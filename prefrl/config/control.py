@@ -1,11 +1,21 @@
-"""What a robot's run has beside: environments, PPO, the ensemble of small networks."""
+"""What a robot's run has beside: environments, PPO or SAC, the ensemble of small networks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from prefrl.config.fields import Count, CountOrZero, NotNegative, Positive, Share, above, at_least
+from prefrl.config.fields import (
+    Count,
+    CountOrZero,
+    NotNegative,
+    Positive,
+    Share,
+    above,
+    at_least,
+    options,
+)
+from prefrl.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,37 @@ class PPOConfig:
 
 
 @dataclass(frozen=True)
+class SACConfig:
+    """The policy and its optimisation where a step costs (Stable-Baselines3's SAC; its names)."""
+
+    learning_rate: Positive = 3e-4
+    """Adam's step size, for policy, critics and temperature."""
+    n_steps: Count = 4
+    """Steps of each environment between two bouts of updates."""
+    updates_per_step: Positive = 0.25
+    """Gradient updates for each step of an environment: more of them learn more from a step."""
+    batch_size: Count = 256
+    """Steps in a minibatch."""
+    buffer_size: Count = 1_000_000
+    """Steps that are kept to learn from; the oldest give way. They are in each checkpoint."""
+    seed_steps: CountOrZero = 1000
+    """Steps with uniformly random actions before anything is learned."""
+    neighbours: Count = 5
+    """k: before there is a reward, a state is worth its distance to the k-th nearest of those that
+    were seen (PEBBLE, arXiv 2106.05091)."""
+    gamma: Annotated[float, at_least(0, below=1)] = 0.99
+    """Discount per step."""
+    tau: Annotated[float, above(0, at_most=1)] = 0.005
+    """Share by which the target critics move to the critics in an update."""
+    ent_coef: Positive = 0.1
+    """Temperature: weight of the policy's entropy, to begin with."""
+    auto_ent_coef: bool = True
+    """Let the temperature follow, so that the entropy stays about minus the number of actions."""
+    hidden: tuple[Count, ...] = (256, 256)
+    """Hidden layers of the policy, and of each critic."""
+
+
+@dataclass(frozen=True)
 class RewardConfig:
     """The reward model for control: an ensemble of small networks of observation and action."""
 
@@ -74,9 +115,39 @@ class ControlConfig:
 
     horizon: Count | None = None
     """Steps of an episode, where the environment sets no limit."""
-    num_envs: Count = 64
-    """Environments that run side by side."""
+    num_envs: Count | None = None
+    """Environments that run side by side; by default 64 with ppo, 16 with sac."""
     clip_seconds: Positive | None = None
     """Length of a clip; the environment's own proposal by default."""
+    learner: Literal["ppo", "sac"] = "ppo"
+    """ppo, or sac: several times fewer steps but far more computing for each, and no discrete
+    actions; for environments whose steps are slow."""
     ppo: PPOConfig = PPOConfig()
+    sac: SACConfig = SACConfig()
     reward_model: RewardConfig = RewardConfig()
+
+    @property
+    def agent(self) -> PPOConfig | SACConfig:
+        """The options of the learner."""
+        return self.sac if self.learner == "sac" else self.ppo
+
+    @property
+    def environment_count(self) -> int:
+        """How many environments run side by side."""
+        return self.num_envs or (16 if self.learner == "sac" else 64)
+
+
+def check_learner(config: ControlConfig) -> None:
+    """Raise `UserError` if an option is given of a learner that is not the chosen one."""
+    other = "ppo" if config.learner == "sac" else "sac"
+    kind = type(getattr(config, other))
+    usual = {option.name: option.value for option in options(kind())}
+    twins = {option.name for option in options(config.agent)}
+    for option in options(getattr(config, other)):
+        if option.value != usual[option.name]:
+            twin = f"--{config.learner}.{option.name}"
+            raise UserError(
+                f"--{other}.{option.name} is {option.value!r}, but the learner is "
+                f"{config.learner}; use --learner {other}, or "
+                + (f"{twin} instead" if option.name in twins else "leave it out")
+            )

@@ -14,7 +14,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from prefrl.config.control import ControlConfig
+from prefrl.config.control import ControlConfig, PPOConfig, check_learner
 from prefrl.config.fields import Count, CountOrZero, Seed, check_fields
 from prefrl.config.learning import TEACHERS, FitConfig, OracleConfig, QueryConfig
 from prefrl.config.text import TextConfig
@@ -95,9 +95,20 @@ def with_named_teacher(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, teacher="oracle", oracle=oracle)
 
 
+def with_learner(experiment: Experiment, learner: str) -> Experiment:
+    """Return the experiment for a learner; what was chosen for PPO is for PPO alone."""
+    domain = experiment.domain
+    if learner != "sac" or not isinstance(domain, ControlConfig):
+        return experiment
+    domain = dataclasses.replace(domain, learner="sac", ppo=PPOConfig())
+    return dataclasses.replace(experiment, domain=domain)
+
+
 def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None:
     """Raise `UserError` unless the numbers make sense together."""
     check_fields(experiment)
+    if isinstance(experiment.domain, ControlConfig):
+        check_learner(experiment.domain)
     query = experiment.query
     if not experiment.labels and experiment.reward == "learned" and labels_needed:
         raise UserError(

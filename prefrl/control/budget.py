@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def rollout_steps(experiment: Experiment) -> int:
     """Return the steps of one rollout, those of all environments together."""
-    return experiment.control.ppo.n_steps * experiment.control.num_envs
+    return experiment.control.agent.n_steps * experiment.control.environment_count
 
 
 def smallest_round(experiment: Experiment, clip_steps: int) -> int:
@@ -28,7 +28,7 @@ def _rollouts_needed(experiment: Experiment, clip_steps: int) -> int:
     if experiment.reward == "true":
         return 1
     # r rollouts hold a stretch of (r * n_steps + 1) // 2
-    return -((1 - 2 * clip_steps) // experiment.control.ppo.n_steps)
+    return -((1 - 2 * clip_steps) // experiment.control.agent.n_steps)
 
 
 def check_budget(experiment: Experiment, description: Description) -> None:
@@ -45,7 +45,7 @@ def check_budget(experiment: Experiment, description: Description) -> None:
             f"{experiment.env} has {horizon}; choose --clip-seconds from {dt:.12g} to "
             f"{horizon * dt:.12g}"
         )
-    count, n_steps = experiment.control.num_envs, experiment.control.ppo.n_steps
+    count, n_steps = experiment.control.environment_count, experiment.control.agent.n_steps
     rollouts = experiment.steps // experiment.round_count // rollout_steps(experiment)
     needed = _rollouts_needed(experiment, clip_steps)
     if rollouts < 1:
@@ -69,5 +69,5 @@ def _longer_rounds(experiment: Experiment, rollouts: int) -> str:
     if most := experiment.steps // steps:
         return f"use --rounds {most}" + (" or fewer" if most > 1 else "")
     advice = f"use --rounds 1 --steps {steps} or more"
-    fewer = experiment.steps // (rollouts * experiment.control.ppo.n_steps)
+    fewer = experiment.steps // (rollouts * experiment.control.agent.n_steps)
     return advice + (f", or --rounds 1 --num-envs {fewer} or fewer" if fewer else "")

@@ -11,8 +11,9 @@ from gymnasium.spaces import Discrete
 
 from prefrl.clips.scene import save_model
 from prefrl.config.experiment import Experiment
-from prefrl.contracts import Components, Network
+from prefrl.contracts import Agent, Components, Network
 from prefrl.control.agents.ppo import PPOAgent
+from prefrl.control.agents.sac import SACAgent
 from prefrl.control.budget import check_budget
 from prefrl.control.environments.adapters import make_batched, make_environments
 from prefrl.control.environments.interface import Description, Environments
@@ -48,7 +49,6 @@ def build(
         undone.callback(environments.close)
         _check_environment(experiment, description, folder)
         undone.pop_all()
-    total = experiment.steps + experiment.query.explore_steps
 
     def save(folder: RunFolder) -> None:
         if "qpos" in environments.extras():
@@ -58,7 +58,7 @@ def build(
     if experiment.reward == "learned":
         ensemble = build_reward(experiment, description, network)
     return Components(
-        agent=PPOAgent(environments, experiment.control.ppo, experiment.seed, total),
+        agent=_agent(experiment, environments),
         reward=ensemble or TrueReward(),
         reward_model=ensemble,
         card=_card(description),
@@ -71,13 +71,28 @@ def build(
     )
 
 
+def _agent(experiment: Experiment, environments: Environments) -> Agent:
+    """Build the agent that the learner names."""
+    control = experiment.control
+    if control.learner == "sac":
+        return SACAgent(environments, control.sac, experiment.seed)
+    total = experiment.steps + experiment.query.explore_steps
+    return PPOAgent(environments, control.ppo, experiment.seed, total)
+
+
 def _check_environment(
     experiment: Experiment, description: Description, folder: RunFolder | None
 ) -> None:
     """Raise `UserError` unless an environment is that of the run, and numbers go with it."""
     if folder:
         folder.check_environment(_card(description))
-    if experiment.control.ppo.sde_sample_freq and isinstance(description.action_space, Discrete):
+    control, discrete = experiment.control, isinstance(description.action_space, Discrete)
+    if control.learner == "sac" and discrete:
+        raise UserError(
+            f"{experiment.env} has discrete actions, which --learner sac cannot choose between; "
+            "use --learner ppo"
+        )
+    if control.ppo.sde_sample_freq and discrete:
         raise UserError(
             f"{experiment.env} has discrete actions, which --ppo.sde-sample-freq cannot explore; "
             "leave it at 0"
@@ -93,14 +108,14 @@ def _tried_environments(experiment: Experiment) -> tuple[Environments, list[str]
     control = experiment.control
     spec = resolve(experiment.env, experiment.env_kwargs)
     batched = make_batched(
-        spec, control.num_envs, experiment.seed, control.horizon, experiment.threads,
+        spec, control.environment_count, experiment.seed, control.horizon, experiment.threads,
         control.clip_seconds,
     )  # fmt: skip
     if batched is not None:
         return batched, []
     people = (experiment.teacher, experiment.reward) == ("human", "learned") and experiment.labels
     notes = try_out(spec, control.horizon, pictures=people > 0)
-    return build_environments(experiment, control.num_envs), notes
+    return build_environments(experiment, control.environment_count), notes
 
 
 def build_environments(experiment: Experiment, count: int) -> Environments:
@@ -139,7 +154,7 @@ def build_reward(
 
 def load_policy(experiment: Experiment, agent_state: dict[str, Any], folder: RunFolder) -> Policy:
     """Return the policy of an agent's state dict."""
-    return Policy(_description(experiment, folder), experiment.control.ppo, agent_state)
+    return Policy(_description(experiment, folder), experiment.control.agent, agent_state)
 
 
 def load_reward(

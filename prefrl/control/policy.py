@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.sac.policies import SACPolicy
 
-from prefrl.config.control import PPOConfig
+from prefrl.config.control import PPOConfig, SACConfig
+from prefrl.control.agents.off_policy import sac_policy_options
 from prefrl.control.agents.side_by_side import policy_options
 from prefrl.control.environments.interface import Description, Environments
 from prefrl.control.environments.spaces import from_policy, policy_space, with_ended
@@ -29,20 +31,17 @@ def normalise(observations: np.ndarray, mean: np.ndarray, variance: np.ndarray) 
 class Policy:
     """Chooses actions for raw observations."""
 
-    def __init__(self, description: Description, config: PPOConfig, state: dict[str, Any]):
-        """Build the policy from the state dict of a `PPOAgent`."""
+    def __init__(
+        self, description: Description, config: PPOConfig | SACConfig, state: dict[str, Any]
+    ):
+        """Build the policy from the state dict of a `PPOAgent` or a `SACAgent`."""
         self.action_space, self.shows_end = description.action_space, description.shows_end
         self.mean, self.variance, _ = state["normaliser"]
-        self.network = ActorCriticPolicy(
-            Box(-OBSERVATION_CLIP, OBSERVATION_CLIP, description.observation_space.shape),
-            policy_space(description.action_space),
-            lambda _: config.learning_rate,
-            use_sde=config.sde_sample_freq > 0,
-            **policy_options(config),
-        )
+        self.network = _network(description, config)
         self.network.load_state_dict(state["policy"])
         self.network.set_training_mode(False)
-        self.sde_sample_freq, self.samples = config.sde_sample_freq, 0
+        self.samples = 0
+        self.sde_sample_freq = config.sde_sample_freq if isinstance(config, PPOConfig) else 0
 
     def predict(self, observations: np.ndarray, deterministic: bool = True) -> np.ndarray:
         """Return the actions for observations `[…, feature]`; the mode, or a sample.
@@ -53,10 +52,30 @@ class Policy:
         seen = normalise(observations, self.mean, self.variance)
         if self.sde_sample_freq and not deterministic:
             if self.samples % self.sde_sample_freq == 0:
+                assert isinstance(self.network, ActorCriticPolicy)
                 self.network.reset_noise(len(np.atleast_2d(seen)))
             self.samples += 1
         actions, _ = self.network.predict(seen, deterministic=deterministic)
         return from_policy(self.action_space, actions)
+
+
+def _network(
+    description: Description, config: PPOConfig | SACConfig
+) -> ActorCriticPolicy | SACPolicy:
+    """Build the untrained networks of an agent as it does."""
+    shown = Box(-OBSERVATION_CLIP, OBSERVATION_CLIP, description.observation_space.shape)
+    actions = policy_space(description.action_space)
+    if isinstance(config, SACConfig):
+        assert isinstance(actions, Box)
+        rate = config.learning_rate
+        return SACPolicy(shown, actions, lambda _: rate, **sac_policy_options(config))
+    return ActorCriticPolicy(
+        shown,
+        actions,
+        lambda _: config.learning_rate,
+        use_sde=config.sde_sample_freq > 0,
+        **policy_options(config),
+    )
 
 
 class RandomPolicy:

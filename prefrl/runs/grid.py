@@ -39,7 +39,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prefrl.config.experiment import Experiment, check_experiment, with_named_teacher
+from prefrl.config.experiment import (
+    Experiment,
+    check_experiment,
+    with_learner,
+    with_named_teacher,
+)
 from prefrl.config.fields import changed, check_fields, is_row, options
 from prefrl.config.learning import FitConfig, OracleConfig, QueryConfig
 from prefrl.config.sweep import SEED, Cell, Sweep, axes_in_words, cell_name, experiment_key
@@ -215,7 +220,8 @@ def _expanded(values: Values, chosen: Values) -> Iterator[tuple[Values, Experime
         for one in _product(choices):
             rows = {n: tuple(v) if isinstance(v, list) else v for n, v in one.items()}
             given = {name: value for name, value in task.items() if name != PRESET}
-            experiment = _checked(changed(default, {"threads": 1} | given | rows))
+            begin = with_learner(default, one.get("learner", ""))
+            experiment = _checked(changed(begin, {"threads": 1} | given | rows))
             axes = {n: v for n, v in task.items() if _is_axis(of_task[n], False)} | chosen
             axes |= {
                 n: v for n, v in one.items() if _is_axis(rest[n], is_row(known[n])) and n != SEED

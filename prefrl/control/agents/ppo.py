@@ -8,106 +8,24 @@ made. So the true reward cannot reach the policy, and a run resumes to the bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import VecEnv
 
 from prefrl.config.control import PPOConfig
 from prefrl.contracts import Reward
+from prefrl.control.agents.randomness import own_randomness
+from prefrl.control.agents.rewardless import RewardlessVecEnv
 from prefrl.control.agents.side_by_side import make_ppo
 from prefrl.control.environments.interface import Environments
-from prefrl.control.environments.recorder import Recorder
-from prefrl.control.environments.spaces import from_policy, policy_space
-from prefrl.control.policy import OBSERVATION_CLIP, normalise
 from prefrl.environments.info import means
 from prefrl.learning.critic import new_scale, rescale
 from prefrl.types import Trajectory
 
 UPDATED = "approx_kl", "clip_fraction", "value_loss"
 """What is told of all updates of a round; the rest is how things are after the last one."""
-
-
-class RewardlessVecEnv(VecEnv):
-    """Shows SB3 normalised observations and a reward of 0, and records what really happened."""
-
-    def __init__(self, environments: Environments):
-        self.environments = environments
-        self.normaliser = RunningMeanStd(shape=environments.description.observation_space.shape)
-        space = environments.description.observation_space
-        shown = Box(-OBSERVATION_CLIP, OBSERVATION_CLIP, space.shape, np.float32)
-        self.render_mode = None
-        actions = environments.description.action_space
-        super().__init__(environments.count, shown, policy_space(actions))
-        self.observations = np.zeros((environments.count, *space.shape))
-        self.recorder = Recorder(environments.count)
-
-    def normalise(self, observations: np.ndarray) -> np.ndarray:
-        """Return observations as the policy sees them, float32 `[…, feature]`."""
-        return normalise(observations, self.normaliser.mean, self.normaliser.var)
-
-    def reset(self) -> np.ndarray:
-        """Start an episode everywhere."""
-        self.observations = self.environments.reset()
-        return self.normalise(self.observations)
-
-    def step_async(self, actions: np.ndarray) -> None:
-        """Keep the actions, as the environments take them, for `step_wait`."""
-        self.actions = from_policy(self.environments.description.action_space, actions)
-
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Advance every environment, record the step and hide its reward."""
-        extras = self.environments.extras()
-        step = self.environments.step(self.actions)
-        self.recorder.add(self.observations, self.actions, extras, step)
-        self.observations = step.observations
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        for row, last in step.last_observations.items():
-            infos[row] = {
-                "terminal_observation": self.normalise(last),
-                "TimeLimit.truncated": True,
-            }
-        return (
-            self.normalise(step.observations),
-            np.zeros(self.num_envs, np.float32),
-            step.ended,
-            infos,
-        )
-
-    def clear_history(self) -> None:
-        """Let go of the steps so far; the episodes under way go on."""
-        self.recorder.clear()
-        self.environments.clear_history()
-
-    def close(self) -> None:
-        """Close the environments."""
-        self.environments.close()
-
-    def seed(self, seed: int | None = None) -> list[int | None]:
-        """Do nothing: the environments seed every episode themselves."""
-        return [None] * self.num_envs
-
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """Return None for each environment: SB3 asks for `render_mode` alone."""
-        return [None] * self.num_envs
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Refuse: nothing in prefrl or SB3's PPO sets attributes of environments."""
-        raise NotImplementedError
-
-    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **kw: Any):
-        """Refuse: nothing in prefrl or SB3's PPO calls methods of environments."""
-        raise NotImplementedError
-
-    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
-        """Return False for each environment: the true return is measured by the recorder."""
-        return [False] * self.num_envs
 
 
 class PPOAgent:
@@ -118,7 +36,7 @@ class PPOAgent:
         self.reward_scale = math.sqrt(1 - config.gamma**2)
         self.environments = RewardlessVecEnv(environments)
         self.random_state = torch.Generator().manual_seed(seed).get_state()
-        with self._own_randomness():
+        with own_randomness(self):
             self.ppo = make_ppo(self.environments, config, seed)
             self.ppo.set_logger(Logger(None, []))  # SB3's own would make a folder in /tmp
             _, self.callback = self.ppo._setup_learn(0, None, reset_num_timesteps=False)
@@ -205,7 +123,7 @@ class PPOAgent:
 
     def _collect(self) -> None:
         ppo = self.ppo
-        with self._own_randomness():
+        with own_randomness(self):
             ppo.collect_rollouts(self.environments, self.callback, ppo.rollout_buffer, ppo.n_steps)
         steps = self.environments.recorder.steps[-ppo.n_steps :]
         seen = np.concatenate([step.observations for step in steps])
@@ -257,14 +175,3 @@ class PPOAgent:
         head = self.ppo.policy.value_net
         rescale(head.weight, head.bias, slope, endless)
         return True
-
-    @contextmanager
-    def _own_randomness(self) -> Iterator[None]:
-        """Let torch's global generator be the agent's for a while: SB3 draws actions from it."""
-        outside = torch.get_rng_state()
-        torch.set_rng_state(self.random_state)
-        try:
-            yield
-        finally:
-            self.random_state = torch.get_rng_state()
-            torch.set_rng_state(outside)
