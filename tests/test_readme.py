@@ -12,6 +12,7 @@ from toy_texts import TINY_TEXT_FLAGS, save_small_model
 
 from prefrl import cli
 from prefrl.commands.table import COMMANDS
+from prefrl.config.control import ControlConfig
 from prefrl.config.experiment import Experiment
 from prefrl.config.learning import QueryConfig
 from prefrl.runs.grid import read_sweep
@@ -125,10 +126,12 @@ def test_every_command_is_in_readme():
         assert f"`prefrl {name}" in README
 
 
-def test_every_metric_is_explained(tmp_path):
+@pytest.mark.parametrize("learner", ["ppo", "sac"])
+def test_every_metric_is_explained(learner, tmp_path):
+    steps, explore_steps = (8_200, 4_100) if learner == "ppo" else (3_000, 1_500)
     experiment = Experiment(
-        env="prefrl/HalfCheetah-v0", labels=8, steps=8_200, rounds=2,
-        query=QueryConfig(explore_steps=4_100),
+        env="prefrl/HalfCheetah-v0", labels=8, steps=steps, rounds=2,
+        domain=ControlConfig(learner=learner), query=QueryConfig(explore_steps=explore_steps),
     )  # fmt: skip
     folder = train(experiment, tmp_path / "run")
     table = README[README.index("## Every metric") :]

@@ -237,6 +237,41 @@ def test_benchmark_throughput_tells_every_speed_and_its_ratios(tmp_path):
     assert report["refit"].keys() == {"hopper", "half-cheetah"}
 
 
+def test_benchmark_sac_trains_both_learners_slowly_and_kills_one(tmp_path):
+    report = run(
+        "benchmark_sac.py", "--preset", "inverted-pendulum", "--milliseconds", 0.1,
+        "--ppo-steps", 8192, "--sac-steps", 256, "--explore-steps", 256, "--round-steps", 4096,
+        "--killed-steps", 1024, "--episodes", 2,
+        cwd=tmp_path, warm=CONTROL,
+    )  # fmt: skip
+    assert report["ppo"]["steps"] == [4096 * lap + 256 for lap in range(3)]
+    assert report["sac"]["steps"] == [256, 512]
+    for learner in ("ppo", "sac"):
+        assert len(report[learner]["returns"]) == len(report[learner]["seconds"])
+    assert report["killed"]["identical"] is True
+    assert report["half_return"] == pytest.approx(
+        (report["random_return"] + report["ppo"]["returns"][-1]) / 2
+    )
+
+
+def test_benchmark_sac_compares_the_steps_of_the_first_rounds_that_are_good_enough():
+    script = load("benchmark_sac")
+    steps, seconds = [10, 20, 30], [1.0, 2.0, 3.0]
+    found = {
+        "random": -10.0, "killed": {},
+        "ppo": {"steps": steps, "seconds": seconds, "returns": [0.0, 5.0, 30.0]},
+        "sac": {"steps": steps, "seconds": seconds, "returns": [9.0, 10.0, 8.0]},
+    }  # fmt: skip
+    report = script.summary(script.Arguments(), found)
+    assert report["half_return"] == 10
+    assert report["steps_to_half"] == {"ppo": 30, "sac": 20}
+    assert report["seconds_to_half"] == {"ppo": 3.0, "sac": 2.0}
+    assert report["sac_over_ppo_steps"] == pytest.approx(2 / 3)
+    found["sac"]["returns"] = [9.0, 9.0, 9.0]
+    report = script.summary(script.Arguments(), found)
+    assert report["steps_to_half"]["sac"] is report["sac_over_ppo_steps"] is None
+
+
 def test_benchmark_viewer_lets_two_label_at_once_and_loses_nothing(tmp_path):
     report = run(
         "benchmark_viewer.py", "load", "--labellers", 2, "--rate", 5, "--seconds", 2, cwd=tmp_path
