@@ -44,9 +44,11 @@ class Says:
 PUSH = Says(lambda trajectory: trajectory.actions.reshape(len(trajectory), -1)[:, 0])
 
 
-def make_agent(name="toy/Pay-v0", seed=0, threads=1, config=SMALL, total=10 * ROLLOUT):
+def make_agent(
+    name="toy/Pay-v0", seed=0, threads=1, config=SMALL, total=10 * ROLLOUT, restart_after=None
+):
     environments = make_environments(name, COUNT, seed=3, horizon=HORIZON, threads=threads)
-    return PPOAgent(environments, config, seed, total)
+    return PPOAgent(environments, config, seed, total, restart_after)
 
 
 def through_bytes(agent):
@@ -249,16 +251,19 @@ def test_truncation_bootstraps_with_the_value_of_the_true_last_observation(name)
     assert (buffer.advantages[end - 1] != buffer.rewards[end - 1] - buffer.values[end - 1]).all()
 
 
-@pytest.mark.parametrize("sde_sample_freq", [0, 5])
+@pytest.mark.parametrize("sde_sample_freq, restart_after", [(0, None), (5, None), (0, 5 * ROLLOUT)])
 @both_ways
-def test_a_saved_agent_continues_to_the_bit(name, sde_sample_freq):
-    config = replace(SMALL, sde_sample_freq=sde_sample_freq)
-    straight, killed = make_agent(name, config=config), make_agent(name, config=config)
+def test_a_saved_agent_continues_to_the_bit(name, sde_sample_freq, restart_after):
+    options = {
+        "config": replace(SMALL, sde_sample_freq=sde_sample_freq, anneal=True),
+        "restart_after": restart_after,
+    }
+    straight, killed = make_agent(name, **options), make_agent(name, **options)
     for agent in (straight, killed):
         agent.explore(ROLLOUT)
         train(agent, 1)
     data = to_bytes(killed.state_dict())
-    resumed = make_agent(name, seed=99, threads=2, config=config)
+    resumed = make_agent(name, seed=0 if restart_after else 99, threads=2, **options)
     train(resumed, 1, steps=ROLLOUT)  # has a past of its own
     resumed.load_state_dict(from_bytes(data))
     assert_same(through_bytes(straight), through_bytes(resumed))
@@ -271,6 +276,7 @@ def test_a_saved_agent_continues_to_the_bit(name, sde_sample_freq):
             np.testing.assert_array_equal(one.observations, two.observations)
             np.testing.assert_array_equal(one.env_rewards, two.env_rewards)
     assert_same(through_bytes(straight), through_bytes(resumed))
+    assert straight.began == (restart_after or 0)
 
 
 class Inline:
@@ -285,6 +291,35 @@ class Inline:
         future = Future()
         future.set_result(function(*arguments))
         return future
+
+
+def test_a_policy_that_begins_anew_is_untrained_but_knows_what_observations_are_like():
+    """Before the round whose beginning is nearest to the step that was named, and once."""
+    config = replace(SMALL, anneal=True)
+    agent = make_agent(config=config, restart_after=int(4.6 * ROLLOUT))
+    agent.explore(ROLLOUT)
+    made, rates = [], []
+    build, train_policy = agent.ppo._setup_model, agent.ppo._train_policy
+    seen = agent.environments.normaliser
+
+    def built():
+        build()
+        fresh = agent.ppo.policy.state_dict()
+        made.append((agent.ppo.num_timesteps, {n: w.clone() for n, w in fresh.items()}))
+
+    def trained():
+        rates.append(agent.ppo.policy_optimizer.param_groups[0]["lr"])
+        return train_policy()
+
+    agent.ppo._setup_model, agent.ppo._train_policy = built, trained
+    steps = [metrics["policy_steps"] for _, metrics in train(agent, 4)]
+    assert steps == [n * ROLLOUT for n in (3, 5, 2, 4)]
+    [(began, fresh)] = made
+    assert began == 5 * ROLLOUT and agent.environments.normaliser is seen
+    assert not fresh["action_net.bias"].any() and fresh["log_std"].eq(0).all()
+    left = [1 - n / 10 for n in (2, 3, 4, 5)] + [1 - n / 5 for n in (1, 2, 3, 4)]
+    assert rates == pytest.approx([config.learning_rate * share for share in left])
+    assert seen.count == pytest.approx(9 * ROLLOUT, rel=0.01)
 
 
 def test_the_critics_thread_changes_no_bit():

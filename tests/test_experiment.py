@@ -343,6 +343,15 @@ def test_the_true_reward_asks_nobody(tmp_path):
     assert load_policy(path).predict(np.zeros(3)).shape == (1,)
 
 
+def test_a_learned_reward_restarts_the_policy_and_the_true_one_does_not(tmp_path):
+    restarting = replace(tiny().domain, restart=0.5)
+    for name, more in {"learned": {}, "true": {"reward": "true"}}.items():
+        lines = train(tiny(domain=restarting, **more), tmp_path / name).metrics()
+        steps = [line["policy_steps"] for line in lines if "policy_steps" in line]
+        # 256 of them explored; rounds of 128, anew before the third.
+        assert steps == ([384, 512, 128, 256] if name == "learned" else [])
+
+
 def test_the_true_reward_can_be_resumed_and_learns(tmp_path):
     torch.manual_seed(0)
     experiment = replace(LEARNER, reward="true")
@@ -423,6 +432,10 @@ def test_steps_overrun_by_half_a_rollout_at_most(steps, rounds_, tmp_path):
             {"query": QueryConfig(kind="ranking", clips=3), "teacher": "toy_environments:prefer"},
             r"the teacher toy_environments:prefer compares two clips; it cannot judge 3; use "
             r"--query.kind preference with --query.clips 2, or another teacher: oracle, human",
+        ),
+        (
+            {"oracle": OracleConfig(mistake=0.1), "teacher": "human"},
+            r"--oracle.\* are faults of an oracle, but the teacher is human, .* --teacher oracle",
         ),
         (
             {"query": QueryConfig(kind="ratings"), "teacher": "toy_environments:prefer"},

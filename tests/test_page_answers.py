@@ -293,6 +293,7 @@ def test_the_header_says_how_far_things_are(folder, page):
     )
     figures = page.locator("#figures").inner_text()
     assert "3 of 100" in figures and "a minute" in figures and "75" in figures
+    assert "6 clips were compared, in " in figures
 
 
 def test_it_says_in_words_that_there_is_nothing_to_label(tmp_path, viewer_of, open_page):

@@ -350,6 +350,7 @@ def test_status_tells_how_far_things_are(tmp_path):
     answer(client, next_queries(client)[0]["ticket"], shown_at=now - 6, answered_at=now)
     found = client.get("/api/status", params={"person": "anna"}).json()
     assert found["labels"] == found["mine"] == 1 and found["budget"] == 10
+    assert found["clips"] == 2 and found["seconds"] >= 0
     assert found["pending"] == 2 and found["asked"] == 3 and found["accuracy"] == 0.8
     assert found["per_minute"] == pytest.approx(10, rel=0.1)
     assert found["seconds_left"] == pytest.approx(54, rel=0.1)

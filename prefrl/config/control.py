@@ -122,6 +122,9 @@ class ControlConfig:
     learner: Literal["ppo", "sac"] = "ppo"
     """ppo, or sac: several times fewer steps but far more computing for each, and no discrete
     actions; for environments whose steps are slow."""
+    restart: Share = 0.0
+    """Share of the steps after which an untrained policy begins anew, on the reward that the
+    answers so far have taught; 0 goes on with the first one, as the true reward always does."""
     ppo: PPOConfig = PPOConfig()
     sac: SACConfig = SACConfig()
     reward_model: RewardConfig = RewardConfig()

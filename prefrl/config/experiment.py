@@ -127,7 +127,14 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
             f"--query.anchors is {query.anchors}, but a query shows {query.size} clips; expected "
             f"fewer, {query.size // 2} for instance"
         )
-    if experiment.teacher in TEACHERS or experiment.teacher == "human":
+    if experiment.teacher in TEACHERS:
+        return
+    if experiment.oracle != OracleConfig():
+        raise UserError(
+            f"--oracle.* are faults of an oracle, but the teacher is {experiment.teacher}, which "
+            "knows none of them; leave them out, or use --teacher oracle"
+        )
+    if experiment.teacher == "human":
         return
     if query.size > 2 or query.kind == "ratings":
         cannot = f"judge {query.size}" if query.size > 2 else "give grades (--query.kind ratings)"

@@ -73,6 +73,7 @@ PRESETS = {
             steps=1_000_000,
             steps_per_round=30_303,  # 33 rounds
             domain=ControlConfig(
+                restart=0.4,
                 ppo=PPOConfig(
                     learning_rate=5e-4,
                     gamma=0.995,

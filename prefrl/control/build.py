@@ -77,7 +77,13 @@ def _agent(experiment: Experiment, environments: Environments) -> Agent:
     if control.learner == "sac":
         return SACAgent(environments, control.sac, experiment.seed)
     total = experiment.steps + experiment.query.explore_steps
-    return PPOAgent(environments, control.ppo, experiment.seed, total)
+    return PPOAgent(environments, control.ppo, experiment.seed, total, restart_after(experiment))
+
+
+def restart_after(experiment: Experiment) -> int | None:
+    """Return after how many steps, exploration too, the policy begins anew; None if it does not."""
+    share = experiment.control.restart if experiment.reward == "learned" else 0
+    return experiment.query.explore_steps + round(share * experiment.steps) if share else None
 
 
 def _check_environment(

@@ -43,6 +43,8 @@ class Progress:
             "labels": counts.answered,
             "budget": self.folder.experiment().labels,
             "asked": counts.asked,
+            "clips": counts.clips,
+            "seconds": counts.seconds,
             "pending": counts.pending,
             "trainer": trainer,
             "accuracy": self._accuracy(),

@@ -31,8 +31,21 @@ UPDATED = "approx_kl", "clip_fraction", "value_loss"
 class PPOAgent:
     """A policy and its optimiser in many environments; prefrl's `Agent` for control."""
 
-    def __init__(self, environments: Environments, config: PPOConfig, seed: int, total_steps: int):
-        self.config, self.total_steps = config, total_steps
+    def __init__(
+        self, environments: Environments, config: PPOConfig, seed: int, total_steps: int,
+        restart_after: int | None = None,
+    ):  # fmt: skip
+        """Build an untrained policy.
+
+        Args:
+            environments: that it acts in; closed by whoever made them.
+            config: the settings.
+            seed: of the weights, the actions and the order of minibatches.
+            total_steps: of the whole run, exploration too; over them a learning rate may fall.
+            restart_after: steps, counted alike, after which an untrained policy begins anew.
+        """
+        self.config, self.total_steps, self.seed = config, total_steps, seed
+        self.restart_after, self.began = restart_after, 0
         self.reward_scale = math.sqrt(1 - config.gamma**2)
         self.environments = RewardlessVecEnv(environments)
         self.random_state = torch.Generator().manual_seed(seed).get_state()
@@ -55,6 +68,8 @@ class PPOAgent:
 
     def train(self, reward: Reward, steps: int) -> tuple[list[Trajectory], dict[str, float]]:
         """Train for about `steps` steps on the rewards that the model predicts."""
+        if self._restarts_within(steps):
+            self._restart()
         recorder = self.environments.recorder
         self.environments.clear_history()
         recorder.finished = []
@@ -66,14 +81,15 @@ class PPOAgent:
             if rollout == 0 and changed:
                 self.ppo.train_critic(self.config.value_warmup_epochs)
                 self._revalue()
-            left = 1 - self.ppo.num_timesteps / self.total_steps
-            self.ppo._current_progress_remaining = max(left, 0.0)
+            self.ppo._current_progress_remaining = self._share_left()
             self.ppo.train()
             updates.append(self.ppo.metrics)
         self.round += 1
         metrics = means(recorder.finished) | {"episodes": len(recorder.finished)} | updates[-1]
         metrics |= means([{name: update[name] for name in UPDATED} for update in updates])
         metrics["predicted_reward"] = float(np.mean(paid))
+        if self.restart_after is not None:
+            metrics["policy_steps"] = self.ppo.num_timesteps - self.began
         return [t for _, _, t in recorder.trajectories(source)], metrics
 
     def state_dict(self) -> dict[str, Any]:
@@ -81,6 +97,7 @@ class PPOAgent:
         ppo, env = self.ppo, self.environments
         return {
             "round": self.round,
+            "began": self.began,
             "policy": ppo.policy.state_dict(),
             "policy_optimizer": ppo.policy_optimizer.state_dict(),
             "critic_optimizer": ppo.critic_optimizer.state_dict(),
@@ -102,6 +119,7 @@ class PPOAgent:
         """Continue from what `state_dict` returned, to the bit."""
         ppo, env = self.ppo, self.environments
         self.round = state["round"]
+        self.began = state.get("began", 0)  # older checkpoints know of no other beginning
         ppo.policy.load_state_dict(state["policy"])
         ppo.policy_optimizer.load_state_dict(state["policy_optimizer"])
         ppo.critic_optimizer.load_state_dict(state["critic_optimizer"])
@@ -117,6 +135,28 @@ class PPOAgent:
         env.observations = state["observations"]
         env.recorder.load_state_dict(state["recorder"])
         env.environments.set_state(state["environments"])
+
+    def _restarts_within(self, steps: int) -> bool:
+        """Return whether the policy is to begin anew before a round, the nearest one to that."""
+        if self.restart_after is None or self.began:
+            return False
+        return self.ppo.num_timesteps + steps / 2 >= self.restart_after
+
+    def _restart(self) -> None:
+        """Begin anew with an untrained policy and critic; what observations are like stays known.
+
+        What the first policy did has taught the reward, which keeps it; a policy that has settled
+        on something seldom leaves it (Nikishin et al. 2022, arXiv 2205.07802, reset networks too).
+        """
+        self.began = self.ppo.num_timesteps
+        with own_randomness(self):
+            self.ppo._setup_model()
+            self.ppo.set_up(self.seed + self.began)
+        self.sample, self.sample_rewards = [], np.zeros(0)
+
+    def _share_left(self) -> float:
+        """Return the share of this policy's steps that are still to come."""
+        return max(1 - (self.ppo.num_timesteps - self.began) / (self.total_steps - self.began), 0.0)
 
     def _rollouts(self, steps: int) -> int:
         return max(1, round(steps / (self.config.n_steps * self.environments.num_envs)))

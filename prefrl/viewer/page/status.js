@@ -86,12 +86,13 @@ export class Status {
 }
 
 /** The numbers of a status: [value, name, sentence]. */
-function rowsOf({ labels, budget, mine, per_minute: pace, seconds_left: left, accuracy, repeats, damaged }, seen) {
+function rowsOf({ labels, budget, mine, clips, seconds, per_minute: pace, seconds_left: left, accuracy, repeats, damaged }, seen) {
 	const percent = `${Math.round(accuracy * 100)} %`;
 	const agreed = `${repeats.same} of ${repeats.of}`;
 	const skipped = Math.max(damaged, seen);
 	return [
 		[`${labels} of ${budget}`, "labels", `${labels} of ${budget} labels are done, ${mine} of them yours`],
+		clips && [clips, "clips", `${clips} clips were compared, in ${duration(seconds)} of looking at them`],
 		pace && [Math.round(pace * 10) / 10, "a minute", "labels a minute"],
 		left !== null && [duration(left), "left", "time left at this rate"],
 		accuracy !== null && [percent, "foreseen", `of answers unseen by the reward model it foresaw ${percent}`],
