@@ -6,8 +6,10 @@
     python scripts/benchmark_viewer.py kills     # trainer, viewer, browser killed again and again
 
 `person` opens the page in Chromium, sees the poses that it shows and nothing else, and presses
-keys, a tenth of them wrongly: first one answer in 4 s for 10 minutes, then quickly up to the
-budget. The same run with the oracle in the process goes before, for comparison.
+keys: of a pair the wrong one in one answer of ten, of an order two neighbours turned round as
+often. At first it takes its time for 10 minutes, 4 s for each pair or 4 s for each clip of an
+order, then it is quick up to the budget. The same run with the oracle in the process goes before,
+for comparison; it errs alike.
 """
 
 import asyncio
@@ -59,9 +61,13 @@ class Arguments:
     watched_seconds: float = 10.0
     """For so long the frames are counted (browser)."""
     slow_seconds: float = 600.0
-    """For so long an answer in 4 s (person)."""
-    labels: int = 300
-    """Budget of answers (person)."""
+    """For so long at a person's pace (person)."""
+    kind: Literal["ranking", "preference"] = "ranking"
+    """Orders of six, as the preset asks them, or pairs (person)."""
+    labels: int | None = None
+    """Budget of answers (person); by default 50 orders or 300 pairs."""
+    first_share: float | None = None
+    """Share of them about the untrained policy (person); by default the preset's, of pairs .1."""
     seed: int = 0
     """Of everything random (person, kills)."""
     kills: int = 20
@@ -223,10 +229,15 @@ def _size(response: Any) -> int:
 
 def person(arguments: Arguments) -> dict[str, Any]:
     """Train a backflip by looking at the page and pressing keys; compare with the oracle."""
-    common = ["hopper-backflip", *PAIRS, "--labels", arguments.labels, "--seed", arguments.seed]
+    pairs = arguments.kind == "preference"
+    labels = arguments.labels or (300 if pairs else 50)
+    common = ["hopper-backflip", *(PAIRS if pairs else ()), "--labels", labels]
+    common += ["--seed", arguments.seed]
+    if arguments.first_share:
+        common += ["--query.first-share", arguments.first_share]
     oracle, page = (arguments.folder / f"{name}-{arguments.seed}" for name in ("oracle", "page"))
     if not oracle.exists():
-        _prefrl("train", *common, "--oracle.mistake", "0.1", "--run", oracle)
+        _prefrl("train", *common, "--oracle.mistake", MISTAKE, "--run", oracle)
     command = [*_COMMAND, "train", *map(str, common), "--teacher", "human", "--run", str(page)]
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as trainer:
@@ -273,14 +284,30 @@ def _press(page: Page, arguments: Arguments, idle: "_Idle") -> dict[str, Any]:
             blank += 0.02 if pressed and not shown else 0.0
             continue
         seen = shown
-        left, right = (_backflip(*clip) for clip in _poses(page))
-        better = left > right
-        if generator.random() < 0.1:
-            better = not better
-        time.sleep(4.0 if slow else 0.35)
-        page.keyboard.press("ArrowLeft" if better else "ArrowRight")
+        scores = [_backflip(*clip) for clip in _poses(page)]
+        time.sleep(PACE_SECONDS * (1 if len(scores) == 2 else len(scores)) if slow else 0.35)
+        for key in _keys(scores, generator):
+            page.keyboard.press(key)
         pressed += 1
     return {"pressed": pressed, "blank_s": blank, "slow": at_first}
+
+
+PACE_SECONDS = 4.0
+MISTAKE = 0.1
+
+
+def _keys(scores: list[float], generator: random.Random) -> list[str]:
+    """Return what to press for the better of two clips, or for an order of more; one in ten errs.
+
+    An order errs as the oracle's does: each two neighbours are turned round with that chance.
+    """
+    order = sorted(range(len(scores)), key=lambda clip: -scores[clip])
+    for place in range(len(order) - 1):
+        if generator.random() < MISTAKE:
+            order[place], order[place + 1] = order[place + 1], order[place]
+    if len(scores) == 2:
+        return ["ArrowLeft" if order[0] == 0 else "ArrowRight"]
+    return [*(str(clip + 1) for clip in order), "Enter"]
 
 
 class _Idle:
@@ -578,7 +605,8 @@ Storage.prototype.getItem = function (name) {
 
 
 def _chromium() -> str | None:
-    return os.environ.get("PREFRL_CHROMIUM") or shutil.which("chromium")
+    known = "chromium-headless-shell", "chromium"
+    return os.environ.get("PREFRL_CHROMIUM") or next(filter(None, map(shutil.which, known)), None)
 
 
 def _cpu_seconds(process: int) -> float:

@@ -48,7 +48,7 @@ from prefrl.text.models.load import tiny_language_model
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
 CHROMIUM = os.environ.get("PREFRL_CHROMIUM") or next(
-    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
+    filter(None, map(shutil.which, ["chromium-headless-shell", "chromium"])), None
 )
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None and "PREFRL_REQUIRE_BROWSER" not in os.environ,
@@ -283,6 +283,21 @@ def test_benchmark_viewer_lets_two_label_at_once_and_loses_nothing(tmp_path):
     seconds = report["answers"] / report["answers_per_second"]
     assert seconds >= 2
     assert is_quotient(report["viewer_cpu_share"], report["viewer_cpu_seconds"], seconds)
+
+
+@pytest.mark.parametrize(
+    ("scores", "chances", "keys"),
+    [
+        ([1.0, 2.0], [0.5], ["ArrowRight"]),
+        ([1.0, 2.0], [0.05], ["ArrowLeft"]),
+        ([0.3, 0.1, 0.4, 0.2], [0.5, 0.5, 0.5], ["3", "1", "4", "2", "Enter"]),
+        ([0.3, 0.1, 0.4, 0.2], [0.5, 0.05, 0.5], ["3", "4", "1", "2", "Enter"]),
+    ],
+)
+def test_benchmark_viewers_person_presses_an_order_and_errs_one_time_in_ten(scores, chances, keys):
+    drawn = iter(chances)
+    generator = SimpleNamespace(random=lambda: next(drawn))
+    assert load("benchmark_viewer")._keys(scores, generator) == keys
 
 
 @needs_chromium
