@@ -519,6 +519,17 @@ def test_a_run_is_replayed_extended_evaluated_and_loaded(never_killed, tmp_path,
     assert load_reward(never_killed).members == 3
 
 
+def test_a_policy_learns_what_the_oracle_prefers(tmp_path):
+    sac = SACConfig(
+        batch_size=32, hidden=(16,), seed_steps=64, learning_rate=3e-3, updates_per_step=0.5
+    )
+    path = train(sac_run(labels=60, steps=2000, sac=sac), tmp_path / "run").path
+    policy = load_policy(path)
+    seen = np.stack([np.arange(HORIZON) / 10, np.linspace(-1, 1, HORIZON)], 1)
+    assert policy.predict(seen).mean() > 0.25, "it is paid for its push"
+    assert RunFolder(path).metrics()[-1]["true_return"] > 0.25 * HORIZON
+
+
 def test_the_true_reward_trains_the_same_agent(tmp_path):
     folder = train(sac_run(reward="true"), tmp_path / "run")
     state = from_bytes(folder.checkpoint())
