@@ -85,6 +85,7 @@ ROWS = {
     ),
     "control.agents.randomness": ("", "torch"),
     "control.agents.replay": ("contracts types", "gymnasium numpy"),
+    "control.agents.restart": ("", ""),
     "control.agents.rewardless": ("", "gymnasium numpy stable_baselines3"),
     "control.agents.sac": (
         "config contracts environments learning types",

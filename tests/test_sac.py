@@ -23,6 +23,7 @@ from prefrl.cli import main
 from prefrl.config.control import ControlConfig, PPOConfig, SACConfig
 from prefrl.config.experiment import Experiment, check_experiment, with_learner
 from prefrl.config.presets import preset
+from prefrl.control.agents import sac
 from prefrl.control.agents.novelty import Novelty, distances
 from prefrl.control.agents.replay import ReplayBuffer
 from prefrl.control.agents.sac import RESET_UPDATES, SACAgent
@@ -50,11 +51,11 @@ OPTIONS = (
 )
 
 
-def make_agent(name="toy/Pay-v0", seed=0, threads=1, config=SMALL):
+def make_agent(name="toy/Pay-v0", seed=0, threads=1, config=SMALL, restart_after=None):
     environments = make_environments(
         name, COUNT, seed=3, horizon=HORIZON, threads=threads, truncate_after_end=True
     )
-    return SACAgent(environments, config, seed)
+    return SACAgent(environments, config, seed, restart_after)
 
 
 def sac_run(**changes):
@@ -352,6 +353,26 @@ def test_the_critics_move_with_a_refitted_reward(slope, offset):
     assert len(before) == 4 and before[0].std() > 1e-4
 
 
+def test_a_policy_that_begins_anew_is_untrained_and_learns_from_all_that_was_done(monkeypatch):
+    agent = make_agent(restart_after=int(10.6 * ROLLOUT))
+    agent.explore(8 * ROLLOUT)
+    made, build = [], sac.make_sac
+
+    def fresh(*arguments):
+        made.append((agent.steps, len(agent.buffer), build(*arguments)))
+        return made[-1][-1]
+
+    monkeypatch.setattr(sac, "make_sac", fresh)
+    found = [agent.train(PUSH, 2 * ROLLOUT)[1] for _ in range(3)]
+    [(steps, kept, learner)] = made
+    assert steps == kept == 10 * ROLLOUT and learner is agent.sac
+    assert [metrics["policy_steps"] for metrics in found] == [n * ROLLOUT for n in (10, 2, 4)]
+    updates = [agent.updates - lap * 2 * ROLLOUT // 4 for lap in (2, 1, 0)]
+    assert [m["updates"] for m in found] == [
+        n + resets * RESET_UPDATES for n, resets in zip(updates, (1, 2, 2), strict=True)
+    ]
+
+
 def test_the_same_reward_leaves_everything_as_it_is():
     agent = make_agent()
     agent.explore(8 * ROLLOUT)
@@ -407,15 +428,18 @@ def test_metrics_are_of_the_episodes_that_finished_and_of_the_policy_now():
 
 
 @both_ways
-@pytest.mark.parametrize("size", [10**6, 9 * COUNT])
-def test_a_saved_agent_continues_to_the_bit(name, size):
+@pytest.mark.parametrize(
+    ("size", "restart_after"), [(10**6, None), (9 * COUNT, None), (10**6, 7 * ROLLOUT)]
+)
+def test_a_saved_agent_continues_to_the_bit(name, size, restart_after):
     config = replace(SMALL, buffer_size=size)
-    straight, killed = make_agent(name, config=config), make_agent(name, config=config)
+    options = {"config": config, "restart_after": restart_after}
+    straight, killed = make_agent(name, **options), make_agent(name, **options)
     rewards = [PUSH, Says(lambda t: 3 * t.actions[:, 0] + t.observations[:, 1] + 1), PUSH]
     for agent in (straight, killed):
         agent.explore(4 * ROLLOUT)
     for lap, reward in enumerate(rewards):
-        resumed = make_agent(name, seed=99 + lap, threads=2, config=config)
+        resumed = make_agent(name, seed=99 + lap, threads=2, **options)
         resumed.explore(3 * ROLLOUT)  # has a past of its own
         resumed.load_state_dict(through_bytes(killed))
         assert_same(through_bytes(straight), through_bytes(resumed))
@@ -426,6 +450,7 @@ def test_a_saved_agent_continues_to_the_bit(name, size):
             np.testing.assert_array_equal(one.observations, two.observations)
         assert_same(through_bytes(straight), through_bytes(resumed))
         killed = resumed
+    assert straight.began == (restart_after or 0)
 
 
 def test_the_callers_generators_and_the_agents_leave_each_other_alone():
@@ -520,10 +545,10 @@ def test_a_run_is_replayed_extended_evaluated_and_loaded(never_killed, tmp_path,
 
 
 def test_a_policy_learns_what_the_oracle_prefers(tmp_path):
-    sac = SACConfig(
+    config = SACConfig(
         batch_size=32, hidden=(16,), seed_steps=64, learning_rate=3e-3, updates_per_step=0.5
     )
-    path = train(sac_run(labels=60, steps=2000, sac=sac), tmp_path / "run").path
+    path = train(sac_run(labels=60, steps=2000, sac=config), tmp_path / "run").path
     policy = load_policy(path)
     seen = np.stack([np.arange(HORIZON) / 10, np.linspace(-1, 1, HORIZON)], 1)
     assert policy.predict(seen).mean() > 0.25, "it is paid for its push"

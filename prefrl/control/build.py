@@ -75,7 +75,7 @@ def _agent(experiment: Experiment, environments: Environments) -> Agent:
     """Build the agent that the learner names."""
     control = experiment.control
     if control.learner == "sac":
-        return SACAgent(environments, control.sac, experiment.seed)
+        return SACAgent(environments, control.sac, experiment.seed, restart_after(experiment))
     total = experiment.steps + experiment.query.explore_steps
     return PPOAgent(environments, control.ppo, experiment.seed, total, restart_after(experiment))
 

@@ -17,6 +17,7 @@ from stable_baselines3.common.logger import Logger
 from prefrl.config.control import PPOConfig
 from prefrl.contracts import Reward
 from prefrl.control.agents.randomness import own_randomness
+from prefrl.control.agents.restart import is_due
 from prefrl.control.agents.rewardless import RewardlessVecEnv
 from prefrl.control.agents.side_by_side import make_ppo
 from prefrl.control.environments.interface import Environments
@@ -68,7 +69,7 @@ class PPOAgent:
 
     def train(self, reward: Reward, steps: int) -> tuple[list[Trajectory], dict[str, float]]:
         """Train for about `steps` steps on the rewards that the model predicts."""
-        if self._restarts_within(steps):
+        if is_due(self.restart_after, self.began, self.ppo.num_timesteps, steps):
             self._restart()
         recorder = self.environments.recorder
         self.environments.clear_history()
@@ -135,12 +136,6 @@ class PPOAgent:
         env.observations = state["observations"]
         env.recorder.load_state_dict(state["recorder"])
         env.environments.set_state(state["environments"])
-
-    def _restarts_within(self, steps: int) -> bool:
-        """Return whether the policy is to begin anew before a round, the nearest one to that."""
-        if self.restart_after is None or self.began:
-            return False
-        return self.ppo.num_timesteps + steps / 2 >= self.restart_after
 
     def _restart(self) -> None:
         """Begin anew with an untrained policy and critic; what observations are like stays known.

@@ -29,6 +29,7 @@ from prefrl.control.agents.off_policy import (
 )
 from prefrl.control.agents.randomness import own_randomness
 from prefrl.control.agents.replay import ReplayBuffer
+from prefrl.control.agents.restart import is_due
 from prefrl.control.agents.rewardless import RewardlessVecEnv
 from prefrl.control.environments.interface import Environments
 from prefrl.control.environments.spaces import to_policy
@@ -45,8 +46,21 @@ MEASURED_STEPS = 64
 class SACAgent:
     """A policy, its critics and all they have seen; prefrl's `Agent` for control."""
 
-    def __init__(self, environments: Environments, config: SACConfig, seed: int):
+    def __init__(
+        self, environments: Environments, config: SACConfig, seed: int,
+        restart_after: int | None = None,
+    ):  # fmt: skip
+        """Build an untrained policy.
+
+        Args:
+            environments: that it acts in; closed by whoever made them.
+            config: the settings.
+            seed: of the weights and of all that is drawn.
+            restart_after: steps, those of exploration too, after which an untrained policy begins
+                anew on all that was done.
+        """
         self.config = config
+        self.restart_after, self.began = restart_after, 0
         self.environments = RewardlessVecEnv(environments)
         description = environments.description
         actions = description.action_space
@@ -79,6 +93,8 @@ class SACAgent:
         self.environments.clear_history()
         recorder.finished = []
         paid, updates = [], self._take_up(reward)
+        if is_due(self.restart_after, self.began, self.steps, steps):
+            updates = self._restart()
         for _ in range(self._rollouts(steps)):
             self._collect()
             paid.append(self.buffer.pay(reward, self.buffer.added - self.config.n_steps))
@@ -87,6 +103,8 @@ class SACAgent:
         metrics = means(recorder.finished) | {"episodes": len(recorder.finished)}
         metrics |= mean_of(updates) | {"entropy": self._entropy(), "updates": self.sac._n_updates}
         metrics["predicted_reward"] = float(np.mean(paid))
+        if self.restart_after is not None:
+            metrics["policy_steps"] = self.steps - self.began
         return [t for _, _, t in recorder.trajectories(source)], metrics
 
     def state_dict(self) -> dict[str, Any]:
@@ -94,6 +112,7 @@ class SACAgent:
         env, sac = self.environments, self.sac
         return {
             "round": self.round,
+            "began": self.began,
             "steps": self.steps,
             "updates": self.updates,
             "all_updates": sac._n_updates,
@@ -114,6 +133,7 @@ class SACAgent:
         """Continue from what `state_dict` returned, to the bit."""
         env, sac = self.environments, self.sac
         self.round, self.steps, self.updates = state["round"], state["steps"], state["updates"]
+        self.began = state["began"]
         self.exploring, sac._n_updates = state["exploring"], state["all_updates"]
         sac.policy.load_state_dict(state["policy"])
         if sac.log_ent_coef is not None:
@@ -199,6 +219,14 @@ class SACAgent:
         if not np.array_equal(new, old):
             self._rescale_critics(*new_scale(new, old))
         return []
+
+    def _restart(self) -> list[tuple[int, dict[str, float]]]:
+        """Begin anew with an untrained policy, critics and temperature, on all that was done."""
+        self.began, updates = self.steps, self.sac._n_updates
+        with own_randomness(self):
+            self.sac = make_sac(self.environments, self.config, self._batch)
+            self.sac._n_updates = updates
+            return [(RESET_UPDATES, update(self.sac, RESET_UPDATES))]
 
     def _rescale_critics(self, slope: float, offset: float) -> None:
         """Let critics of an old reward speak of a new one ≈ slope · old + offset."""
