@@ -359,7 +359,7 @@ def test_a_tree_says_what_the_files_say_of_themselves(readme):
 
 def test_each_module_is_named_in_exactly_one_tree():
     names = [path for readme in READMES for path in named(readme)]
-    files = {*SOURCES.values(), *(ROOT / "scripts").glob("*.py")}
+    files = {*SOURCES.values(), *(ROOT / "scripts").rglob("*.py")}
     files |= set((ROOT / OURS / "viewer" / "page").glob("*.js"))
     assert sorted(names) == sorted(files)
 

@@ -28,6 +28,7 @@ from prefrl.storage.formats import FORMATS
 from prefrl.storage.sweeps import SweepFolder
 
 TESTS = Path(__file__).parent
+SWEEPS = TESTS.parent / "scripts" / "sweeps"
 TWO = EvaluationRequest(2)
 WARM = (  # what a sweep's processes import
     "stable_baselines3,torch._dynamo,prefrl.control.build,prefrl.control.evaluation,"
@@ -42,6 +43,24 @@ def toml(tmp_path, text, name="grid.toml"):
 
 
 # --- from a file to cells -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, cells, labels",
+    [
+        ("backflip.toml", 80, {5, 10, 20, 50, 200}),
+        ("half-cheetah.toml", 40, {20, 50, 700}),
+        ("christiano.toml", 8 * 7 * 5, {117, 233, 350, 467, 700, 1400}),
+        ("ppe.py", 4 * 3 * 5, {33, 100, 333, 1000}),
+        ("bpref.toml", 7 * 5, {500, 700}),
+    ],
+)
+def test_tables_of_the_field_are_grids(name, cells, labels):
+    """Orders of six are a third of the pairs that show as many clips."""
+    sweep = read_sweep(SWEEPS / name)
+    assert len(sweep.cells) == cells
+    assert {cell.experiment.labels for cell in sweep.cells} >= labels
+    assert {cell.experiment.reward for cell in sweep.cells} == {"learned", "true"}
 
 
 def test_a_named_teacher_is_the_oracle_with_its_fault(tmp_path):
