@@ -68,9 +68,9 @@ class Arguments:
     """The task, and PPO's settings."""
     milliseconds: float = 2.0
     """Of each step."""
-    ppo_steps: int = 300_000
+    ppo_steps: int = 204_800
     """Steps of the run of PPO."""
-    sac_steps: int = 60_000
+    sac_steps: int = 24_576
     """Steps of the run of SAC."""
     explore_steps: int = 4096
     """Steps of both before the first round."""
@@ -144,11 +144,12 @@ def experiment_of(arguments: Arguments, learner: str) -> Experiment:
     """Return the slow run of a learner."""
     base = PRESETS[arguments.preset].experiment
     slow = {"task": base.env, "milliseconds": arguments.milliseconds}
+    steps = getattr(arguments, f"{learner}_steps")
     experiment = with_learner(
         replace(
             base, env="benchmark_sac:slow/Task-v0", env_kwargs=slow, reward="true",
-            seed=arguments.seed, steps=getattr(arguments, f"{learner}_steps"),
-            steps_per_round=arguments.round_steps, threads=1,
+            seed=arguments.seed, steps=steps,
+            rounds=max(1, steps // arguments.round_steps), threads=1,
             query=QueryConfig(explore_steps=arguments.explore_steps),
         ),
         learner,

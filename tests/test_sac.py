@@ -42,12 +42,16 @@ from prefrl.storage.folder import RunFolder
 
 COUNT, HORIZON, STEPS = 4, 20, 4
 ROLLOUT = COUNT * STEPS
-SMALL = SACConfig(n_steps=STEPS, batch_size=16, hidden=(8,), seed_steps=2 * ROLLOUT)
+SMALL = SACConfig(
+    n_steps=STEPS, batch_size=16, hidden=(8,), seed_steps=2 * ROLLOUT, updates_per_step=0.25,
+    learning_rate=3e-4,
+)  # fmt: skip
 CHEETAH = "prefrl/HalfCheetah-v0"
 both_ways = pytest.mark.parametrize("name", ["toy/Ends-v0", CHEETAH])
 OPTIONS = (
     "--learner sac --labels 16 --steps 512 --rounds 4 --num-envs 4 --threads 1 --sac.hidden 8 "
-    "--sac.batch-size 16 --sac.seed-steps 64 --reward-model.hidden 8 --query.explore-steps 256"
+    "--sac.batch-size 16 --sac.seed-steps 64 --sac.updates-per-step 0.25 --reward-model.hidden 8 "
+    "--query.explore-steps 256"
 )
 
 
