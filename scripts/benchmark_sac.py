@@ -221,7 +221,8 @@ def killed(arguments: Arguments) -> dict[str, Any]:
 
 def begin(arguments: Arguments, run: Path) -> subprocess.Popen:
     """Start a process that makes a short run, or goes on with it."""
-    return subprocess.Popen(command(replace(arguments, run=str(run)), "short"))
+    words = command(replace(arguments, run=str(run)), "short")
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL)
 
 
 def to_its_end(process: subprocess.Popen) -> None:

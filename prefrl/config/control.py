@@ -61,7 +61,7 @@ class PPOConfig:
 class SACConfig:
     """The policy and its optimisation where a step costs (Stable-Baselines3's SAC; its names)."""
 
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 3e-4
     """Adam's step size, for policy, critics and temperature."""
     n_steps: Count = 4
     """Steps of each environment between two bouts of updates."""
@@ -78,7 +78,7 @@ class SACConfig:
     were seen (PEBBLE, arXiv 2106.05091)."""
     gamma: Annotated[float, at_least(0, below=1)] = 0.99
     """Discount per step."""
-    tau: Annotated[float, above(0, at_most=1)] = 0.01
+    tau: Annotated[float, above(0, at_most=1)] = 0.005
     """Share by which the target critics move to the critics in an update."""
     ent_coef: Positive = 0.1
     """Temperature: weight of the policy's entropy, to begin with."""
