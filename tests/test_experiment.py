@@ -350,6 +350,9 @@ def test_a_learned_reward_restarts_the_policy_and_the_true_one_does_not(tmp_path
         steps = [line["policy_steps"] for line in lines if "policy_steps" in line]
         # 256 of them explored; rounds of 128, anew before the third.
         assert steps == ([384, 512, 128, 256] if name == "learned" else [])
+    session = start(tiny(domain=restarting), tmp_path / "told")
+    session.close_environments()
+    assert session.notes[-1].startswith("from step 256 on an untrained policy begins anew")
 
 
 def test_the_true_reward_can_be_resumed_and_learns(tmp_path):

@@ -66,7 +66,7 @@ def build(
         pictures=environments.pictures,
         distance=ensemble.distance if ensemble else None,
         save=save,
-        notes=tuple(notes),
+        notes=(*notes, *_restart_notes(experiment)),
         close=environments.close,
     )
 
@@ -84,6 +84,18 @@ def restart_after(experiment: Experiment) -> int | None:
     """Return after how many steps, exploration too, the policy begins anew; None if it does not."""
     share = experiment.control.restart if experiment.reward == "learned" else 0
     return experiment.query.explore_steps + round(share * experiment.steps) if share else None
+
+
+def _restart_notes(experiment: Experiment) -> list[str]:
+    """Return what to say of a restart, so that nobody wonders at clips that look worse again."""
+    after = restart_after(experiment)
+    if after is None:
+        return []
+    step = after - experiment.query.explore_steps
+    return [
+        f"from step {step:,} on an untrained policy begins anew, on the reward that the answers "
+        f"have taught until then (--restart {experiment.control.restart:g})"
+    ]
 
 
 def _check_environment(
