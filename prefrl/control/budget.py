@@ -70,4 +70,6 @@ def _longer_rounds(experiment: Experiment, rollouts: int) -> str:
         return f"use --rounds {most}" + (" or fewer" if most > 1 else "")
     advice = f"use --rounds 1 --steps {steps} or more"
     fewer = experiment.steps // (rollouts * experiment.control.agent.n_steps)
-    return advice + (f", or --rounds 1 --num-envs {fewer} or fewer" if fewer else "")
+    if not fewer:
+        return advice
+    return f"{advice}, or --rounds 1 --num-envs {fewer}" + (" or fewer" if fewer > 1 else "")
