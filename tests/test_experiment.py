@@ -410,11 +410,12 @@ def test_steps_overrun_by_half_a_rollout_at_most(steps, rounds_, tmp_path):
         ({"horizon": -5}, r"--horizon is -5"),
         (
             {"steps": 100},
-            r"100 steps in 4 rounds .* rollout of 4 environments x 16 .* --rounds 1 --steps 128",
+            r"100 steps in 4 rounds .* rollout of 4 environments x 16 .* --rounds 1 --steps 128 or "
+            r"more, or --rounds 1 --num-envs 3 or fewer$",
         ),
         (
             {"steps": 50},
-            r"use --rounds 1 --steps 128 or more, or --rounds 1 --num-envs \d+ or fewer",
+            r"use --rounds 1 --steps 128 or more, or --rounds 1 --num-envs 1$",
         ),
         (
             {"oracle": OracleConfig(mistake=1.5)},
