@@ -30,8 +30,8 @@ import tyro
 from prefrl.config.control import RewardConfig
 from prefrl.config.experiment import Experiment
 from prefrl.config.presets import preset
+from prefrl.control.agents.networks import policy_options
 from prefrl.control.agents.ppo import PPOAgent
-from prefrl.control.agents.side_by_side import policy_options
 from prefrl.control.environments.adapters import make_environments
 from prefrl.control.reward import RewardEnsemble
 from prefrl.learning.reward import FitState, fit

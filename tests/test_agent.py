@@ -233,6 +233,7 @@ def test_truncation_bootstraps_with_the_value_of_the_true_last_observation(name)
     config = PPOConfig(**vars(SMALL) | {"n_steps": 2 * HORIZON + 8})
     agent = make_agent(name, config=config)
     agent.explore(1)
+    agent._compute_advantages()
     buffer, policy = agent.ppo.rollout_buffer, agent.ppo.policy
     replay = make_environments(name, COUNT, seed=3, horizon=HORIZON, threads=1)
     replay.reset()
@@ -461,11 +462,13 @@ def test_metrics_are_means_over_the_episodes_that_finished():
 def test_what_is_told_of_updates_is_the_mean_over_the_minibatches_of_all_of_them(monkeypatch):
     """With a learning rate of 0 the ratios are 1; each minibatch is moved by a step of its own."""
     agent = make_agent(config=replace(SMALL, learning_rate=0.0))
-    log_prob, moves, errors = agent.ppo._log_prob, [], []
+    log_prob, moves, errors = agent.ppo.head.log_prob, [], []
 
-    def moved(observations, actions):
+    def moved(outputs, latent, actions):
+        said, entropy = log_prob(outputs, latent, actions)
+        if len(actions) == ROLLOUT:  # it says what was likely when it acted
+            return said, entropy
         moves.append(0.05 * (len(moves) + 1))
-        said, entropy = log_prob(observations, actions)
         return said + moves[-1], entropy
 
     update = agent.ppo.train
@@ -475,7 +478,7 @@ def test_what_is_told_of_updates_is_the_mean_over_the_minibatches_of_all_of_them
         errors.append(np.square(buffer.returns - buffer.values).mean())
         update()
 
-    monkeypatch.setattr(agent.ppo, "_log_prob", moved)
+    monkeypatch.setattr(agent.ppo.head, "log_prob", moved)
     monkeypatch.setattr(agent.ppo, "train", measured)
     _, metrics = agent.train(PUSH, 3 * ROLLOUT)
     assert len(moves) == 3 * 2 * 2 and len(errors) == 3, "updates, epochs, minibatches"

@@ -77,6 +77,7 @@ ROWS = {
     "contracts": ("config storage types", "numpy"),
     "control": ("", ""),
     "control.agents": ("", ""),
+    "control.agents.networks": ("config", "stable_baselines3 torch"),
     "control.agents.novelty": ("", "numpy stable_baselines3 torch"),
     "control.agents.off_policy": ("config", "numpy stable_baselines3"),
     "control.agents.ppo": (
@@ -447,7 +448,12 @@ def test_only_the_oracle_reads_the_table_of_true_rewards():
 def test_a_learned_reward_never_reads_the_environments():
     """`TrueReward` alone may; whoever fits, predicts or updates may not."""
     blind = ["learning.reward", "learning.preference", "teachers", "control.reward"]
-    blind += ["control.agents.side_by_side", "text.reward", "text.agents.rollout"]
+    blind += [
+        "control.agents.side_by_side",
+        "control.agents.networks",
+        "text.reward",
+        "text.agents.rollout",
+    ]
     blind += ["text.agents.token_ppo", "text.models", "text.stages"]
     for name in SOURCES:
         assert not below(name, blind) or "env_rewards" not in attributes(TREES[name]), name

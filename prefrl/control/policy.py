@@ -12,8 +12,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.sac.policies import SACPolicy
 
 from prefrl.config.control import PPOConfig, SACConfig
+from prefrl.control.agents.networks import policy_options
 from prefrl.control.agents.off_policy import sac_policy_options
-from prefrl.control.agents.side_by_side import policy_options
 from prefrl.control.environments.interface import Description, Environments
 from prefrl.control.environments.spaces import from_policy, policy_space, with_ended
 from prefrl.environments.info import means

@@ -53,7 +53,8 @@ class PPOAgent:
         with own_randomness(self):
             self.ppo = make_ppo(self.environments, config, seed)
             self.ppo.set_logger(Logger(None, []))  # SB3's own would make a folder in /tmp
-            _, self.callback = self.ppo._setup_learn(0, None, reset_num_timesteps=False)
+            self.ppo._last_obs = self.environments.reset()
+        self.ppo._last_episode_starts = np.ones(environments.count, bool)
         self.sample: list[Trajectory] = []
         self.sample_rewards = np.zeros(0)
         self.round = 0
@@ -159,7 +160,7 @@ class PPOAgent:
     def _collect(self) -> None:
         ppo = self.ppo
         with own_randomness(self):
-            ppo.collect_rollouts(self.environments, self.callback, ppo.rollout_buffer, ppo.n_steps)
+            ppo.collect(self.environments)
         steps = self.environments.recorder.steps[-ppo.n_steps :]
         seen = np.concatenate([step.observations for step in steps])
         self.environments.normaliser.update(seen)

@@ -40,28 +40,30 @@ class RewardlessVecEnv(VecEnv):
         self.observations = self.environments.reset()
         return self.normalise(self.observations)
 
-    def step_async(self, actions: np.ndarray) -> None:
-        """Keep the actions, as the environments take them, for `step_wait`."""
-        self.actions = from_policy(self.environments.description.action_space, actions)
+    def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Advance every environment and record the step.
 
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Advance every environment, record the step and hide its reward."""
+        Args:
+            actions: of the policy, `[env, …]`.
+
+        Returns:
+            Normalised observations `[env, feature]`, the first of new episodes where one ended, and
+            which did, `[env]`; `last_observations` has how they ended.
+        """
         extras = self.environments.extras()
-        step = self.environments.step(self.actions)
-        self.recorder.add(self.observations, self.actions, extras, step)
+        made = from_policy(self.environments.description.action_space, actions)
+        step = self.environments.step(made)
+        self.recorder.add(self.observations, made, extras, step)
         self.observations, self.last_observations = step.observations, step.last_observations
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        for row, last in step.last_observations.items():
-            infos[row] = {
-                "terminal_observation": self.normalise(last),
-                "TimeLimit.truncated": True,
-            }
-        return (
-            self.normalise(step.observations),
-            np.zeros(self.num_envs, np.float32),
-            step.ended,
-            infos,
-        )
+        return self.normalise(step.observations), step.ended
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Refuse: prefrl's agents collect what they learn from by `advance`."""
+        raise NotImplementedError
+
+    def step_wait(self) -> Any:
+        """Refuse, as `step_async` does."""
+        raise NotImplementedError
 
     def clear_history(self) -> None:
         """Let go of the steps so far; the episodes under way go on."""

@@ -155,7 +155,7 @@ class SACAgent:
         """Make `n_steps` steps in every environment."""
         env = self.environments
         for _ in range(self.config.n_steps):
-            env.step(self._actions())
+            env.advance(self._actions())
             after = env.observations.copy()
             for row, last in env.last_observations.items():
                 after[row] = last

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +20,16 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from prefrl.config.control import PPOConfig
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+from prefrl.control.agents.networks import (
+    MLP,
+    Categorical,
+    Gaussian,
+    Head,
+    linear_layers,
+    one_gradient,
+    policy_options,
+)
+from prefrl.control.agents.rewardless import RewardlessVecEnv
 
 
 class SideBySidePPO(PPO):
@@ -36,24 +43,61 @@ class SideBySidePPO(PPO):
     rollout_buffer: RolloutBuffer
 
     def set_up(self, seed: int) -> None:
-        """Split the optimiser in two and seed both generators; call once after building."""
-        policy = self.policy
-        self.policy_parameters = [
-            *policy.mlp_extractor.policy_net.parameters(),
-            *policy.action_net.parameters(),
-        ]
+        """Take both networks apart and seed both generators; call once after building."""
+        policy, extractor = self.policy, self.policy.mlp_extractor
+        rows, tanh = max(self.batch_size, self.n_envs), policy.activation_fn is nn.Tanh
+        actor = linear_layers(extractor.policy_net, policy.action_net)
+        critic = linear_layers(extractor.value_net, policy.value_net)
+        self.actor, self.critic = MLP(actor, tanh, rows), MLP(critic, tanh, rows)
+        self.policy_parameters = [each for layer in actor for each in layer.parameters()]
+        self.critic_parameters = [each for layer in critic for each in layer.parameters()]
+        self.head: Head = Categorical()
         if isinstance(self.action_space, spaces.Box):
             self.policy_parameters.append(policy.log_std)
-        self.critic_parameters = [
-            *policy.mlp_extractor.value_net.parameters(),
-            *policy.value_net.parameters(),
-        ]
+            self.head = Gaussian(policy)
+        self.policy_gradient = one_gradient(self.policy_parameters)
+        self.critic_gradient = one_gradient(self.critic_parameters)
         rate = float(self.lr_schedule(1.0))
         self.policy_optimizer = torch.optim.Adam(self.policy_parameters, rate, eps=1e-5, fused=True)
         self.critic_optimizer = torch.optim.Adam(self.critic_parameters, rate, eps=1e-5, fused=True)
         self.policy_generator = torch.Generator().manual_seed(seed)
         self.critic_generator = torch.Generator().manual_seed(seed + 1)
         self.critic_thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+
+    @torch.no_grad()
+    def collect(self, environments: RewardlessVecEnv) -> None:
+        """Make `n_steps` steps in every environment and keep them in the rollout buffer.
+
+        As SB3's `collect_rollouts`, but what nobody needs meanwhile (values, log-probabilities) is
+        computed afterwards, for all steps at once. Where a time limit ended an episode, the value
+        of its last observation is a reward.
+        """
+        buffer, ends = self.rollout_buffer, []
+        assert self._last_obs is not None and self._last_episode_starts is not None
+        buffer.reset()
+        for step in range(self.n_steps):
+            if self.use_sde and step % self.sde_sample_freq == 0:
+                self.policy.reset_noise(self.n_envs)
+            outputs = self.actor.forward(torch.as_tensor(self._last_obs))
+            actions = self.head.sample(outputs, self.actor.latent).numpy()
+            buffer.observations[step], buffer.actions[step] = self._last_obs, actions
+            buffer.episode_starts[step] = self._last_episode_starts
+            if isinstance(self.action_space, spaces.Box):
+                actions = np.clip(actions, self.action_space.low, self.action_space.high)
+            else:
+                actions = actions[:, 0]
+            self._last_obs, self._last_episode_starts = environments.advance(actions)
+            ends += [(step, *end) for end in environments.last_observations.items()]
+        self.num_timesteps += self.n_steps * self.n_envs
+        observations, actions = _flat(buffer.observations), _flat(buffer.actions)
+        latent = self.policy.mlp_extractor.forward_actor(observations)
+        log_probs, _ = self.head.log_prob(self.policy.action_net(latent), latent, actions)
+        buffer.log_probs[:] = log_probs.reshape(buffer.log_probs.shape).numpy()
+        buffer.values[:] = self.values(observations).reshape(buffer.values.shape).numpy()
+        if ends:
+            steps, rows, last = zip(*ends, strict=True)
+            values = self.values(torch.as_tensor(environments.normalise(np.stack(last))))
+            buffer.rewards[list(steps), list(rows)] = self.gamma * values.numpy()
 
     def train(self) -> None:
         """Update both networks on the rollout buffer; `self.metrics` says how it went."""
@@ -67,15 +111,17 @@ class SideBySidePPO(PPO):
         self.metrics: dict[str, float] = metrics | critic.result()
         self._n_updates += self.n_epochs
 
+    @torch.no_grad()
     def train_critic(self, epochs: int) -> dict[str, float]:
         """Fit the critic to the buffer's returns for some epochs; return its metrics."""
         buffer = self.rollout_buffer
-        observations, returns = _flat(buffer.observations), _flat(buffer.returns)
+        arrays = [_flat(buffer.observations), _flat(buffer.returns)[:, None]]
         losses = []
-        for rows in self._minibatches(len(returns), epochs, self.critic_generator):
-            loss = nn.functional.mse_loss(self.values(observations[rows]), returns[rows])
-            _descend(loss, self.critic_optimizer, self.critic_parameters, self.max_grad_norm)
-            losses.append(loss.detach())
+        for observations, returns in self._minibatches(arrays, epochs, self.critic_generator):
+            error = self.critic.forward(observations) - returns
+            losses.append(error.square().mean())
+            self.critic.backward(error.mul_(2 / len(error)))
+            self._descend(self.critic_optimizer, self.critic_gradient)
         residual, spread = buffer.returns - buffer.values, np.var(buffer.returns)
         explained = float(1 - np.var(residual) / spread) if spread > 0 else 0.0
         return {"value_loss": _mean(losses), "explained_variance": explained}
@@ -85,44 +131,51 @@ class SideBySidePPO(PPO):
         latent = self.policy.mlp_extractor.forward_critic(observations)
         return self.policy.value_net(latent).squeeze(-1)
 
+    @torch.no_grad()
     def _train_policy(self) -> dict[str, float]:
+        """Follow the gradient of PPO's clipped surrogate (arXiv 1707.06347, equation 7)."""
         buffer = self.rollout_buffer
-        observations, actions = _flat(buffer.observations), _flat(buffer.actions)
-        advantages, old_log_prob = _flat(buffer.advantages), _flat(buffer.log_probs)
+        names = "observations", "actions", "advantages", "log_probs"
+        arrays = [_flat(getattr(buffer, name)) for name in names]
         clip = float(self.clip_range(self._current_progress_remaining))  # type: ignore[operator]
-        entropy, divergences, clippings = torch.ones(1), [], []
-        for rows in self._minibatches(len(advantages), self.n_epochs, self.policy_generator):
-            log_prob, entropy = self._log_prob(observations[rows], actions[rows])
-            advantage = advantages[rows]
+        entropy, log_ratios = torch.ones(1), []
+        minibatches = self._minibatches(arrays, self.n_epochs, self.policy_generator)
+        for observations, actions, advantage, old in minibatches:
+            outputs = self.actor.forward(observations)
+            log_prob, entropy = self.head.log_prob(outputs, self.actor.latent, actions)
             if len(advantage) > 1:  # one left over has no deviation
-                advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-            ratio = torch.exp(log_prob - old_log_prob[rows])
-            clipped = torch.clamp(ratio, 1 - clip, 1 + clip)
-            surrogate = torch.min(advantage * ratio, advantage * clipped).mean()
-            loss = -surrogate - self.ent_coef * entropy.mean()
-            _descend(loss, self.policy_optimizer, self.policy_parameters, self.max_grad_norm)
-            ratio = ratio.detach()
-            divergences.append((ratio - 1 - ratio.log()).mean())
-            clippings.append(((ratio - 1).abs() > clip).float().mean())
+                deviation, mean = torch.std_mean(advantage)
+                advantage = (advantage - mean).div_(deviation + 1e-8)
+            log_ratio = log_prob.sub_(old)
+            ratio = log_ratio.exp()
+            surrogate = advantage * ratio
+            # Where the clipped one is the smaller, it does not move.
+            moves = surrogate <= ratio.clamp_(1 - clip, 1 + clip).mul_(advantage)
+            gradient = surrogate.mul_(moves).div_(-len(surrogate))
+            self.actor.backward(self.head.backward(gradient, -self.ent_coef))
+            self._descend(self.policy_optimizer, self.policy_gradient)
+            log_ratios.append(log_ratio)
+        log_ratio = torch.cat(log_ratios)
+        ratio = log_ratio.exp()
         return {
             "entropy": entropy.mean().item(),
-            "approx_kl": _mean(divergences),
-            "clip_fraction": _mean(clippings),
+            "approx_kl": (ratio - 1 - log_ratio).mean().item(),
+            "clip_fraction": ((ratio - 1).abs() > clip).float().mean().item(),
         }
 
-    def _log_prob(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        latent = self.policy.mlp_extractor.forward_actor(observations)
-        distribution = self.policy._get_action_dist_from_latent(latent)
-        if isinstance(self.action_space, spaces.Discrete):
-            actions = actions.long().flatten()
-        entropy = distribution.entropy()
-        assert entropy is not None  # Gaussian and categorical policies have one
-        return distribution.log_prob(actions), entropy
+    def _descend(self, optimizer: torch.optim.Optimizer, gradient: Tensor) -> None:
+        norm = torch.linalg.vector_norm(gradient)
+        gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp_(max=1))
+        optimizer.step()
 
-    def _minibatches(self, count: int, epochs: int, generator: torch.Generator) -> Iterator[Tensor]:
+    def _minibatches(
+        self, arrays: list[Tensor], epochs: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the steps of arrays `[step, …]` in a new order each epoch, some at a time."""
         for _ in range(epochs):
-            order = torch.randperm(count, generator=generator)
-            yield from order.split(self.batch_size)
+            order = torch.randperm(len(arrays[0]), generator=generator)
+            mixed = [array[order].split(self.batch_size) for array in arrays]
+            yield from zip(*mixed, strict=True)
 
 
 def make_ppo(environments: VecEnv, config: PPOConfig, seed: int) -> SideBySidePPO:
@@ -150,16 +203,6 @@ def make_ppo(environments: VecEnv, config: PPOConfig, seed: int) -> SideBySidePP
     return ppo
 
 
-def policy_options(config: PPOConfig) -> dict[str, Any]:
-    """Return how SB3 is to build the two networks."""
-    return {
-        "net_arch": {"pi": list(config.hidden), "vf": list(config.hidden)},
-        "activation_fn": ACTIVATIONS[config.activation],
-        "ortho_init": config.orthogonal_init,
-        "log_std_init": config.log_std_init,
-    }
-
-
 def _flat(array: np.ndarray) -> Tensor:
     """Return `[step, env, …]` as a tensor `[step · env, …]`; a view where it can be one."""
     tensor = torch.as_tensor(array)
@@ -169,12 +212,3 @@ def _flat(array: np.ndarray) -> Tensor:
 def _mean(minibatches: list[Tensor]) -> float:
     """Return the mean over minibatches of a number of each."""
     return torch.stack(minibatches).mean().item()
-
-
-def _descend(
-    loss: Tensor, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], limit: float
-) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(parameters, limit)
-    optimizer.step()
