@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prefrl.errors import UserError
-from prefrl.types import Answer, Comparison, Query, Segment, is_text, text_array
+from prefrl.types import SYSTEM, Answer, Comparison, Query, Segment, is_text, text_array
 
 # Llama 2 (arXiv 2307.09288, section 3.2.2) gives clearer preferences a larger margin.
 MARGIN_OF_STRENGTH: dict[str, float] = {
@@ -182,6 +182,7 @@ class Rewrite:
             f"{original.id}/rewritten-{query.id.round}-{query.id.index} by {answer.teacher}",
             original.observations,
             text_array(actions.tolist()),
+            {name: extra for name, extra in original.extras.items() if name == SYSTEM},
             task=original.task,
             source=answer.teacher,
         )

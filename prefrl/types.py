@@ -32,6 +32,24 @@ STOOD_UP = "stood_up"
 """An extra, bool [step]: the body was put on its feet before this step, so its pose jumps."""
 
 
+SYSTEM = "system"
+"""An extra, `str` [step]: at the first step what the model was told beforehand, else empty."""
+
+Turn = tuple[str, str]
+"""What was said, and the reply to it."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns of text that end with a reply; a demonstration, or one of those that are compared."""
+
+    turns: tuple[Turn, ...]
+    system: str = ""
+    """What the model is told before the first turn."""
+    where: str = field(default="", compare=False)
+    """Of which row of a file it is, in words."""
+
+
 @dataclass(frozen=True)
 class SpaceSpec:
     """What is observed or done at a step: numbers of a shape, one of `n` choices, or a text."""
@@ -252,6 +270,19 @@ def until_end(segment: Segment) -> Segment:
         actions=segment.actions[:steps],
         extras=extras,
     )
+
+
+def system_of(clip: Trajectory | Segment) -> str:
+    """Return the system message of a clip of text; empty if there is none."""
+    return str(clip.extras[SYSTEM][0]) if SYSTEM in clip.extras else ""
+
+
+def conversation_clip(conversation: Conversation, name: str, task: str) -> Segment:
+    """Return a conversation as a clip."""
+    observations, replies = zip(*conversation.turns, strict=True)
+    system = [conversation.system, *[""] * (len(replies) - 1)]
+    extras = {SYSTEM: text_array(system)} if conversation.system else {}
+    return Segment(name, text_array(observations), text_array(replies), extras, task)
 
 
 def alike(left: Segment, right: Segment) -> bool:

@@ -278,7 +278,7 @@ def test_a_mistake_is_answered_in_one_sentence_without_a_traceback(words, senten
         (["export", "/"], "is not a run folder"),
         (["import", "/", "/dev/null"], "is not a run folder"),
         (["import", "RUN", "no/such/file"], "cannot read /.*no/such/file: No such file"),
-        (["import", "RUN", "/dev/null"], "null holds nothing to import"),
+        (["import", "RUN", "/dev/null"], "null is empty; expected"),
         (["replay", "/"], "is not a run folder"),
         (["replay", "RUN", "--run", "RUN"], "exists already"),
         ([*TRAIN, "--run", "new", "--from", "/"], "is not a run folder"),
@@ -446,7 +446,10 @@ def test_answers_go_from_run_to_run(finished, tmp_path, capsys):
     main([*TAUGHT, "--run", path])
     capsys.readouterr()
     main(["import", path, str(tmp_path / "finished.jsonl")])
-    said = "imported 16 answers to 16 queries; the next round that begins learns from them\n"
+    said = (
+        "imported 16 answers to 16 queries; the next round that begins learns from them\n"
+        "took finished.jsonl for JSON lines: answers of `prefrl export` (16)\n"
+    )
     assert capsys.readouterr().out == said
     assert "finished: " in complaint(["import", path, tmp_path / "finished.jsonl"], capsys)
     clip = json.loads((tmp_path / "finished.jsonl").read_text().splitlines()[0])["segments"][0]

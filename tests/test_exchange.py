@@ -693,7 +693,10 @@ def test_the_command_checks_a_file_by_what_the_run_folder_says(known, tmp_path, 
         with pytest.raises(SystemExit) as ended:
             main(words)
         sentence = capsys.readouterr().err
-        assert ended.value.code == 2 and "file, line 1: the clip 'a' has observations" in sentence
+        assert (
+            ended.value.code == 2
+            and "file.jsonl, line 1: the clip 'a' has observations" in sentence
+        )
     else:  # a run of an earlier version
         main(words)
         assert capsys.readouterr().out.startswith("imported 1 answers")
@@ -713,14 +716,16 @@ def test_lines_about_one_query_are_one_query(store):
 def test_a_file_that_cannot_be_read_is_a_sentence(store, tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*missing: No such file"):
         import_file(store, tmp_path / "missing")
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match=r"is a folder without data; expected .*nothing is"):
         import_file(store, tmp_path)
     (tmp_path / "latin").write_bytes('{"prompt": "Grüße"}'.encode("latin-1"))
     with pytest.raises(UserError, match="not text in UTF-8"):
         import_file(store, tmp_path / "latin")
     (tmp_path / "empty").write_text("\n \n")
     for demonstrations in (False, True):
-        with pytest.raises(UserError, match="empty holds nothing to import"):
+        with pytest.raises(
+            UserError, match=r"empty is empty; expected in each row .*; nothing is imported"
+        ):
             import_file(store, tmp_path / "empty", demonstrations)
 
 

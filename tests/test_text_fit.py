@@ -337,7 +337,8 @@ def test_the_command(tmp_path, capsys):
     folder = tmp_path / "reward"
     words = ["fit", str(file), "--model", "tiny", "-o", str(folder), "--members", "2"]
     main([*words, "--epochs", "2", "--held-out", "0.2", "--learning-rate", "1e-4"])
-    lines = capsys.readouterr().out.splitlines()
+    took, *lines = capsys.readouterr().out.splitlines()
+    assert took == ('took pairs.jsonl for JSON lines: pairs {"prompt", "chosen", "rejected"} (60)')
     assert lines[0].startswith("tiny: 0.5 million parameters")
     assert lines[1] == "48 comparisons, 12 more are held out; calibrated on the 120 completions"
     judged = r"accuracy [01]\.\d{3}, loss \d\.\d{3}"
@@ -359,13 +360,13 @@ def test_what_is_not_learned_from_is_said(tmp_path, capsys):
     rows += [PAIR | {"rejected": "good"}] * 5 + [PAIR | {"chosen": "r" * 300}] * 2
     file = write(tmp_path / "pairs.jsonl", *rows)
     main(["fit", str(file), "--model", "tiny", "-o", str(tmp_path / "out"), "--epochs", "1"])
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()[1:]
     assert lines[1] == "comparisons left out, as both texts are the same: 5"
     looks = "as one has more than the 256 tokens that the model looks back on"
     assert lines[2] == f"comparisons left out, {looks}: 2"
     assert lines[3].startswith("11 comparisons, 1 more are held out; calibrated on the 24 compl")
     now = start(write(tmp_path / "good.jsonl", *pairs(12)), "tiny", epochs=1)
-    assert len(now.notes) == 2
+    assert len(now.notes) == 3
 
 
 # Bad input
@@ -380,25 +381,23 @@ GOOD = json.dumps(PAIR) + "\n"
         ("", "bad.jsonl is empty"),
         (GOOD + '{"prompt": ', "bad.jsonl, line 2: it is not JSON"),
         (GOOD + "\n[1]", r"line 3: it is \[1\]; expected an object"),
-        ('{"prompt": "p"}', r"line 1: there are \['prompt'\]; expected"),
+        ('{"prompt": "p"}', "line 1: it is one of prompts .*, which compares nothing; exp"),
         ('{"prompt": "p", "chosen": "c"}', "line 1: there is no 'rejected'"),
         (json.dumps(PAIR | {"margin": "hugely"}), "'margin' is 'hugely'; expected one of neg"),
-        (json.dumps(PAIR | {"margin": 2}), "'margin' is 2; expected .* a number from 0 to 1"),
         (json.dumps(PAIR | {"margin": -0.1}), "'margin' is -0.1"),
         (json.dumps(PAIR | {"margin": True}), "'margin' is True"),
         (json.dumps(PAIR | {"margin": [1]}), r"'margin' is \[1\]"),
         ('{"margin": 1, "chosen": "c", "rejected": "r"}', "line 1: there is no 'prompt'"),
         ('{"completions": ["a", "b"]}', "line 1: there is no 'prompt'"),
-        ('{"prompt": "p", "completions": ["a"]}', "line 1: a query holds 2 to 9 segments"),
+        ('{"prompt": "p", "completions": ["a"]}', "line 1: 'completions' holds 1; expected two"),
         ('{"prompt": "p", "completions": ["a", 2]}', r"'completions' is \['a', 2\]; expected te"),
         ('{"prompt": "p", "completions": "ab"}', "'completions' is 'ab'; expected a list"),
-        (json.dumps({"prompt": "p", "completions": [*"abcdefghij"]}), "2 to 9 segments, not 10"),
         (b"\xff\xfe", "it is not text in UTF-8"),
         (json.dumps(PAIR | {"chosen": "r" * 300}), "every comparison holds a completion of"),
         (json.dumps(PAIR | {"chosen": "bad"}), "holds no answer .*: in each of its 1 comparisons"),
         (json.dumps({"chosen": "a b", "rejected": "c d"}), "'rejected' do not begin alike"),
         ('[{"prompt": "p", "chosen": "c"}]', "bad.jsonl, row 1: there is no 'rejected'"),
-        ('[{"prompt": "p"}, 3]', r"row 1: there are \['prompt'\]; expected an answer"),
+        ('[{"prompt": "p"}, 3]', "row 2: it is 3; expected an object"),
         ('[{"prompt": "p"', r"bad.jsonl: it is not JSON"),
         (json.dumps({"prompt": "p", "chosen": [{"role": "assistant", "content": "c"}]}),
          "line 1: it holds messages .*; add --chat"),

@@ -25,13 +25,13 @@ from prefrl.text.models.networks import right_padded
 from prefrl.text.policy import TextPolicy
 from prefrl.text.stages import sft
 from prefrl.text.stages.tuning import prepare_tuning
-from prefrl.types import Answer, Query, QueryId, Segment
+from prefrl.types import Answer, Conversation, Query, QueryId, Segment
 
 WALKS = "prefrl/RandomWalks-v0"
 DEMONSTRATIONS = [
-    [("a", "bcd")],
-    [("longer than that ", "x"), ("and ", "another reply")],
-    [("é", "ü")],
+    Conversation((("a", "bcd"),)),
+    Conversation((("longer than that ", "x"), ("and ", "another reply"))),
+    Conversation((("é", "ü"),)),
 ]
 
 
@@ -70,7 +70,7 @@ def losses_by_hand(language_model, turns):
 
 def test_the_loss_is_of_the_tokens_of_replies_alone():
     model = tiny_language_model(3)
-    losses = [loss for turns in DEMONSTRATIONS for loss in losses_by_hand(model, turns)]
+    losses = [loss for talk in DEMONSTRATIONS for loss in losses_by_hand(model, talk.turns)]
     expected = sum(losses) / len(losses)
     for batch_size in (1, 2, 3):
         measured = sft.mean_loss(model, DEMONSTRATIONS, batch_size)
@@ -80,19 +80,17 @@ def test_the_loss_is_of_the_tokens_of_replies_alone():
     assert step.loss == pytest.approx(expected, abs=1e-4)
     assert step.tokens == sum(
         len((observation + reply).encode()) + 1
-        for turns in DEMONSTRATIONS
-        for observation, reply in turns
+        for talk in DEMONSTRATIONS
+        for observation, reply in talk.turns
     )
 
 
 def test_what_was_said_is_no_target():
     model = tiny_language_model(0)
-    for turns, (ids, learned) in zip(
-        DEMONSTRATIONS, sft.encode(model, DEMONSTRATIONS), strict=True
-    ):
+    for talk, (ids, learned) in zip(DEMONSTRATIONS, sft.encode(model, DEMONSTRATIONS), strict=True):
         taught = bytes(token for token, is_reply in zip(ids, learned, strict=True)
                        if is_reply and token < 256)  # fmt: skip
-        assert taught.decode() == "".join(reply for _, reply in turns)
+        assert taught.decode() == "".join(reply for _, reply in talk.turns)
 
 
 def test_steps_are_counted_and_follow_from_the_seed():
@@ -108,10 +106,10 @@ def test_steps_are_counted_and_follow_from_the_seed():
 
 
 def test_a_tenth_is_held_out_and_the_seed_says_which():
-    many = [[(str(i), "x")] for i in range(25)]
+    many = [Conversation(((str(i), "x"),)) for i in range(25)]
     training, aside = sft.hold_out(many, 0)
     assert (len(training), len(aside)) == (23, 2)
-    assert sorted([*training, *aside]) == sorted(many)
+    assert {*training, *aside} == {*many}
     assert sft.hold_out(many, 0)[1] == aside != sft.hold_out(many, 1)[1]
     assert sft.hold_out(many[:9], 0) == (many[:9], [])
     assert math.isnan(prepare_tuning("tiny", many[:9]).held_out_loss())
@@ -147,7 +145,8 @@ def test_the_command_says_what_it_does(tmp_path, capsys):
     file = write(tmp_path / "sums.jsonl", *rows)
     folder = tmp_path / "deep" / "sums"
     main(["sft", "--model", "tiny", "--file", str(file), "-o", str(folder), "--epochs", "2"])
-    lines = capsys.readouterr().out.splitlines()
+    took, *lines = capsys.readouterr().out.splitlines()
+    assert took.startswith("took sums.jsonl for JSON lines: demonstrations {")
     assert lines[0].startswith("tiny: 0.5 million parameters on c")
     assert lines[1] == "36 demonstrations, 4 held out"
     assert [line.split(",")[0] for line in lines[2:4]] == ["step 2/4", "step 4/4"]
@@ -177,10 +176,16 @@ def test_files_in_each_form(tmp_path):
     ]
     file = write(tmp_path / "all.jsonl", *rows)
     file.write_text("\n" + file.read_text())
-    assert sft.from_file(file) == [
-        [("p", "r")],
-        [("one", "two"), ("three", "four")],
-        [("q", "good")],
+    talks, notes = sft.from_file(file)
+    assert talks == [
+        Conversation((("p", "r"),)),
+        Conversation((("one", "two"), ("three", "four"))),
+        Conversation((("q", "good"),)),
+    ]
+    assert [talk.where for talk in talks] == [f"all.jsonl, line {n}" for n in (2, 3, 4)]
+    assert notes == [
+        'took all.jsonl for JSON lines: demonstrations {"prompt", "response"} (1) and '
+        'demonstrations {"turns"} (1) and pairs {"prompt", "chosen", "rejected"} (1)'
     ]
 
 
@@ -198,7 +203,10 @@ def test_what_people_wrote_in_a_run(tmp_path):
     store.answer(Answer(query.id, "rewrite", {"segment": 1, "text": "gladly"}, "bob"))
     store.demonstrate("a prompt", "a reply", "ann", "1")
     store.demonstrate("only a prompt", None, "ann", "2")
-    assert sft.from_run(store) == [[("a prompt", "a reply")], [("hello", "hi"), ("and", "gladly")]]
+    assert sft.from_run(store) == [
+        Conversation((("a prompt", "a reply"),)),
+        Conversation((("hello", "hi"), ("and", "gladly"))),
+    ]
 
 
 class Mute(gymnasium.Env):
@@ -229,11 +237,11 @@ def test_demonstrations_longer_than_the_context_are_left_out_and_counted(tmp_pat
     words = ["sft", "--model", "tiny", "--file", str(file), "--epochs", "1"]
     main([*words, "-o", str(tmp_path / "out")])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == (
+    assert lines[2] == (
         "demonstrations left out, as they have more than the 256 tokens that the model looks back "
         "on: 1 of 10"
     )
-    assert lines[2] == "9 demonstrations, 0 held out"
+    assert lines[3] == "9 demonstrations, 0 held out"
 
 
 # Bad input
@@ -245,11 +253,14 @@ GOOD = '{"prompt": "p", "response": "r"}\n'
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("", "bad.jsonl is empty; expected a row for each demonstration"),
+        ("", "bad.jsonl is empty; expected in each row"),
         ("\n \n", "is empty"),
         (GOOD + '{"prompt": ', "bad.jsonl, line 2: it is not JSON"),
         (GOOD + "[1]", r"line 2: it is \[1\]; expected an object"),
-        (GOOD + "\n" + '{"prompt": "p"}', r"line 3: there are \['prompt'\]; expected"),
+        (
+            GOOD + "\n" + '{"prompt": "p"}',
+            "line 3: it is one of prompts .*, which shows no reply to imitate; exp",
+        ),
         ('{"prompt": "p", "response": 3}', "line 1: 'response' is 3; expected a text"),
         ('{"response": "r"}', "line 1: there is no 'prompt'; expected a text"),
         ('{"prompt": "p", "response": ""}', "line 1: .* has an empty reply"),
@@ -336,7 +347,7 @@ def test_fine_tuning_rounds_no_logits():
     with torch.no_grad():
         scores = torch.log_softmax(model.model.lm_head(hidden[0, :4].float()), 1)
     expected = -float(scores.gather(1, tokens.ids[0, 1:, None]).mean())
-    found = sft.mean_loss(model, [[("a", "bcd")]], 1, autocast=rounded)
+    found = sft.mean_loss(model, DEMONSTRATIONS[:1], 1, autocast=rounded)
     assert found == pytest.approx(expected, abs=1e-4)
 
 

@@ -97,6 +97,41 @@ def test_ids_are_those_of_the_whole_conversation(chat):
     assert played(template, chat) == whole["input_ids"]
 
 
+@pytest.mark.parametrize("name", ["smollm2", "prose", "turn"])
+@given(texts.filter(bool), texts)
+def test_a_system_message_is_where_the_chat_template_puts_it(name, system, said):
+    template = CHATS[name]
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": said}]
+    whole = template.tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True
+    )
+    assert template.tokenizer.decode(template.first(said, system)) == whole
+    assert template.first(said, "") == template.first(said)
+
+
+def test_a_system_message_ends_nobodys_turn_and_stands_above_plain_texts():
+    template = CHATS["smollm2"]
+    ids = template.first("Hi", "Be <|im_end|> kind.")
+    assert ids.count(IM_END) == 2, "the template's own"
+    assert bytes(PLAIN.first("Hi", "Be kind.")).decode() == "Be kind.\n\nHi"
+
+
+@pytest.mark.parametrize(
+    ("chat_template", "sentence"),
+    [
+        ("{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system!') }}{% endif %}"
+         + MISTRAL, r"but the chat template cannot render .*\(No system!\).*; put it into the"),
+        (TURN.replace("{{ '<turn>'", "{% if message['role'] == 'system' %}{% continue %}{% endif %}"
+                      "{{ '<turn>'"), "it has no place of its own; put it into the user's first"),
+    ],
+)  # fmt: skip
+def test_a_template_without_room_for_a_system_message_is_a_sentence(chat_template, sentence):
+    template = Template(tokenizer(chat_template), chat=True)
+    assert template.first("Hi")
+    with pytest.raises(UserError, match=f"there is a system message, .*{sentence}"):
+        template.first("Hi", "Be kind.")
+
+
 def test_a_turn_of_smollm2():
     template = CHATS["smollm2"]
     show = template.tokenizer.decode

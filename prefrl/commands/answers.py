@@ -38,9 +38,10 @@ class Import:
     run: Run
     """The run folder."""
     file: Annotated[Positional[Path], arg(metavar="FILE")]
-    """JSON: of `prefrl export`, {"prompt", "chosen", "rejected"}, {"prompt", "completions"}."""
+    """JSON, CSV or parquet: of `prefrl export`, {"prompt", "chosen", "rejected"} and so on;
+    prefrl/text/README.md lists the forms."""
     demonstrations: bool = False
-    """The rows are {"prompt", "response"} or {"segment"}: each beats a clip of the run."""
+    """The rows are {"prompt", "completion"} or {"segment"}: each beats a clip of the run."""
 
 
 def import_file(chosen: Import) -> None:
@@ -51,14 +52,18 @@ def import_file(chosen: Import) -> None:
 
     folder = RunFolder.open(chosen.run)
     with closing(FeedbackStore(folder.feedback)) as store:
-        done = exchange.import_file(store, chosen.file, chosen.demonstrations, folder.card().spaces)
+        experiment, card = folder.experiment(), folder.card()
+        chat = True if card.is_text and experiment.text.chat else None
+        done = exchange.import_file(store, chosen.file, chosen.demonstrations, card.spaces, chat)
     say(
         f"imported {done.answers} answers to {done.queries} queries; the next round that begins "
         "learns from them"
     )
+    for note in done.notes:
+        say(note)
     if done.known:
         say(f"note: answers left out, as the run holds them already: {done.known}")
-    for note in exchange.about_another(done.environments, folder.experiment().env):
+    for note in exchange.about_another(done.environments, experiment.env):
         say(f"note: {note}")
     if done.left_out:
         say(f"note: pairs left out, as both texts are the same: {done.left_out}")

@@ -14,7 +14,7 @@ from prefrl.config.text import TextRewardConfig
 from prefrl.errors import UserError
 
 if TYPE_CHECKING:
-    from prefrl.text.stages.sft import Demonstration
+    from prefrl.types import Conversation
 
 REWARD = TextRewardConfig()
 
@@ -34,8 +34,8 @@ class Sft:
     demonstrations: int = 1000
     """How many of them."""
     file: Path | None = None
-    """Learn from JSON: {"prompt", "response"}, {"turns": [[said, reply], …]}, {"messages"},
-    or {"prompt", "chosen", "rejected"}."""
+    """Learn from a file, JSON, CSV or parquet: {"prompt", "completion"}, {"messages"}, the chosen
+    of pairs and so on; prefrl/text/README.md lists the forms."""
     from_run: Path | None = None
     """Learn from what people wrote in a run: replies, and better versions of replies."""
     chat: bool = False
@@ -67,8 +67,9 @@ def sft(chosen: Sft) -> None:
         others = ("output", "env", "env_kwargs", "demonstrations", "file", "from_run", "model")
         settings = {name: value for name, value in vars(chosen).items() if name not in others}
         model = absolute_folder(chosen.model)
-        tuning = prepare_tuning(demonstrations=_demonstrations(chosen), model=model, **settings)
-        for note in tuning.notes:
+        demonstrations, notes = _demonstrations(chosen)
+        tuning = prepare_tuning(demonstrations=demonstrations, model=model, **settings)
+        for note in [*notes, *tuning.notes]:
             show(note, True)
         show(f"{len(tuning.training)} demonstrations, {len(tuning.held_out)} held out", True)
         before, began, tokens = tuning.held_out_loss(), time.monotonic(), 0
@@ -86,7 +87,7 @@ def sft(chosen: Sft) -> None:
     say(f"done; train it further with `prefrl train --env ID --text.model {shown(chosen.output)}`")
 
 
-def _demonstrations(chosen: Sft) -> "list[Demonstration]":
+def _demonstrations(chosen: Sft) -> "tuple[list[Conversation], list[str]]":
     from prefrl.environments.ids import resolve
     from prefrl.storage.feedback import FeedbackStore
     from prefrl.storage.folder import RunFolder
@@ -94,13 +95,13 @@ def _demonstrations(chosen: Sft) -> "list[Demonstration]":
 
     if chosen.env:
         spec = resolve(chosen.env, chosen.env_kwargs)
-        return sft.from_environment(spec, chosen.demonstrations, chosen.seed)
+        return sft.from_environment(spec, chosen.demonstrations, chosen.seed), []
     if chosen.file:
         return sft.from_file(chosen.file, chosen.chat)
     assert chosen.from_run is not None
     source = RunFolder.open(chosen.from_run).feedback
     with closing(FeedbackStore(source, read_only=True)) as store:
-        return sft.from_run(store)
+        return sft.from_run(store), []
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,9 @@ class Fit:
     """RUN | FILE: fit a reward model for text to answers, without a loop."""
 
     source: Annotated[Positional[Path], arg(metavar="RUN|FILE")]
-    """A run of a language environment, or JSON: {"prompt", "chosen", "rejected"}, which
-    may have a "margin" (negligibly, slightly, better, significantly, or 0 to 1), rankings
-    as {"prompt", "completions"}, best first, or rows of `prefrl export`."""
+    """A run of a language environment, or a file, JSON, CSV or parquet: {"prompt", "chosen",
+    "rejected"}, which may have a "margin", rankings as {"prompt", "completions"}, best
+    first, and so on; prefrl/text/README.md lists the forms."""
     output: Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")]
     """Folder to make; prefrl.text.stages.fitting.load_fitted(folder) gives the reward model."""
     model: str | None = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,20 +57,25 @@ def in_utf8(name: str) -> str:
 
 @contextmanager
 def reading(path: Path) -> Iterator[TextIO]:
-    """Open a file of text in UTF-8, which may begin with a byte order mark.
+    """Open a file of text in UTF-8, which may begin with a byte order mark, or be gzipped (.gz).
 
     Raises:
         UserError: it cannot be read, or is not such a file; also while it is read inside.
     """
+    zipped = path.suffix.lower() == ".gz"
     try:
-        with path.open(encoding="utf-8-sig") as lines:
+        with (gzip.open if zipped else open)(path, "rt", encoding="utf-8-sig") as lines:
             yield lines
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(
             f"cannot read {path}: it is not text in UTF-8 ({error}); save it as UTF-8"
         ) from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(
+            f"cannot read {path}: it is no whole gzip file ({error}); compress it again"
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
 @contextmanager

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 from prefrl.errors import StoreError, UserError
 from prefrl.storage.feedback import FeedbackStore
-from prefrl.storage.files import in_utf8, reading
+from prefrl.storage.files import in_utf8
 from prefrl.storage.jsonl import contents, read_rows, said_where, segment_as_json, short
 from prefrl.storage.rows import UNKNOWN, AnswerReader
 from prefrl.storage.spaces import spaces_of
+from prefrl.storage.texts import reader as texts
 from prefrl.types import Answer, Query, QueryId, Segment, SpaceSpec, is_text
 
 DEMONSTRATION = "demonstration, line "
@@ -37,6 +38,8 @@ class Imported(NamedTuple):
     """Answers that were here already."""
     environments: tuple[str, ...] = ()
     """Of which the file says that its clips are; none where it does not say it."""
+    notes: tuple[str, ...] = ()
+    """What the file was taken for, and what else is to be said of it."""
 
 
 def export_answers(store: FeedbackStore, env: str) -> Iterator[dict[str, Any]]:
@@ -69,22 +72,24 @@ def export_answers(store: FeedbackStore, env: str) -> Iterator[dict[str, Any]]:
 
 def import_file(
     store: FeedbackStore, path: Path, demonstrations: bool = False,
-    spaces: Mapping[str, SpaceSpec] = UNKNOWN,
+    spaces: Mapping[str, SpaceSpec] = UNKNOWN, chat: bool | None = None,
 ) -> Imported:  # fmt: skip
     """Import a file of answers and pairs, or of demonstrations.
 
     Args:
         store: where to.
-        path: the file.
+        path: the file; what it may be, `texts.reader.read_file` says.
         demonstrations: it holds demonstrations.
         spaces: what its clips must be of; see `import_answers`.
+        chat: whether the run speaks through a chat template, where that is known.
 
     Raises:
         UserError: it cannot be read, or does not fit; then nothing is imported.
     """
-    read = import_demonstrations if demonstrations else import_answers
-    with reading(path) as lines:
-        return read(store, lines, in_utf8(path.stem), spaces)
+    with _or_nothing():
+        read = texts.read_file(path, chat)
+    take = _take_demonstrations if demonstrations else _take_answers
+    return take(store, read, in_utf8(path.stem), spaces)
 
 
 def import_answers(
@@ -94,7 +99,7 @@ def import_answers(
 
     Args:
         store: where to.
-        lines: what `AnswerReader.read` takes, as JSON.
+        lines: what `texts.reader.read_rows` takes, as JSON.
         name: of the import: in the clips' ids, and the teacher where a line names none.
         spaces: what the run's environment observes and how it acts, as `RunFolder.spaces` says it;
             where that is unknown, clips must be like those in the store, or all alike.
@@ -102,18 +107,7 @@ def import_answers(
     Raises:
         UserError: a line does not fit, or this was imported before; then nothing is imported.
     """
-    reader = AnswerReader(name, spaces or _spaces_in(store))
-    with _or_nothing():
-        for row in read_rows(lines, name):
-            reader.read(row)
-    if reader.left_out and not reader.answers:
-        raise UserError(
-            f"{name} holds nothing to import: the two texts of each of its {reader.left_out} pairs "
-            "are the same"
-        )
-    done = _record(store, name, reader.queries, reader.answers)
-    environments = tuple(sorted(reader.environments))
-    return done._replace(left_out=reader.left_out, environments=environments)
+    return _take_answers(store, _read_lines(lines, name), name, spaces)
 
 
 def import_demonstrations(
@@ -121,11 +115,11 @@ def import_demonstrations(
 ) -> Imported:
     """Import demonstrations: each is better than some clip of the same task in the store.
 
-    Which clip that is follows from the demonstration's line alone.
+    Which clip that is follows from the demonstration alone.
 
     Args:
         store: where to.
-        lines: {"segment": {…}} as in an export, or what `texts.demonstration` reads, as JSON.
+        lines: {"segment": {…}} as in an export, or what `texts.reader.read_rows` takes, as JSON.
         name: of the import: in the clips' ids, and the teacher who prefers the demonstrations.
         spaces: what the clips must be of; see `import_answers`.
 
@@ -133,16 +127,49 @@ def import_demonstrations(
         UserError: a line does not fit, there is no clip of its task, or this was imported before;
             then nothing is imported.
     """
+    return _take_demonstrations(store, _read_lines(lines, name), name, spaces)
+
+
+def _read_lines(lines: Iterable[str], name: str) -> texts.Texts:
+    with _or_nothing():
+        return texts.read_rows(read_rows(lines, name), name, "JSON lines", chat=None)
+
+
+def _take_answers(
+    store: FeedbackStore, read: texts.Texts, name: str, spaces: Mapping[str, SpaceSpec]
+) -> Imported:
+    reader = AnswerReader(name, spaces or _spaces_in(store))
+    with _or_nothing():
+        examples, notes = texts.compared(read)
+        for example in examples:
+            reader.read(example)
+    if reader.left_out and not reader.answers:
+        raise UserError(
+            f"{name} holds nothing to import: the two texts of each of its {reader.left_out} pairs "
+            "are the same"
+        )
+    done = _record(store, name, reader.queries, reader.answers)
+    return done._replace(
+        left_out=reader.left_out, environments=tuple(sorted(reader.environments)),
+        notes=(read.took, *read.notes, *notes),
+    )  # fmt: skip
+
+
+def _take_demonstrations(
+    store: FeedbackStore, read: texts.Texts, name: str, spaces: Mapping[str, SpaceSpec]
+) -> Imported:
     reader, kept = AnswerReader(name, spaces or _spaces_in(store)), set()
     with _or_nothing():
-        for row in read_rows(lines, name):
-            with said_where(row.where):
-                segment = reader.demonstration(row.fields, f"{DEMONSTRATION}{row.number}")
+        shown, notes = texts.demonstrations(read, clips=True)
+        for index, example in enumerate(shown):
+            with said_where(example.where):
+                segment = reader.demonstration(example, f"{DEMONSTRATION}{example.number}")
                 other = _other_clip(store, segment)
             kept.add(other.id)
-            query = Query(QueryId(-1, row.number), (replace(segment, task=other.task), other))
-            reader.add(row.number, query, Answer(query.id, "preference", {"left": 1.0}, name))
-    return _record(store, name, reader.queries, reader.answers, kept)
+            query = Query(QueryId(-1, index), (replace(segment, task=other.task), other))
+            reader.add(index, query, Answer(query.id, "preference", {"left": 1.0}, name))
+    done = _record(store, name, reader.queries, reader.answers, kept)
+    return done._replace(notes=(read.took, *read.notes, *notes))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Rows of a file as queries and answers: of an export, or texts that others compared."""
+"""What rows of a file say as queries and answers: of an export, or texts that others compared."""
 
 from __future__ import annotations
 
@@ -7,21 +7,17 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from prefrl.answers import MARGIN_OF_STRENGTH, check_answer
-from prefrl.storage import texts
-from prefrl.storage.jsonl import Row, contents, field, read_segment, said_where, short
+from prefrl.answers import check_answer
+from prefrl.storage.jsonl import contents, field, read_segment, said_where
 from prefrl.storage.spaces import check_segment, spaces_of
-from prefrl.types import Answer, Query, QueryId, Segment, SpaceSpec, text_array
+from prefrl.storage.texts.examples import Example
+from prefrl.types import Answer, Query, QueryId, Segment, SpaceSpec, conversation_clip
 
 UNKNOWN: Mapping[str, SpaceSpec] = MappingProxyType({})
-FORMS = (
-    "an answer as `prefrl export` prints it, "
-    '{"prompt", "chosen", "rejected"} or {"prompt", "completions"}'
-)
 
 
 class AnswerReader:
-    """Turns rows into clips, queries and answers, and remembers those of earlier rows."""
+    """Turns examples into clips, queries and answers, and remembers those of earlier ones."""
 
     def __init__(self, name: str, spaces: Mapping[str, SpaceSpec] = UNKNOWN):
         """Begin with nothing.
@@ -41,21 +37,32 @@ class AnswerReader:
         self.left_out = 0
         """Pairs whose two texts are the same."""
 
-    def read(self, row: Row) -> None:
-        """Take an answer of an export, a pair or a ranking of texts.
+    def read(self, example: Example) -> None:
+        """Take an answer of an export, or what `texts.reader.compared` returns.
 
         Raises:
-            UserError: it is none.
+            UserError: it does not fit.
         """
-        with said_where(row.where):
-            if "segments" in row.fields:
-                self._read_answer(row.fields, row.number)
-            elif "completions" in row.fields:
-                self._read_ranking(row.fields, row.number)
-            elif "chosen" in row.fields or "rejected" in row.fields:
-                self._read_pair(row.fields, row.number)
+        with said_where(example.where):
+            if example.kind == "exported":
+                self._read_answer(example.value, example.number)
             else:
-                raise ValueError(f"there are {sorted(row.fields)}; expected {FORMS}")
+                self._read_texts(example)
+
+    def _read_texts(self, example: Example) -> None:
+        talks = example.conversations
+        if len(talks) == 2 and talks[0] == talks[1]:
+            self.left_out += 1
+            return
+        clips = [
+            self._known(conversation_clip(talk, f"line {example.number}, {name}", example.task))
+            for name, talk in zip(example.names, talks, strict=True)
+        ]
+        kind = example.kind if example.kind in ("ranking", "ratings") else "preference"
+        query = Query(QueryId(-1, example.number), tuple(clips), kind)
+        teacher = example.teacher or self.name
+        answer = Answer(query.id, example.kind, example.value, teacher)  # pyright: ignore[reportArgumentType]
+        self.add((example.number, *(clip.id for clip in clips)), query, answer)
 
     def _read_answer(self, row: dict[str, Any], number: int) -> None:
         """Take a row of an export; rows about one query of its run are about one query here."""
@@ -81,40 +88,13 @@ class AnswerReader:
             raise ValueError("it takes an answer back; expected answers that stand")
         self.add((asked, question, tuple(segment.id for segment in segments)), query, answer)
 
-    def _read_pair(self, row: dict[str, Any], number: int) -> None:
-        task, chosen, rejected = texts.read_pair(row)
-        if chosen == rejected:
-            self.left_out += 1
-            return
-        pair = [
-            self._known(_clip(turns, f"line {number}, {name}", task))
-            for name, turns in (("chosen", chosen), ("rejected", rejected))
-        ]
-        value = {"left": 1.0} | _strength(row.get("margin"))
-        query = Query(QueryId(-1, number), tuple(pair))
-        self.add(number, query, Answer(query.id, "preference", value, self.name))
-
-    def _read_ranking(self, row: dict[str, Any], number: int) -> None:
-        task, ranked = texts.read_ranking(row)
-        clips = [
-            self._known(_clip(turns, f"line {number}, completion {index}", task))
-            for index, turns in enumerate(ranked, start=1)
-        ]
-        query = Query(QueryId(-1, number), tuple(clips), "ranking")
-        order = {"order": [[index] for index in range(len(clips))]}
-        self.add(number, query, Answer(query.id, "ranking", order, self.name))
-
-    def demonstration(self, row: dict[str, Any], name: str) -> Segment:
-        """Return the clip that a row demonstrates, by this id."""
-        if "segment" in row:
-            return self._known(read_segment(field(row, "segment", dict), name, renamed=name))
-        turns = texts.read_demonstration(row)
-        if turns is None:
-            raise ValueError(
-                f'there are {sorted(row)}; expected {{"segment"}} as in `prefrl export`, or '
-                f"{texts.DEMONSTRATIONS}"
-            )
-        return self._known(_clip(turns, name, turns[0][0]))
+    def demonstration(self, example: Example, name: str) -> Segment:
+        """Return the clip that an example of `texts.reader.demonstrations` shows, by this id."""
+        if example.kind == "clip":
+            row = field(example.value, "segment", dict)
+            return self._known(read_segment(row, name, renamed=name))
+        (talk,) = example.conversations
+        return self._known(conversation_clip(talk, name, talk.turns[0][0]))
 
     def add(self, key: Any, query: Query, answer: Answer) -> None:
         """Keep an answer to a query; what has the same key is the same query."""
@@ -132,20 +112,3 @@ class AnswerReader:
         if contents(known) != contents(segment):
             raise ValueError(f"the clip {segment.id!r} differs from an earlier one of that id")
         return known
-
-
-def _clip(turns: texts.Turns, name: str, task: str) -> Segment:
-    observations, replies = zip(*turns, strict=True)
-    return Segment(name, text_array(observations), text_array(replies), task=task)
-
-
-def _strength(margin: Any) -> dict[str, Any]:
-    """Return what a preference says of its strength, given the margin of a row."""
-    if margin is None or (isinstance(margin, str) and margin in MARGIN_OF_STRENGTH):
-        return {"strength": margin} if margin else {}
-    if isinstance(margin, bool | str | list | dict) or not 0 <= margin <= 1:
-        raise ValueError(
-            f"'margin' is {short(margin)}; expected one of {', '.join(MARGIN_OF_STRENGTH)}, or a "
-            "number from 0 to 1"
-        )
-    return {"margin": margin}

@@ -29,7 +29,7 @@ from prefrl.text.models.networks import (
     split,
 )
 from prefrl.text.models.template import Template
-from prefrl.types import Segment, Trajectory
+from prefrl.types import Segment, Trajectory, system_of
 
 CHUNK = 64  # completions that are scored at a time
 CALIBRATION_EPISODES = 256
@@ -108,7 +108,9 @@ class TextReward(nn.Module):
         template, turns = self.template, []
         for observation, reply in zip(segment.observations, segment.actions, strict=True):
             text = str(observation)
-            before = template.next(text, True) if turns else template.first(text)
+            before = (
+                template.next(text, True) if turns else template.first(text, system_of(segment))
+            )
             turns.append((before, template.reply_ids(str(reply))))
         return turns
 

@@ -24,7 +24,7 @@ from prefrl.clips.scene import (
     poses,
 )  # fmt: skip
 from prefrl.errors import UserError
-from prefrl.types import STOOD_UP, Picture, Segment, is_text, steps_to_end, until_end
+from prefrl.types import STOOD_UP, Picture, Segment, is_text, steps_to_end, system_of, until_end
 
 SHAPES = {
     mujoco.mjtGeom.mjGEOM_PLANE.value: "plane",
@@ -183,4 +183,6 @@ def _text(segment: Segment) -> dict[str, Any]:
         {"said": "" if index == 0 else line, "reply": reply}
         for index, (line, reply) in enumerate(zip(observations, replies, strict=True))
     ]
-    return {"form": "text", "prompt": observations[0], "turns": turns}
+    system = system_of(segment)
+    prompt = f"{system}\n\n{observations[0]}" if system else observations[0]
+    return {"form": "text", "prompt": prompt, "turns": turns}

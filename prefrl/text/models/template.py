@@ -22,6 +22,7 @@ from prefrl.errors import UserError
 
 # Words that stand for messages, to be found again in what a chat template makes of them.
 SENTINELS = ("1stmessage", "2ndmessage", "3rdmessage", "4thmessage", "5thmessage")
+SYSTEM = "0thmessage"
 # Some templates write today's date, but a run must not depend on its day.
 FIXED_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro +%}"
 
@@ -82,10 +83,28 @@ class Template:
         digest = hashlib.blake2b(meaning.encode(), digest_size=6).digest()
         return int.from_bytes(digest, "big")
 
-    def first(self, observation: str) -> list[int]:
-        """Return the ids before the first reply; at least one, as nothing cannot be continued."""
-        opening, prompt = self._scaffold.opening, self._scaffold.prompt
-        return [*self._start, *self._encode(opening, observation, prompt)] or [self.end_id]
+    def first(self, observation: str, system: str = "") -> list[int]:
+        """Return the ids before the first reply; at least one, as nothing cannot be continued.
+
+        Args:
+            observation: what is said first.
+            system: what the model is told before; plain, it stands above, with an empty line
+                between.
+
+        Raises:
+            UserError: there is a system message, and the chat template has no room for one.
+        """
+        opening, prompt = (self._scaffold.opening,), self._scaffold.prompt
+        if system and self.chat:
+            before, between = self._around_system
+            opening = (before, system, between)
+        elif system:
+            opening, observation = ("",), f"{system}\n\n{observation}"
+        return [*self._start, *self._encode(*opening, observation, prompt)] or [self.end_id]
+
+    @cached_property
+    def _around_system(self) -> tuple[str, str]:
+        return _around_system(self.tokenizer, self._scaffold)
 
     def next(self, observation: str, finished: bool) -> list[int]:
         """Return the ids between a reply and the next one.
@@ -114,16 +133,19 @@ class Template:
         text = str(self.tokenizer.decode(shown, clean_up_tokenization_spaces=False))
         return text.removeprefix(self._scaffold.lead)
 
-    def _encode(self, before: str, text: str, after: str) -> list[int]:
-        """Return the ids of somebody's text with what the template puts around it."""
+    def _encode(self, *parts: str) -> list[int]:
+        """Return the ids of somebody's texts with what the template puts around them.
+
+        Args:
+            *parts: the template's and somebody's texts in turns, the template's first and last.
+        """
         if not self.chat:
-            return self._text_ids(text)
-        if self._control.search(text):
-            return [
-                *self._control_ids(before), *self._text_ids(text), *self._control_ids(after)
-            ]  # fmt: skip
+            return self._text_ids("".join(parts))
+        if any(self._control.search(text) for text in parts[1::2]):
+            ids = (self._text_ids, self._control_ids)
+            return [one for i, part in enumerate(parts) for one in ids[i % 2 == 0](part)]
         # In one go: tokens may reach over the borders, as in what the model was trained on.
-        return self._control_ids(before + text + after)
+        return self._control_ids("".join(parts))
 
     def _control_ids(self, text: str) -> list[int]:
         """Encode what the chat template wrote: what looks like a special token is one."""
@@ -193,10 +215,33 @@ def _scaffold(tokenizer: PreTrainedTokenizerBase) -> Scaffold:
     return scaffold
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: int) -> str:
+def _around_system(tokenizer: PreTrainedTokenizerBase, scaffold: Scaffold) -> tuple[str, str]:
+    """Return the texts before a system message, and between it and the first observation.
+
+    Raises:
+        UserError: the template refuses one, leaves it out, or then writes other things later.
+    """
+    advice = "put it into the user's first message, or leave it out"
+    try:
+        once, twice = (_render(tokenizer, count, SYSTEM) for count in (1, 3))
+    except UserError as error:
+        raise UserError(f"there is a system message, but {error}; {advice}") from None
+    before, found_system, rest = once.partition(SYSTEM)
+    between, found_question, prompt = rest.partition(SENTINELS[0])
+    later = _appended(scaffold._replace(opening=before + SYSTEM + between), 3)
+    if not found_system or not found_question or prompt != scaffold.prompt or twice != later:
+        raise UserError(
+            f"there is a system message, of which the chat template makes {once!r}, so it has no "
+            f"place of its own; {advice}"
+        )
+    return before, between
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: int, system: str = "") -> str:
     """Render the first sentinels, with the beginning of a reply if it is the assistant's turn."""
     roles = ("user", "assistant", "user", "assistant", "user")
-    chat = [
+    chat = [{"role": "system", "content": system}] if system else []
+    chat += [
         {"role": role, "content": text}
         for role, text in zip(roles[:messages], SENTINELS, strict=False)
     ]
@@ -215,10 +260,10 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: int) -> str:
     return str(rendered)
 
 
-def _appended(scaffold: Scaffold) -> str:
-    """Put five messages together as `Template` does, turn by turn."""
+def _appended(scaffold: Scaffold, messages: int = 5) -> str:
+    """Put the first of five messages together as `Template` does, turn by turn."""
     opening, prompt, lead, closing = scaffold
-    first, *others = SENTINELS
+    first, *others = SENTINELS[:messages]
     text = opening + first + prompt
     for reply, observation in zip(others[::2], others[1::2], strict=True):
         text += lead + reply + closing + observation + prompt

@@ -13,11 +13,10 @@ import numpy as np
 from prefrl.answers import to_comparisons
 from prefrl.errors import UserError
 from prefrl.storage.feedback import FeedbackStore
-from prefrl.storage.files import reading
 from prefrl.storage.folder import RunFolder
-from prefrl.storage.jsonl import read_rows, said_where
-from prefrl.storage.rows import FORMS, AnswerReader
-from prefrl.storage.texts import check_spoken
+from prefrl.storage.rows import AnswerReader
+from prefrl.storage.texts import reader as texts
+from prefrl.storage.texts.files import is_data
 from prefrl.types import Comparison, SpaceSpec, alike
 
 TEXT = {"observations": SpaceSpec(text=True), "actions": SpaceSpec(text=True)}
@@ -30,6 +29,8 @@ class Answers:
     comparisons: list[Comparison]
     alike: int
     """Comparisons that were left out: the two texts are the same, so they say nothing."""
+    notes: tuple[str, ...] = ()
+    """What a file was taken for, and what else is to be said of it."""
 
 
 def read_answers(source: Path | str, margin_scale: float = 0.0, chat: bool = False) -> Answers:
@@ -38,36 +39,33 @@ def read_answers(source: Path | str, margin_scale: float = 0.0, chat: bool = Fal
     Raises:
         UserError: there are none, or a row is not as expected.
     """
-    run = run_of_text(source)
+    run, notes = run_of_text(source), ()
     if run is not None:
         with closing(FeedbackStore(run.feedback, read_only=True)) as store:
             taught, same = store.comparisons(margin_scale=margin_scale), 0
     else:
-        taught, same = _read_file(Path(source), margin_scale, chat)
+        taught, same, notes = _read_file(Path(source), margin_scale, chat)
     comparisons = [c for c in taught if not alike(c.left, c.right)]
     same += len(taught) - len(comparisons)
     if comparisons:
-        return Answers(comparisons, same)
+        return Answers(comparisons, same, notes)
     why = f": in each of its {same} comparisons both texts are the same" if same else ""
     raise UserError(f"{source} holds no answer that says anything about a completion{why}")
 
 
-def _read_file(path: Path, margin_scale: float, chat: bool) -> tuple[list[Comparison], int]:
-    """Return what a file teaches, and how many of its pairs say nothing."""
-    reader, empty = AnswerReader(path.name, TEXT), True
-    with reading(path) as lines:
-        for row in read_rows(lines, path.name):
-            with said_where(row.where):
-                check_spoken(row.fields, chat)
-            reader.read(row)
-            empty = False
-    if empty:
-        raise UserError(f"{path} is empty; expected in each line {FORMS}")
+def _read_file(
+    path: Path, margin_scale: float, chat: bool
+) -> tuple[list[Comparison], int, tuple[str, ...]]:
+    """Return what a file teaches, how many of its pairs say nothing, and what to note."""
+    reader, file = AnswerReader(path.name, TEXT), texts.read_file(path, chat)
+    examples, notes = texts.compared(file)
+    for example in examples:
+        reader.read(example)
     comparisons = []
     for answer in reader.answers:
         query = reader.queries[answer.query.index]
         comparisons += to_comparisons(query, answer, margin_scale).comparisons
-    return comparisons, reader.left_out
+    return comparisons, reader.left_out, (file.took, *file.notes, *notes)
 
 
 def hold_out(
@@ -91,8 +89,8 @@ def hold_out(
 
 
 def run_of_text(source: Path | str) -> RunFolder | None:
-    """Return the run that a folder is, None if it is a file."""
-    if not Path(source).is_dir():
+    """Return the run that a folder is, None if it is a file, or a folder of data."""
+    if is_data(Path(source)):
         return None
     run = RunFolder.open(source)
     if not run.card().is_text:

@@ -36,7 +36,7 @@ from prefrl.text.models.networks import enough_memory
 from prefrl.text.reward import CALIBRATION_EPISODES, TextReward
 from prefrl.text.stages.answers import hold_out, read_answers, run_of_text
 from prefrl.text.stages.tuning import Dtype, load_model
-from prefrl.types import Comparison, Segment, Trajectory
+from prefrl.types import SYSTEM, Comparison, Segment, Trajectory
 
 # What suits a network of random weights, and one that already knows a language.
 SMALL_FIT = dataclasses.replace(TEXT_FIT, first_epochs=20)
@@ -77,10 +77,8 @@ def start(
     """Read answers and build a reward model.
 
     Args:
-        source: a run of a language environment, or JSON lines: pairs {"prompt", "chosen",
-            "rejected"}, with a "margin" if they have one (a word of `MARGIN_OF_STRENGTH`, or a
-            number from 0 to 1); rankings {"prompt", "completions"}, best first; or what `prefrl
-            export` printed.
+        source: a run of a language environment, or a file that `storage.texts.reader` reads: of
+            pairs {"prompt", "chosen", "rejected"}, of rankings, of `prefrl export` and so on.
         model: what each member begins as; by default the model that the run began with.
         reward: how many members, and what of them is fitted.
         chat: speak through the chat template; a run does as its policy does.
@@ -112,7 +110,7 @@ def start(
     comparisons = answers.comparisons
     if model is not None:  # the ids that a policy sampled are those of another tokenizer
         comparisons = [_without_ids(comparison) for comparison in comparisons]
-        samples = [dataclasses.replace(sample, extras={}) for sample in samples]
+        samples = [dataclasses.replace(sample, extras=_told(sample)) for sample in samples]
     comparisons, too_long = _short_enough(reward_model, comparisons)
     training, aside = hold_out(comparisons, held_out, seed)
     completions = [_as_trajectory(clip) for clip in _segments(comparisons).values()]
@@ -123,7 +121,10 @@ def start(
     return Fitting(
         reward_model, loaded.language_model, text, seed, training, aside, samples or completions,
         config, FitState(reward_model, config, seed),
-        [loaded.note, *_left_out(answers.alike, too_long, reward_model.context), note],
+        [
+            *answers.notes, loaded.note,
+            *_left_out(answers.alike, too_long, reward_model.context), note,
+        ],
     )  # fmt: skip
 
 
@@ -211,8 +212,14 @@ def load_fitted(folder: Path | str, device: str = "auto") -> TextReward:
 
 
 def _without_ids(comparison: Comparison) -> Comparison:
-    left, right = (dataclasses.replace(s, extras={}) for s in (comparison.left, comparison.right))
+    sides = comparison.left, comparison.right
+    left, right = (dataclasses.replace(side, extras=_told(side)) for side in sides)
     return dataclasses.replace(comparison, left=left, right=right)
+
+
+def _told(clip: Segment | Trajectory) -> dict[str, np.ndarray]:
+    """Return the extras that are no ids: the system message."""
+    return {name: extra for name, extra in clip.extras.items() if name == SYSTEM}
 
 
 def _as_trajectory(clip: Segment) -> Trajectory:

@@ -22,16 +22,14 @@ from prefrl.config.fields import Called, Count, checked
 from prefrl.environments.ids import installed, make, resolve
 from prefrl.errors import UserError, raised_by
 from prefrl.storage.feedback import FeedbackStore
-from prefrl.storage.files import reading
-from prefrl.storage.jsonl import read_rows, said_where, short
-from prefrl.storage.texts import DEMONSTRATIONS, check_spoken, check_turns, read_demonstration
+from prefrl.storage.jsonl import short
+from prefrl.storage.texts import reader as texts
+from prefrl.storage.texts.forms import check_turns
 from prefrl.text.models.device import Autocast
 from prefrl.text.models.load import LanguageModel, context_length
 from prefrl.text.models.networks import check_logits, hidden_states, logits, right_padded
 from prefrl.text.models.template import Template
-
-Demonstration = Sequence[tuple[str, str]]
-"""Turns: what was said, and the reply to it."""
+from prefrl.types import Conversation, system_of
 
 WARM_UP = 0.1  # the share of the steps in which the learning rate rises
 
@@ -61,7 +59,7 @@ class Encoded(NamedTuple):
 
 
 def tune(
-    language_model: LanguageModel, demonstrations: Sequence[Demonstration], *, epochs: int,
+    language_model: LanguageModel, demonstrations: Sequence[Conversation], *, epochs: int,
     learning_rate: float, batch_size: int, seed: int, chat: bool = False,
     autocast: Autocast = nullcontext,
 ) -> Iterator[Step]:  # fmt: skip
@@ -116,7 +114,7 @@ def tune(
 
 @torch.no_grad()
 def mean_loss(
-    language_model: LanguageModel, demonstrations: Sequence[Demonstration], batch_size: int,
+    language_model: LanguageModel, demonstrations: Sequence[Conversation], batch_size: int,
     chat: bool = False, autocast: Autocast = nullcontext,
 ) -> float:  # fmt: skip
     """Return the mean cross-entropy of the replies' tokens, in nats; NaN if there are none."""
@@ -133,7 +131,7 @@ def mean_loss(
 
 
 def encode(
-    language_model: LanguageModel, demonstrations: Sequence[Demonstration], chat: bool = False
+    language_model: LanguageModel, demonstrations: Sequence[Conversation], chat: bool = False
 ) -> list[Encoded]:
     """Turn demonstrations into tokens.
 
@@ -143,7 +141,7 @@ def encode(
     if not demonstrations:
         raise UserError("there are no demonstrations to learn from")
     template, context = Template(language_model.tokenizer, chat), context_length(language_model)
-    encoded = [_encoded(template, turns) for turns in demonstrations]
+    encoded = [_encoded(template, talk) for talk in demonstrations]
     for number, (ids, _) in enumerate(encoded, start=1):
         if len(ids) > context:
             raise UserError(
@@ -154,8 +152,8 @@ def encode(
 
 
 def short_enough(
-    language_model: LanguageModel, demonstrations: Sequence[Demonstration], chat: bool = False
-) -> tuple[list[Demonstration], list[str]]:
+    language_model: LanguageModel, demonstrations: Sequence[Conversation], chat: bool = False
+) -> tuple[list[Conversation], list[str]]:
     """Return the demonstrations that fit into the model's context, and what to say of the others.
 
     Raises:
@@ -164,7 +162,7 @@ def short_enough(
     if not demonstrations:
         raise UserError("there are no demonstrations to learn from")
     template, context = Template(language_model.tokenizer, chat), context_length(language_model)
-    kept = [turns for turns in demonstrations if len(_encoded(template, turns).ids) <= context]
+    kept = [talk for talk in demonstrations if len(_encoded(template, talk).ids) <= context]
     left_out = len(demonstrations) - len(kept)
     if left_out and not kept:
         raise UserError(
@@ -179,11 +177,13 @@ def short_enough(
     ]
 
 
-def _encoded(template: Template, turns: Demonstration) -> Encoded:
+def _encoded(template: Template, talk: Conversation) -> Encoded:
     ids: list[int] = []
     learned: list[bool] = []
-    for observation, reply in turns:
-        before = template.next(observation, True) if ids else template.first(observation)
+    for observation, reply in talk.turns:
+        before = (
+            template.next(observation, True) if ids else template.first(observation, talk.system)
+        )
         answer = template.reply_ids(reply)
         ids += [*before, *answer]
         learned += [False] * len(before) + [True] * len(answer)
@@ -207,13 +207,13 @@ def _rate(step: int, steps: int) -> float:
 
 
 def hold_out(
-    demonstrations: Sequence[Demonstration], seed: int
-) -> tuple[list[Demonstration], list[Demonstration]]:
+    demonstrations: Sequence[Conversation], seed: int
+) -> tuple[list[Conversation], list[Conversation]]:
     """Split demonstrations into nine tenths to learn from and a tenth (rounded down) held out."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(demonstrations), generator=generator).tolist()
     aside = set(order[: len(order) // 10])
-    split: tuple[list[Demonstration], list[Demonstration]] = ([], [])
+    split: tuple[list[Conversation], list[Conversation]] = ([], [])
     for index, demonstration in enumerate(demonstrations):
         split[index in aside].append(demonstration)
     return split
@@ -222,7 +222,7 @@ def hold_out(
 @checked
 def from_environment(
     env: str | EnvSpec, count: Annotated[Count, Called("demonstrations")], seed: int
-) -> list[Demonstration]:
+) -> list[Conversation]:
     """Return demonstrations that an environment gives: `demonstrations(count, seed)`.
 
     Raises:
@@ -251,28 +251,26 @@ def from_environment(
         raise UserError(f"{name}: of its demonstrations, {error}") from None
 
 
-def from_file(path: Path, chat: bool = False) -> list[Demonstration]:
-    """Read demonstrations from a file of JSON, a row each; see `storage.texts`.
+def from_file(path: Path, chat: bool = False) -> tuple[list[Conversation], list[str]]:
+    """Read demonstrations from a file; see `storage.texts.reader`.
 
     Args:
         path: the file.
         chat: messages will be spoken through the chat template; without it there may be none.
 
+    Returns:
+        The demonstrations, and what the file was taken for and what else is to be said of it.
+
     Raises:
         UserError: the file cannot be read, is empty, or has a row that is no demonstration.
     """
-    demonstrations = []
-    with reading(path) as lines:
-        for row in read_rows(lines, path.name):
-            with said_where(row.where):
-                check_spoken(row.fields, chat)
-                demonstrations.append(_demonstration(row.fields))
-    if not demonstrations:
-        raise UserError(f"{path} is empty; expected a row for each demonstration: {DEMONSTRATIONS}")
-    return demonstrations
+    file = texts.read_file(path, chat)
+    shown, notes = texts.demonstrations(file)
+    talks = [example.conversations[0] for example in shown]
+    return talks, [file.took, *file.notes, *notes]
 
 
-def from_run(store: FeedbackStore) -> list[Demonstration]:
+def from_run(store: FeedbackStore) -> list[Conversation]:
     """Return what people wrote in a run: replies to prompts, and better versions of clips.
 
     Of a clip that was rewritten the earlier turns are learned, too; they are the policy's own.
@@ -280,13 +278,14 @@ def from_run(store: FeedbackStore) -> list[Demonstration]:
     Raises:
         UserError: nobody wrote anything.
     """
-    demonstrations: list[Demonstration] = [
-        [(prompt, observation)] for prompt, observation in store.demonstrations() if observation
+    demonstrations = [
+        Conversation(((prompt, reply),)) for prompt, reply in store.demonstrations() if reply
     ]
     for answer in store.answers():
         for segment in to_comparisons(store.query(answer.query), answer).demonstrations:
             turns = zip(segment.observations.tolist(), segment.actions.tolist(), strict=True)
-            demonstrations.append([(str(observation), str(reply)) for observation, reply in turns])
+            told = tuple((str(observation), str(reply)) for observation, reply in turns)
+            demonstrations.append(Conversation(told, system_of(segment)))
     if not demonstrations:
         raise UserError(
             f"nobody has written a reply or a better version of one yet ({store.path}); "
@@ -295,17 +294,9 @@ def from_run(store: FeedbackStore) -> list[Demonstration]:
     return demonstrations
 
 
-def _demonstration(row: dict[str, Any]) -> Demonstration:
-    """Return the demonstration in a row, or raise `ValueError`."""
-    turns = read_demonstration(row)
-    if turns is None:
-        raise ValueError(f"there are {sorted(row)}; expected {DEMONSTRATIONS}")
-    return _checked(turns)
-
-
-def _checked(turns: Any) -> Demonstration:
+def _checked(turns: Any) -> Conversation:
     """Return turns as a demonstration, or raise `ValueError`."""
     pairs = check_turns(turns)
     if any(not reply for _, reply in pairs):
         raise ValueError(f"{short(turns)} has an empty reply; expected what is to be learned")
-    return pairs
+    return Conversation(pairs)

@@ -24,6 +24,7 @@ from prefrl.text.models.device import (
 from prefrl.text.models.load import LanguageModel, load_language_model
 from prefrl.text.models.networks import enough_memory
 from prefrl.text.stages import sft
+from prefrl.types import Conversation
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
@@ -73,8 +74,8 @@ class Tuning:
     """Fine-tuning that is about to begin."""
 
     loaded: LoadedModel
-    training: list[sft.Demonstration]
-    held_out: list[sft.Demonstration]
+    training: list[Conversation]
+    held_out: list[Conversation]
     chat: bool
     seed: int
     epochs: int
@@ -119,7 +120,7 @@ class Tuning:
 
 @checked
 def prepare_tuning(
-    model: str, demonstrations: Sequence[sft.Demonstration], *, chat: bool = False,
+    model: str, demonstrations: Sequence[Conversation], *, chat: bool = False,
     epochs: Count = 3, learning_rate: Positive | None = None, batch_size: Count = 32,
     seed: Seed = 0,
     device: str = "auto", dtype: Dtype = "auto",
