@@ -223,6 +223,7 @@ ROWS = {
     "text.stages": ("", ""),
     "text.stages.answers": ("answers errors storage types", "numpy"),
     "text.stages.fitting": ("config environments errors learning storage types", "numpy torch"),
+    "text.stages.lengths": ("errors", ""),
     "text.stages.sft": ("answers config environments errors storage types", "gymnasium torch"),
     "text.stages.tuning": ("config errors types", "torch"),
     "types": ("", "numpy"),

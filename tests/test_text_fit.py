@@ -362,11 +362,46 @@ def test_what_is_not_learned_from_is_said(tmp_path, capsys):
     main(["fit", str(file), "--model", "tiny", "-o", str(tmp_path / "out"), "--epochs", "1"])
     lines = capsys.readouterr().out.splitlines()[1:]
     assert lines[1] == "comparisons left out, as both texts are the same: 5"
-    looks = "as one has more than the 256 tokens that the model looks back on"
-    assert lines[2] == f"comparisons left out, {looks}: 2"
+    looks = "as they have more than the 256 tokens that the model looks back on"
+    assert lines[2] == f"comparisons left out, {looks}: 2 of 14"
     assert lines[3].startswith("11 comparisons, 1 more are held out; calibrated on the 24 compl")
     now = start(write(tmp_path / "good.jsonl", *pairs(12)), "tiny", epochs=1)
     assert len(now.notes) == 3
+
+
+def test_longer_texts_are_left_out_cut_or_refused(tmp_path):
+    same = PAIR | {"chosen": "x" + "r" * 40, "rejected": "y" + "r" * 40}
+    file = write(tmp_path / "pairs.jsonl", *pairs(12), PAIR | {"chosen": "r" * 40}, same)
+    options = {"max_length": 20, "held_out": 0.0}
+    skip = start(file, "tiny", **options)
+    assert (
+        "comparisons left out, as they have more than the 20 tokens of --max-length: 2 of 14"
+        in (skip.notes)
+    )
+    assert len(skip.training) == 12
+    cut = start(file, "tiny", too_long="cut", **options)
+    assert cut.notes[2:4] == [
+        "comparisons cut to their ends, as they have more than the 20 tokens of --max-length: "
+        "2 of 14",
+        "comparisons left out, as both texts are the same once cut: 1",
+    ]
+    assert (len(cut.training), cut.reward_model.context) == (13, 20)
+    with pytest.raises(
+        UserError, match=r"pairs\.jsonl, line 13, chosen: it has 4\d tokens, more th"
+    ):
+        start(file, "tiny", too_long="refuse", **options)
+    with pytest.raises(UserError, match="--max-length is 300, but the model looks back on 256"):
+        start(file, "tiny", max_length=300)
+
+
+def test_a_system_message_is_read_with_its_pair(tmp_path):
+    file = write(tmp_path / "pairs.jsonl", PAIR | {"system": "Be kind."}, PAIR)
+    fitting = start(file, "tiny", held_out=0.0)
+    told, plain = (
+        bytes(fitting.reward_model.encode([c.left]).sequences[0][:-1]).decode()
+        for c in fitting.training
+    )
+    assert told == f"Be kind.\n\n{plain}"
 
 
 # Bad input
@@ -393,7 +428,7 @@ GOOD = json.dumps(PAIR) + "\n"
         ('{"prompt": "p", "completions": ["a", 2]}', r"'completions' is \['a', 2\]; expected te"),
         ('{"prompt": "p", "completions": "ab"}', "'completions' is 'ab'; expected a list"),
         (b"\xff\xfe", "it is not text in UTF-8"),
-        (json.dumps(PAIR | {"chosen": "r" * 300}), "every comparison holds a completion of"),
+        (json.dumps(PAIR | {"chosen": "r" * 300}), "every comparison has more than the 256 tok"),
         (json.dumps(PAIR | {"chosen": "bad"}), "holds no answer .*: in each of its 1 comparisons"),
         (json.dumps({"chosen": "a b", "rejected": "c d"}), "'rejected' do not begin alike"),
         ('[{"prompt": "p", "chosen": "c"}]', "bad.jsonl, row 1: there is no 'rejected'"),

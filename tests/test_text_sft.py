@@ -244,6 +244,22 @@ def test_demonstrations_longer_than_the_context_are_left_out_and_counted(tmp_pat
     assert lines[3] == "9 demonstrations, 0 held out"
 
 
+def test_longer_demonstrations_are_left_out_cut_or_refused(tmp_path, capsys):
+    rows = [{"prompt": f"{n}", "response": "r" * (40 if n == 3 else 5)} for n in range(10)]
+    file = write(tmp_path / "some.jsonl", *rows)
+    words = ["sft", "--model", "tiny", "--file", str(file), "--epochs", "1", "--max-length", "20"]
+    main([*words, "--too-long", "cut", "-o", str(tmp_path / "out")])
+    assert capsys.readouterr().out.splitlines()[2] == (
+        "demonstrations cut to their ends, as they have more than the 20 tokens of --max-length: "
+        "1 of 10"
+    )
+    (talk,), model = (sft.from_file(file)[0][3:4], tiny_language_model(0))
+    [(ids, learned)] = sft.encode(model, [talk], newest=20)
+    assert (bytes(ids[:-1]).decode(), learned) == ("r" * 19, [True] * 20)
+    shown = complaint([*words, "--too-long", "refuse", "-o", tmp_path / "no"], capsys)
+    assert "some.jsonl, line 4: it has 42 tokens, more than the 20 of --max-length; sho" in shown
+
+
 # Bad input
 
 

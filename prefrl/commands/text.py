@@ -46,6 +46,11 @@ class Sft:
     """Adam's step size, which falls to zero; 1e-3 by default, 3e-5 for a large model."""
     batch_size: int = 32
     """Demonstrations in a minibatch."""
+    max_length: int | None = None
+    """Most tokens of a demonstration, its prompt included; by default all that the model looks
+    back on."""
+    too_long: Literal["skip", "cut", "refuse"] = "skip"
+    """What becomes of longer ones; cut keeps the end."""
     seed: int = 0
     """Everything random follows from it."""
     device: str = "auto"
@@ -128,6 +133,11 @@ class Fit:
     """Most passes over the answers; a run's own by default, else 20, or 4 for a large model."""
     batch_size: int | None = None
     """Comparisons in a minibatch; a run's own by default, else 32."""
+    max_length: int | None = None
+    """Most tokens of a completion, its prompt included; by default all that the model looks back
+    on."""
+    too_long: Literal["skip", "cut", "refuse"] = "skip"
+    """What becomes of longer ones; cut keeps the end."""
     margin_scale: float | None = None
     """Logits by which a significant preference should lead; a run's own by default, else 1."""
     seed: int = 0

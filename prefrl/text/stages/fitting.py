@@ -35,6 +35,7 @@ from prefrl.text.models.load import LanguageModel, save_language_model
 from prefrl.text.models.networks import enough_memory
 from prefrl.text.reward import CALIBRATION_EPISODES, TextReward
 from prefrl.text.stages.answers import hold_out, read_answers, run_of_text
+from prefrl.text.stages.lengths import Limit, TooLong, limit
 from prefrl.text.stages.tuning import Dtype, load_model
 from prefrl.types import SYSTEM, Comparison, Segment, Trajectory
 
@@ -73,6 +74,7 @@ def start(
     held_out: Annotated[float, at_least(0, below=1)] = 0.1,
     learning_rate: Positive | None = None, epochs: Count | None = None,
     batch_size: Count | None = None, margin_scale: NotNegative | None = None,
+    max_length: Count | None = None, too_long: TooLong = "skip",
 ) -> Fitting:  # fmt: skip
     """Read answers and build a reward model.
 
@@ -90,6 +92,9 @@ def start(
         epochs: most passes over the answers.
         batch_size: comparisons in a minibatch; those of a ranking stay together.
         margin_scale: logits by which a significant preference should lead.
+        max_length: most tokens of a completion and its prompt; by default those that the model
+            looks back on.
+        too_long: whether comparisons with longer ones are left out, cut to their ends, or refused.
 
     Raises:
         UserError: a line, the run or a number is wrong, or memory is short; the message says how.
@@ -111,7 +116,8 @@ def start(
     if model is not None:  # the ids that a policy sampled are those of another tokenizer
         comparisons = [_without_ids(comparison) for comparison in comparisons]
         samples = [dataclasses.replace(sample, extras=_told(sample)) for sample in samples]
-    comparisons, too_long = _short_enough(reward_model, comparisons)
+    most = limit(reward_model.context, max_length, too_long)
+    comparisons, longer = _short_enough(reward_model, comparisons, most, Path(source).name)
     training, aside = hold_out(comparisons, held_out, seed)
     completions = [_as_trajectory(clip) for clip in _segments(comparisons).values()]
     note = f"{len(training)} comparisons, {len(aside)} more are held out; calibrated on " + (
@@ -122,8 +128,7 @@ def start(
         reward_model, loaded.language_model, text, seed, training, aside, samples or completions,
         config, FitState(reward_model, config, seed),
         [
-            *answers.notes, loaded.note,
-            *_left_out(answers.alike, too_long, reward_model.context), note,
+            *answers.notes, loaded.note, *_alike(answers.alike), *longer, note,
         ],
     )  # fmt: skip
 
@@ -231,32 +236,41 @@ def _segments(comparisons: Sequence[Comparison]) -> dict[str, Segment]:
 
 
 def _short_enough(
-    reward_model: TextReward, comparisons: Sequence[Comparison]
-) -> tuple[list[Comparison], int]:
-    """Return the comparisons whose texts the model can read whole, and how many it cannot.
+    reward_model: TextReward, comparisons: Sequence[Comparison], most: Limit, source: str
+) -> tuple[list[Comparison], list[str]]:
+    """Return the comparisons to learn from, and what to say of those with too long a text.
+
+    Where longer ones are cut, the reward model reads the ends alone from now on; two texts that
+    then are the same say nothing.
 
     Raises:
-        UserError: it can read none.
+        UserError: there are none, or one is too long and shall be refused.
     """
-    segments, context = _segments(comparisons), reward_model.context
-    lengths = map(len, reward_model.encode(list(segments.values())).sequences)
-    of = dict(zip(segments, lengths, strict=True))
-    kept = [c for c in comparisons if max(of[c.left.id], of[c.right.id]) <= context]
-    if not kept:
-        raise UserError(
-            f"every comparison holds a completion of more than {context} tokens with its prompt, "
-            f"but the model looks back on {context}; shorten them or take another model"
-        )
-    return kept, len(comparisons) - len(kept)
+    segments = _segments(comparisons)
+    sequences = dict(
+        zip(segments, reward_model.encode(list(segments.values())).sequences, strict=True)
+    )
+    sides = [(sequences[c.left.id], sequences[c.right.id]) for c in comparisons]
+    lengths = [max(len(left), len(right)) for left, right in sides]
+    longest = [max(c.left, c.right, key=lambda clip: len(sequences[clip.id])) for c in comparisons]
+    names = [f"{source}, {clip.id}" for clip in longest]
+    keeps = most.keeps(lengths, names, "comparison")
+    notes = most.note(lengths, "comparisons")
+    if most.too_long == "cut":
+        reward_model.context = most.tokens
+        keeps = [left[-most.tokens :] != right[-most.tokens :] for left, right in sides]
+        if not any(keeps):
+            raise UserError(
+                f"the newest {most.tokens} tokens of both texts are the same in every comparison; "
+                "allow more of them"
+            )
+        if lost := keeps.count(False):
+            notes.append(f"comparisons left out, as both texts are the same once cut: {lost}")
+    return [c for c, keep in zip(comparisons, keeps, strict=True) if keep], notes
 
 
-def _left_out(alike: int, too_long: int, context: int) -> list[str]:
-    """Say which comparisons are not learned from, and why."""
-    why = {
-        "as both texts are the same": alike,
-        f"as one has more than the {context} tokens that the model looks back on": too_long,
-    }
-    return [f"comparisons left out, {reason}: {count}" for reason, count in why.items() if count]
+def _alike(count: int) -> list[str]:
+    return [f"comparisons left out, as both texts are the same: {count}"] * bool(count)
 
 
 def _policy_samples(run: RunFolder, text: TextConfig, seed: int) -> list[Trajectory]:

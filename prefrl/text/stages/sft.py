@@ -29,6 +29,7 @@ from prefrl.text.models.device import Autocast
 from prefrl.text.models.load import LanguageModel, context_length
 from prefrl.text.models.networks import check_logits, hidden_states, logits, right_padded
 from prefrl.text.models.template import Template
+from prefrl.text.stages.lengths import TooLong, limit
 from prefrl.types import Conversation, system_of
 
 WARM_UP = 0.1  # the share of the steps in which the learning rate rises
@@ -61,7 +62,7 @@ class Encoded(NamedTuple):
 def tune(
     language_model: LanguageModel, demonstrations: Sequence[Conversation], *, epochs: int,
     learning_rate: float, batch_size: int, seed: int, chat: bool = False,
-    autocast: Autocast = nullcontext,
+    autocast: Autocast = nullcontext, newest: int | None = None,
 ) -> Iterator[Step]:  # fmt: skip
     """Train a model, in place, to give the demonstrated replies; yield each minibatch.
 
@@ -78,6 +79,7 @@ def tune(
         seed: of their order.
         chat: speak through the chat template.
         autocast: the context in which passes are made.
+        newest: of a longer demonstration so many tokens are read, those at its end.
 
     Raises:
         UserError: there are none, one is longer than the model's context, or the model scales or
@@ -86,7 +88,7 @@ def tune(
     """
     model = language_model.model
     check_logits(model)
-    encoded = encode(language_model, demonstrations, chat)
+    encoded = encode(language_model, demonstrations, chat, newest)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.0)
     batches = math.ceil(len(encoded) / batch_size)
     steps = epochs * batches
@@ -115,13 +117,16 @@ def tune(
 @torch.no_grad()
 def mean_loss(
     language_model: LanguageModel, demonstrations: Sequence[Conversation], batch_size: int,
-    chat: bool = False, autocast: Autocast = nullcontext,
+    chat: bool = False, autocast: Autocast = nullcontext, newest: int | None = None,
 ) -> float:  # fmt: skip
-    """Return the mean cross-entropy of the replies' tokens, in nats; NaN if there are none."""
+    """Return the mean cross-entropy of the replies' tokens, in nats; NaN if there are none.
+
+    The arguments are those of `tune`.
+    """
     if not demonstrations:
         return math.nan
     check_logits(language_model.model)
-    encoded, total, count = encode(language_model, demonstrations, chat), 0.0, 0
+    encoded, total, count = encode(language_model, demonstrations, chat, newest), 0.0, 0
     for begin in range(0, len(encoded), batch_size):
         some = encoded[begin : begin + batch_size]
         with autocast():
@@ -131,9 +136,10 @@ def mean_loss(
 
 
 def encode(
-    language_model: LanguageModel, demonstrations: Sequence[Conversation], chat: bool = False
-) -> list[Encoded]:
-    """Turn demonstrations into tokens.
+    language_model: LanguageModel, demonstrations: Sequence[Conversation], chat: bool = False,
+    newest: int | None = None,
+) -> list[Encoded]:  # fmt: skip
+    """Turn demonstrations into tokens; of a longer one the newest, if a number of them is given.
 
     Raises:
         UserError: there are none, or one is longer than the model's context.
@@ -142,6 +148,8 @@ def encode(
         raise UserError("there are no demonstrations to learn from")
     template, context = Template(language_model.tokenizer, chat), context_length(language_model)
     encoded = [_encoded(template, talk) for talk in demonstrations]
+    if newest is not None:
+        encoded = [Encoded(ids[-newest:], learned[-newest:]) for ids, learned in encoded]
     for number, (ids, _) in enumerate(encoded, start=1):
         if len(ids) > context:
             raise UserError(
@@ -152,29 +160,30 @@ def encode(
 
 
 def short_enough(
-    language_model: LanguageModel, demonstrations: Sequence[Conversation], chat: bool = False
-) -> tuple[list[Conversation], list[str]]:
-    """Return the demonstrations that fit into the model's context, and what to say of the others.
+    language_model: LanguageModel, demonstrations: Sequence[Conversation], chat: bool = False,
+    max_length: int | None = None, too_long: TooLong = "skip",
+) -> tuple[list[Conversation], list[str]]:  # fmt: skip
+    """Return the demonstrations to learn from, and what to say of those that are too long.
+
+    Args:
+        language_model: what looks back on so many tokens.
+        demonstrations: turns of text.
+        chat: speak through the chat template.
+        max_length: most tokens of one, if it shall be fewer.
+        too_long: what becomes of longer ones; who lets them be cut gives `newest` to `tune`.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, all are too long, or one is and shall be refused.
     """
     if not demonstrations:
         raise UserError("there are no demonstrations to learn from")
-    template, context = Template(language_model.tokenizer, chat), context_length(language_model)
-    kept = [talk for talk in demonstrations if len(_encoded(template, talk).ids) <= context]
-    left_out = len(demonstrations) - len(kept)
-    if left_out and not kept:
-        raise UserError(
-            f"every demonstration has more than the {context} tokens that the model looks back on; "
-            "shorten them or take another model"
-        )
-    if not left_out:
-        return kept, []
-    return kept, [
-        f"demonstrations left out, as they have more than the {context} tokens that the model "
-        f"looks back on: {left_out} of {len(demonstrations)}"
-    ]
+    most = limit(context_length(language_model), max_length, too_long)
+    template = Template(language_model.tokenizer, chat)
+    lengths = [len(_encoded(template, talk).ids) for talk in demonstrations]
+    names = [talk.where or f"demonstration {n}" for n, talk in enumerate(demonstrations, start=1)]
+    keeps = most.keeps(lengths, names, "demonstration")
+    kept = [talk for talk, fits in zip(demonstrations, keeps, strict=True) if fits]
+    return kept, most.note(lengths, "demonstrations")
 
 
 def _encoded(template: Template, talk: Conversation) -> Encoded:

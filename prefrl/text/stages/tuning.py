@@ -21,9 +21,10 @@ from prefrl.text.models.device import (
     parameter_count,
     use_threads,
 )
-from prefrl.text.models.load import LanguageModel, load_language_model
+from prefrl.text.models.load import LanguageModel, context_length, load_language_model
 from prefrl.text.models.networks import enough_memory
 from prefrl.text.stages import sft
+from prefrl.text.stages.lengths import TooLong
 from prefrl.types import Conversation
 
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -83,6 +84,8 @@ class Tuning:
     batch_size: int
     notes: list[str]
     """What to say before it begins."""
+    newest: int | None = None
+    """Tokens that are read of a longer demonstration, those at its end."""
 
     def steps(self) -> Iterator[sft.Step]:
         """Train the model, in place; yield each minibatch.
@@ -94,7 +97,7 @@ class Tuning:
             yield from sft.tune(
                 self.loaded.language_model, self.training, epochs=self.epochs,
                 learning_rate=self.learning_rate, batch_size=self.batch_size, seed=self.seed,
-                chat=self.chat, autocast=self.loaded.autocast,
+                chat=self.chat, autocast=self.loaded.autocast, newest=self.newest,
             )  # fmt: skip
 
     def held_out_loss(self) -> float:
@@ -106,7 +109,7 @@ class Tuning:
         with self._explained():
             return sft.mean_loss(
                 self.loaded.language_model, self.held_out, self.batch_size, self.chat,
-                self.loaded.autocast,
+                self.loaded.autocast, self.newest,
             )  # fmt: skip
 
     @contextmanager
@@ -122,7 +125,7 @@ class Tuning:
 def prepare_tuning(
     model: str, demonstrations: Sequence[Conversation], *, chat: bool = False,
     epochs: Count = 3, learning_rate: Positive | None = None, batch_size: Count = 32,
-    seed: Seed = 0,
+    seed: Seed = 0, max_length: Count | None = None, too_long: TooLong = "skip",
     device: str = "auto", dtype: Dtype = "auto",
 ) -> Tuning:  # fmt: skip
     """Load a model and set a tenth of the demonstrations aside.
@@ -135,6 +138,8 @@ def prepare_tuning(
         learning_rate: the highest; by default what suits a model of this size.
         batch_size: demonstrations in a minibatch.
         seed: of the order, of what is held out, and of a tiny model.
+        max_length: most tokens of a demonstration; by default those that the model looks back on.
+        too_long: whether longer ones are left out, cut to their ends, or refused.
         device: see `load_model`.
         dtype: see `load_model`.
 
@@ -142,8 +147,11 @@ def prepare_tuning(
         UserError: a number or the model is wrong, or every demonstration is too long for it.
     """
     loaded = load_model(model, seed, device, dtype)
-    demonstrations, notes = sft.short_enough(loaded.language_model, demonstrations, chat)
+    demonstrations, notes = sft.short_enough(
+        loaded.language_model, demonstrations, chat, max_length, too_long
+    )
+    newest = max_length or context_length(loaded.language_model) if too_long == "cut" else None
     training, held_out = sft.hold_out(demonstrations, seed)
     rate = learning_rate or (LARGE_RATE if loaded.large else SMALL_RATE)
     notes = [loaded.note, *notes]
-    return Tuning(loaded, training, held_out, chat, seed, epochs, rate, batch_size, notes)
+    return Tuning(loaded, training, held_out, chat, seed, epochs, rate, batch_size, notes, newest)
