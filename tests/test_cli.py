@@ -487,6 +487,15 @@ def test_a_run_from_the_answers_of_another(finished, tmp_path, capsys):
     main([*TRAIN, "--labels", "0", "--run", str(path), "--from", str(finished)])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 7 and "out-of-bag accuracy" in lines[2] and "labels" not in lines[2]
+    main(["export", str(finished)])
+    (tmp_path / "run.jsonl").write_text(capsys.readouterr().out)
+    again = [*TRAIN, "--labels", "0", "--run", str(tmp_path / "again")]
+    main([*again, "--from", str(tmp_path / "run.jsonl")])
+    assert "took run.jsonl for JSON lines: answers of `prefrl export` (16)" in (
+        capsys.readouterr().out
+    )
+    same = [(folder / "metrics.jsonl").read_bytes() for folder in (path, tmp_path / "again")]
+    assert same[0] == same[1], "an export teaches what its run does"
     refused = [*TRAIN, "--run", tmp_path / "other", "--from", finished]
     refused[2] = "CartPole-v1"
     assert "an environment of the same spaces alone" in complaint(

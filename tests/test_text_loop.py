@@ -224,6 +224,24 @@ def test_another_runs_answers_are_learned_from(never_killed, model, tmp_path):
         start(toy_environments.tiny(), tmp_path / "robot", answers_from=never_killed)
 
 
+def test_answers_of_a_file_are_learned_from(model, tmp_path):
+    pairs = [{"prompt": "music: ", "chosen": f"good {n}", "rejected": "bad"} for n in range(3)]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, pairs)))
+    session = start(tiny_text(model, labels=0, seed=5), tmp_path / "run", answers_from=file)
+    assert "took pairs.jsonl for JSON lines: pairs" in session.notes[-1]
+    comparisons = session.feedback.comparisons()
+    assert [c.left.actions.tolist() for c in comparisons] == [[f"good {n}"] for n in range(3)]
+    assert all(c.left.id.startswith("pairs ") for c in comparisons)
+    session.close()
+    with pytest.raises(UserError, match=r"pairs\.jsonl: .*observations text, but"):
+        start(toy_environments.tiny(labels=0), tmp_path / "robot", answers_from=file)
+    file.write_text('{"prompt": "p", "chosen": 3}')
+    with pytest.raises(UserError, match=r"pairs\.jsonl, line 1: 'chosen' is 3; expected a text"):
+        start(tiny_text(model, labels=0), tmp_path / "other", answers_from=file)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.jsonl", "run"]
+
+
 CHAT = """\
 {% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' + message['content'] }}\
 {{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant ' }}\

@@ -3,13 +3,17 @@
 import csv
 import gzip
 import json
+import re
 import sys
+from contextlib import closing
 
 import pytest
 from complaints import complaint
 
 from prefrl.errors import UserError
+from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.files import reading
+from prefrl.storage.import_export import export_answers, import_answers
 from prefrl.storage.jsonl import read_rows
 from prefrl.storage.rows import AnswerReader
 from prefrl.storage.texts import reader
@@ -18,6 +22,7 @@ from prefrl.storage.texts.forms import read_form
 from prefrl.text.stages import sft
 from prefrl.text.stages.answers import read_answers
 from prefrl.types import Conversation, conversation_clip, system_of
+from prefrl.viewer.clips import Clips
 
 PAIR = {"prompt": "p", "chosen": "good", "rejected": "bad"}
 
@@ -543,11 +548,16 @@ BROKEN = {  # name, content: the sentence
 
 
 @pytest.mark.parametrize(("file", "sentence"), BROKEN.items(), ids=[*BROKEN.values()])
-def test_broken_files_are_a_sentence_that_says_where(file, sentence, tmp_path):
+def test_broken_files_are_a_sentence_that_says_where(file, sentence, tmp_path, capsys):
     name, content = file
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError, match=sentence):
-        read_answers(tmp_path / name, chat=True)
+    if '"role"' in str(content):  # which the command takes with a model that has a chat template
+        with pytest.raises(UserError, match=sentence):
+            read_answers(tmp_path / name, chat=True)
+    else:
+        words = ["fit", tmp_path / name, "--model", "tiny", "-o", tmp_path / "out"]
+        assert re.search(sentence, complaint(words, capsys))  # and exit code 2
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
@@ -616,6 +626,16 @@ def test_a_system_message_stays_with_its_clip():
     clip = conversation_clip(talk(("a", "b"), ("c", "d"), system="Be kind."), "x", "task")
     assert system_of(clip) == "Be kind." and len(clip) == 2
     assert system_of(conversation_clip(GOOD, "x", "task")) == ""
+    page = Clips(None, 0.1, lambda _: None).describe(clip, "")
+    assert page["prompt"] == "Be kind.\n\na"
+    assert page["turns"] == [{"said": "", "reply": "b"}, {"said": "c", "reply": "d"}]
+    with closing(FeedbackStore(":memory:")) as store:
+        row = {"system": "Be kind.", "messages": [*TEA, *YES], "chosen": "c", "rejected": "d"}
+        import_answers(store, [json.dumps(PAIR | row)], "pairs")
+        [kept] = store.comparisons()
+        assert system_of(kept.left) == "Be kind."
+        [again] = [json.loads(json.dumps(row)) for row in export_answers(store, "Env-v0")]
+        assert again["segments"][0]["extras"] == {"system": ["Be kind."]}
 
 
 def test_json_rows_are_read_from_lines_too(tmp_path):

@@ -42,7 +42,7 @@ class Train:
     run: Path | None = None
     """Run folder to make; runs/NAME-DATE-TIME by default."""
     answers_from: Annotated[Path | None, arg(name="from")] = None
-    """A run whose answers are learned from, too; then --labels may be 0."""
+    """A run, or a file of pairs or answers, that is learned from, too; then --labels may be 0."""
     port: Port | None = None
     """Port of the page on which people answer; the first free one from 8765 by default."""
     host: str = ""

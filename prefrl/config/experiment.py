@@ -113,7 +113,7 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
     if not experiment.labels and experiment.reward == "learned" and labels_needed:
         raise UserError(
             "--labels is 0; expected a whole number above 0: a reward is learned from answers, "
-            "if not from those of another run (--from RUN)"
+            "if not from those of another run, or of a file (--from)"
         )
     least = {"preference": 2, "ratings": 2}.get(query.kind, 3)
     most = 2 if query.kind == "preference" else 9

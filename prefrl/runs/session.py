@@ -16,6 +16,7 @@ from typing import Any
 
 from prefrl.config.experiment import Experiment, check_experiment, with_named_teacher
 from prefrl.config.learning import LoopConfig
+from prefrl.config.text import TextConfig
 from prefrl.contracts import Agent, Components, Domain, Network, Pacing, Reward, Teacher
 from prefrl.errors import UserError, check_plain
 from prefrl.learning.loop import LoopState, Round, preference_loop
@@ -25,9 +26,11 @@ from prefrl.runs.load import checkpoint, fitting
 from prefrl.runs.versions import versions
 from prefrl.storage.checkpoint import to_bytes
 from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.files import in_utf8
 from prefrl.storage.folder import RunFolder, named_by_time
-from prefrl.storage.import_export import about_another, copy_answers
+from prefrl.storage.import_export import about_another, copy_answers, import_file
 from prefrl.storage.spaces import check_segment
+from prefrl.storage.texts.files import is_data
 from prefrl.teachers.function import FunctionTeacher, Preference, load_teacher, record_name
 from prefrl.teachers.oracle import Oracle
 
@@ -75,8 +78,8 @@ def start(
         path: the run folder to make; runs/NAME-DATE-TIME by default.
         teacher: see `train`.
         network: see `train`.
-        answers_from: a run whose answers are learned from, too; its clips must be of the same
-            observations and actions. Then no labels are needed.
+        answers_from: a run, or a file, whose answers are learned from, too; its clips must be of
+            the same observations and actions. Then no labels are needed.
         domain: your own kind of environment; that of `experiment.env` by default.
         name: the run's, where no path is given; the environment's by default.
 
@@ -86,7 +89,8 @@ def start(
     # Whole before any code of the environment runs, which may change the working folder.
     name = name or experiment.env.split("/")[-1].split(":")[-1]
     where = Path(path).absolute() if path else named_by_time("runs", name)
-    old = None if answers_from is None else RunFolder.open(answers_from)
+    source = None if answers_from is None else Path(answers_from)
+    old = None if source is None or is_data(source) else RunFolder.open(source)
     if teacher is not None:  # on record, so that resuming never takes another one unasked
         experiment = dataclasses.replace(experiment, teacher=record_name(teacher))
     experiment = with_named_teacher(experiment)
@@ -97,15 +101,15 @@ def start(
     domain = domain or chosen_domain(experiment)
     experiment = dataclasses.replace(experiment, domain=experiment.domain or domain.default.domain)
     with ExitStack() as reading, ExitStack() as undone:
-        answers: FeedbackStore | None = None
-        if old is not None:
-            answers = reading.enter_context(closing(FeedbackStore(old.feedback, read_only=True)))
+        answers, notes = None, []
+        if source is not None:
+            answers, notes = _answers_of(old or source, experiment)
+            reading.enter_context(closing(answers))
         components = domain.build(experiment, network, None)
         undone.callback(components.close)
         check_plain("the environment's question", components.card.question)
-        if answers:
-            _check_answers(answers, components)
-        notes = about_another([old.experiment().env], experiment.env) if old else []
+        if answers and source:
+            _check_answers(answers, components, answers.path.parent if old else source)
         components = dataclasses.replace(components, notes=(*components.notes, *notes))
         folder = RunFolder.begin(where, versions(), or_numbered=path is None)
         undone.enter_context(folder.removed_if_it_fails())
@@ -113,8 +117,9 @@ def start(
         feedback.claim()
         session = assemble(folder, experiment, components, judge, feedback)
         save_components(session, components)
-        if answers:
-            copy_answers(answers, feedback, answers.path.parent.name)
+        if answers and source:
+            name = answers.path.parent.name if old else in_utf8(source.stem)
+            copy_answers(answers, feedback, name)
         folder.save_experiment(experiment)  # last: a kill before it leaves no run
         undone.pop_all()
     return session
@@ -192,9 +197,25 @@ def _teacher(experiment: Experiment, teacher: Preference | None) -> Teacher | No
     return None if experiment.teacher == "human" else load_teacher(experiment.teacher)
 
 
-def _check_answers(answers: FeedbackStore, components: Components) -> None:
+def _answers_of(
+    source: RunFolder | Path, experiment: Experiment
+) -> tuple[FeedbackStore, list[str]]:
+    """Open the answers of a run, or read those of a file; also return what to say of them."""
+    if isinstance(source, RunFolder):
+        notes = about_another([source.experiment().env], experiment.env)
+        return FeedbackStore(source.feedback, read_only=True), notes
+    chat = isinstance(experiment.domain, TextConfig) and experiment.domain.chat
+    store = FeedbackStore(":memory:")
+    try:
+        done = import_file(store, source, chat=chat or None)
+    except UserError:
+        store.close()
+        raise
+    return store, [*done.notes, *about_another(done.environments, experiment.env)]
+
+
+def _check_answers(answers: FeedbackStore, components: Components, path: Path) -> None:
     """Raise `UserError` unless a reward for this environment can be learned from them."""
-    path = answers.path.parent
     comparisons = answers.comparisons()
     if not comparisons:
         raise UserError(f"{path} holds no answer that says anything about a clip")

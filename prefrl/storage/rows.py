@@ -109,6 +109,6 @@ class AnswerReader:
         check_segment(segment, self.spaces)
         self.spaces = self.spaces or spaces_of(segment)
         known = self.clips.setdefault(segment.id, segment)
-        if contents(known) != contents(segment):
+        if known is not segment and contents(known) != contents(segment):
             raise ValueError(f"the clip {segment.id!r} differs from an earlier one of that id")
         return known
