@@ -1,7 +1,7 @@
 """Environments of prefrl; importing this registers them with Gymnasium.
 
 It loads no MuJoCo. Robots: `gymnasium.make_vec(id, num_envs=…)` runs many simulations on a thread
-pool; `gymnasium.make("prefrl.envs:prefrl/HopperBackflip-v0")` imports this and makes one.
+pool; `gymnasium.make("prefrl.envs:prefrl/HopperBackflip-v1")` imports this and makes one.
 
 Language: observations and actions are `str`, a turn is a step. The same seed is the same task, and
 `demonstrations(count, seed)` shows how an ordinary writer replies: lists of (observation, reply).
@@ -16,7 +16,8 @@ _TASKS = {
     "prefrl/CheetahRun-v0": ("deepmind:CheetahRun", 1000),
     "prefrl/HalfCheetah-v0": ("half_cheetah:HalfCheetah", 1000),
     "prefrl/Hopper-v0": ("hopper:Hopper", 1000),
-    "prefrl/HopperBackflip-v0": ("hopper_backflip:HopperBackflip", 500),
+    "prefrl/HopperBackflip-v0": ("hopper_backflip:HopperBackflipV0", 500),
+    "prefrl/HopperBackflip-v1": ("hopper_backflip:HopperBackflip", 500),
     "prefrl/InvertedDoublePendulum-v0": ("pendulums:InvertedDoublePendulum", 1000),
     "prefrl/InvertedPendulum-v0": ("pendulums:InvertedPendulum", 1000),
     "prefrl/OneLeggedCheetah-v0": ("one_legged_cheetah:OneLeggedCheetah", 500),
@@ -45,7 +46,8 @@ SUMMARIES = {
     "prefrl/GuessNumber-v0": "text: find a number in few guesses",
     "prefrl/HalfCheetah-v0": "run forward (HalfCheetah-v5 of fixed horizon)",
     "prefrl/Hopper-v0": "hop forward without falling (Hopper-v5 of fixed horizon)",
-    "prefrl/HopperBackflip-v0": "turn backward in the air and land on the foot",
+    "prefrl/HopperBackflip-v0": "the same in slower physics, for runs of before v1",
+    "prefrl/HopperBackflip-v1": "turn backward in the air and land on the foot",
     "prefrl/InvertedDoublePendulum-v0": "balance two poles (InvertedDoublePendulum-v5, likewise)",
     "prefrl/InvertedPendulum-v0": "balance a pole (InvertedPendulum-v5 of fixed horizon)",
     "prefrl/MovieSentiment-v0": "text: continue a film review positively",

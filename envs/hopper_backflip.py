@@ -9,6 +9,7 @@ It turns backward in the air and lands on its foot.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import mujoco
 import numpy as np
@@ -201,16 +202,18 @@ class HopperBackflip(Task):
     (4 s).
 
     Version History:
+        v1: physics three times as fast (integrated by implicitfast, not by Runge-Kutta).
         v0: first version.
     """
 
     question = "Which robot is nearer to doing a backflip in the air and landing it on its foot?"
     clip_seconds = 1.5
     frame_skip = 4
+    quick: ClassVar[bool] = True
 
     def build_model(self) -> mujoco.MjModel:
         """Return Gymnasium's hopper with a contact sensor on each part."""
-        return hopper_model(GEOMS)
+        return hopper_model(GEOMS, self.quick)
 
     def initial_state(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw a standing pose."""
@@ -303,3 +306,15 @@ def body_mean(angles: np.ndarray) -> np.ndarray:
         angles: those of torso, hip, knee, ..., `[count, 3 or more]`; the joints turn the other way.
     """
     return angles[:, 0] - THIGH_JOINT_SHARE * angles[:, 1] - LEG_JOINT_SHARE * angles[:, 2]
+
+
+class HopperBackflipV0(HopperBackflip):
+    """`HopperBackflip` as it was at first: what runs of that time continue in.
+
+    Observation `[21]`, Action `[3]`, reward and `info` are those of v1.
+
+    Version History:
+        v0: first version.
+    """
+
+    quick = False

@@ -13,7 +13,7 @@ from prefrl.runs.check import check_environment
 
 
 def test_both_worlds_are_tried_out_by_one_function():
-    assert check_environment("prefrl/HopperBackflip-v0") == []
+    assert check_environment("prefrl/HopperBackflip-v1") == []
     assert check_environment("prefrl/GuessNumber-v0") == []
     assert check_environment("toy_environments:toy/Pay-v0") == []
     assert check_environment(toy_environments.Pay(), 20) == []

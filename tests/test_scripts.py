@@ -472,7 +472,7 @@ def test_the_demo_but_for_installing_trains_films_and_counts_flips(tmp_path, mon
     assert "0.00 clean flips an episode, over 20 episodes of 4 s" in printed
     assert re.search(r"^8 answers, \d+ s$", printed, re.MULTILINE)
     experiment = RunFolder(path).experiment()
-    assert (experiment.env, experiment.seed) == ("prefrl/HopperBackflip-v0", 3)
+    assert (experiment.env, experiment.seed) == ("prefrl/HopperBackflip-v1", 3)
     counted: Any = imageio_ffmpeg.count_frames_and_secs(path / "backflip.mp4")
     frames, seconds = counted
     assert seconds == pytest.approx(4, abs=0.2) and frames > 80

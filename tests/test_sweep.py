@@ -165,7 +165,7 @@ def test_tasks_may_be_variants_with_settings_of_their_own():
     )
     assert found.tasks == ("task",) and len(found.cells) == 8
     assert {cell.experiment.env for cell in found.cells} == {
-        "prefrl/HopperBackflip-v0", "Pendulum-v1", "prefrl/RandomWalks-v0",
+        "prefrl/HopperBackflip-v1", "Pendulum-v1", "prefrl/RandomWalks-v0",
     }  # fmt: skip
     heavy = [cell for cell in found.cells if cell.axes["task"] == "heavy"]
     assert [cell.experiment.env_kwargs for cell in heavy] == [{"g": 12.0}] * 2

@@ -68,7 +68,7 @@ PRESETS = {
     "hopper-backflip": Preset(
         "a one-legged robot learns backflips from 50 orders of six clips",
         Experiment(
-            env="prefrl/HopperBackflip-v0",
+            env="prefrl/HopperBackflip-v1",
             labels=50,
             steps=1_000_000,
             steps_per_round=30_303,  # 33 rounds
