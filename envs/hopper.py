@@ -26,16 +26,18 @@ def hopper_model(sensed: tuple[str, ...] = (), quick: bool = False) -> mujoco.Mj
     Quick, it is integrated by MuJoCo's `implicitfast`, which evaluates the forces once a substep
     instead of four times, as Gymnasium's Runge-Kutta does.
     """
-    spec = gymnasium_asset("hopper.xml")
+    return _model("hopper.xml", sensed, quick)
+
+
+def walker_model(sensed: tuple[str, ...] = (), quick: bool = False) -> mujoco.MjModel:
+    """Return Gymnasium's model, as `hopper_model` does."""
+    return _model("walker2d_v5.xml", sensed, quick)
+
+
+def _model(asset: str, sensed: tuple[str, ...], quick: bool) -> mujoco.MjModel:
+    spec = gymnasium_asset(asset)
     if quick:
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-    add_contact_sensors(spec, "floor", sensed)
-    return spec.compile()
-
-
-def walker_model(sensed: tuple[str, ...] = ()) -> mujoco.MjModel:
-    """Return Gymnasium's model, with contact sensors between the floor and the named geoms."""
-    spec = gymnasium_asset("walker2d_v5.xml")
     add_contact_sensors(spec, "floor", sensed)
     return spec.compile()
 

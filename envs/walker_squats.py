@@ -50,7 +50,7 @@ class WalkerSquats(Task):
 
     def build_model(self) -> mujoco.MjModel:
         """Return Gymnasium's walker with a contact sensor on each part, the feet first."""
-        return walker_model(FEET + OTHER_PARTS)
+        return walker_model(FEET + OTHER_PARTS, quick=True)
 
     def initial_state(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw a standing pose."""
