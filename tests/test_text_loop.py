@@ -25,6 +25,7 @@ from test_experiment import (
     assert_same_run,
 )
 from toy_texts import TINY_TEXT_FLAGS, save_small_model, tiny_text
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prefrl.cli import main
 from prefrl.config.learning import FitConfig, LoopConfig, OracleConfig, QueryConfig
@@ -222,6 +223,36 @@ def test_another_runs_answers_are_learned_from(never_killed, model, tmp_path):
     assert_replayed(tmp_path / "run", tmp_path / "again")
     with pytest.raises(UserError, match="observations text, but"):
         start(toy_environments.tiny(), tmp_path / "robot", answers_from=never_killed)
+
+
+def test_the_policy_comes_out_as_a_folder_that_plain_transformers_opens(
+    never_killed, tmp_path, capsys
+):
+    folder = tmp_path / "policy"
+    main(["export", str(never_killed), "--model", str(folder)])
+    assert "transformers opens it, and so does --text.model" in capsys.readouterr().out
+    plain = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    policy = load_policy(never_killed)
+    inputs = tokenizer("music: ", return_tensors="pt")
+    said = plain.generate(**inputs, do_sample=False, temperature=None)[
+        0, inputs["input_ids"].shape[1] :
+    ]
+    assert policy.template.decode(said.tolist()) == policy.predict("music: ", deterministic=True)
+    mine = plain.generation_config
+    assert (mine.do_sample, mine.top_k, mine.eos_token_id) == (True, 0, policy.template.end_id)
+    assert mine.max_new_tokens == policy.config.max_new_tokens
+    card = (folder / "README.md").read_text()
+    last = RunFolder.open(never_killed).metrics()[-1]
+    assert f"| mean true return of an episode | {last['true_return']:.3f} |" in card
+    assert "| answers | 16 of " in card and "32 texts read for them" in card
+    assert str(never_killed.parent) not in card, "no path of this machine"
+    assert "tokenizer.apply_chat_template" not in card
+    assert any(path.suffix == ".safetensors" for path in folder.iterdir())
+    assert "policy exists already" in complaint(["export", never_killed, "--model", folder], capsys)
+    start(toy_environments.tiny(), tmp_path / "robot").close()
+    sentence = complaint(["export", tmp_path / "robot", "--model", tmp_path / "no"], capsys)
+    assert "which does not speak text; its policy is loaded by prefrl.load_policy" in sentence
 
 
 def test_answers_of_a_file_are_learned_from(model, tmp_path):

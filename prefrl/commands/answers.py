@@ -8,19 +8,25 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from prefrl.commands.console import Run, say
+from prefrl.commands.console import Run, installed, say, shown
 
 
 @dataclass(frozen=True)
 class Export:
-    """RUN: print the feedback as JSON lines, one an answer."""
+    """RUN: print the feedback as JSON lines, one an answer, or write the policy into a folder."""
 
     run: Run
     """The run folder."""
+    model: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Folder to make instead, for the policy of a language model: weights, tokenizer, generation
+    config and a model card, which plain transformers opens."""
 
 
 def export(chosen: Export) -> None:
-    """Print a run's answers."""
+    """Print a run's answers, or write its policy."""
+    if chosen.model is not None:
+        _export_policy(chosen.run, chosen.model)
+        return
     from prefrl.storage.feedback import FeedbackStore
     from prefrl.storage.folder import RunFolder
     from prefrl.storage.import_export import export_answers
@@ -29,6 +35,29 @@ def export(chosen: Export) -> None:
     with closing(FeedbackStore(folder.feedback, read_only=True)) as store:
         for line in export_answers(store, folder.experiment().env):
             print(json.dumps(line))
+
+
+def _export_policy(run: Path, folder: Path) -> None:
+    from prefrl.errors import UserError
+    from prefrl.runs.load import load_policy
+    from prefrl.storage.feedback import FeedbackStore
+    from prefrl.storage.files import new_folder
+    from prefrl.storage.folder import RunFolder
+
+    source = RunFolder.open(run)
+    if not source.card().is_text:
+        raise UserError(
+            f"{run} is a run of {source.experiment().env}, which does not speak text; its policy "
+            "is loaded by prefrl.load_policy(path)"
+        )
+    with installed("text"):
+        from prefrl.text.export import export_policy
+    with new_folder(folder) as partial:
+        policy = load_policy(run)
+        with closing(FeedbackStore(source.feedback, read_only=True)) as store:
+            counts = store.counts()
+        export_policy(source, policy, counts, partial)
+    say(f"wrote the policy into {shown(folder)}; transformers opens it, and so does --text.model")
 
 
 @dataclass(frozen=True)
