@@ -8,7 +8,7 @@ import torch
 from fakes import FixedReward, make_segment
 
 from prefrl.config.experiment import Experiment
-from prefrl.learning.reward import bag_weights
+from prefrl.learning.bags import bag_weights
 from prefrl.reports import inspect
 from prefrl.reports.inspect import in_words, inspect_run
 from prefrl.storage.feedback import FeedbackStore

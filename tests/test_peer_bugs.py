@@ -27,9 +27,10 @@ from prefrl.control.build import fresh_environments
 from prefrl.control.environments.adapters import make_environments
 from prefrl.control.policy import RandomPolicy, evaluate
 from prefrl.control.reward import RewardEnsemble, StackedMLP
+from prefrl.learning.bags import bag_weights
 from prefrl.learning.pacing import labels_due
 from prefrl.learning.preference import decisive, preference_loss, preference_probability
-from prefrl.learning.reward import FitState, bag_weights, fit, predict_returns
+from prefrl.learning.reward import FitState, fit, predict_returns
 from prefrl.learning.selection import choose, cut, disagreement, propose, select, uniform
 from prefrl.runs.session import resume, rounds, start
 from prefrl.runs.train import train

@@ -20,17 +20,20 @@ from prefrl.config.control import RewardConfig
 from prefrl.config.learning import FitConfig
 from prefrl.control.reward import RewardEnsemble
 from prefrl.errors import UserError
+from prefrl.learning.bags import bag_weights, hashed_order
+from prefrl.learning.preference import preference_loss
 from prefrl.learning.reward import (
     L2_LIMITS,
     L2_STEP,
+    METRICS,
     FitState,
-    bag_weights,
     comparison_returns,
     fit,
     fit_passes,
     predict_returns,
 )
 from prefrl.learning.true_reward import TrueReward
+from prefrl.learning.validation import TEMPERATURES, calibrate_probabilities
 from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.types import Answer, Comparison, Query, QueryId, Segment, Trajectory
 
@@ -41,7 +44,7 @@ SMALL = RewardConfig(members=3, hidden=(16,), steps_per_clip=16, crop=0.7, scale
 FIT = FitConfig(
     learning_rate=1e-3, epochs=10, first_epochs=100, batch_size=128, uniform_error=0.1,
     label_smoothing=0.0, margin_scale=1.0, stop_accuracy=0.97, l2=1e-4, l2_low=1.1, l2_high=1.5,
-    enough_out_of_bag=20,
+    enough_out_of_bag=20, held_out=0.37, patience=0,
 )  # fmt: skip
 
 
@@ -99,7 +102,7 @@ def test_bags_are_poisson_with_mean_one():
 
 
 @few
-@given(st.integers(0, 9), st.integers(1, 4), st.permutations(range(12)))
+@given(st.integers(0, 9), st.integers(2, 4), st.permutations(range(12)))
 def test_a_bag_depends_on_seed_query_and_member_alone(seed, members, order):
     queries = [QueryId(index // 4, index % 4) for index in range(12)]
     weights = bag_weights(seed, queries, 4)
@@ -117,6 +120,32 @@ def test_bags_are_the_same_in_every_version():
 
 
 GOLDEN_BAGS = [[0, 1, 1, 0], [1, 1, 1, 1]]
+
+
+def test_one_member_learns_from_all_answers_but_a_stated_share_of_the_queries():
+    queries = [QueryId(round_index, index) for round_index in range(20) for index in range(500)]
+    assert bag_weights(0, queries, 1).unique().tolist() == [1]
+    weights = bag_weights(0, queries, 1, 0.1)
+    assert weights.unique().tolist() == [0, 1]
+    assert float((weights == 0).float().mean()) == pytest.approx(0.1, abs=4 * 0.3 / 100)
+    assert torch.equal(bag_weights(0, queries[::-1], 1, 0.1), weights.flip(1)), "for life"
+    assert not torch.equal(bag_weights(1, queries, 1, 0.1), weights)
+    assert torch.equal(bag_weights(0, queries, 2, 0.1), bag_weights(0, queries, 2)), "have bags"
+    hidden = bag_weights(7, [QueryId(0, index) for index in range(30)], 1, 0.1)[0] == 0
+    assert hidden.nonzero().flatten().tolist() == GOLDEN_HELD_OUT, "the same in every version"
+
+
+GOLDEN_HELD_OUT = [3, 9, 11, 17, 23, 27]
+
+
+def test_a_hashed_order_depends_on_the_seed_and_each_name_alone():
+    names = [f"prompt {number} \ud800" for number in range(50)]
+    order = [names[row] for row in hashed_order(0, names)]
+    assert sorted(order) == sorted(names) and order != names
+    assert [names[::-1][row] for row in hashed_order(0, names[::-1])] == order
+    fewer = [name for name in order if name != names[3]]
+    assert [fewer[row] for row in hashed_order(0, fewer)] == fewer
+    assert [names[row] for row in hashed_order(1, names)] != order
 
 
 # --- fit --------------------------------------------------------------------------------------
@@ -142,16 +171,16 @@ def test_what_is_out_of_a_members_bag_does_not_reach_its_weights(build):
     assert others_moved
 
 
-def test_a_member_learns_alike_alone_and_among_others():
+def test_a_member_learns_alike_among_few_and_among_many():
     comparisons = compare(play(NumberWorld(), 60), margin=0.2)
-    alone, among = linear(1), linear(3)
-    assert torch.equal(alone.weights[0], among.weights[0])
-    start = alone.weights[0].clone()
+    few, many = linear(2), linear(4)
+    assert torch.equal(few.weights, many.weights[:2])
+    start = few.weights[0].clone()
     options = {"first_epochs": 5, "batch_size": 8, "l2": 1e-3, **NEVER_STOP}
-    fitted(alone, comparisons, **options)
-    fitted(among, comparisons, **options)
-    torch.testing.assert_close(alone.weights[0], among.weights[0])
-    assert (alone.weights[0] - start).abs().max() > 0.01
+    fitted(few, comparisons, **options)
+    fitted(many, comparisons, **options)
+    torch.testing.assert_close(few.weights, many.weights[:2])
+    assert (few.weights[0] - start).abs().max() > 0.01
 
 
 def test_one_step_follows_the_mean_loss_over_each_bag():
@@ -177,9 +206,13 @@ def test_one_step_follows_the_mean_loss_over_each_bag():
     torch.testing.assert_close(first_moment, 0.1 * weights.grad, rtol=1e-4, atol=1e-6)
 
 
+def bag_of_one(queries, seed=0):
+    return bag_weights(seed, queries, 1, FIT.held_out)[0]
+
+
 def test_weights_of_comparisons_count():
     sides = make_segment("a", value=0.5), make_segment("b", value=0.0)
-    query = next(i for i in range(99) if bag_weights(0, [QueryId(0, i)], 1)[0, 0] == 1)
+    query = next(i for i in range(99) if bag_of_one([QueryId(0, i)])[0] == 1)
     light = Comparison(*sides, 1.0, weight=0.25, query=QueryId(0, query))
     heavy = Comparison(*sides, 0.0, weight=0.75, query=QueryId(0, query))
     metrics, _ = fitted(FixedReward(), [light, heavy], first_epochs=1, **NEVER_STOP)
@@ -191,7 +224,7 @@ def test_weights_of_comparisons_count():
 def fixed_comparisons(count=400, seed=0, wrong_out_of_bag=False):
     """Return comparisons whose left side is worth 1 more, and the bag of the only member."""
     queries = [QueryId(2, index) for index in range(count)]
-    bag = bag_weights(seed, queries, 1)[0]
+    bag = bag_of_one(queries, seed)
     comparisons = []
     for query, times in zip(queries, bag, strict=True):
         better = make_segment(f"{query} better", value=1.0)
@@ -291,7 +324,7 @@ def test_orders_are_learned_from_as_choices_of_the_best_of_the_rest():
             parameter.normal_(generator=torch.Generator().manual_seed(1))
     options = {"first_epochs": 1, "batch_size": 999, "l2": 0.0, "rankings": "plackett-luce"}
     metrics, _ = fitted(model, comparisons, learning_rate=1e-12, uniform_error=0.0, **options)
-    bag = bag_weights(0, [QueryId(0, index) for index in range(9)], 1)[0]
+    bag = bag_of_one([QueryId(0, index) for index in range(9)])
     segments = {s.id: s for c in comparisons for s in (c.left, c.right)}
     value = dict(zip(segments, predict_returns(model, [*segments.values()])[0], strict=True))
     losses = []
@@ -369,12 +402,120 @@ def test_passes_are_made_as_they_are_pulled_and_a_fit_is_so_many_of_them():
     pulled = list(islice(fit_passes(model, comparisons, config, state), 3))
     metrics = fit(other, comparisons, config, FitState(other, config, 1))
     assert metrics.pop("epochs") == 3 and metrics.pop("l2") == 0
-    assert pulled[2].pop("out_of_bag_count") > 0 and pulled[2] == metrics != pulled[1]
+    assert pulled[2]["out_of_bag_count"] > 0
+    assert {name: pulled[2][name] for name in METRICS} == metrics
+    assert pulled[2]["train_loss"] < pulled[1]["train_loss"]
     assert state.fits == 0, "a fit counts itself; its passes do not"
     left, right = comparison_returns(model, comparisons)
     for row, comparison in enumerate(comparisons):
         both = predict_returns(other, [comparison.left, comparison.right])
         assert torch.equal(both, torch.stack([left[:, row], right[:, row]], dim=1))
+
+
+def noisy(count=60, seed=0):
+    """Return comparisons of which a third is turned round: more passes soon make a fit worse."""
+    comparisons = compare(play(NumberWorld(), 2 * count, seed))
+    return [
+        replace(c, preference=1 - c.preference) if row % 3 == 0 else c
+        for row, c in enumerate(comparisons)
+    ]
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_the_best_pass_by_what_is_not_learned_from_is_kept(members):
+    """It is where a fit without patience stands after as many passes, to the bit."""
+    options = {"batch_size": 8, "learning_rate": 0.02, "l2": 0.0, "enough_out_of_bag": 5}
+    model = ensemble(members)
+    metrics, state = fitted(model, noisy(), first_epochs=40, patience=3, **options)
+    assert 1 <= metrics["best_epoch"] == metrics["epochs"] - 3 < 20
+    again = ensemble(members)
+    config = replace(FIT, first_epochs=40, patience=99, **options)
+    state = FitState(again, config, 0)
+    lines, weights = [], []
+    for scores in islice(fit_passes(again, noisy(), config, state), int(metrics["epochs"])):
+        lines.append(scores)
+        weights.append([parameter.detach().clone() for parameter in again.parameters()])
+    losses = [line["out_of_bag_loss"] for line in lines]
+    best = int(metrics["best_epoch"]) - 1
+    assert min(losses) == losses[best] == metrics["out_of_bag_loss"]
+    assert metrics["train_loss"] == lines[best]["train_loss"]
+    assert all(map(torch.equal, model.parameters(), weights[best]))
+    assert not all(map(torch.equal, model.parameters(), weights[-1]))
+
+
+def test_a_pass_is_chosen_by_the_weights_it_ends_with():
+    options = {"batch_size": 8, "l2": 0.0, "enough_out_of_bag": 5, "patience": 9}
+    model, comparisons = linear(2), noisy()
+    metrics, _ = fitted(model, comparisons, first_epochs=1, **options)
+    bags = bag_weights(0, [c.query for c in comparisons], 2)
+    left, right = comparison_returns(model, comparisons)
+    preference = torch.tensor([c.preference for c in comparisons])
+    losses = preference_loss(left, right, preference, uniform_error=0.1)
+    expected = [losses[member][bags[member] == 0].mean() for member in range(2)]
+    assert metrics["out_of_bag_loss"] == pytest.approx(float(sum(expected)) / 2, rel=1e-5)
+
+
+def test_without_enough_to_choose_by_all_passes_are_made_and_the_last_is_kept():
+    for options in ({"enough_out_of_bag": 10**6}, {"held_out": 0.0, "enough_out_of_bag": 0}):
+        model, last = linear(1), linear(1)
+        metrics, _ = fitted(model, noisy(), first_epochs=12, patience=1, **options)
+        fitted(last, noisy(), first_epochs=12, **options)
+        assert metrics["epochs"] == 12 and "best_epoch" not in metrics
+        assert torch.equal(model.weights, last.weights)
+
+
+def test_the_standard_loss_stands_beside_the_one_that_is_minimised():
+    comparisons, bag = fixed_comparisons(60)
+    model, config = FixedReward(), replace(FIT, label_smoothing=0.2)
+    comparisons = [replace(c, margin=0.7) for c in comparisons]
+    [scores] = islice(fit_passes(model, comparisons, config, FitState(model, config, 0)), 1)
+    standard = math.log(1 + math.exp(-1))
+    for side in ("train", "out_of_bag"):
+        assert scores[f"{side}_bradley_terry"] == pytest.approx(standard, rel=1e-5)
+        assert scores[f"{side}_loss"] > standard + 0.1
+    assert (scores["train_decisive"], scores["out_of_bag_decisive"]) == (
+        float(bag.sum()), float((bag == 0).sum()),
+    )  # fmt: skip
+
+
+# --- how far probabilities may be taken at their word ------------------------------------------
+
+
+def test_calibrated_probabilities_are_in_order_and_others_are_mended_by_their_temperature():
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(40_000, generator=generator)
+    said = (torch.rand(40_000, generator=generator) < torch.sigmoid(logits)).float()
+    weight = torch.ones(40_000)
+    good = calibrate_probabilities(logits, said, weight)
+    assert good.error < 0.01 and good.temperature == pytest.approx(1, abs=0.03)
+    sure = calibrate_probabilities(3 * logits, said, weight)
+    assert sure.temperature == pytest.approx(3, abs=0.09)
+    assert sure.error > 0.1 > 0.01 > sure.mended_error
+    assert len(sure.bins) == 10 and sum(b.weight for b in sure.bins) == 40_000
+    assert all(b.confidence > b.right for b in sure.bins[1:]), "it is too sure"
+
+
+def test_a_calibration_by_hand():
+    """Of three with a confidence of σ(2) two are right; a tie has no right side."""
+    logits = torch.tensor([2.0, -2.0, -2.0, 0.1, 9.0])
+    found = calibrate_probabilities(
+        logits, torch.tensor([1.0, 0.0, 1.0, 0.0, 0.5]), torch.tensor([1.0, 1.0, 1.0, 0.5, 7.0])
+    )
+    low, high = (1 / (1 + math.exp(-lead)) for lead in (0.1, 2.0))
+    assert [(b.weight, b.right) for b in found.bins] == [(0.5, 0), (3, pytest.approx(2 / 3))]
+    assert [b.confidence for b in found.bins] == pytest.approx([low, high])
+    assert found.error == pytest.approx((0.5 * low + 3 * (high - 2 / 3)) / 3.5)
+    leads, weight = np.array([2, 2, -2, -0.1]), np.array([1, 1, 1, 0.5])
+    grid = np.exp(np.linspace(-3, 4, 20_000))
+    losses = (np.log1p(np.exp(-leads / grid[:, None])) * weight).sum(1)
+    assert found.temperature == pytest.approx(grid[losses.argmin()], rel=1e-3)
+
+
+def test_where_all_or_most_is_right_or_wrong_the_temperature_is_at_its_limit():
+    ones = torch.ones(4)
+    for sign, limit in ((1, TEMPERATURES[0]), (-1, TEMPERATURES[1])):
+        found = calibrate_probabilities(sign * torch.tensor([1.0, 2, 3, 4]), ones, ones)
+        assert found.temperature == pytest.approx(limit)
 
 
 @pytest.mark.parametrize("build", [linear, ensemble])

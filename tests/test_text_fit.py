@@ -89,9 +89,10 @@ def test_an_easy_preference_is_learned_and_survives_saving(tmp_path):
     file = write(tmp_path / "pairs.jsonl", *pairs(250))
     now, lines, loaded = fitted(file, tmp_path, held_out=0.2)
     assert (len(now.training), len(now.held_out)) == (200, 50)
-    assert lines[-1]["train_accuracy"] > 0.9
-    assert lines[-1]["held_out_accuracy"] > 0.75
-    assert lines[-1]["out_of_bag_accuracy"] > 0.75
+    kept = lines[judgement_of(now).kept_pass - 1]
+    assert kept["train_accuracy"] > 0.9
+    assert kept["held_out_accuracy"] > 0.75
+    assert kept["train_decisive"] == 200, "one member learns from all"
     assert [line["epochs"] for line in lines] == list(range(1, len(lines) + 1))
     few, many = returns(loaded, ["abcdabcd", "eeeebcde"])
     assert few < -0.5 < 0.5 < many
@@ -148,6 +149,85 @@ def test_passes_are_one_fit(tmp_path):
         one.reward_model.parameters(), other.reward_model.parameters(), strict=True
     ):
         assert torch.equal(mine, whole)
+
+
+def judgement_of(now):
+    assert now.judgement is not None
+    return now.judgement
+
+
+def returns_of(now):
+    return predict_returns(now.reward_model, [c.left for c in now.held_out or now.training])
+
+
+def with_mistakes(rows, share=0.15):
+    """Turn every so many pairs round."""
+    every = round(1 / share)
+    turned = {"chosen": "rejected", "rejected": "chosen"}
+    return [
+        {turned.get(name, name): text for name, text in row.items()} if n % every == 0 else row
+        for n, row in enumerate(rows)
+    ]
+
+
+def test_the_pass_with_the_lowest_held_out_loss_is_kept_and_saved(tmp_path):
+    file = write(tmp_path / "pairs.jsonl", *with_mistakes(pairs(80)))
+    now, lines, loaded = fitted(file, tmp_path, held_out=0.25, epochs=12, learning_rate=1e-3)
+    losses = [line["held_out_loss"] for line in lines]
+    kept = judgement_of(now).kept_pass
+    assert losses[kept - 1] == min(losses) and len(lines) == kept + 2 < 12
+    again = start(file, "tiny", held_out=0.25, epochs=kept, learning_rate=1e-3, patience=0)
+    assert list(passes(again)) == lines[:kept]
+    assert judgement_of(again).kept_pass == kept and judgement_of(again).chosen_by is None
+    assert torch.equal(returns_of(again), returns_of(now))
+    clips = [comparison.left for comparison in now.held_out]
+    assert torch.equal(predict_returns(loaded, clips), returns_of(now))
+    report = json.loads((tmp_path / "fitted/report.json").read_text())
+    assert report["kept_pass"] == kept and report["chosen_by"] == "held_out_loss"
+    assert report["scores"] == lines[kept - 1]
+    judged = report["accuracies"]["held_out"]
+    low, high = judged["interval"]
+    assert 0 < low < judged["mean"] < high
+    assert judged["mean"] == pytest.approx(lines[kept - 1]["held_out_accuracy"])
+    assert sum(b["weight"] for b in report["calibration"]["bins"]) == 20
+
+
+def test_of_several_members_what_is_out_of_bag_chooses_where_nothing_is_held_out(tmp_path):
+    file = write(tmp_path / "pairs.jsonl", *with_mistakes(pairs(60)))
+    two = TextRewardConfig(members=2)
+    now = start(file, "tiny", two, held_out=0.0, epochs=9, learning_rate=1e-3)
+    lines = list(passes(now))
+    losses = [line["out_of_bag_loss"] for line in lines]
+    kept = judgement_of(now).kept_pass
+    assert losses[kept - 1] == min(losses) and len(lines) == kept + 2
+    assert (
+        judgement_of(now).chosen_by == "out_of_bag_loss" and judgement_of(now).calibration is None
+    )
+
+
+def test_a_file_of_its_own_is_held_out(tmp_path, capsys):
+    rows = pairs(40)
+    file, aside = write(tmp_path / "a.jsonl", *rows[:30]), write(tmp_path / "b.jsonl", *rows[28:])
+    main(["fit", str(file), "--model", "tiny", "-o", str(tmp_path / "out"), "--epochs", "1",
+          "--held-out", str(aside)])  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("took a.jsonl for JSON lines: pairs")
+    assert lines[2].startswith("held out, took b.jsonl for JSON lines: pairs")
+    assert lines[3] == "prompts that are learned from, though they are held out: 2"
+    assert lines[4].startswith("30 comparisons, 12 more are held out; calibrated on the 84 compl")
+    now = start(file, "tiny", held_out=aside)
+    assert [c.left.task for c in now.held_out] == [row["prompt"] for row in rows[28:]]
+    write(aside, PAIR | {"rejected": "good"}, *rows[30:])
+    assert start(file, "tiny", held_out=aside).notes[3].startswith("held out, comparisons left out")
+
+
+def test_what_is_held_out_does_not_depend_on_the_order_of_a_file(tmp_path):
+    def aside(rows):
+        now = start(write(tmp_path / "pairs.jsonl", *rows), "tiny", held_out=0.2)
+        return {c.left.task for c in now.held_out}
+
+    rows = pairs(30)
+    assert len(aside(rows)) == 6 and aside(rows) == aside(rows[::-1])
 
 
 def test_a_seed_decides(tmp_path):
@@ -244,8 +324,11 @@ def test_rankings_are_learned(tmp_path):
         rows.append({"prompt": f"{i} ", "completions": texts})
     now = start(write(tmp_path / "ranks.jsonl", *rows), "tiny", held_out=0.2, epochs=4)
     assert {c.left.task for c in now.training}.isdisjoint({c.left.task for c in now.held_out})
-    *_, last = passes(now)
-    assert last["train_accuracy"] > 0.9 and last["held_out_accuracy"] > 0.75
+    lines = list(passes(now))
+    kept = lines[judgement_of(now).kept_pass - 1]
+    assert kept["train_accuracy"] > 0.9 and kept["held_out_accuracy"] > 0.75
+    queries = {c.query for c in now.held_out}
+    assert kept["held_out_decisive"] == pytest.approx(3 * len(queries)), "K − 1 of a ranking"
 
 
 # What is held out
@@ -341,10 +424,20 @@ def test_the_command(tmp_path, capsys):
     assert took == ('took pairs.jsonl for JSON lines: pairs {"prompt", "chosen", "rejected"} (60)')
     assert lines[0].startswith("tiny: 0.5 million parameters")
     assert lines[1] == "48 comparisons, 12 more are held out; calibrated on the 120 completions"
-    judged = r"accuracy [01]\.\d{3}, loss \d\.\d{3}"
+    share = r"[01]\.\d{3}"
+    losses = r"loss \d\.\d{3}, Bradley-Terry \d\.\d{3}"
+    judged = rf"accuracy {share} \({share} to {share}\), {losses}"
     pattern = rf"pass \d/2: train {judged}; out-of-bag {judged}; held-out {judged}"
     assert all(re.fullmatch(pattern, line) for line in lines[2:4]), lines
-    assert re.match(r"done in \d+ s, members: 2; load it with .*load_fitted\('", lines[4])
+    assert re.fullmatch(r"kept pass [12] of 2, which has the lowest held-out loss, .*", lines[4])
+    assert re.fullmatch(
+        rf"calibration on what is held out: expected error {share}; with returns divided by a "
+        rf"temperature of [\d.]+ it is {share}; of fewer than 100 comparisons that says little",
+        lines[5],
+    )
+    assert lines[6].split() == ["sure", "right", "comparisons"]
+    assert sum(int(line.split()[2]) for line in lines[7:-1]) == 12
+    assert re.match(r"done in \d+ s, members: 2; load it with .*load_fitted\('", lines[-1])
     assert load_fitted(folder).members == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.jsonl", "reward"]
 

@@ -23,7 +23,8 @@ from page import (
 )
 from toy_texts import TINY_TEXT_FLAGS, save_small_model
 
-from prefrl.learning.reward import FitState, bag_weights, fit, predict_returns
+from prefrl.learning.bags import bag_weights
+from prefrl.learning.reward import FitState, fit, predict_returns
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.text.build import load_reward

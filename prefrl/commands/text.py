@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from prefrl.commands.console import absolute_folder, installed, live_line, measured, say, shown
+from prefrl.commands.console import absolute_folder, installed, live_line, say, shown
 from prefrl.commands.options import EnvKwargs
+from prefrl.config.fields import CountOrZero, at_least
 from prefrl.config.text import TextRewardConfig
 from prefrl.errors import UserError
 
@@ -124,9 +125,12 @@ class Fit:
     reward: Annotated[TextRewardConfig, arg(name="")] = REWARD
     chat: bool = False
     """Speak to the model through its chat template; a run does as its policy does."""
-    held_out: float = 0.1
-    """Share of the prompts not learned from but judged; of the queries where prompts are few.
-    """
+    held_out: Annotated[float, at_least(0, below=1)] | Path = 0.1
+    """Share of the prompts not learned from but judged, of the queries where prompts are few; or a
+    file of which nothing is learned. It chooses the pass that is kept."""
+    patience: CountOrZero = 2
+    """Ends after so many passes without a lower held-out loss (out-of-bag, where nothing is held
+    out) and keeps the best; 0 makes all passes and keeps the last."""
     learning_rate: float | None = None
     """Adam's step size; a run's own by default, else 3e-4, or 3e-5 for a large model."""
     epochs: int | None = None
@@ -152,6 +156,7 @@ def fit(chosen: Fit) -> None:
     """Fit a reward model and keep it."""
     with installed("text"):
         from prefrl.text.stages.fitting import passes, save, start
+        from prefrl.text.stages.judging import judgement_in_words, pass_in_words
     from prefrl.storage.files import new_folder
 
     began = time.monotonic()
@@ -163,21 +168,12 @@ def fit(chosen: Fit) -> None:
         lines = []
         for line in passes(fitting):
             lines.append(line)
-            show(_pass_in_words(line, fitting.config.first_epochs), True)
+            show(pass_in_words(line, fitting.config.first_epochs), True)
             show("calibrating", False)
+        for words in judgement_in_words(fitting.judgement):
+            show(words, True)
         save(fitting, folder, lines)
     say(
         f"done in {time.monotonic() - began:.0f} s, members: {chosen.reward.members}; load it with "
         f"prefrl.text.stages.fitting.load_fitted({shown(chosen.output)!r})"
     )
-
-
-def _pass_in_words(line: dict[str, float], most: int) -> str:
-    judged = [("train", "train"), ("out-of-bag", "out_of_bag"), ("held-out", "held_out")]
-    parts = [
-        f"{words} accuracy {measured(line.get(f'{name}_accuracy'), '.3f')}, "
-        f"loss {line[f'{name}_loss']:.3f}"
-        for words, name in judged
-        if f"{name}_loss" in line
-    ]
-    return f"pass {line['epochs']:.0f}/{most}: " + "; ".join(parts)

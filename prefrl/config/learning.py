@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from prefrl.config.fields import Count, CountOrZero, NotNegative, Positive, Share, above
+from prefrl.config.fields import Count, CountOrZero, NotNegative, Positive, Share, above, at_least
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,12 @@ class FitConfig:
     stop_accuracy: Annotated[float, above(0, infinite=True)] = float("inf")
     """A fit stops once the members, in the mean, are this accurate on their own bags; by default it
     makes all of its passes, which few answers need."""
+    patience: CountOrZero = 0
+    """A fit stops after so many passes without a lower loss on what is not learned from, and goes
+    back to the best one; 0 makes all passes and keeps the last."""
+    held_out: Annotated[float, at_least(0, below=1)] = 0.1
+    """Share of the queries that an ensemble of one never learns from, but is judged by; of several,
+    each is judged by what its own bag leaves out."""
     l2: NotNegative = 1e-2
     """First coefficient of the L2 penalty; it adapts. 0 leaves it out."""
     l2_low: Positive = 1.1
@@ -39,7 +45,7 @@ class FitConfig:
     l2_high: Positive = 1.5
     """Above this ratio the penalty rises (Christiano: 1.1 to 1.5)."""
     enough_out_of_bag: CountOrZero = 20
-    """Out-of-bag comparisons a member needs before its losses move the penalty."""
+    """Out-of-bag comparisons a member needs before its losses move the penalty or choose a pass."""
 
 
 @dataclass(frozen=True)

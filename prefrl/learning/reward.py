@@ -1,27 +1,27 @@
 """Fits a reward model to comparisons.
 
 How any reward model is fitted: bags that never change, validation out of bag, a penalty that
-adapts, an early stop. Nothing here knows what a segment holds.
+adapts, an early stop, the best pass kept. Nothing here knows what a segment holds.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from prefrl.config.learning import FitConfig
 from prefrl.contracts import RewardModel
+from prefrl.learning.bags import bag_weights
 from prefrl.learning.preference import choice_loss, correct, decisive, preference_loss
+from prefrl.learning.validation import BestPass
 from prefrl.types import Comparison, QueryId, Segment, alike
 
 L2_LIMITS = (1e-4, 3e-2)
 L2_STEP = 1.5
-SCORES = ("train_loss", "train_accuracy", "out_of_bag_loss", "out_of_bag_accuracy")
+METRICS = ("train_loss", "train_accuracy", "out_of_bag_loss", "out_of_bag_accuracy")
 
 
 def predict_returns(reward_model: RewardModel, segments: Sequence[Segment]) -> Tensor:
@@ -30,32 +30,6 @@ def predict_returns(reward_model: RewardModel, segments: Sequence[Segment]) -> T
         return reward_model.returns(
             reward_model.encode(segments), torch.arange(len(segments)), None
         )
-
-
-def bag_weights(seed: int, queries: Sequence[QueryId], members: int) -> Tensor:
-    """Return how often each member's bag holds each comparison, Poisson(1), `[member, comparison]`.
-
-    The count is a hash of (seed, query, member), so membership is for life: a warm start never
-    trains on what is out of bag later, and resuming needs to save nothing. All comparisons of one
-    query share their fate. e⁻¹ of them are out of bag, which is Christiano's validation share.
-    """
-    weights = torch.empty(members, len(queries))
-    for column, query in enumerate(queries):
-        for member in range(members):
-            key = f"bag {seed} {query[0]} {query[1]} {member}".encode()
-            uniform = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") / 2**64
-            weights[member, column] = _poisson_quantile(uniform)
-    return weights
-
-
-def _poisson_quantile(uniform: float) -> int:
-    count, probability = 0, float(np.exp(-1))
-    total = probability
-    while uniform > total and count < 20:
-        count += 1
-        probability /= count
-        total += probability
-    return count
 
 
 class FitState:
@@ -93,21 +67,30 @@ def fit(
     """Make the passes of one round's fit, then adapt the penalty; report how well it fits.
 
     Returns:
-        Of the last pass what `fit_passes` yields but `out_of_bag_count`, then `l2` and `epochs`;
-        nothing if there are no comparisons.
+        Of the pass that is kept the `METRICS` of what `fit_passes` yields, then `l2`, `epochs` and,
+        where one was chosen, `best_epoch`; nothing if there are no comparisons.
     """
     if not comparisons:
         return {}
     limit = config.epochs if state.fits else config.first_epochs
-    scores, epoch = {}, 0
-    for epoch, scores in enumerate(fit_passes(reward_model, comparisons, config, state), start=1):
-        if epoch == limit or scores.get("train_accuracy", 0) >= config.stop_accuracy:
+    best, passed = BestPass(config.patience), []
+    for scores in fit_passes(reward_model, comparisons, config, state):
+        passed.append(scores)
+        enough = scores["out_of_bag_count"] >= config.enough_out_of_bag
+        judged = scores.get("out_of_bag_loss") if enough else None
+        if (
+            best.is_over(len(passed), judged, reward_model)
+            or len(passed) == limit
+            or scores.get("train_accuracy", 0) >= config.stop_accuracy
+        ):
             break
+    chosen = best.restore(reward_model)
+    scores = passed[(chosen or len(passed)) - 1]
     state.fits += 1
-    used = {"l2": state.l2, "epochs": epoch}
+    used: dict[str, float] = {"l2": state.l2, "epochs": len(passed)}
+    used |= {"best_epoch": chosen} if chosen else {}
     state.l2 = _adapt_l2(state.l2, scores, config)
-    scores.pop("out_of_bag_count")
-    return scores | used
+    return {name: scores[name] for name in METRICS if name in scores} | used
 
 
 def fit_passes(
@@ -123,12 +106,18 @@ def fit_passes(
     Yields:
         `train_loss`, `train_accuracy`, `out_of_bag_loss`, `out_of_bag_accuracy` (means over members
         of means over comparisons; accuracies are over decisive answers, except those about segments
-        that show the same, which have no right side; a mean over nothing is left out), and
-        `out_of_bag_count`, how many comparisons each member has out of its bag at least.
+        that show the same, which have no right side; a mean over nothing is left out). Beside a
+        loss its `_bradley_terry`, the cross-entropy without margins, smoothing and errors of the
+        teacher; beside an accuracy its `_decisive`, by how many comparisons each member is judged
+        in the mean; and `out_of_bag_count`, how many each has out of its bag at least.
+
+        They are of the pass itself, in which the weights move, so they cost nothing extra. With
+        patience a pass is to be chosen by what is out of bag: then that is of its last weights.
     """
-    data = _Data(reward_model, comparisons, state.seed)
+    data = _Data(reward_model, comparisons, config, state.seed)
     while True:
-        yield _epoch(reward_model, data, config, state)
+        scores = _epoch(reward_model, data, config, state)
+        yield scores | _judge(reward_model, data, config) if config.patience else scores
 
 
 def comparison_returns(
@@ -152,7 +141,10 @@ def _segment_rows(comparisons: Sequence[Comparison]) -> tuple[list[Segment], Ten
 class _Data:
     """Comparisons as tensors, each segment encoded once."""
 
-    def __init__(self, reward_model: RewardModel, comparisons: Sequence[Comparison], seed: int):
+    def __init__(
+        self, reward_model: RewardModel, comparisons: Sequence[Comparison], config: FitConfig,
+        seed: int,
+    ):  # fmt: skip
         segments, self.left, self.right = _segment_rows(comparisons)
         self.encoded = reward_model.encode(segments)
         reward_model.normalise_inputs(self.encoded)
@@ -162,7 +154,8 @@ class _Data:
         """Which comparisons have a right side."""
         self.margin = torch.tensor([c.margin for c in comparisons])
         self.weight = torch.tensor([c.weight for c in comparisons])
-        self.bags = bag_weights(seed, [c.query for c in comparisons], reward_model.members)
+        names = [c.query for c in comparisons]
+        self.bags = bag_weights(seed, names, reward_model.members, config.held_out)
         rows: dict[QueryId, list[int]] = {}
         for row, comparison in enumerate(comparisons):
             rows.setdefault(comparison.query, []).append(row)
@@ -197,21 +190,10 @@ def _epoch(
     reward_model: RewardModel, data: _Data, config: FitConfig, state: FitState
 ) -> dict[str, float]:
     """Make one pass; the losses come from the pass itself, so they cost nothing extra."""
-    totals = torch.zeros(8, reward_model.members)
+    totals = torch.zeros(2, 5, reward_model.members)
     for rows in data.minibatches(config.batch_size, state.generator):
-        # A ranking compares each of its segments with all others: evaluate each once.
-        segments, row_of = torch.cat([data.left[rows], data.right[rows]]).unique(
-            return_inverse=True
-        )
-        returns = reward_model.returns(data.encoded, segments, state.generator)
-        left, right = returns[:, row_of].chunk(2, dim=1)
-        preference = data.preference[rows]
-        losses = preference_loss(
-            left, right, preference, margin=data.margin[rows],
-            uniform_error=config.uniform_error, label_smoothing=config.label_smoothing,
-        )  # fmt: skip
-        if config.rankings == "plackett-luce":
-            losses = _as_choices(losses, left, right, data, rows, config)
+        left, right = _returns(reward_model, data, rows, state.generator)
+        losses = _losses(left, right, data, rows, config)
         bags = data.bags[:, rows] * data.weight[rows]
         # Each member's loss is a mean over its own bag, and they are summed: the learning rate of
         # a member must not depend on how many others there are.
@@ -222,9 +204,45 @@ def _epoch(
         state.optimizer.zero_grad()
         loss.backward()
         state.optimizer.step()
-        hits = correct(left.detach(), right.detach(), preference)
-        totals += _tally(losses.detach(), hits, data.judged[rows], bags)
-    return _score(totals)
+        totals += _tally(losses.detach(), left.detach(), right.detach(), data, rows)
+    return _score(totals, data)
+
+
+@torch.no_grad()
+def _judge(reward_model: RewardModel, data: _Data, config: FitConfig) -> dict[str, float]:
+    """Return the scores of what is out of bag, with the weights as they are."""
+    outside = (data.bags == 0).any(0)
+    queries = [rows for rows in data.queries if outside[rows].any()]
+    if not queries:
+        return {}
+    rows = torch.cat(queries)
+    left, right = _returns(reward_model, data, rows, None)
+    losses = _losses(left, right, data, rows, config)
+    scores = _score(_tally(losses, left, right, data, rows), data)
+    return {name: score for name, score in scores.items() if name.startswith("out_of_bag")}
+
+
+def _returns(
+    reward_model: RewardModel, data: _Data, rows: Tensor, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Predict the left and the right returns `[member, comparison]` of some rows.
+
+    A ranking compares each of its segments with all others: each is evaluated once.
+    """
+    segments, row_of = torch.cat([data.left[rows], data.right[rows]]).unique(return_inverse=True)
+    left, right = reward_model.returns(data.encoded, segments, generator)[:, row_of].chunk(2, dim=1)
+    return left, right
+
+
+def _losses(left: Tensor, right: Tensor, data: _Data, rows: Tensor, config: FitConfig) -> Tensor:
+    """Return what is minimised, `[member, comparison]`."""
+    losses = preference_loss(
+        left, right, data.preference[rows], margin=data.margin[rows],
+        uniform_error=config.uniform_error, label_smoothing=config.label_smoothing,
+    )  # fmt: skip
+    if config.rankings == "plackett-luce":
+        return _as_choices(losses, left, right, data, rows, config)
+    return losses
 
 
 def _as_choices(
@@ -250,24 +268,39 @@ def _as_choices(
     return losses
 
 
-def _tally(losses: Tensor, hits: Tensor, judged: Tensor, bags: Tensor) -> Tensor:
-    """Return sums `[8, member]`, in bag and out: losses, weights, hits, what has a right side."""
-    counts = judged.float()
-    hits = hits.float() * counts
+def _tally(losses: Tensor, left: Tensor, right: Tensor, data: _Data, rows: Tensor) -> Tensor:
+    """Return sums `[2, 5, member]`, in bag and out.
+
+    They are of losses, weights, hits, what has a right side, and the standard losses.
+    """
+    preference, bags = data.preference[rows], data.bags[:, rows] * data.weight[rows]
+    standard = preference_loss(left, right, preference)
+    counts = data.judged[rows].float()
+    hits = correct(left, right, preference).float() * counts
     out = (bags == 0).float()
-    columns = []
-    for weight in (bags, out):
-        columns += [losses * weight, weight, hits * weight, counts * weight]
-    return torch.stack([column.sum(1) for column in columns])
+    return torch.stack([
+        torch.stack([
+            column.sum(1)
+            for column in (losses * weight, weight, hits * weight, counts * weight,
+                           standard * weight)
+        ])
+        for weight in (bags, out)
+    ])  # fmt: skip
 
 
-def _score(totals: Tensor) -> dict[str, float]:
-    scores = {"out_of_bag_count": float(totals[5].min())}
-    for row, name in enumerate(SCORES):
-        total, weight = totals[2 * row], totals[2 * row + 1]
-        known = weight > 0  # a member may have nothing out of its bag yet
-        if known.any():
-            scores[name] = float((total[known] / weight[known]).mean())
+def _score(totals: Tensor, data: _Data) -> dict[str, float]:
+    """Return the scores of a pass; see `fit_passes`."""
+    scores = {"out_of_bag_count": float(totals[1, 1].min())}
+    sides = ("train", totals[0], data.bags > 0), ("out_of_bag", totals[1], data.bags == 0)
+    for side, (losses, weight, hits, counts, standard), members in sides:
+        means = ("loss", losses, weight), ("accuracy", hits, counts)
+        for name, total, of in (*means, ("bradley_terry", standard, weight)):
+            known = of > 0  # a member may have nothing out of its bag yet
+            if known.any():
+                scores[f"{side}_{name}"] = float((total[known] / of[known]).mean())
+        if counts.any():
+            decisive_ones = (members * (data.weight * data.judged)).sum(1)
+            scores[f"{side}_decisive"] = float(decisive_ones.mean())
     return scores
 
 

@@ -93,7 +93,7 @@ def ratios(tasks: Sequence[Scored]) -> dict[str, dict[str, Any]] | None:
     return aggregates(np.concatenate(plain), np.concatenate(drawn, axis=1))
 
 
-def share(successes: float, count: int) -> dict[str, Any]:
+def share(successes: float, count: float) -> dict[str, Any]:
     """Return successes / count as `mean`, and Wilson's score `interval`.
 
     Unlike a bootstrap, the interval has a width even if all or none succeeded.

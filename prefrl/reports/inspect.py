@@ -13,8 +13,9 @@ import torch
 
 from prefrl.answers import to_comparisons
 from prefrl.errors import UserError
+from prefrl.learning.bags import bag_weights
 from prefrl.learning.preference import decisive, preference_probability
-from prefrl.learning.reward import bag_weights, predict_returns
+from prefrl.learning.reward import predict_returns
 from prefrl.runs.load import load_reward
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
@@ -81,7 +82,8 @@ def _unfitted(
     """Return which members, `[member]`, no fit has shown any answer to each query."""
     ledger = feedback.ledger(folder.metrics()[-1]["round"])
     fitted = feedback.answered_queries(ledger.answers_through if ledger else 0)
-    bags = bag_weights(folder.experiment().seed, queries, members)
+    experiment = folder.experiment()
+    bags = bag_weights(experiment.seed, queries, members, experiment.fit.held_out)
     return {
         query: (bags[:, column] == 0) | (query not in fitted)
         for column, query in enumerate(queries)

@@ -344,8 +344,9 @@ class FittedFolder:
         self.reference = self.path / "reference"
 
     def save(
-        self, text: TextConfig, seed: int, weights: bytes, metrics: Sequence[dict[str, float]]
-    ) -> None:
+        self, text: TextConfig, seed: int, weights: bytes, metrics: Sequence[dict[str, float]],
+        report: Fields | None = None,
+    ) -> None:  # fmt: skip
         """Write all but the reference.
 
         Args:
@@ -353,6 +354,7 @@ class FittedFolder:
             seed: with which seed.
             weights: its state.
             metrics: a line a pass over the answers.
+            report: on the pass that was kept.
         """
         how = stamped("fitted.json", {"seed": seed, "text": to_json(text)})
         files = {
@@ -360,6 +362,8 @@ class FittedFolder:
             "weights.pt": weights,
             "fitted.json": _as_bytes(how),
         }
+        if report:
+            files["report.json"] = _as_bytes(stamped("report.json", report))
         for name, data in files.items():  # the folder appears whole: see `files.new_folder`
             (self.path / name).write_bytes(data)
 

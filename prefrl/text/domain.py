@@ -37,7 +37,9 @@ class TextDomain:
         steps=20_480,
         steps_per_round=1024,
         domain=TextConfig(),
-        fit=replace(TEXT_FIT, learning_rate=3e-5, first_epochs=8, epochs=2, batch_size=16),
+        fit=replace(
+            TEXT_FIT, learning_rate=3e-5, first_epochs=8, epochs=2, batch_size=16, patience=2
+        ),
         query=QueryConfig(explore_steps=512, decay_steps=20_000, acquisition="uniform"),
     )
 

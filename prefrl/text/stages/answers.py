@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from prefrl.answers import to_comparisons
 from prefrl.errors import UserError
+from prefrl.learning.bags import hashed_order
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.storage.rows import AnswerReader
@@ -74,13 +73,14 @@ def hold_out(
     """Split comparisons into those to learn from and those held out.
 
     Whole prompts are held out, since completions of one prompt tell of each other; where there are
-    too few, whole queries. The seed decides which.
+    too few, whole queries. Which ones is a hash of the seed and of each, so the order of a file
+    decides nothing.
     """
     keys: list[Any] = [comparison.left.task for comparison in comparisons]
     if round(share * len(set(keys))) == 0:
         keys = [comparison.query for comparison in comparisons]
     groups = sorted(set(keys))
-    order = np.random.default_rng(seed).permutation(len(groups))
+    order = hashed_order(seed, list(map(str, groups)))
     aside = {groups[index] for index in order[: round(share * len(groups))]}
     split: tuple[list[Comparison], list[Comparison]] = ([], [])
     for key, comparison in zip(keys, comparisons, strict=True):

@@ -18,15 +18,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 
-from prefrl.config.fields import Called, Count, NotNegative, Positive, Seed, at_least, checked
+from prefrl.config.fields import (
+    Called,
+    Count,
+    CountOrZero,
+    NotNegative,
+    Positive,
+    Seed,
+    at_least,
+    checked,
+)
 from prefrl.config.learning import FitConfig
 from prefrl.config.text import TEXT_FIT, TextConfig, TextRewardConfig
 from prefrl.environments.ids import installed, make, resolve
 from prefrl.errors import UserError
-from prefrl.learning.preference import correct, decisive, preference_loss
-from prefrl.learning.reward import FitState, comparison_returns, fit_passes
+from prefrl.learning.reward import FitState, fit_passes
+from prefrl.learning.validation import BestPass
 from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.storage.folder import FittedFolder, RunFolder
 from prefrl.text import build
@@ -35,6 +43,7 @@ from prefrl.text.models.load import LanguageModel, save_language_model
 from prefrl.text.models.networks import enough_memory
 from prefrl.text.reward import CALIBRATION_EPISODES, TextReward
 from prefrl.text.stages.answers import hold_out, read_answers, run_of_text
+from prefrl.text.stages.judging import Judgement, judge, scores_of
 from prefrl.text.stages.lengths import Limit, TooLong, limit
 from prefrl.text.stages.tuning import Dtype, load_model
 from prefrl.types import SYSTEM, Comparison, Segment, Trajectory
@@ -43,6 +52,8 @@ from prefrl.types import SYSTEM, Comparison, Segment, Trajectory
 SMALL_FIT = dataclasses.replace(TEXT_FIT, first_epochs=20)
 LARGE_FIT = dataclasses.replace(TEXT_FIT, learning_rate=3e-5, first_epochs=4)
 
+PATIENCE = 2  # passes; what else was tried is in prefrl/README.md
+HeldOut = Annotated[float, at_least(0, below=1)] | Path | str
 MEMORY = "batch-size", "members"  # what takes the most, as options of `prefrl fit`
 
 
@@ -63,6 +74,8 @@ class Fitting:
     state: FitState
     notes: list[str]
     """What to say before the first pass."""
+    judgement: Judgement | None = None
+    """How good the pass is that was kept, once `passes` has come to its end."""
 
 
 @enough_memory(*MEMORY, resumable=False)
@@ -71,7 +84,7 @@ def start(
     source: Path | str, model: str | None = None,
     reward: Annotated[TextRewardConfig | None, Called("")] = None, *,
     chat: bool = False, seed: Seed = 0, device: str = "auto", dtype: Dtype = "auto",
-    held_out: Annotated[float, at_least(0, below=1)] = 0.1,
+    held_out: HeldOut = 0.1, patience: CountOrZero = PATIENCE,
     learning_rate: Positive | None = None, epochs: Count | None = None,
     batch_size: Count | None = None, margin_scale: NotNegative | None = None,
     max_length: Count | None = None, too_long: TooLong = "skip",
@@ -87,7 +100,10 @@ def start(
         seed: of heads, bags, order and what is held out.
         device: see `load_model`.
         dtype: see `load_model`.
-        held_out: share of the prompts, or of the queries where prompts are few, not learned from.
+        held_out: share of the prompts, or of the queries where prompts are few, not learned from;
+            or a source like the first, none of which is.
+        patience: passes without a lower loss on what is held out (on what is out of bag, where
+            nothing is) after which it ends, and the best one is kept; 0 keeps the last of all.
         learning_rate: Adam's; this and the rest by default as in the run, else as suits the model.
         epochs: most passes over the answers.
         batch_size: comparisons in a minibatch; those of a ranking stay together.
@@ -104,33 +120,58 @@ def start(
     text = dataclasses.replace(text, device=device, dtype=dtype, reward_model=reward)
     loaded = load_model(_first_model(model, run), seed, device, dtype)
     config = _fit_config(
-        run, loaded.large, learning_rate=learning_rate, first_epochs=epochs,
-        batch_size=batch_size, margin_scale=margin_scale,
+        run, loaded.large, learning_rate=learning_rate, first_epochs=epochs, patience=patience,
+        batch_size=batch_size, margin_scale=margin_scale, held_out=0.0,
     )  # fmt: skip
-    answers = read_answers(source, config.margin_scale, text.chat)
     reward_model = TextReward(
         loaded.language_model, reward, seed, text.chat, loaded.autocast, options=""
     )
-    samples = _policy_samples(run, text, seed) if run else []
-    comparisons = answers.comparisons
-    if model is not None:  # the ids that a policy sampled are those of another tokenizer
-        comparisons = [_without_ids(comparison) for comparison in comparisons]
-        samples = [dataclasses.replace(sample, extras=_told(sample)) for sample in samples]
+
     most = limit(reward_model.context, max_length, too_long)
-    comparisons, longer = _short_enough(reward_model, comparisons, most, Path(source).name)
-    training, aside = hold_out(comparisons, held_out, seed)
-    completions = [_as_trajectory(clip) for clip in _segments(comparisons).values()]
+
+    def read(source: Path | str) -> tuple[list[Comparison], list[str], list[str]]:
+        return _readable(source, reward_model, most, config.margin_scale, with_ids=model is None)
+
+    comparisons, took, notes = read(source)
+    clips = [*_segments(comparisons).values()]
+    if isinstance(held_out, float | int):
+        training, aside = hold_out(comparisons, held_out, seed)
+    else:
+        (aside, *more), training = read(held_out), comparisons
+        clips += _segments(aside).values()  # whose ids may be those of the others
+        notes += [f"held out, {note}" for notes_of in more for note in notes_of]
+        notes += _in_both(training, aside)
+    completions = [*map(_as_trajectory, clips)]
+    samples = _policy_samples(run, text, seed) if run else []
+    if model is not None:  # the ids that a policy sampled are those of another tokenizer
+        samples = [dataclasses.replace(sample, extras=_told(sample)) for sample in samples]
     note = f"{len(training)} comparisons, {len(aside)} more are held out; calibrated on " + (
         f"{len(samples)} replies of the policy" if samples
         else f"the {len(completions)} completions"
     )  # fmt: skip
     return Fitting(
         reward_model, loaded.language_model, text, seed, training, aside, samples or completions,
-        config, FitState(reward_model, config, seed),
-        [
-            *answers.notes, loaded.note, *_alike(answers.alike), *longer, note,
-        ],
+        config, FitState(reward_model, config, seed), [*took, loaded.note, *notes, note],
     )  # fmt: skip
+
+
+def _readable(
+    source: Path | str, reward_model: TextReward, most: Limit, margin_scale: float, with_ids: bool
+) -> tuple[list[Comparison], list[str], list[str]]:
+    """Return the comparisons of a source that the model can read whole.
+
+    And in notes what the source was taken for, and what is left out.
+    """
+    answers = read_answers(source, margin_scale, reward_model.template.chat)
+    comparisons = answers.comparisons if with_ids else [*map(_without_ids, answers.comparisons)]
+    comparisons, longer = _short_enough(reward_model, comparisons, most, Path(source).name)
+    return comparisons, [*answers.notes], [*_alike(answers.alike), *longer]
+
+
+def _in_both(training: Sequence[Comparison], aside: Sequence[Comparison]) -> list[str]:
+    """Note prompts that are held out and learned from: such an accuracy is too good."""
+    both = {c.left.task for c in training} & {c.left.task for c in aside} - {""}
+    return [f"prompts that are learned from, though they are held out: {len(both)}"] * bool(both)
 
 
 def _first_model(model: str | None, run: RunFolder | None) -> str:
@@ -149,28 +190,33 @@ def _fit_config(run: RunFolder | None, large: bool, **chosen: float | None) -> F
 
 
 def passes(fitting: Fitting) -> Iterator[dict[str, float]]:
-    """Fit, yield the numbers of each pass over the answers, and calibrate at the end.
+    """Fit, yield the numbers of each pass over the answers; at the end keep the best one.
 
-    They are those of `learning.reward.fit_passes`, and if some comparisons are held out
-    `held_out_loss` and `held_out_accuracy`, of the members' mean.
+    They are those of `learning.reward.fit_passes`, and if some comparisons are held out the same
+    of those, of the members' mean. The pass that is kept is judged, and calibrated.
 
     Raises:
         UserError: the loss is not a finite number, or memory is short.
     """
-    config, model = fitting.config, fitting.reward_model
+    config, model, held_out = fitting.config, fitting.reward_model, fitting.held_out
+    # What is out of bag is judged by itself only where it has to choose the pass.
+    chosen_by = "held_out_loss" if held_out else "out_of_bag_loss"
+    learning = dataclasses.replace(config, patience=0) if held_out else config
+    best, lines = BestPass(config.patience), []
     with enough_memory(*MEMORY, resumable=False):
-        unending = fit_passes(model, fitting.training, config, fitting.state)
+        unending = fit_passes(model, fitting.training, learning, fitting.state)
         for epoch, scores in enumerate(islice(unending, config.first_epochs), start=1):
             del scores["out_of_bag_count"]
-            scores |= {"l2": config.l2} | _judged(model, fitting.held_out, config)
-            if not all(map(math.isfinite, scores.values())):
-                raise UserError(
-                    f"the loss of the fit is not a finite number in pass {epoch}; lower "
-                    f"--learning-rate, now {config.learning_rate}"
-                )
-            yield scores | {"epochs": epoch}
-            if scores.get("train_accuracy", 0) >= config.stop_accuracy:
+            scores |= {"l2": config.l2} | scores_of(model, held_out, config) | {"epochs": epoch}
+            _check_finite(scores, config)
+            lines.append(scores)
+            yield scores
+            is_over = best.is_over(epoch, scores.get(chosen_by), model)
+            if is_over or scores.get("train_accuracy", 0) >= config.stop_accuracy:
                 break
+        chosen = best.restore(model)
+        kept = lines[(chosen or len(lines)) - 1]
+        fitting.judgement = judge(model, held_out, kept, len(lines), chosen_by if chosen else None)
         try:
             model.calibrate(fitting.samples)
         except FloatingPointError:
@@ -178,6 +224,14 @@ def passes(fitting: Fitting) -> Iterator[dict[str, float]]:
                 "the fitted reward is not a finite number; lower --learning-rate, now "
                 f"{config.learning_rate}"
             ) from None
+
+
+def _check_finite(scores: dict[str, float], config: FitConfig) -> None:
+    if not all(map(math.isfinite, scores.values())):
+        raise UserError(
+            f"the loss of the fit is not a finite number in pass {scores['epochs']}; lower "
+            f"--learning-rate, now {config.learning_rate}"
+        )
 
 
 def save(fitting: Fitting, folder: Path | str, lines: Sequence[dict[str, float]]) -> None:
@@ -192,7 +246,8 @@ def save(fitting: Fitting, folder: Path | str, lines: Sequence[dict[str, float]]
     fitted.path.mkdir(parents=True, exist_ok=True)
     save_language_model(fitting.language_model, fitted.reference)
     weights = to_bytes(fitting.reward_model.state_dict())
-    fitted.save(fitting.text, fitting.seed, weights, lines)
+    report = fitting.judgement and dataclasses.asdict(fitting.judgement)
+    fitted.save(fitting.text, fitting.seed, weights, lines, report)
 
 
 def load_fitted(folder: Path | str, device: str = "auto") -> TextReward:
@@ -291,21 +346,3 @@ def _policy_samples(run: RunFolder, text: TextConfig, seed: int) -> list[Traject
     with installed(spec.id):
         episodes = play(environments, policy, seeds)
     return [episode.trajectory("policy", n) for n, episode in enumerate(episodes)]
-
-
-@torch.no_grad()
-def _judged(
-    reward_model: TextReward, comparisons: Sequence[Comparison], config: FitConfig
-) -> dict[str, float]:
-    """Return loss and accuracy on comparisons that were held out, as far as there are any."""
-    if not comparisons:
-        return {}
-    members = comparison_returns(reward_model, comparisons)
-    left, right = (returns.mean(0, keepdim=True) for returns in members)
-    preference = torch.tensor([c.preference for c in comparisons])
-    weight = torch.tensor([c.weight for c in comparisons])
-    losses = preference_loss(left, right, preference, uniform_error=config.uniform_error)
-    sure = weight * decisive(preference)
-    right_ones = (correct(left, right, preference) * sure).sum()
-    judged = {"held_out_loss": float((losses * weight).sum() / weight.sum())}
-    return judged | ({"held_out_accuracy": float(right_ones / sure.sum())} if sure.any() else {})
