@@ -203,6 +203,18 @@ def test_benchmark_fit_fits_every_row_to_clips_of_a_run(tmp_path):
     assert [*again["rows"]] == rows
 
 
+def test_benchmark_fit_text_keeps_the_best_pass_where_others_make_them_all(tmp_path):
+    words = ["--pairs", 40, "--fresh", 30, "--seeds", 1, "--epochs", 4]
+    report = run("benchmark_fit_text.py", *words, cwd=tmp_path)
+    assert [*report["rows"]] == ["bag", "all", "fit", "fit file"]
+    for way, row in report["rows"].items():
+        assert row["mean"] == row["accuracies"][0] and len(row["accuracies"]) == 1
+        low, high = row["interval"]
+        assert low <= row["mean"] <= high
+        kept, made = map(int, row["kept_passes"][0].split(" of "))
+        assert kept == made == 4 if way in ("bag", "all") else kept <= made <= 4
+
+
 @pytest.mark.parametrize(("sign", "pairs", "liked"), [(1, 1.0, 1.0), (-1, 0.0, -1.0)])
 def test_benchmark_fit_gives_full_marks_to_the_truth_and_none_to_its_opposite(sign, pairs, liked):
     script = load("benchmark_fit")

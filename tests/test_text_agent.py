@@ -303,7 +303,20 @@ def test_an_episode_ends_before_it_leaves_the_context(context):
     assert len(set(lengths)) > 1
     short = [e for e in episodes if e.report["left"] > 0]
     assert short, "some talks had turns to come"
-    assert agent.train(PLAIN, 16)[1]["turns"] >= 1
+    assert [e.out_of_context for e in episodes] == [e.report["left"] > 0 for e in episodes]
+    counted, again = agent.out_of_context, make_agent(model=small_model(context=context))
+    assert counted == len(short)
+    again.load_state_dict(from_bytes(to_bytes(agent.state_dict())))
+    metrics = agent.train(PLAIN, 16)[1]
+    assert metrics["turns"] >= 1 and metrics["out_of_context"] >= counted
+    assert agent.out_of_context == 0
+    assert again.train(PLAIN, 16)[1] == metrics, "a resumed run says the same"
+
+
+def test_an_episode_that_the_environment_ends_is_not_counted_as_out_of_context():
+    agent = make_agent()
+    assert not any(episode.out_of_context for episode in agent._play())
+    assert "out_of_context" not in agent.train(PLAIN, 16)[1]
 
 
 def test_a_long_prompt_takes_no_room_from_the_replies_beside_it():

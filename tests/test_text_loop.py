@@ -350,6 +350,18 @@ def broken_model(folder, damage):
     return folder
 
 
+def test_an_episode_that_runs_out_of_context_is_told(tmp_path, capsys):
+    short = save_small_model(tmp_path / "short", context=64)
+    path = tmp_path / "run"
+    main([*words(short, "--run", str(path), env="toy_texts:texts/Talk-v0")])
+    counted = [line.get("out_of_context", 0) for line in RunFolder.open(path).metrics()]
+    assert sum(counted) > 0
+    told = f"ended early, as the model's context was full: {sum(counted):.0f}; what the environment"
+    assert told in capsys.readouterr().out
+    main(["evaluate", str(path), "--episodes", "20"])
+    assert re.search(r"context was full: \d+ of 20; what the env", capsys.readouterr().out)
+
+
 def no_eos(tokenizer):
     tokenizer.eos_token = None
 

@@ -19,6 +19,7 @@ LIVE_NUMBERS = {
     "true_return": ("true return", ".1f"),
     "clean_flips": ("clean flips", ".2f"),
     "prompts_too_long": ("prompts too long", ".0f"),
+    "out_of_context": ("out of context", ".0f"),
 }
 
 

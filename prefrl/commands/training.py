@@ -237,6 +237,12 @@ def _run(session: "Session", port: int | None = None, host: str = "") -> None:
             "note: tasks left out, as their prompts are longer than the model's context: "
             f"{too_long:.0f}; others were played for them"
         )
+    if cut_short := sum(line.get("out_of_context", 0) for line in lines):
+        say(
+            "note: episodes that ended early, as the model's context was full: "
+            f"{cut_short:.0f}; what the environment would have paid later is lost, so shorten what "
+            "it says, lower --text.max-new-tokens or take a model with a longer context"
+        )
     for line in lines[-1:]:
         if line.get("answered") and not line["decisive"]:
             say(

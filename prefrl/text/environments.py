@@ -94,6 +94,7 @@ def _turn(episode: Episode, environment: gymnasium.Env, policy: TextPolicy, repl
     following = policy.template.next(observation, reply.finished)
     if len(episode.ids) + len(following) >= policy.context:  # no room to go on
         episode.report = numbers(info)
+        episode.out_of_context = True
         return True
     episode.append_observation(observation, following)
     return False

@@ -26,6 +26,9 @@ class Episode:
     """Of the template that the ids are of."""
     left_out: int = 0
     """Tasks that this one stands for, as their prompts were longer than the context."""
+    out_of_context: bool = False
+    """Whether it ended as the model's context was full, before the environment ended it: what that
+    would have paid later is lost."""
     ids: list[int] = field(default_factory=list)
     sampled: list[bool] = field(default_factory=list)
     """Whether the policy sampled an id; the others are of observations."""

@@ -227,6 +227,13 @@ def _notes(held_out: bool, reference_entropy: float, episodes: Sequence[Episode]
             f"tasks left out, as their prompts are longer than the model's context: {too_long}; "
             "others are played for them"
         )
+    cut_short = sum(episode.out_of_context for episode in episodes)
+    if cut_short:
+        notes.append(
+            f"episodes of the policy that ended early, as the model's context was full: {cut_short}"
+            f" of {len(episodes)}; what the environment would have paid later is missing from the "
+            "true return"
+        )
     return notes
 
 

@@ -65,7 +65,8 @@ class TextAgent:
         self.shuffling = torch.Generator().manual_seed(seed)
         self.kl_coef = ppo.kl_coef
         self.total_steps = total_steps
-        self.round = self.tasks = self.played = self.steps = self.left_out = 0
+        self.round = self.tasks = self.played = self.steps = 0
+        self.left_out = self.out_of_context = 0
         self.sample: list[Trajectory] = []
         self.sample_scores = np.zeros(0)
 
@@ -99,7 +100,9 @@ class TextAgent:
         metrics["kl_coef"] = self.kl_coef
         if self.left_out:
             metrics["prompts_too_long"] = float(self.left_out)
-        self.left_out = 0
+        if self.out_of_context:
+            metrics["out_of_context"] = float(self.out_of_context)
+        self.left_out = self.out_of_context = 0
         return trajectories, metrics
 
     def entropy(self) -> float:
@@ -124,6 +127,7 @@ class TextAgent:
         repeated = [seed for seed in seeds for _ in range(ppo.completions_per_task)]
         episodes = play(self.environments, self.policy, repeated)
         self.left_out += sum(e.left_out for e in episodes[:: ppo.completions_per_task])
+        self.out_of_context += sum(e.out_of_context for e in episodes)
         return episodes
 
     def _trajectories(self, episodes: Sequence[Episode]) -> list[Trajectory]:
@@ -212,6 +216,7 @@ class TextAgent:
             "played": self.played,
             "steps": self.steps,
             "left_out": self.left_out,
+            "out_of_context": self.out_of_context,
             "sample": [[t.observations, t.actions, t.env_rewards, t.extras] for t in self.sample],
             "sample_scores": self.sample_scores,
         }
@@ -232,6 +237,7 @@ class TextAgent:
         self.kl_coef, self.round = state["kl_coef"], state["round"]
         self.tasks, self.played, self.steps = state["tasks"], state["played"], state["steps"]
         self.left_out = state["left_out"]
+        self.out_of_context = state.get("out_of_context", 0)  # it was not counted once
         self.sample = [Trajectory(*arrays) for arrays in state["sample"]]
         self.sample_scores = state["sample_scores"]
 
