@@ -2,15 +2,19 @@
 
 Prints one JSON object for HalfCheetah: steps per second of the physics alone, of true-reward
 training, of the whole preference loop, and of Stable-Baselines3's PPO over DummyVecEnv (8
-environments with its defaults; 64 with our settings), their ratios, the returns reached, the share
-of wall time spent in fits, the seconds of a refit, and the peak memory. Each part runs in a process
-of its own; the Stable-Baselines3 lines are measured before and after the loop and averaged, since
-machines drift.
+environments with its defaults; 64 with our settings) and over EnvPool (64 with our settings), their
+ratios, the returns reached, the share of wall time spent in fits, the seconds of a refit, and the
+peak memory. Each part runs in a process of its own; the physics and the Stable-Baselines3 lines are
+measured before and after the loop and averaged, since machines drift. EnvPool's lines are null
+where it is not installed: `pip install -e '.[benchmark]'`.
 
     python scripts/benchmark_throughput.py --steps 2000000 --labels 700
+    python scripts/benchmark_throughput.py --kind ranking --labels 233    # as many clips
 """
 
+import importlib.util
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -19,7 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -52,6 +56,8 @@ class Arguments:
     """Rounds of our runs; the preset's by default."""
     labels: int = 700
     """Budget of labels."""
+    kind: Literal["preference", "ranking"] = "preference"
+    """Pairs, or orders of six."""
     peer_steps: int = 150_000
     """Steps of each Stable-Baselines3 measurement."""
     physics_steps: int = 2000
@@ -70,7 +76,10 @@ def main() -> None:
     if arguments.part:
         print(json.dumps(PARTS[arguments.part](arguments)))
         return
-    order = ["physics", "dummy", "dummy_64", "true", "loop", "dummy", "dummy_64", "refit"]
+    peers = ["physics", "dummy", "dummy_64"]
+    if importlib.util.find_spec("envpool"):
+        peers += ["envpool_physics", "envpool"]
+    order = [*peers, "true", "loop", *peers, "refit"]
     rates: dict[str, list[dict[str, Any]]] = {}
     for part in order:
         print(f"{part} …", file=sys.stderr, flush=True)
@@ -91,13 +100,18 @@ def summary(arguments: Arguments, rates: dict[str, list[dict[str, Any]]]) -> dic
         "env": "prefrl/HalfCheetah-v0",
         "steps": arguments.steps,
         "labels": arguments.labels,
+        "kind": arguments.kind,
         "physics_steps_per_s": speed["physics"],
         "true_reward_steps_per_s": speed["true"],
         "loop_steps_per_s": speed["loop"],
         "sb3_dummy_steps_per_s": speed["dummy"],
         "sb3_dummy_64_steps_per_s": speed["dummy_64"],
+        "sb3_envpool_steps_per_s": speed.get("envpool"),
+        "envpool_physics_steps_per_s": speed.get("envpool_physics"),
+        "loop_over_physics": speed["loop"] / speed["physics"],
         "loop_over_sb3_dummy": speed["loop"] / speed["dummy"],
         "loop_over_sb3_dummy_64": speed["loop"] / speed["dummy_64"],
+        "loop_over_sb3_envpool": speed["loop"] / speed["envpool"] if "envpool" in speed else None,
         "loop_over_true_reward": speed["loop"] / speed["true"],
         "true_reward_return": rates["true"][0]["return"],
         "loop_return": loop["return"],
@@ -129,6 +143,7 @@ def our_run(arguments: Arguments, reward: str) -> dict[str, Any]:
     experiment = replace(
         experiment, steps=arguments.steps, rounds=arguments.rounds or experiment.rounds,
         labels=arguments.labels, seed=arguments.seed, reward=reward,
+        query=replace(experiment.query, kind=arguments.kind),
     )  # fmt: skip
     from prefrl.control.policy import evaluate
 
@@ -153,14 +168,21 @@ def our_run(arguments: Arguments, reward: str) -> dict[str, Any]:
 def dummy(arguments: Arguments, our_settings: bool) -> dict[str, Any]:
     """Train Stable-Baselines3's PPO over Gymnasium's own HalfCheetah in DummyVecEnv."""
     import mujoco
-    from stable_baselines3 import PPO
-    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+    from stable_baselines3.common.vec_env import DummyVecEnv
 
     mujoco.set_mju_user_warning(lambda message: None)  # type: ignore[attr-defined]
-    config = preset("half-cheetah").experiment.control.ppo
     count = 64 if our_settings else 8
-    environments: Any = DummyVecEnv([lambda: gymnasium.make("HalfCheetah-v5")] * count)
-    longest = arguments.peer_steps // count  # a rollout is no longer than the measurement
+    environments = DummyVecEnv([lambda: gymnasium.make("HalfCheetah-v5")] * count)
+    return peer(arguments, environments, our_settings)
+
+
+def peer(arguments: Arguments, environments: Any, our_settings: bool) -> dict[str, Any]:
+    """Train Stable-Baselines3's PPO."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    config = preset("half-cheetah").experiment.control.ppo
+    longest = arguments.peer_steps // environments.num_envs  # no rollout outlasts the measurement
     options: dict[str, Any] = {"n_steps": min(2048, longest)}
     if our_settings:
         torch.set_num_threads(1)
@@ -175,6 +197,74 @@ def dummy(arguments: Arguments, our_settings: bool) -> dict[str, Any]:
     began = time.perf_counter()
     learner.learn(arguments.peer_steps)
     return {"rate": learner.num_timesteps / (time.perf_counter() - began)}
+
+
+def envpool(arguments: Arguments) -> dict[str, Any]:
+    """Train Stable-Baselines3's PPO over EnvPool's HalfCheetah, which steps on all cores."""
+    from stable_baselines3.common.vec_env import VecEnv
+
+    pool = make_pool()
+
+    class Adapter(VecEnv):
+        """EnvPool as Stable-Baselines3 expects it, after the example in EnvPool's repository."""
+
+        def reset(self):
+            return pool.reset()[0].astype(np.float32)
+
+        def step_async(self, actions: np.ndarray):
+            self.actions = actions.astype(np.float64)
+
+        def step_wait(self):
+            observations, rewards, ended, cut, _ = pool.step(self.actions)
+            observations, infos = observations.astype(np.float32), [{} for _ in rewards]
+            for row in np.flatnonzero(ended | cut).tolist():
+                infos[row] = {
+                    "terminal_observation": observations[row].copy(),
+                    "TimeLimit.truncated": bool(cut[row]),
+                }
+                observations[row] = pool.reset(np.array([row]))[0][0]
+            return observations, rewards.astype(np.float32), ended | cut, infos
+
+        def close(self):
+            pool.close()
+
+        def get_attr(self, attr_name: str, indices: Any = None):
+            return [None] * self.num_envs
+
+        def set_attr(self, attr_name: str, value: Any, indices: Any = None):
+            raise NotImplementedError
+
+        def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **kw: Any):
+            raise NotImplementedError
+
+        def env_is_wrapped(self, wrapper_class: type, indices: Any = None):
+            return [False] * self.num_envs
+
+    spaces = gymnasium.make("HalfCheetah-v5")
+    adapter = Adapter(64, spaces.observation_space, spaces.action_space)
+    return peer(arguments, adapter, our_settings=True)
+
+
+def envpool_physics(arguments: Arguments) -> dict[str, Any]:
+    """Step EnvPool's 64 simulations with random actions."""
+    pool = make_pool()
+    pool.reset()
+    count = arguments.physics_steps
+    actions = np.random.default_rng(0).uniform(-1, 1, (count, 64, 6))
+    began = time.perf_counter()
+    for action in actions:
+        pool.step(action)
+    return {"rate": count * 64 / (time.perf_counter() - began)}
+
+
+def make_pool() -> Any:
+    """Return 64 of EnvPool's HalfCheetahs, on as many threads as there are cores."""
+    import envpool  # pyright: ignore[reportMissingImports]
+
+    threads = os.cpu_count() or 1
+    return envpool.make(
+        "HalfCheetah-v4", env_type="gymnasium", num_envs=64, num_threads=threads, seed=0
+    )
 
 
 def refit(arguments: Arguments) -> dict[str, Any]:
@@ -216,6 +306,8 @@ PARTS: dict[str, Callable[[Arguments], dict[str, Any]]] = {
     "physics": physics,
     "dummy": lambda arguments: dummy(arguments, our_settings=False),
     "dummy_64": lambda arguments: dummy(arguments, our_settings=True),
+    "envpool": envpool,
+    "envpool_physics": envpool_physics,
     "true": lambda arguments: our_run(arguments, "true"),
     "loop": lambda arguments: our_run(arguments, "learned"),
     "refit": refit,

@@ -240,10 +240,16 @@ def test_benchmark_throughput_tells_every_speed_and_its_ratios(tmp_path):
     )  # fmt: skip
     assert report["true_reward_return"] != report.pop("loop_return")
     del report["true_reward_return"]  # like the other it may be below 0
+    assert report.pop("kind") == "preference"
+    pool = [report.pop(name) for name in (
+        "sb3_envpool_steps_per_s", "envpool_physics_steps_per_s", "loop_over_sb3_envpool",
+    )]  # fmt: skip
+    assert pool == [None] * 3 or min(pool) > 0
     assert positive(report)
     loop = report["loop_steps_per_s"]
     assert is_quotient(report["loop_over_sb3_dummy"], loop, report["sb3_dummy_steps_per_s"])
     assert is_quotient(report["loop_over_sb3_dummy_64"], loop, report["sb3_dummy_64_steps_per_s"])
+    assert is_quotient(report["loop_over_physics"], loop, report["physics_steps_per_s"])
     assert is_quotient(report["loop_over_true_reward"], loop, report["true_reward_steps_per_s"])
     assert report["fit_share_of_wall_time"] < 1
     assert report["refit"].keys() == {"hopper", "half-cheetah"}
@@ -701,7 +707,9 @@ def test_what_is_installed_loses_the_build_and_must_be_a_release(versions, monke
 
 def test_every_direct_dependency_has_a_tested_version_that_is_allowed(versions):
     pins = {canonicalize_name(n): v for n, v in versions.read_pins(versions.TESTED).items()}
-    extras = {k: v for k, v in PROJECT["optional-dependencies"].items() if k != "peers"}
+    extras = {
+        k: v for k, v in PROJECT["optional-dependencies"].items() if k not in ("benchmark", "peers")
+    }
     asked = [*PROJECT["dependencies"], *PYPROJECT["build-system"]["requires"]]
     for text in [*asked, *itertools.chain(*extras.values())]:
         requirement = Requirement(text)
