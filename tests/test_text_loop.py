@@ -56,6 +56,7 @@ from prefrl.text.models.load import (
 )
 from prefrl.text.models.sampling import sample
 from prefrl.text.reward import TextReward
+from prefrl.types import SYSTEM, system_of
 
 FORGETFUL = """\
 {% for message in messages %}{% if message['role'] == 'user' or loop.last %}\
@@ -253,6 +254,23 @@ def test_the_policy_comes_out_as_a_folder_that_plain_transformers_opens(
     start(toy_environments.tiny(), tmp_path / "robot").close()
     sentence = complaint(["export", tmp_path / "robot", "--model", tmp_path / "no"], capsys)
     assert "which does not speak text; its policy is loaded by prefrl.load_policy" in sentence
+
+
+def test_a_system_message_is_what_every_task_begins_with(model, tmp_path):
+    told = {"system": "Be kind."}
+    session = start(tiny_text(model, text=told, rounds=1, steps=16, labels=4), tmp_path / "run")
+    assert [now.metrics["answered"] for now in finish(session)] == [0, 4]
+    clips = {s.id: s for c in session.feedback.comparisons() for s in (c.left, c.right)}
+    tokenizer = session.agent.policy.template.tokenizer
+    for clip in clips.values():
+        assert system_of(clip) == "Be kind."
+        [(ids, _)] = turns_of(clip)
+        assert tokenizer.decode(ids) == f"Be kind.\n\n{clip.observations[0]}"
+        written = replace(clip, extras={SYSTEM: clip.extras[SYSTEM]})
+        assert session.reward.encode([written]).sequences[0][: len(ids)] == ids
+    assert_replayed(tmp_path / "run", tmp_path / "again")
+    policy = load_policy(tmp_path / "run")
+    assert policy.config.system == "Be kind." and policy.predict("music: ", deterministic=True)
 
 
 def test_answers_of_a_file_are_learned_from(model, tmp_path):

@@ -130,6 +130,8 @@ def test_a_template_without_room_for_a_system_message_is_a_sentence(chat_templat
     assert template.first("Hi")
     with pytest.raises(UserError, match=f"there is a system message, .*{sentence}"):
         template.first("Hi", "Be kind.")
+    with pytest.raises(UserError, match="there is a system message"):
+        Template(tokenizer(chat_template), chat=True, system="Be kind.")
 
 
 def test_a_turn_of_smollm2():

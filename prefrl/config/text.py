@@ -94,6 +94,8 @@ class TextConfig:
     """Of passes through the networks; bfloat16 on a GPU by default. Weights are float32."""
     chat: bool = False
     """Speak to the model through its chat template."""
+    system: str = ""
+    """What the model is told before each task; plain, it stands above what is said first."""
     max_new_tokens: Count = 48
     """Tokens of a reply at most."""
     temperature: Positive = 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -172,6 +173,7 @@ def _reference(experiment: Experiment, folder: RunFolder | None) -> tuple[Langua
         demonstrations = from_environment(
             resolve(experiment.env, experiment.env_kwargs), text.demonstrations, experiment.seed
         )
+        demonstrations = [dataclasses.replace(talk, system=text.system) for talk in demonstrations]
         demonstrations, notes = short_enough(language_model, demonstrations, text.chat)
         with _explained(text, "text.sft-batch-size"):
             for _ in tune(

@@ -70,7 +70,7 @@ def _begin(environment: gymnasium.Env, policy: TextPolicy, seed: int, split: str
         contract.check_text(environment, observation, "reset gave the observation")
         ids = policy.template.first(observation)
         if len(ids) < policy.context:
-            episode = Episode(task, policy.template.mark, left_out)
+            episode = Episode(task, policy.template.mark, left_out, policy.template.system)
             episode.append_observation(observation, ids)
             return episode
     raise contract.broken(

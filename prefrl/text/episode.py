@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from prefrl.types import Segment, Trajectory, text_array
+from prefrl.types import SYSTEM, Segment, Trajectory, text_array
 
 NO_TOKEN = -1  # fills the rows of an array of ids
 
@@ -26,6 +26,8 @@ class Episode:
     """Of the template that the ids are of."""
     left_out: int = 0
     """Tasks that this one stands for, as their prompts were longer than the context."""
+    system: str = ""
+    """What the model was told before, which its ids begin with."""
     out_of_context: bool = False
     """Whether it ended as the model's context was full, before the environment ended it: what that
     would have paid later is lost."""
@@ -67,12 +69,14 @@ class Episode:
 
         Its extras hold the ids, padded with -1: `observation_ids` `[turn, …]`, which come before
         each reply, and `reply_ids` `[turn, …]`; `finished` `[turn]`; and `mark` `[turn]`, that of
-        the template, since ids of another template mean something else.
+        the template, since ids of another template mean something else. Where there is a system
+        message, they hold that, too.
         """
         turns = len(self)
         before = [0, *self.ends[:-1]]
         observation = [self.ids[a:b] for a, b in zip(before, self.starts, strict=True)]
         reply = [self.ids[a:b] for a, b in zip(self.starts, self.ends, strict=True)]
+        system = {SYSTEM: text_array([self.system, *[""] * (turns - 1)])} if self.system else {}
         return Trajectory(
             text_array(self.observations[:turns]),
             text_array(self.actions),
@@ -82,6 +86,7 @@ class Episode:
                 "reply_ids": _rows(reply),
                 "finished": np.array(self.finished, bool),
                 "mark": np.full(turns, self.mark, np.int64),
+                **system,
             },
             task=f"seed {self.seed}",
             source=source,

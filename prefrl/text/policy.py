@@ -28,9 +28,12 @@ class TextPolicy:
             config: how it is spoken to and sampled.
             autocast: the context in which passes are made.
             seed: of the sampling.
+
+        Raises:
+            UserError: there is a system message, and the chat template has no room for one.
         """
         self.model, self.config, self.autocast = language_model.model, config, autocast
-        self.template = Template(language_model.tokenizer, config.chat)
+        self.template = Template(language_model.tokenizer, config.chat, config.system)
         self.context = context_length(language_model)
         self.generator = torch.Generator(self.model.device).manual_seed(seed)
 

@@ -56,17 +56,20 @@ class Template:
     whoever writes "<|im_end|>" ends nobody's turn. Only the template's own become tokens.
 
     Attributes:
+        system: what the model is told before each conversation that has no message of its own.
         end_id: the token that ends a reply, where sampling stops: the tokenizer's eos token, or
             another one if that is what the chat template ends replies with.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, chat: bool) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, chat: bool, system: str = "") -> None:
         """Find out what the chat template does, if there is to be a chat.
 
         Raises:
-            UserError: there is no chat template, or adding a message changes what came before.
+            UserError: there is no chat template, adding a message changes what came before, or it
+                has no room for a system message that is given.
         """
         self.tokenizer = tokenizer
+        self.system = system
         self.chat = chat
         self._scaffold = _scaffold(tokenizer) if chat else Scaffold()
         self._start = [] if chat else _bos(tokenizer)
@@ -74,6 +77,8 @@ class Template:
         closing = self._control_ids(self._scaffold.closing)
         self.end_id = _end(tokenizer, closing)
         self._closing_ends = self.end_id in closing
+        if system and chat:
+            self._around_system  # noqa: B018 (found out now, not with the first task)
 
     @cached_property
     def mark(self) -> int:
@@ -83,18 +88,19 @@ class Template:
         digest = hashlib.blake2b(meaning.encode(), digest_size=6).digest()
         return int.from_bytes(digest, "big")
 
-    def first(self, observation: str, system: str = "") -> list[int]:
+    def first(self, observation: str, system: str | None = None) -> list[int]:
         """Return the ids before the first reply; at least one, as nothing cannot be continued.
 
         Args:
             observation: what is said first.
-            system: what the model is told before; plain, it stands above, with an empty line
-                between.
+            system: what the model is told before, by default the template's own; plain, it stands
+                above, with an empty line between.
 
         Raises:
             UserError: there is a system message, and the chat template has no room for one.
         """
         opening, prompt = (self._scaffold.opening,), self._scaffold.prompt
+        system = self.system if system is None else system
         if system and self.chat:
             before, between = self._around_system
             opening = (before, system, between)
