@@ -423,6 +423,28 @@ def test_waiting_is_said_once_and_then_what_came_of_it(capsys):
     assert len(lines) == 3
 
 
+def test_what_goes_wrong_is_said_once_with_what_to_do(capsys):
+    well = {"steps": 64, "kl": 2.0, "tokens": 20.0, "finished": 0.9}
+    wrong = well | {"steps": 128, "kl": 30.0, "finished": 0.2}
+    with Display(rounds=4, steps=256, labels=60, first_round=0) as display:
+        display.show(Round(1, "done", Counts(30, 30, 16, 0, 60), well))
+        fine = capsys.readouterr().out
+        for index in (2, 3):
+            display.show(Round(index, "done", Counts(60, 60, 29, 0, 120), wrong))
+    assert "note" not in fine and "labels 30/60 (60 clips, 16 decisive), " in fine
+    assert ", KL 2.0, replies that end 90%, " in fine
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert sorted(notes) == [
+        "note: 31 of 60 answers prefer neither side, and teach little; raise --text.temperature, "
+        "or let somebody answer who sees finer differences",
+        "note: replies stop ending: 20% do, 90% did at first; raise "
+        "--text.ppo.missing-end-penalty or --text.max-new-tokens",
+        "note: the policy is 30 nats from the model that it began as, 1.5 a token, where the "
+        "learned reward has hardly been asked about anything; raise --text.ppo.kl-coef, lower "
+        "--text.ppo.learning-rate, or set --text.ppo.kl-target",
+    ]
+
+
 def test_speed_and_time_left(monkeypatch):
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr("prefrl.commands.progress.time.monotonic", lambda: clock.now)

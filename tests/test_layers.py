@@ -65,6 +65,7 @@ ROWS = {
     "commands.table": ("errors", ""),
     "commands.text": ("config environments errors storage text types", "tyro"),
     "commands.training": ("config errors runs storage viewer", "tyro"),
+    "commands.worries": ("types", ""),
     "config": ("", ""),
     "config.as_json": ("", ""),
     "config.control": ("errors", ""),

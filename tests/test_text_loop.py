@@ -681,6 +681,15 @@ def test_a_near_deterministic_reference_is_warned_about_and_seen_in_the_metrics(
     assert re.search(r"0.0\d\d nats a token.*--text.temperature", warned[0][0])
 
 
+def test_one_reward_network_says_what_it_does_not_learn_from(model, tmp_path):
+    for members in (1, 2):
+        query = QueryConfig(explore_steps=8, acquisition="uniform")
+        experiment = tiny_text(model, reward_model={"members": members}, query=query)
+        with closing(start(experiment, tmp_path / f"{members}")) as session:
+            told = [note for note in session.notes if "a share of 0.1 of the queries" in note]
+            assert len(told) == (members == 1)
+
+
 def test_no_connection_is_ever_attempted(model, tmp_path, monkeypatch):
     tried = []
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from prefrl.commands.console import NOT_MEASURED, measured, say
+from prefrl.commands.worries import worries
 from prefrl.config.learning import LoopConfig
 from prefrl.learning.loop import Round
 from prefrl.learning.pacing import answers_needed
@@ -18,6 +19,8 @@ LIVE_NUMBERS = {
     "out_of_bag_accuracy": ("out-of-bag accuracy", ".2f"),
     "true_return": ("true return", ".1f"),
     "clean_flips": ("clean flips", ".2f"),
+    "kl": ("KL", ".1f"),
+    "finished": ("replies that end", ".0%"),
     "prompts_too_long": ("prompts too long", ".0f"),
     "out_of_context": ("out of context", ".0f"),
 }
@@ -45,6 +48,9 @@ class Display:
         self.began: float | None = None
         self.begun_at = 0.0
         self.waiting = False
+        self.first_metrics: dict[str, float] = {}
+        self.told: set[str] = set()
+        """What there has been a note about."""
         # What was measured once keeps its place in the line; these are measured sooner or later.
         self.seen = {"true_return"} | ({"out_of_bag_accuracy"} if labels else set())
 
@@ -81,6 +87,12 @@ class Display:
         if self.began is None:  # the first round is exploration, or what a resumed run redid
             self.began, self.begun_at = time.monotonic(), done.metrics["steps"]
         self._say(self.line(done), done)
+        if not self.first_metrics and "kl" in done.metrics:
+            self.first_metrics = done.metrics
+        found = worries(self.first_metrics, done.metrics, done.counts)
+        for name in sorted(found.keys() - self.told):
+            (self.console.print if self.progress else say)(f"note: {found[name]}")
+        self.told |= found.keys()
 
     def _missing(self, waiting: Round) -> int:
         """Return how many answers the round still needs before it begins."""
@@ -111,9 +123,11 @@ class Display:
         return ", ".join(parts)
 
     def _spent(self, counts: Counts) -> str:
-        """Say what the labels have cost: clips watched, and people's time."""
+        """Say what the labels have cost: clips watched, and people's time; and how many decide."""
+        some = counts.decisive < counts.answered
+        decisive = f", {counts.decisive} decisive" if some else ""
         minutes = f", {counts.seconds / 60:.0f} min" if self.people else ""
-        return f"{counts.clips} clips{minutes}"
+        return f"{counts.clips} clips{minutes}{decisive}"
 
     def _say(self, line: str, done: Round) -> None:
         if self.progress:

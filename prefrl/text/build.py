@@ -76,6 +76,11 @@ def build(
             reward_model = TextReward(
                 language_model, text.reward_model, experiment.seed, text.chat, autocast
             )
+            if reward_model.members == 1:
+                notes += [
+                    "the reward model is one network: it learns from all answers but a share of "
+                    f"{experiment.fit.held_out:g} of the queries, which judge it (--fit.held-out)"
+                ]
         agent = TextAgent(
             environments, language_model, text, experiment.seed, autocast, experiment.steps
         )

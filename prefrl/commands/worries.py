@@ -1,0 +1,44 @@
+"""What in the numbers of a round should make somebody change something, in a sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prefrl.types import Counts
+
+ENOUGH_ANSWERS = 20
+FAR, FAR_A_TOKEN = 10.0, 0.5  # nats: of an episode, and of each of its tokens
+MANY_END, FALLEN = 0.5, 0.3  # shares of replies
+
+
+def worries(
+    first: Mapping[str, float], metrics: Mapping[str, float], counts: Counts
+) -> dict[str, str]:
+    """Return sentences, by what they are about; none where all is well.
+
+    Args:
+        first: what the first round that trained reported.
+        metrics: of a round.
+        counts: of the answers so far.
+    """
+    found = {}
+    if counts.answered >= ENOUGH_ANSWERS and 2 * counts.decisive < counts.answered:
+        differ = "raise --text.temperature" if "kl" in metrics else "make clips longer"
+        found["ties"] = (
+            f"{counts.answered - counts.decisive} of {counts.answered} answers prefer neither "
+            f"side, and teach little; {differ}, or let somebody answer who sees finer differences"
+        )
+    kl, tokens = metrics.get("kl", 0.0), max(metrics.get("tokens", 1.0), 1.0)
+    if kl > FAR and kl / tokens > FAR_A_TOKEN:
+        found["kl"] = (
+            f"the policy is {kl:.0f} nats from the model that it began as, {kl / tokens:.1f} a "
+            "token, where the learned reward has hardly been asked about anything; raise "
+            "--text.ppo.kl-coef, lower --text.ppo.learning-rate, or set --text.ppo.kl-target"
+        )
+    before, now = first.get("finished", 0.0), metrics.get("finished", 1.0)
+    if now < MANY_END and before - now > FALLEN:
+        found["ends"] = (
+            f"replies stop ending: {now:.0%} do, {before:.0%} did at first; raise "
+            "--text.ppo.missing-end-penalty or --text.max-new-tokens"
+        )
+    return found
