@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -13,8 +13,11 @@ from gymnasium import Space
 SAMPLE_CHARACTERS = [*string.printable, *"éßЖ你🙂"]
 LONGEST_SAMPLE = 40
 
-Score = Callable[[str, str], float]
-"""Returns what a reply to a prompt is truly worth: `score(prompt, reply)`."""
+Row = str | Mapping[str, Any]
+"""A prompt, or a mapping that has one under "prompt", and perhaps a good reply as "completion"."""
+
+Score = Callable[[Any, str], float]
+"""Returns what a reply to a prompt is truly worth: `score(row, reply)`, with the row as given."""
 
 
 class FreeText(Space[str]):
@@ -71,45 +74,64 @@ class FreeText(Space[str]):
 
 
 class PromptEnv(gymnasium.Env[str, str]):
-    """Reply to a prompt, drawn from a list. One turn.
+    """Reply to a prompt of a list. One turn.
 
     gymnasium.register("Mine-v0", lambda: PromptEnv(["Once upon a time", "Long ago"]))
 
     Observation: the prompt. Action: any text. Reward: its score, 0 if nobody can give one; then
     people or a function answer, and there is no true return to evaluate by.
+
+    Seeds that follow each other, as a run's do, take each prompt once, in an order of chance,
+    before any comes again.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (as Gymnasium declares it)
 
     def __init__(
-        self, prompts: Sequence[str], score: Score | None = None, held_out: Sequence[str] = (),
+        self, prompts: Sequence[Row], score: Score | None = None, held_out: Sequence[Row] = (),
         render_mode: str | None = None,
     ) -> None:  # fmt: skip
         """Build it.
 
         Args:
-            prompts: at least one.
-            score: the hidden reward, if there is one.
+            prompts: at least one: texts, or rows of a data set, mappings with a "prompt". Rows that
+                have a "completion", too, are demonstrations.
+            score: the hidden reward, if there is one: `score(row, reply)`.
             held_out: prompts of `options={"split": "test"}`; those of training by default.
             render_mode: what `gymnasium.make` passes on; nothing is drawn.
 
         Raises:
             ValueError: there are no prompts, or one of them is no text.
         """
-        for name, texts in (("prompts", prompts), ("held_out", held_out)):
-            if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-                raise ValueError(f"{name} is {texts!r}; expected a list of prompts, each a text")
-        if not prompts:
+        for name, rows in (("prompts", prompts), ("held_out", held_out)):
+            if isinstance(rows, str) or not all(isinstance(_text(row), str) for row in rows):
+                raise ValueError(
+                    f"{name} is {rows!r}; expected a list of prompts, each a text or a mapping "
+                    'that has a text under "prompt"'
+                )
+        if not len(prompts):
             raise ValueError("there are no prompts; expected a list of at least one")
-        self.prompts = {"train": prompts, "test": held_out or prompts}
+        self.prompts = {"train": prompts, "test": held_out if len(held_out) else prompts}
         self.score, self.render_mode = score, render_mode
         self.observation_space = self.action_space = FreeText()
-        self.prompt = prompts[0]
+        self.row = prompts[0]
+        self.shown = [
+            (_text(row), row["completion"])
+            for row in prompts
+            if isinstance(row, Mapping) and isinstance(row.get("completion"), str)
+        ]
+        if self.shown:
+            self.__dict__.setdefault("demonstrations", self._demonstrations)
+
+    @property
+    def prompt(self) -> str:
+        """What is to be replied to."""
+        return _text(self.row)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[str, dict[str, Any]]:
-        """Draw a prompt.
+        """Take a prompt.
 
         Raises:
             ValueError: the split is neither "train" nor "test".
@@ -118,11 +140,27 @@ class PromptEnv(gymnasium.Env[str, str]):
         split = (options or {}).get("split", "train")
         if split not in self.prompts:
             raise ValueError(f'the split is {split!r}; expected "train" or "test"')
-        prompts = self.prompts[split]
-        self.prompt = prompts[int(self.np_random.integers(len(prompts)))]
+        rows = self.prompts[split]
+        if seed is None:
+            self.row = rows[int(self.np_random.integers(len(rows)))]
+        else:
+            lap, place = divmod(seed, len(rows))
+            self.row = rows[int(np.random.default_rng(lap).permutation(len(rows))[place])]
         return self.prompt, {}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Score the reply; the episode is over."""
-        reward = 0.0 if self.score is None else float(self.score(self.prompt, action))
+        reward = 0.0 if self.score is None else float(self.score(self.row, action))
         return "", reward, True, False, {}
+
+    def _demonstrations(self, count: int = 1000, seed: int = 0) -> list[list[tuple[str, str]]]:
+        """Return rows' own replies, each a list of its one turn; once each before any again."""
+        generator, drawn = np.random.default_rng(seed), []
+        while len(drawn) < count:
+            drawn += generator.permutation(len(self.shown)).tolist()
+        return [[self.shown[place]] for place in drawn[:count]]
+
+
+def _text(row: Row) -> Any:
+    """Return the prompt of a row, None if it has none."""
+    return row.get("prompt") if isinstance(row, Mapping) else row

@@ -199,6 +199,7 @@ ROWS = {
     "teachers.oracle": ("answers config types", "numpy"),
     "teachers.pairs": ("config contracts learning types", "numpy"),
     "text": ("envs", ""),
+    "text.adapters": ("envs errors", "gymnasium numpy"),
     "text.agents": ("", ""),
     "text.agents.ppo": ("config contracts environments learning types", "gymnasium numpy torch"),
     "text.agents.rollout": ("config", "numpy torch"),

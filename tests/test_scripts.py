@@ -708,7 +708,9 @@ def test_what_is_installed_loses_the_build_and_must_be_a_release(versions, monke
 def test_every_direct_dependency_has_a_tested_version_that_is_allowed(versions):
     pins = {canonicalize_name(n): v for n, v in versions.read_pins(versions.TESTED).items()}
     extras = {
-        k: v for k, v in PROJECT["optional-dependencies"].items() if k not in ("benchmark", "peers")
+        k: v
+        for k, v in PROJECT["optional-dependencies"].items()
+        if k not in ("benchmark", "games", "peers")
     }
     asked = [*PROJECT["dependencies"], *PYPROJECT["build-system"]["requires"]]
     for text in [*asked, *itertools.chain(*extras.values())]:

@@ -296,7 +296,7 @@ def test_an_environment_of_nothing_but_long_prompts_is_refused():
 
 @pytest.mark.parametrize("context", [48, 64, 90])
 def test_an_episode_ends_before_it_leaves_the_context(context):
-    agent = make_agent(model=small_model(context=context))
+    agent = make_agent(seed=4, model=small_model(context=context))
     episodes = agent._play() + agent._play()
     assert max(len(episode.ids) for episode in episodes) <= context
     lengths = [len(episode) for episode in episodes]
@@ -304,7 +304,7 @@ def test_an_episode_ends_before_it_leaves_the_context(context):
     short = [e for e in episodes if e.report["left"] > 0]
     assert short, "some talks had turns to come"
     assert [e.out_of_context for e in episodes] == [e.report["left"] > 0 for e in episodes]
-    counted, again = agent.out_of_context, make_agent(model=small_model(context=context))
+    counted, again = agent.out_of_context, make_agent(seed=4, model=small_model(context=context))
     assert counted == len(short)
     again.load_state_dict(from_bytes(to_bytes(agent.state_dict())))
     metrics = agent.train(PLAIN, 16)[1]
@@ -653,7 +653,7 @@ def test_more_layers_frozen_than_there_are_is_an_error_in_a_sentence():
 
 def test_a_round_of_no_steps_is_one_update():
     """Talks of many turns use up the steps of the round to come."""
-    agent = make_agent()
+    agent = make_agent(seed=3)
     trajectories, report = agent.train(PLAIN, 0)
     assert len(trajectories) == 8 and report["turns"] > 1
     assert len(agent.train(PLAIN, -7)[0]) == 8

@@ -352,10 +352,12 @@ def test_random_guesses_leave_room_for_better():
 def test_prompts_are_drawn_by_the_seed_and_replies_scored():
     prompts = ["one", "two", "three"]
     environment = PromptEnv(prompts, score=lambda prompt, reply: len(prompt) - len(reply))
-    drawn = [environment.reset(seed=seed)[0] for seed in range(50)]
-    assert set(drawn) == set(prompts)
+    drawn = [environment.reset(seed=seed)[0] for seed in range(48)]
+    laps = [drawn[begin : begin + 3] for begin in range(0, 48, 3)]
+    assert all(sorted(lap) == sorted(prompts) for lap in laps), "each before any comes again"
+    assert len({tuple(lap) for lap in laps}) > 3, "in an order of chance"
     assert drawn == [
-        environment.reset(seed=seed, options={"split": "test"})[0] for seed in range(50)
+        environment.reset(seed=seed, options={"split": "test"})[0] for seed in range(48)
     ]
     for seed, prompt in enumerate(drawn):
         environment.reset(seed=seed)
@@ -369,12 +371,22 @@ def test_prompts_can_be_held_out_and_need_no_score():
     assert environment.step("anything") == ("", 0.0, True, False, {})
 
 
-@pytest.mark.parametrize("prompts", ["one", "", [1, 2], ["one", None]])
+def test_rows_of_a_data_set_are_prompts_and_come_to_the_score():
+    rows = [{"prompt": "2 + 2 = ", "completion": "4", "hard": 1}, {"prompt": "3 + 4 = ", "hard": 5}]
+    environment = PromptEnv(rows, score=lambda row, reply: row["hard"] * (reply == "7"))
+    drawn = {environment.reset(seed=seed)[0]: environment.step("7")[1] for seed in range(2)}
+    assert drawn == {"2 + 2 = ": 1, "3 + 4 = ": 5}
+    assert environment.demonstrations(3, seed=0) == [[("2 + 2 = ", "4")]] * 3
+    assert check_environment(environment) is not None
+    assert not hasattr(PromptEnv(["one"]), "demonstrations")
+
+
+@pytest.mark.parametrize("prompts", ["one", "", [1, 2], ["one", None], [{"text": "one"}]])
 def test_what_is_no_list_of_prompts(prompts):
     with pytest.raises(ValueError, match=f"prompts is {re.escape(repr(prompts))}; expected a list"):
         PromptEnv(prompts)
     with pytest.raises(
-        ValueError, match=r"held_out is .*; expected a list of prompts, each a text"
+        ValueError, match=r"held_out is .*; expected a list of prompts, each a text or a map"
     ):
         PromptEnv(["one"], held_out=prompts)
 

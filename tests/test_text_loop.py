@@ -305,7 +305,7 @@ def test_a_chat_model_talks_through_its_template_and_its_run_is_replayed(tmp_pat
     language_model.model.resize_token_embeddings(len(tokenizer))
     folder = tmp_path / "model"
     save_language_model(LanguageModel(language_model.model, tokenizer), folder)
-    experiment = tiny_text(folder, env="texts/Talk-v0", text={"chat": True})
+    experiment = tiny_text(folder, env="texts/Talk-v0", text={"chat": True}, seed=2)
     train(experiment, tmp_path / "run")
     with closing(FeedbackStore(tmp_path / "run" / "feedback.sqlite")) as store:
         comparison = store.comparisons()[-1]

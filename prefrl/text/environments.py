@@ -101,5 +101,5 @@ def _turn(episode: Episode, environment: gymnasium.Env, policy: TextPolicy, repl
 
 
 def task_seed(seed: int, task: int) -> int:
-    """Return the seed that the n-th task of a run is reset with."""
-    return int(np.random.default_rng([seed, task]).integers(2**31))
+    """Return the seed that the n-th task of a run is reset with; they follow each other."""
+    return int(np.random.default_rng(seed).integers(2**30)) + task
