@@ -16,7 +16,8 @@ OTHER_PARTS = ("leg_geom", "leg_left_geom", "thigh_geom", "thigh_left_geom", "to
 LOW_M, HIGH_M = 0.95, 1.15  # the torso's heights between which a squat goes; it stands at 1.25
 UPRIGHT_RAD = 0.5
 PACE = 1.0  # m/s; faster pays no more
-SLOPPY = -0.2  # reward of a step without both feet on the floor, leaning far, or fallen
+SLOPPY = -1.0  # reward of a step without both feet on the floor, leaning far, or fallen: to go down
+# and fall must not pay, since one that has fallen starts again on its feet
 FALLEN_RAD = 1.0
 DOWN_SECONDS = 0.5  # a robot that has been down for so long starts again
 
@@ -31,7 +32,7 @@ class WalkerSquats(Task):
 
     Reward, per step: the torso's speed in m/s, at most 1, down until it is below 0.95 m and then
     up until it is above 1.15 m. A step in which a foot does not touch, another part does, or the
-    back leans by more than 0.5 rad pays −0.2 instead. Down means that another part than the feet
+    back leans by more than 0.5 rad pays −1 instead. Down means that another part than the feet
     touches or the torso leans by more than 1 rad; a robot that has been down for half a second
     starts again.
 

@@ -60,7 +60,7 @@ def test_squats_are_counted_and_paid_down_and_up(monkeypatch):
     # Down to 0.95 pays and further costs; up to 1.15 pays and further costs.
     earned = np.sum(paid[: len(heights)], axis=0)[0] * task.dt
     np.testing.assert_allclose(earned, 0.3 - 0.05 + 0.25 - 0.05, atol=0.02)
-    np.testing.assert_array_equal(np.array(paid)[:, 1], -0.2)
+    np.testing.assert_array_equal(np.array(paid)[:, 1], -1.0)
     assert squats[len(heights) - 1].tolist() == squats[-1].tolist() == [1, 0]
     assert np.min(np.array(squats)[:, 0]) == 0
 

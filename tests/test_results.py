@@ -20,7 +20,7 @@ from prefrl.contracts import EvaluationRequest
 from prefrl.control.environments.adapters import make_environments
 from prefrl.errors import UserError
 from prefrl.reports.film import VIDEO_SIZE, film_run
-from prefrl.reports.plot import plot_runs
+from prefrl.reports.plot import plot_runs, restarts
 from prefrl.runs.evaluate import evaluate_run
 from prefrl.runs.load import load_policy
 from prefrl.runs.train import train
@@ -209,6 +209,13 @@ def test_runs_that_differ_in_more_than_seed_are_lines_apart(toy, tmp_path, monke
     other = train(tiny(seed=4, rounds=2), tmp_path / "other", teacher=prefer_larger)
     plot_runs([toy, other], tmp_path / "curve.png")
     assert [line[1].tolist() for line in lines] == [[128, 256, 384, 512], [256, 512]]
+
+
+def test_a_plot_marks_where_the_policy_began_anew():
+    made = [(32, 40), (64, 72), (96, 32), (128, 64)]  # of all steps, and of this policy's
+    lines = [{"steps": steps, "policy_steps": own} for steps, own in made]
+    assert restarts(lines) == [64]
+    assert restarts([{"steps": steps} for steps, _ in made]) == []
 
 
 def test_plot_of_one_run_lies_in_its_folder(toy, capsys):

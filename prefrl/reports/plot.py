@@ -23,7 +23,7 @@ def plot_runs(folders: Sequence[RunFolder], output: Path) -> Path:
     """Draw the learning curves of runs: true return against steps.
 
     Runs that differ only in their seed become one line, their mean, in a band from the lowest to
-    the highest.
+    the highest. A dotted line stands where their policy began anew.
     """
     import matplotlib
 
@@ -49,11 +49,19 @@ def plot_runs(folders: Sequence[RunFolder], output: Path) -> Path:
             axes.fill_between(
                 steps[:shortest], values.min(0), values.max(0), color=line.get_color(), alpha=0.2
             )
+        for step in restarts(runs[0]):
+            axes.axvline(step, color=line.get_color(), linewidth=1, linestyle=":")
     axes.set(xlabel="environment steps", ylabel="true return of an episode, while training")
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, output)
     return output
+
+
+def restarts(lines: Sequence[dict[str, Any]]) -> list[int]:
+    """Return after how many steps an untrained policy began anew, given a run's metrics."""
+    made = [line.get("policy_steps", line["steps"]) for line in lines]
+    return [lines[i - 1]["steps"] for i in range(1, len(lines)) if made[i] < made[i - 1]]
 
 
 def _name(experiment: Experiment) -> str:
