@@ -18,7 +18,7 @@ from prefrl.text import DOMAIN as TEXT
 from prefrl.text import budget as text
 
 ROUNDS = {
-    "hopper-backflip": 33, "one-legged-cheetah": 20, "half-cheetah": 20, "hopper": 20,
+    "hopper-backflip": 50, "one-legged-cheetah": 20, "half-cheetah": 20, "hopper": 20,
     "walker2d": 20, "ant": 20, "swimmer": 20, "reacher": 20,
     "inverted-pendulum": 20, "inverted-double-pendulum": 20,
     "walker-walk": 20, "walker-run": 20, "cheetah-run": 20,

@@ -70,8 +70,8 @@ PRESETS = {
         Experiment(
             env="prefrl/HopperBackflip-v1",
             labels=50,
-            steps=1_000_000,
-            steps_per_round=30_303,  # 33 rounds
+            steps=1_500_000,
+            steps_per_round=30_303,  # 50 rounds
             domain=ControlConfig(
                 restart=0.4,
                 ppo=PPOConfig(
