@@ -317,7 +317,7 @@ def test_a_damaged_clip_is_passed_over(tmp_path, viewer_of, open_page):
     folder = make_run(tmp_path / "run", *queries)
     page = open_page(viewer_of(folder).address)
     wait_for(page, state="labelling")
-    assert data(page, "ticket") == "0-1"
+    assert data(page, "ticket") in ("0-1", "0-0")  # which of them arrives first is not promised
     press(page, "ArrowLeft", "ArrowLeft")
     wait_for(page, state="waiting")
     wait_until(page, "document.querySelector('#figures').innerText.includes('damaged')")

@@ -79,7 +79,7 @@ def test_a_game_for_two_needs_an_opponent(arena):
 
 
 def test_what_is_not_there_is_said(arena, reasoning):
-    with pytest.raises(UserError, match="TextArena cannot make 'Nim-v77'"):
+    with pytest.raises(UserError, match="cannot make TextArena's 'Nim-v77'"):
         textarena("Nim-v77")
     with pytest.raises(UserError, match="reasoning-gym cannot make 'legs'"):
         reasoning_gym("legs")

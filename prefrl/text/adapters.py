@@ -86,7 +86,7 @@ def textarena(game: str, opponent: Opponent | None = None, **options: Any) -> gy
         made = library.make(f"{game}-raw", **options)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
-            f"TextArena cannot make {game!r}: {error}; expected one of its ids"
+            f"cannot make TextArena's {game!r}: {error}; expected one of its ids"
         ) from None
     for players in range(1, PLAYERS + 1):
         try:
