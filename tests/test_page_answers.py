@@ -317,7 +317,7 @@ def test_a_damaged_clip_is_passed_over(tmp_path, viewer_of, open_page):
     folder = make_run(tmp_path / "run", *queries)
     page = open_page(viewer_of(folder).address)
     wait_for(page, state="labelling")
-    assert data(page, "ticket") in ("0-1", "0-0")  # which of them arrives first is not promised
+    assert data(page, "ticket") in ("0-1", "0-0")  # the first that is ready
     press(page, "ArrowLeft", "ArrowLeft")
     wait_for(page, state="waiting")
     wait_until(page, "document.querySelector('#figures').innerText.includes('damaged')")
@@ -330,7 +330,7 @@ def test_what_only_the_browser_cannot_decode_is_skipped_for_good(tmp_path, viewe
     viewer = viewer_of(folder)
     page = open_page(viewer.address, spoil="**/api/clip/0-2/0**")
     wait_for(page, state="labelling")
-    assert data(page, "ticket") == "0-1"
+    assert data(page, "ticket") in ("0-1", "0-0")  # the first that is ready
     press(page, "ArrowLeft", "ArrowLeft")
     wait_for(page, state="waiting", saved=2)
     wait_until(page, "document.querySelector('#figures').innerText.includes('damaged')")
