@@ -1,8 +1,9 @@
 """SB3's PPO with policy and critic updated side by side.
 
-In SB3's MlpPolicy the two share no parameters, and autograd runs without Python's lock, so a second
-thread takes the critic while the first takes the policy. Measured in `prefrl/README.md`. The one
-difference in mathematics: gradients are clipped for each network by itself, not for both together.
+In SB3's MlpPolicy the two share no parameters, and torch computes without Python's lock, so a
+second thread takes the critic while the first takes the policy; `MLP` has their gradients written
+out. Measured in `prefrl/README.md`. The one difference in mathematics: gradients are clipped for
+each network by itself, not for both together.
 """
 
 from __future__ import annotations
