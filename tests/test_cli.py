@@ -424,8 +424,8 @@ def test_waiting_is_said_once_and_then_what_came_of_it(capsys):
 
 
 def test_what_goes_wrong_is_said_once_with_what_to_do(capsys):
-    well = {"steps": 64, "kl": 2.0, "tokens": 20.0, "finished": 0.9}
-    wrong = well | {"steps": 128, "kl": 30.0, "finished": 0.2}
+    well = {"steps": 64, "kl": 2.0, "tokens": 20.0, "finished": 0.9, "alike": 0.4}
+    wrong = well | {"steps": 128, "kl": 30.0, "finished": 0.2, "alike": 0.8}
     with Display(rounds=4, steps=256, labels=60, first_round=0) as display:
         display.show(Round(1, "done", Counts(30, 30, 16, 0, 60), well))
         fine = capsys.readouterr().out
@@ -437,6 +437,9 @@ def test_what_goes_wrong_is_said_once_with_what_to_do(capsys):
     assert sorted(notes) == [
         "note: 31 of 60 answers prefer neither side, and teach little; raise --text.temperature, "
         "or let somebody answer who sees finer differences",
+        "note: of two replies to the same task 80% are the same text, which nobody is asked about; "
+        "raise --text.temperature, allow longer replies (--text.max-new-tokens), or raise "
+        "--text.ppo.ent-coef",
         "note: replies stop ending: 20% do, 90% did at first; raise "
         "--text.ppo.missing-end-penalty or --text.max-new-tokens",
         "note: the policy is 30 nats from the model that it began as, 1.5 a token, where the "

@@ -144,6 +144,7 @@ ROWS = {
     "learning.loop": ("config contracts errors types", ""),
     "learning.pacing": ("config contracts types", ""),
     "learning.preference": ("", "torch"),
+    "learning.repeats": ("types", ""),
     "learning.reward": ("config contracts types", "torch"),
     "learning.selection": ("config contracts errors types", "numpy torch"),
     "learning.statistics": ("", "numpy"),

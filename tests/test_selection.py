@@ -17,6 +17,7 @@ from strategies import few, many, seeds
 from prefrl.config.learning import FitConfig, LoopConfig, QueryConfig
 from prefrl.errors import UserError
 from prefrl.learning.loop import select
+from prefrl.learning.repeats import share_alike
 from prefrl.learning.reward import predict_returns
 from prefrl.learning.selection import (
     ACQUISITIONS,
@@ -28,7 +29,7 @@ from prefrl.learning.selection import (
     propose,
     uniform,
 )
-from prefrl.types import Comparison, QueryId, steps_to_end
+from prefrl.types import Comparison, QueryId, alike, steps_to_end, text_array
 
 
 def trajectories_of(lengths):
@@ -362,6 +363,60 @@ def test_whole_trajectories_are_cut_task_by_task():
     others, _ = cut(trajectories, None, 20, np.random.default_rng(1))
     assert {s.task for s in others} != by_task.keys(), "which tasks is drawn"
     assert len(propose(segments, 30, np.random.default_rng(0))) == 30
+
+
+# --- texts that are the same ------------------------------------------------------------------
+
+
+def replies(*tasks):
+    """Return one-turn texts: of each task a string, whose letters are the replies."""
+    made = []
+    for task, letters in enumerate(tasks):
+        for letter in letters:
+            plain = make_trajectory(1, task=f"seed {task}", episode=len(made), first=len(made))
+            texts = {"observations": text_array([f"{task}: "]), "actions": text_array([letter])}
+            made.append(dataclasses.replace(plain, **texts))
+    return made
+
+
+def of_texts(**changes):
+    return LoopConfig(0, 4, 100, 4, None, "?", QueryConfig(**changes), FitConfig())
+
+
+@few
+@given(st.lists(st.text("abc", max_size=5), min_size=1, max_size=6), st.integers(1, 9), seeds)
+def test_texts_that_are_the_same_never_meet_and_other_pairs_suffice(tasks, count, seed):
+    config = dataclasses.replace(of_texts(), seed=seed)
+    possible = sum(math.comb(len(set(letters)), 2) for letters in tasks)
+    if any(len(set(letters)) < len(letters) for letters in tasks):
+        queries, rewards = select(replies(*tasks), None, config, seed % 2, count)
+        assert len(queries) == min(count, possible), "fewer only where there are no more"
+        assert rewards.keys() == {s.id for query in queries for s in query.segments}
+        assert not any(alike(*query.segments) for query in queries)
+
+
+def test_orders_are_of_fewer_texts_where_some_are_the_same_text():
+    tasks = ("abca", "aaab", "bbbb", "abcd")
+    queries, _ = select(replies(*tasks), None, of_texts(kind="ranking", clips=4), 1, 4)
+    shown = sorted("".join(sorted(str(s.actions[0]) for s in q.segments)) for q in queries)
+    assert shown == ["ab", "abc", "abcd"]
+
+
+def test_where_all_texts_are_the_same_nothing_is_asked():
+    queries, rewards = select(replies("aaaa", "bb"), None, of_texts(), 0, 3)
+    assert queries == [] and rewards == {}
+
+
+def test_where_no_texts_are_the_same_too_few_are_refused_as_ever():
+    with pytest.raises(UserError, match="3 queries were due in round 0, but its 2 steps give only"):
+        select(replies("ab"), None, of_texts(), 0, 3)
+
+
+def test_the_share_of_pairs_of_texts_that_are_the_same():
+    assert share_alike(replies("aaaa", "abc")) == 6 / 9
+    assert share_alike(replies("aab", "b")) == 1 / 3, "texts of other tasks are no pair"
+    assert share_alike(replies("a", "b")) is None
+    assert share_alike([make_trajectory(3), make_trajectory(3)]) is None, "numbers"
 
 
 # --- many clips a query -----------------------------------------------------------------------

@@ -56,7 +56,7 @@ from prefrl.text.models.load import (
 )
 from prefrl.text.models.sampling import sample
 from prefrl.text.reward import TextReward
-from prefrl.types import SYSTEM, system_of
+from prefrl.types import SYSTEM, alike, system_of
 
 FORGETFUL = """\
 {% for message in messages %}{% if message['role'] == 'user' or loop.last %}\
@@ -679,6 +679,21 @@ def test_a_near_deterministic_reference_is_warned_about_and_seen_in_the_metrics(
     warned = [[note for note in session.notes if "hardly varies" in note] for session in sessions]
     assert len(warned[0]) == 1 and warned[1] == []
     assert re.search(r"0.0\d\d nats a token.*--text.temperature", warned[0][0])
+
+
+def test_replies_that_are_the_same_text_are_not_asked_about(model, tmp_path):
+    """A policy that mostly says the same goes on, and is asked about where it does not."""
+    experiment = tiny_text(model, text={"temperature": 0.03})
+    with closing(start(experiment, tmp_path / "some")) as session:
+        done = finish(session)
+        queries = session.feedback.comparisons()
+        assert queries and not any(alike(c.left, c.right) for c in queries)
+        assert done[-1].metrics["alike"] > 0.5 and done[-1].counts.asked < experiment.labels
+    with (
+        closing(start(tiny_text(model, text={"temperature": 1e-3}), tmp_path / "all")) as session,
+        pytest.raises(UserError, match=r"the same text, so there was nothing to ask.*temperature"),
+    ):
+        finish(session)
 
 
 def test_one_reward_network_says_what_it_does_not_learn_from(model, tmp_path):

@@ -9,6 +9,7 @@ from prefrl.types import Counts
 ENOUGH_ANSWERS = 20
 FAR, FAR_A_TOKEN = 10.0, 0.5  # nats: of an episode, and of each of its tokens
 MANY_END, FALLEN = 0.5, 0.3  # shares of replies
+MOSTLY_ALIKE = 0.5  # share of pairs of replies
 
 
 def worries(
@@ -27,6 +28,13 @@ def worries(
         found["ties"] = (
             f"{counts.answered - counts.decisive} of {counts.answered} answers prefer neither "
             f"side, and teach little; {differ}, or let somebody answer who sees finer differences"
+        )
+    alike = metrics.get("alike", 0.0)
+    if alike > MOSTLY_ALIKE:
+        found["alike"] = (
+            f"of two replies to the same task {alike:.0%} are the same text, which nobody is asked "
+            "about; raise --text.temperature, allow longer replies (--text.max-new-tokens), or "
+            "raise --text.ppo.ent-coef"
         )
     kl, tokens = metrics.get("kl", 0.0), max(metrics.get("tokens", 1.0), 1.0)
     if kl > FAR and kl / tokens > FAR_A_TOKEN:

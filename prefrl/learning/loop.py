@@ -15,6 +15,7 @@ from typing import Any, Literal
 from prefrl.config.learning import LoopConfig
 from prefrl.contracts import Agent, Pacing, Reward, RewardModel, Store
 from prefrl.errors import UserError
+from prefrl.learning.repeats import share_alike
 from prefrl.learning.reward import FitState, fit
 from prefrl.learning.selection import mean_return, select
 from prefrl.types import Comparison, Counts, Trajectory
@@ -109,6 +110,8 @@ def preference_loop(
             trajectories, trained = agent.train(reward, due)
             state.steps += sum(map(len, trajectories))
             metrics = trained | metrics
+        alike = share_alike(trajectories) if config.clip_steps is None else None
+        metrics |= {} if alike is None else {"alike": alike}
         clock.lap("train")
         if not known:
             count = pacing.queries_due(store, index)
@@ -153,6 +156,12 @@ def _comparisons(
         )
     if pacing.explores_again(index):
         return None
+    if not store.counts().asked:
+        raise UserError(
+            "all replies to each task are the same text, so there was nothing to ask about, and "
+            "there is no reward to train on; raise --text.temperature, allow longer replies "
+            "(--text.max-new-tokens), or begin with another --text.model"
+        )
     raise UserError(
         f"no answer so far says anything about a clip ({store.counts().asked} queries were "
         "asked, all skipped), so there is no reward to train on; answer some of them"

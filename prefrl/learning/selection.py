@@ -17,6 +17,7 @@ from prefrl.config.learning import LoopConfig
 from prefrl.contracts import Distance, RewardModel
 from prefrl.errors import UserError
 from prefrl.learning.preference import preference_probability
+from prefrl.learning.repeats import without_repeats
 from prefrl.learning.reward import predict_returns
 from prefrl.types import Comparison, Query, QueryId, Segment, Trajectory, steps_to_end
 
@@ -41,6 +42,9 @@ def select(
     The first round is uniform: nothing is fitted yet, so the members' disagreement means nothing.
     If there is a `distance`, the half of the groups that look most alike is left out first.
 
+    Texts that are the same never meet. Where too few others are left, queries are fewer than are
+    due, or show fewer texts; a later round makes up for it.
+
     Args:
         trajectories: what the newest policy did.
         reward_model: as it was fitted last; None trains on the true reward.
@@ -62,6 +66,11 @@ def select(
     best = anchors(comparisons, reward_model) if config.query.anchors and reward_model else []
     old = min(config.query.anchors, len(best))
     size = config.query.size - old
+    steps, few = sum(map(len, trajectories)), None
+    if config.clip_steps is None:
+        total = len(trajectories)
+        trajectories, small = without_repeats(trajectories, size)
+        few = small if len(trajectories) < total else None
     segments, rewards = cut(trajectories, config.clip_steps, size * pool * count, generator)
     candidates = propose(segments, pool * count, generator, size)
     if old:
@@ -69,16 +78,20 @@ def select(
             (*group, *(best[row] for row in generator.choice(len(best), old, replace=False)))
             for group in candidates
         ]
-    if len(candidates) < count:
+    if len(candidates) < count and few is None:
         groups = "pairs of clips" if size == 2 else f"groups of {size} clips"
         raise UserError(
-            f"{count} queries were due in round {index}, but its {sum(map(len, trajectories))} "
+            f"{count} queries were due in round {index}, but its {steps} "
             f"steps give only {len(candidates)} {groups}; ask for fewer --labels, or make rounds "
             "longer (fewer --rounds, more --query.explore-steps)"
         )
     if distance is not None:
         candidates = drop_alike(candidates, max(count, len(candidates) // 2), distance)
     chosen = choose(candidates, count, acquisition, reward_model)
+    for those in (few or [])[: count - len(chosen)]:
+        more, rewards_of_more = cut(those, None, size, generator)
+        chosen.append(tuple(more))
+        rewards |= rewards_of_more
     queries = [
         Query(QueryId(index, number), group, config.query.kind, config.question)
         for number, group in enumerate(chosen)
@@ -302,7 +315,7 @@ def choose(
     Candidates are in random order, so equal scores are a random choice. Without a reward model
     (nothing is fitted yet) the first ones are taken.
     """
-    if reward_model is None or acquisition is uniform:
+    if reward_model is None or acquisition is uniform or not candidates:
         return list(candidates[:count])
     segments = {s.id: s for pair in candidates for s in pair}
     row_of = {name: row for row, name in enumerate(segments)}
