@@ -209,7 +209,7 @@ def measured(arguments: Arguments, reference_folder: Path, runs: Sequence[Run]) 
         "reference": {
             "true_return": optimum.reference,
             "std": optimum.deviation,
-            "entropy": float(np.concatenate(measure(reference, replies[0][:256])[1]).mean()),
+            "entropy": float(np.concatenate(measure(reference, replies[0][:256]).entropies).mean()),
             "samples_of_a_task": arguments.samples,
         },
         "optimum": [
@@ -263,8 +263,8 @@ def run_report(
     policy = load_policy(run.folder.path)
     by_task = sampled(run.folder.experiment(), policy, tasks, arguments.episodes)
     episodes = [episode for task in by_task for episode in task]
-    of_policy, of_reference = measure(policy, episodes)[0], measure(reference, episodes)[0]
-    kl = estimate([(a - b).sum() for a, b in zip(of_policy, of_reference, strict=True)])
+    nats = measure(policy, episodes, reference).kl
+    kl = estimate([each.sum() for each in nats])
     true_return = estimate(returns_of(episodes))
     last = run.folder.metrics()[-1]
     return {

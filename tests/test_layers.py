@@ -218,6 +218,7 @@ ROWS = {
     ),
     "text.export": ("config storage types", "transformers"),
     "text.models": ("", ""),
+    "text.models.batches": ("", ""),
     "text.models.device": ("config errors", "torch"),
     "text.models.gguf": ("errors", "torch"),
     "text.models.load": ("errors", "tokenizers torch transformers"),

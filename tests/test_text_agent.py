@@ -32,7 +32,7 @@ from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.text import PromptEnv
 from prefrl.text.agents.ppo import TextAgent
-from prefrl.text.agents.rollout import token_rewards
+from prefrl.text.agents.rollout import compute_logprobs, token_rewards
 from prefrl.text.agents.token_ppo import value_loss
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import Episode, turns_of
@@ -557,8 +557,10 @@ def test_the_divergence_costs_reward():
     agent.kl_coef = 0.5
     costly = agent._score_rollout(episodes, scores)
     difference = (costly.batch.returns - free.batch.returns)[:, 0]
-    assert difference.tolist() == pytest.approx((-0.5 * costly.kl).tolist(), abs=1e-5)
-    assert float(costly.kl.abs().min()) > 0
+    logprobs = compute_logprobs(agent.networks, episodes, agent.config)
+    nats = torch.where(logprobs.sampled, logprobs.policy - logprobs.reference, 0.0).sum(1)
+    assert difference.tolist() == pytest.approx((-0.5 * nats).tolist(), abs=1e-5)
+    assert float(costly.kl.min()) > 0, "what is told is exact, so never below 0"
 
 
 def values_of(agent, batch):

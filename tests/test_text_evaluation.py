@@ -143,7 +143,7 @@ def test_measure_by_hand(policy):
     longer = Episode(1)
     longer.append_observation("a" * 9, [97] * 9)
     longer.append_reply("z", [122], True)
-    said, entropies = evaluation.measure(policy, [episode, longer])
+    said, entropies, _ = evaluation.measure(policy, [episode, longer])
     with torch.no_grad():
         logits = policy.model(input_ids=torch.tensor([episode.ids])).logits[0].double()
     every = torch.log_softmax(logits / policy.config.temperature, -1)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import few
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prefrl.config.text import TextPPOConfig
@@ -23,7 +24,14 @@ from prefrl.text.agents.token_ppo import (
     whiten,
 )
 from prefrl.text.models import sampling
-from prefrl.text.models.networks import Networks, Scalar, right_padded, token_log_probabilities
+from prefrl.text.models.batches import FEW, PADDING, by_length
+from prefrl.text.models.networks import (
+    Networks,
+    Scalar,
+    Tokens,
+    right_padded,
+    token_log_probabilities,
+)
 from prefrl.text.models.sampling import left_padded, sample
 
 ENDLESS = 999
@@ -121,7 +129,8 @@ def test_a_shared_trunk_computes_what_whole_models_do(freeze_layers, own_critic)
     with torch.no_grad():
         hidden = parts.policy(tokens, below)
         logprobs, _ = parts.log_probabilities(hidden, tokens, positions, 1.0)
-    reference = parts.reference_log_probabilities(tokens, below, positions, 1.0)
+    other = parts.reference_hidden(tokens, below)
+    reference, _ = parts.log_probabilities(other, tokens, positions, 1.0, reference=True)
     by_hand = [log_probabilities_by_hand(parts.model, ids)[0] for ids in SEQUENCES]
     assert logprobs[:, 0].tolist() == pytest.approx(by_hand, abs=1e-5)
     assert torch.equal(logprobs, reference), "before any training the two are one"
@@ -140,6 +149,77 @@ def test_training_moves_the_policy_and_never_the_reference():
     moved = {n for n, p in parts.named_parameters() if not torch.equal(p, before[n])}
     assert moved == set(parts.trained())
     assert not any(name.startswith("reference") for name in moved)
+
+
+@pytest.mark.parametrize("advantage", ["gae", "rloo"])
+@pytest.mark.parametrize("freeze_layers", [0, 1])
+def test_micro_batches_and_checkpointing_make_the_same_update(advantage, freeze_layers):
+    updates, reports = [], []
+    config = TextPPOConfig(batch_size=6, n_epochs=2, ent_coef=0.01, advantage=advantage)
+    ways = (0, False), (1, False), (2, False), (4, False), (0, True), (2, True)
+    for micro_batch_size, checkpointing in ways:
+        model = tiny(layers=3)
+        parts = Networks(model, freeze_layers, advantage == "gae", 0, nullcontext, checkpointing)
+        (tokens, *columns) = a_batch(parts)
+        twice = Tokens(*(torch.cat([tensor, tensor]) for tensor in tokens))
+        batch = Batch(twice, *(torch.cat([column, column]) for column in columns))
+        optimizer = torch.optim.SGD(parts.trained().values(), 1.0)
+        generator = torch.Generator().manual_seed(0)
+        reports.append(update(
+            parts, batch, config, optimizer, generator, 1.0, micro_batch_size=micro_batch_size
+        ))  # fmt: skip
+        updates.append(torch.cat([p.detach().flatten() for p in parts.trained().values()]))
+    for other, report in zip(updates[1:], reports[1:], strict=True):
+        torch.testing.assert_close(other, updates[0], rtol=0, atol=1e-6)
+        assert report == pytest.approx(reports[0], abs=1e-6)
+
+
+@few
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=40), st.integers(0, 5))
+def test_texts_of_about_the_same_length_are_read_together(lengths, most):
+    groups = by_length(lengths, most)
+    assert sorted(row for group in groups for row in group) == [*range(len(lengths))]
+    assert not most or max(map(len, groups)) <= most
+    for group in groups:
+        read = [lengths[row] for row in group]
+        assert len(group) == 1 or max(read) * len(read) <= max(FEW, PADDING * sum(read))
+    if not most and max(lengths) * len(lengths) <= FEW:
+        assert groups == [[*range(len(lengths))]], "what is small stays as it is"
+
+
+def test_checkpointing_keeps_less_for_the_backward_pass():
+    kept = []
+    for checkpointing in (False, True):
+        parts = Networks(tiny(layers=6), 0, False, 0, nullcontext, checkpointing)
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.append(tensor.numel()) or tensor,
+            lambda tensor: tensor,
+        ):
+            parts.policy(right_padded(SEQUENCES, "cpu"), None)
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 4
+
+
+def test_the_divergence_is_that_of_a_loop_over_the_vocabulary():
+    parts = networks()
+    with torch.no_grad():
+        parts.head.weight.add_(
+            0.1 * torch.randn(30, 16, generator=torch.Generator().manual_seed(0))
+        )
+    tokens, temperature = right_padded(SEQUENCES, "cpu"), 0.7
+    positions = torch.tensor([[2, 4], [1, 1], [3, 7]])
+    hidden, other = parts.policy(tokens, None), parts.reference_hidden(tokens, None)
+    exact = parts.divergences(hidden, other, positions, temperature)
+    for row, ids in enumerate(SEQUENCES):
+        for column, position in enumerate(positions[row].tolist()):
+            before, nats = ids[:position], 0.0
+            for token in range(30):
+                own = log_probabilities_by_hand(parts.model, [*before, token], temperature)[-1]
+                hidden = parts.reference(torch.tensor([before])).last_hidden_state[0, -1]
+                scores = parts.reference_head(hidden) / temperature
+                nats += math.exp(own) * (own - float(torch.log_softmax(scores, 0)[token]))
+            assert float(exact[row, column]) == pytest.approx(nats, abs=1e-6) and nats > 1e-3
 
 
 def a_batch(parts):

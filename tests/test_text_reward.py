@@ -581,3 +581,21 @@ def test_a_run_of_another_device_is_not_taken_up(tmp_path):
         resume(folder.path, more_steps=32)
     assert "config.json" not in str(caught.value)
     assert load_policy(folder.path).predict("rain: ") is not None
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [{"members": 2}, {"freeze_layers": 1}])
+def test_micro_batches_and_checkpointing_lead_to_the_same_gradient(config):
+    pulls, gradients = torch.randn(2, 4, generator=torch.Generator().manual_seed(0)), []
+    ways = [{}, *({"micro_batch_size": most} for most in (1, 2, 4))]
+    ways += [{"gradient_checkpointing": True}, {"gradient_checkpointing": True, **ways[1]}]
+    for way in ways:
+        language_model = tiny_language_model(0, 2, width=16, heads=2)
+        model = TextReward(language_model, TextRewardConfig(**config), 0, False, nullcontext, **way)
+        given = model.returns(model.encode(MIXED), torch.tensor([2, 0, 3, 1]))
+        (given * pulls[: model.members]).sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0], rtol=1e-6, atol=1e-6)

@@ -105,6 +105,23 @@ def test_steps_are_counted_and_follow_from_the_seed():
     assert steps(0) == one != steps(5)
 
 
+def test_micro_batches_and_checkpointing_make_the_same_step(monkeypatch):
+    def descent(parameters, rate, weight_decay):  # Adam would blow rounding up where nothing pulls
+        return torch.optim.SGD(parameters, rate)
+
+    monkeypatch.setattr(torch.optim, "AdamW", descent)
+    weights, losses = [], []
+    options = {"epochs": 2, "learning_rate": 1e-1, "batch_size": 4, "seed": 0}
+    ways = [{}, *({"micro_batch_size": most} for most in (1, 2))]
+    for way in [*ways, {"gradient_checkpointing": True}]:
+        model = tiny_language_model(0)
+        losses.append([step.loss for step in sft.tune(model, DEMONSTRATIONS, **options, **way)])
+        weights.append(torch.cat([p.detach().flatten() for p in model.model.parameters()]))
+    for other, loss in zip(weights[1:], losses[1:], strict=True):
+        torch.testing.assert_close(other, weights[0], rtol=0, atol=1e-6)
+        assert loss == pytest.approx(losses[0], abs=1e-6)
+
+
 def test_a_tenth_is_held_out_and_the_seed_says_which():
     many = [Conversation(((str(i), "x"),)) for i in range(25)]
     training, aside = sft.hold_out(many, 0)

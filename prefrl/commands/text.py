@@ -47,6 +47,10 @@ class Sft:
     """Adam's step size, which falls to zero; 1e-3 by default, 3e-5 for a large model."""
     batch_size: int = 32
     """Demonstrations in a minibatch."""
+    micro_batch_size: CountOrZero = 0
+    """Of them, how many are read at a time: less memory, the same update; 0 for all."""
+    gradient_checkpointing: bool = False
+    """Compute layers again in the backward pass: less memory, same update, a third more time."""
     max_length: int | None = None
     """Most tokens of a demonstration, its prompt included; by default all that the model looks
     back on."""
@@ -137,6 +141,10 @@ class Fit:
     """Most passes over the answers; a run's own by default, else 20, or 4 for a large model."""
     batch_size: int | None = None
     """Comparisons in a minibatch; a run's own by default, else 32."""
+    micro_batch_size: CountOrZero = 0
+    """Texts that are read at a time: less memory, the same update, a third more time; 0 for all."""
+    gradient_checkpointing: bool = False
+    """Compute layers again in the backward pass: less memory, same update, a third more time."""
     max_length: int | None = None
     """Most tokens of a completion, its prompt included; by default all that the model looks back
     on."""

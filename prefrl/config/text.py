@@ -98,6 +98,11 @@ class TextConfig:
     """What the model is told before each task; plain, it stands above what is said first."""
     max_new_tokens: Count = 48
     """Tokens of a reply at most."""
+    micro_batch_size: CountOrZero = 0
+    """Texts of a minibatch that are read at a time: less memory, the same update; 0 for all."""
+    gradient_checkpointing: bool = False
+    """Compute layers again in the backward pass instead of keeping what they gave: less memory, the
+    same update, a third more time."""
     temperature: Positive = 1.0
     """Of the sampling; the policy and the reference are both taken at it."""
     top_k: int = 0

@@ -73,9 +73,7 @@ def build(
         text, "text.ppo.batch-size", "text.max-new-tokens", "text.reward-model.members"
     ):
         if experiment.reward == "learned":
-            reward_model = TextReward(
-                language_model, text.reward_model, experiment.seed, text.chat, autocast
-            )
+            reward_model = _reward_model(experiment, language_model)
             if reward_model.members == 1:
                 notes += [
                     "the reward model is one network: it learns from all answers but a share of "
@@ -152,9 +150,16 @@ def load_reference(experiment: Experiment, folder: RunFolder) -> LanguageModel:
 def load_reward(experiment: Experiment, network: Network | None, folder: RunFolder) -> TextReward:
     """Return the unfitted reward model of an experiment, to be given a state."""
     _check_no_network(network)
-    text, language_model = experiment.text, load_reference(experiment, folder)
-    autocast = autocast_for(text, language_model.model.device)
-    return TextReward(language_model, text.reward_model, experiment.seed, text.chat, autocast)
+    return _reward_model(experiment, load_reference(experiment, folder))
+
+
+def _reward_model(experiment: Experiment, language_model: LanguageModel) -> TextReward:
+    text = experiment.text
+    return TextReward(
+        language_model, text.reward_model, experiment.seed, text.chat,
+        autocast_for(text, language_model.model.device), micro_batch_size=text.micro_batch_size,
+        gradient_checkpointing=text.gradient_checkpointing,
+    )  # fmt: skip
 
 
 def _check_no_network(network: Any) -> None:
@@ -186,6 +191,8 @@ def _reference(experiment: Experiment, folder: RunFolder | None) -> tuple[Langua
                 learning_rate=text.sft_learning_rate, batch_size=text.sft_batch_size,
                 seed=experiment.seed, chat=text.chat,
                 autocast=autocast_for(text, language_model.model.device),
+                micro_batch_size=text.micro_batch_size,
+                gradient_checkpointing=text.gradient_checkpointing,
             ):  # fmt: skip
                 pass
     return language_model, notes

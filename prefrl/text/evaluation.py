@@ -7,7 +7,7 @@ Replies are always sampled, as in training: what is measured is a distribution.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -27,6 +27,7 @@ from prefrl.text.episode import Episode
 from prefrl.text.models.device import find_device, use_threads
 from prefrl.text.models.load import load_language_model
 from prefrl.text.models.networks import (
+    divergences,
     hidden_states,
     right_padded,
     sampled_positions,
@@ -62,9 +63,8 @@ def evaluate(
     environments = fresh_environments(experiment, episodes)
     policy_episodes = _play(environments, policy, experiment, episodes, sampling=0)
     reference_episodes = _play(environments, reference, experiment, episodes, sampling=1)
-    own, entropy = measure(policy, policy_episodes)
-    referred = measure(reference, policy_episodes)[0]
-    reference_entropy = measure(reference, reference_episodes)[1]
+    own = measure(policy, policy_episodes, reference)
+    reference_entropy = measure(reference, reference_episodes).entropies
     pairs = pair_up(
         [episode.trajectory(SIDES[0], n) for n, episode in enumerate(policy_episodes)],
         [episode.trajectory(SIDES[1], n) for n, episode in enumerate(reference_episodes)],
@@ -75,10 +75,10 @@ def evaluate(
     shown = zip(policy_episodes[: request.show], reference_episodes[: request.show], strict=True)
     return Evaluation(
         episodes=episodes,
-        policy=_achieved(policy_episodes, entropy),
+        policy=_achieved(policy_episodes, own.entropies),
         reference=_achieved(reference_episodes, reference_entropy),
         gain=estimate(_returns(policy_episodes) - _returns(reference_episodes)),
-        kl=estimate([(a - b).sum() for a, b in zip(own, referred, strict=True)]),
+        kl=estimate([nats.sum() for nats in own.kl]),
         **_won(wins, _tokens(policy_episodes) - _tokens(reference_episodes)),
         teacher=teacher,
         held_out=held_out,
@@ -154,31 +154,39 @@ def holds_out(environment: gymnasium.Env, seed: int, tries: int = 8) -> bool:
     return heard[0] != heard[1]
 
 
+class Measured(NamedTuple):
+    """What a policy gives to sampled tokens, in nats: `[token]` of each episode."""
+
+    logprobs: list[np.ndarray]
+    entropies: list[np.ndarray]
+    kl: list[np.ndarray]
+    """Divergence from a reference, over the whole vocabulary; empty without one."""
+
+
 @torch.no_grad()
 def measure(
-    policy: TextPolicy, episodes: Sequence[Episode]
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return the log-probabilities that a policy gives to what was sampled, and its entropies.
-
-    Both are of a pass over the whole episodes, in nats: `[token]` for each episode.
-    """
-    model = policy.model
-    logprobs, entropies = [], []
+    policy: TextPolicy, episodes: Sequence[Episode], reference: TextPolicy | None = None
+) -> Measured:
+    """Measure a policy in passes over whole episodes, and how far it is from a reference."""
+    model, temperature = policy.model, policy.config.temperature
+    measured = Measured([], [], [])
     for begin in range(0, len(episodes), ROWS):
         some = episodes[begin : begin + ROWS]
         tokens = right_padded([episode.ids for episode in some], model.device)
         positions, there = sampled_positions([episode.sampled for episode in some], model.device)
         with policy.autocast():
-            hidden = hidden_states(model.base_model, tokens, None)
-            columns = token_log_probabilities(
-                model.get_output_embeddings(), hidden, tokens, positions, policy.config.temperature
-            )
-        for rows, column in zip((logprobs, entropies), columns, strict=True):
+            own = model.get_output_embeddings(), hidden_states(model.base_model, tokens, None)
+            columns = [*token_log_probabilities(*own, tokens, positions, temperature)]
+            if reference is not None:
+                referred = hidden_states(reference.model.base_model, tokens, None)
+                other = reference.model.get_output_embeddings(), referred
+                columns.append(divergences(own, other, positions, temperature))
+        for rows, column in zip(measured, columns, strict=False):
             rows += [
                 row[where].double().cpu().numpy()
                 for row, where in zip(column, there, strict=True)
             ]  # fmt: skip
-    return logprobs, entropies
+    return measured
 
 
 def _achieved(episodes: Sequence[Episode], entropies: Sequence[np.ndarray]) -> Achieved:

@@ -17,7 +17,7 @@ from prefrl.types import Counts
 MEASURED = {  # of a round, in words
     "true_return": "mean true return of an episode",
     "predicted_return": "mean predicted score of an episode",
-    "kl": "nats by which an episode's log-probability exceeds that of the model it began as",
+    "kl": "nats of an episode's KL divergence from the model it began as",
     "entropy": "entropy of a token, in nats",
     "tokens": "tokens of an episode",
     "finished": "share of last replies that came to an end",

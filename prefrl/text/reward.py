@@ -16,15 +16,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from prefrl.config.text import TextRewardConfig
 from prefrl.text.episode import turns_of
+from prefrl.text.models.batches import by_length
 from prefrl.text.models.load import LanguageModel, context_length
 from prefrl.text.models.networks import (
     Scalar,
     Tokens,
     enough_memory,
     hidden_states,
+    recompute_layers,
     right_padded,
     split,
 )
@@ -57,6 +60,7 @@ class TextReward(nn.Module):
     def __init__(
         self, language_model: LanguageModel, config: TextRewardConfig, seed: int, chat: bool,
         autocast: Callable[[], AbstractContextManager], options: str = "text.reward-model.",
+        micro_batch_size: int = 0, gradient_checkpointing: bool = False,
     ):  # fmt: skip
         """Build the ensemble.
 
@@ -67,8 +71,12 @@ class TextReward(nn.Module):
             chat: speak through the chat template, as the policy does.
             autocast: the context in which passes are made.
             options: what its options begin with on the command line.
+            micro_batch_size: completions that are read at a time in a fit; 0 for all of a
+                minibatch. Each is read once more for its gradient.
+            gradient_checkpointing: compute layers again in the backward pass.
         """
         super().__init__()
+        self.micro_batch_size = micro_batch_size
         self.config, self.members, self.autocast = config, config.members, autocast
         self.template = Template(language_model.tokenizer, chat)
         self.context = context_length(language_model)
@@ -77,6 +85,9 @@ class TextReward(nn.Module):
         lower, upper = split(model, config.freeze_layers, f"{options}freeze-layers")
         self.lower = lower.requires_grad_(False) if lower is not None else None
         self.decoders = nn.ModuleList(copy.deepcopy(upper) for _ in range(config.members))
+        if gradient_checkpointing:
+            for decoder in self.decoders:
+                recompute_layers(decoder)
         width = model.config.get_text_config().hidden_size
         generator = torch.Generator().manual_seed(seed)
         self.heads = nn.ModuleList(Scalar(width, generator) for _ in range(config.members))
@@ -122,17 +133,29 @@ class TextReward(nn.Module):
     ) -> Tensor:
         """Predict the uncalibrated returns `[member, row]`; a completion is encoded once."""
         unique, row_of_unique = torch.unique(rows, return_inverse=True)
-        order = unique.tolist()
-        count = len(order) if torch.is_grad_enabled() else CHUNK
-        parts = [
-            self._scores(
-                [encoded.sequences[row] for row in order[begin : begin + count]],
-                [encoded.ends[row] for row in order[begin : begin + count]],
-            )
-            for begin in range(0, len(order), count)
-        ]
-        totals = [torch.stack([scores.sum(1) for scores in part], dim=1) for part in parts]
-        return torch.cat(totals, dim=1).cpu()[:, row_of_unique]
+        learning = torch.is_grad_enabled()
+        recomputed = learning and self.micro_batch_size > 0
+        parts: list[Tensor] = []
+        for some in unique.split(len(unique) if learning else CHUNK):
+            lengths = [len(encoded.sequences[row]) for row in some.tolist()]
+            groups = by_length(lengths, self.micro_batch_size)
+            read = [
+                checkpoint(self._totals, encoded, some[torch.tensor(group)], use_reentrant=False)
+                if recomputed
+                else self._totals(encoded, some[torch.tensor(group)])
+                for group in groups
+            ]
+            back = torch.tensor([row for group in groups for row in group]).argsort()
+            parts.append(torch.cat(read, dim=1)[:, back.to(self.device)])
+        return torch.cat(parts, dim=1).cpu()[:, row_of_unique]
+
+    def _totals(self, encoded: Encoded, rows: Tensor) -> Tensor:
+        """Return the returns `[member, row]` of some completions, read together."""
+        order = rows.tolist()
+        scores = self._scores(
+            [encoded.sequences[row] for row in order], [encoded.ends[row] for row in order]
+        )
+        return torch.stack([each.sum(1) for each in scores], dim=1)
 
     @enough_memory("fit.batch-size", "text.reward-model.members", "text.max-new-tokens")
     def _scores(self, sequences: list[list[int]], ends: list[list[int]]) -> list[Tensor]:

@@ -59,7 +59,9 @@ class TextAgent:
         self.policy = TextPolicy(language_model, config, autocast, seed)
         ppo = config.ppo
         own = ppo.critic == "own" and ppo.advantage == "gae"
-        self.networks = Networks(self.model, ppo.freeze_layers, own, seed, autocast)
+        self.networks = Networks(
+            self.model, ppo.freeze_layers, own, seed, autocast, config.gradient_checkpointing
+        )
         trained = list(self.networks.trained().values())
         self.optimizer = torch.optim.Adam(trained, ppo.learning_rate, eps=ADAM_EPSILON)
         self.shuffling = torch.Generator().manual_seed(seed)
@@ -147,7 +149,7 @@ class TextAgent:
         self.steps += sum(map(len, self.sample))
         metrics = update(
             self.networks, rollout.batch, self.config.ppo, self.optimizer, self.shuffling,
-            self.config.temperature,
+            self.config.temperature, micro_batch_size=self.config.micro_batch_size,
         )  # fmt: skip
         kl = float(rollout.kl.mean())
         metrics |= _report(episodes, self.sample_scores, kl, rollout.entropy)
@@ -169,6 +171,7 @@ class TextAgent:
         update(
             self.networks, rollout.batch, alone, self.optimizer, self.shuffling,
             self.config.temperature, critic_alone=True,
+            micro_batch_size=self.config.micro_batch_size,
         )  # fmt: skip
         return True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from prefrl.text.agents.token_ppo import (
     whiten,
 )
 from prefrl.text.episode import Episode
+from prefrl.text.models.batches import by_length
 from prefrl.text.models.networks import Networks, Tokens, right_padded, sampled_positions
 
 
@@ -36,6 +37,8 @@ class Logprobs(NamedTuple):
     """[episode, action], those of the frozen reference."""
     entropies: Tensor
     """[episode, action], of the policy, in nats."""
+    kl: Tensor
+    """[episode, action], KL(policy ‖ reference) over the whole vocabulary, in nats."""
     values: Tensor
     """[episode, action], what the critic expects before each token."""
 
@@ -50,7 +53,7 @@ class RolloutBatch:
 
     batch: Batch
     kl: Tensor
-    """[episode], estimated nats."""
+    """[episode], exact at each token, in nats."""
     entropy: float
     """Nats per token."""
 
@@ -70,9 +73,11 @@ def score_rollout(
     """
     ppo, logprobs = config.ppo, compute_logprobs(networks, episodes, config)
     sampled, values = logprobs.sampled, logprobs.values
-    divergence = kl_estimate(logprobs.policy, logprobs.reference, ppo.kl_estimator)
-    kl = torch.where(sampled, divergence, 0.0)
-    rewards = token_rewards(episodes, scores, kl, ppo, kl_coef)
+    # The exact divergence at a token is the same whichever token was sampled there, so as a reward
+    # it would not teach which one to sample: the penalty stays that of the sampled token.
+    estimate = kl_estimate(logprobs.policy, logprobs.reference, ppo.kl_estimator)
+    penalty = torch.where(sampled, estimate, 0.0)
+    rewards = token_rewards(episodes, scores, penalty, ppo, kl_coef)
     if ppo.whiten_rewards:
         rewards = whiten(rewards, sampled, shift=False)
     if ppo.advantage == "rloo":
@@ -84,33 +89,48 @@ def score_rollout(
     batch = Batch(
         logprobs.tokens, logprobs.positions, sampled, logprobs.policy, values, advantages, returns
     )
-    return RolloutBatch(batch, kl.sum(1), logprobs.entropy())
+    kl = torch.where(sampled, logprobs.kl, 0.0).sum(1)
+    return RolloutBatch(batch, kl, logprobs.entropy())
 
 
 @torch.no_grad()
 def compute_logprobs(
     networks: Networks, episodes: Sequence[Episode], config: TextConfig
 ) -> Logprobs:
-    """Run the networks over whole episodes, in passes as large as those of an update."""
+    """Run the networks over whole episodes, in passes no larger than those of an update."""
     device, temperature = networks.model.device, config.temperature
     tokens = right_padded([episode.ids for episode in episodes], device)
     positions, sampled = sampled_positions([episode.sampled for episode in episodes], device)
-    policy, reference, entropies, values = [], [], [], []
-    for rows in torch.arange(len(episodes)).split(config.ppo.batch_size):
-        part, part_positions = Tokens(tokens.ids[rows], tokens.mask[rows]), positions[rows]
+    columns = [torch.zeros(positions.shape, device=device) for _ in range(5)]
+    for rows, width, actions in _passes(tokens, sampled, config):
+        part = Tokens(tokens.ids[rows, :width], tokens.mask[rows, :width])
+        part_positions = positions[rows, :actions]
         below = networks.below(part)
-        hidden = networks.policy(part, below)
-        logprobs, entropy = networks.log_probabilities(hidden, part, part_positions, temperature)
-        policy.append(logprobs)
-        entropies.append(entropy)
-        reference.append(
-            networks.reference_log_probabilities(part, below, part_positions, temperature)
-        )
-        values.append(networks.values(part, below, hidden, part_positions))
-    return Logprobs(
-        tokens, positions, sampled, torch.cat(policy), torch.cat(reference), torch.cat(entropies),
-        torch.cat(values),
-    )  # fmt: skip
+        hidden, other = networks.policy(part, below), networks.reference_hidden(part, below)
+        given = part, part_positions, temperature
+        logprobs, entropies = networks.log_probabilities(hidden, *given)
+        reference = networks.log_probabilities(other, *given, reference=True)[0]
+        kl = networks.divergences(hidden, other, part_positions, temperature)
+        values = networks.values(part, below, hidden, part_positions)
+        computed = logprobs, reference, entropies, kl, values
+        for column, part_of_column in zip(columns, computed, strict=True):
+            column[rows, :actions] = part_of_column
+    return Logprobs(tokens, positions, sampled, *columns)
+
+
+def _passes(
+    tokens: Tokens, sampled: Tensor, config: TextConfig
+) -> Iterator[tuple[Tensor, int, int]]:
+    """Yield the rows of each pass, and how many tokens and sampled tokens they have at most."""
+    lengths, counts = tokens.mask.sum(1), sampled.sum(1)
+    for some in torch.arange(len(lengths)).split(config.ppo.batch_size):
+        groups = by_length(lengths[some].tolist(), config.micro_batch_size)
+        if len(groups) == 1:
+            yield some, tokens.ids.shape[1], sampled.shape[1]
+            continue
+        for group in groups:
+            rows = some[torch.tensor(group)]
+            yield rows, int(lengths[rows].max()), int(counts[rows].max())
 
 
 def token_rewards(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from prefrl.config.text import TextPPOConfig
+from prefrl.text.models.batches import by_length
 from prefrl.text.models.networks import Networks, Tokens
 
 
@@ -121,6 +122,7 @@ def value_loss(
 def update(
     networks: Networks, batch: Batch, config: TextPPOConfig, optimizer: torch.optim.Optimizer,
     generator: torch.Generator, temperature: float, critic_alone: bool = False,
+    micro_batch_size: int = 0,
 ) -> dict[str, float]:  # fmt: skip
     """Make the epochs of one update; return means over its minibatches.
 
@@ -132,42 +134,33 @@ def update(
         generator: shuffles the episodes.
         temperature: of the sampling.
         critic_alone: leave the policy as it is: its reward has just changed.
+        micro_batch_size: episodes of a minibatch that are read at a time; 0 for all.
 
     Raises:
         FloatingPointError: the loss is not finite; nothing was changed by it.
     """
     totals: dict[str, list[float]] = {}
+    lengths = batch.tokens.mask.sum(1).tolist()
     for rows in _minibatches(len(batch.positions), config, generator):
-        part = _rows(batch, rows)
-        below = networks.below(part.tokens)
-        hidden = networks.policy(part.tokens, below)
-        if critic_alone:
-            hidden = hidden.detach()
-        loss, report = torch.zeros((), device=hidden.device), {}
-        if config.advantage == "gae":
-            values = networks.values(part.tokens, below, hidden, part.positions)
-            critic = value_loss(
-                values, part.values, part.returns, part.sampled, config.clip_range_vf
-            )
-            loss = 0.5 * config.vf_coef * critic  # of half the error, as PPO's coefficient is meant
-            report = {"value_loss": float(critic.detach())}
-        if not critic_alone:
-            new, entropies = networks.log_probabilities(
-                hidden, part.tokens, part.positions, temperature
-            )
-            loss_of = sequence_loss if config.advantage == "rloo" else policy_loss
-            actor = loss_of(
-                new, part.log_probabilities, part.advantages, part.sampled, config.clip_range
-            )
-            entropy = _mean(entropies, part.sampled)
-            loss = loss + actor - config.ent_coef * entropy
-            report |= _report(new.detach(), part, config.clip_range, float(actor.detach()))
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                "the loss of PPO is not a finite number; lower --text.ppo.learning-rate"
-            )
         optimizer.zero_grad()
-        loss.backward()
+        report: dict[str, float] = {}
+        chosen = rows.tolist()
+        tokens = int(batch.sampled[rows].sum())
+        for group in by_length([lengths[row] for row in chosen], micro_batch_size):
+            part = _rows(batch, rows[torch.tensor(group)])
+            # Each loss is a mean over the tokens of the minibatch, or over its episodes.
+            share = int(part.sampled.sum()) / tokens
+            acted = len(group) / len(chosen) if config.advantage == "rloo" else share
+            loss, measured = _losses(
+                networks, part, config, temperature, critic_alone, share, acted
+            )
+            if not torch.isfinite(loss):
+                raise FloatingPointError(
+                    "the loss of PPO is not a finite number; lower --text.ppo.learning-rate"
+                )
+            loss.backward()
+            for name, value in measured.items():
+                report[name] = report.get(name, 0.0) + value
         torch.nn.utils.clip_grad_norm_(networks.trained().values(), config.max_grad_norm)
         optimizer.step()
         for name, value in report.items():
@@ -175,11 +168,50 @@ def update(
     return {name: sum(values) / len(values) for name, values in totals.items()}
 
 
-def _report(new: Tensor, part: Batch, clip_range: float, loss: float) -> dict[str, float]:
+def _losses(
+    networks: Networks, part: Batch, config: TextPPOConfig, temperature: float,
+    critic_alone: bool, share: float, acted: float,
+) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
+    """Return what some episodes of a minibatch add to its loss, and to what is told of it.
+
+    Args:
+        networks: with gradient.
+        part: the episodes.
+        config: PPO's settings.
+        temperature: of the sampling.
+        critic_alone: leave the policy's loss out.
+        share: of the minibatch's tokens that are in `part`.
+        acted: of the minibatch's actions, which may be whole episodes.
+    """
+    below = networks.below(part.tokens)
+    hidden = networks.policy(part.tokens, below)
+    if critic_alone:
+        hidden = hidden.detach()
+    loss, report = torch.zeros((), device=hidden.device), {}
+    if config.advantage == "gae":
+        values = networks.values(part.tokens, below, hidden, part.positions)
+        critic = share * value_loss(
+            values, part.values, part.returns, part.sampled, config.clip_range_vf
+        )
+        loss = 0.5 * config.vf_coef * critic  # of half the error, as PPO's coefficient is meant
+        report = {"value_loss": float(critic.detach())}
+    if critic_alone:
+        return loss, report
+    new, entropies = networks.log_probabilities(hidden, part.tokens, part.positions, temperature)
+    loss_of = sequence_loss if config.advantage == "rloo" else policy_loss
+    actor = acted * loss_of(
+        new, part.log_probabilities, part.advantages, part.sampled, config.clip_range
+    )
+    loss = loss + actor - share * config.ent_coef * _mean(entropies, part.sampled)
+    told = _report(new.detach(), part, config.clip_range)
+    report["policy_loss"] = float(actor.detach())
+    return loss, report | {name: share * value for name, value in told.items()}
+
+
+def _report(new: Tensor, part: Batch, clip_range: float) -> dict[str, float]:
     difference = new - part.log_probabilities
     outside = ((difference.exp() - 1).abs() > clip_range).float()
     return {
-        "policy_loss": loss,
         "approx_kl": float(_mean(torch.expm1(difference) - difference, part.sampled)),
         "clip_fraction": float(_mean(outside, part.sampled)),
     }

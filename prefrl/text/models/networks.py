@@ -11,11 +11,13 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from prefrl.errors import UserError
@@ -158,7 +160,7 @@ class Networks(nn.Module):
 
     def __init__(
         self, model: PreTrainedModel, freeze_layers: int, own_critic: bool, seed: int,
-        autocast: Callable[[], AbstractContextManager],
+        autocast: Callable[[], AbstractContextManager], gradient_checkpointing: bool = False,
     ):  # fmt: skip
         """Build reference and critic from the policy as it stands.
 
@@ -168,6 +170,7 @@ class Networks(nn.Module):
             own_critic: give the critic upper layers of its own, else a head on the policy's.
             seed: of the critic's head.
             autocast: the context in which passes are made.
+            gradient_checkpointing: compute layers again in the backward pass.
         """
         super().__init__()
         self.model, self.autocast = model, autocast
@@ -182,6 +185,9 @@ class Networks(nn.Module):
         width = model.config.get_text_config().hidden_size
         self.value = Scalar(width, torch.Generator().manual_seed(seed), deviation=0.0)
         self.value.to(model.device)
+        if gradient_checkpointing:
+            for decoder in filter(None, (self.upper, self.critic)):
+                recompute_layers(decoder)
         check_logits(model, self.lower, self.upper)
 
     def trained(self) -> dict[str, nn.Parameter]:
@@ -220,13 +226,27 @@ class Networks(nn.Module):
         return token_log_probabilities(head, hidden, tokens, positions, temperature)
 
     @torch.no_grad()
-    def reference_log_probabilities(
-        self, tokens: Tokens, below: Tensor | None, positions: Tensor, temperature: float
-    ) -> Tensor:
-        """Return the frozen reference's log-probabilities `[sequence, action]`, in nats."""
+    def reference_hidden(self, tokens: Tokens, below: Tensor | None) -> Tensor:
+        """Return the frozen reference's last hidden states `[sequence, token, width]`."""
         with self.autocast():
-            hidden = hidden_states(self.reference, tokens, below)
-        return self.log_probabilities(hidden, tokens, positions, temperature, reference=True)[0]
+            return hidden_states(self.reference, tokens, below)
+
+    @torch.no_grad()
+    def divergences(
+        self, hidden: Tensor, reference: Tensor, positions: Tensor, temperature: float
+    ) -> Tensor:
+        """Return KL(policy ‖ reference) before each token `[sequence, action]`, in nats.
+
+        It is exact: Σ_v π(v) (log π(v) − log ρ(v)) over the whole vocabulary.
+
+        Args:
+            hidden: the policy's last hidden states `[sequence, token, width]`.
+            reference: those of the reference.
+            positions: as for `log_probabilities`.
+            temperature: of the sampling.
+        """
+        own, other = (self.head, hidden), (self.reference_head, reference)
+        return divergences(own, other, positions, temperature)
 
     def values(
         self, tokens: Tokens, below: Tensor | None, hidden: Tensor, positions: Tensor
@@ -250,9 +270,34 @@ def hidden_states(decoder: Any, tokens: Tokens, below: Tensor | None) -> Tensor:
     """Run (part of) a decoder: `[sequence, token, width]`."""
     positions = (tokens.mask.cumsum(1) - 1).clamp(min=0)
     inputs = {"input_ids": tokens.ids} if below is None else {"inputs_embeds": below}
-    return decoder(
-        **inputs, attention_mask=tokens.mask, position_ids=positions, use_cache=False
-    ).last_hidden_state
+    with _recomputed(decoder):
+        return decoder(
+            **inputs, attention_mask=tokens.mask, position_ids=positions, use_cache=False
+        ).last_hidden_state
+
+
+def recompute_layers(decoder: Any) -> None:
+    """Let passes with gradient keep what goes into each layer alone (arXiv 1604.06174).
+
+    The backward pass computes the layers again: a third more time, the same gradient.
+    """
+    decoder.recomputes_layers = True
+
+
+@contextmanager
+def _recomputed(decoder: Any) -> Iterator[None]:
+    """Meanwhile let the layers of a decoder be computed again, if it was told to."""
+    layers: list[Any] = []
+    if torch.is_grad_enabled() and getattr(decoder, "recomputes_layers", False):
+        layers = [layer for part in decoder.children() if isinstance(part, nn.ModuleList)
+                  for layer in part]  # fmt: skip
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 def check_logits(model: Any, lower: Any = None, upper: Any = None) -> None:
@@ -298,7 +343,35 @@ def token_log_probabilities(
     head: Any, hidden: Tensor, tokens: Tokens, positions: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Return log-probabilities and entropies, as `Networks.log_probabilities` does, by any head."""
-    rows = torch.arange(len(positions), device=positions.device)[:, None]
-    every = torch.log_softmax(logits(head, hidden[rows, positions - 1]) / temperature, dim=-1)
+    every = _distributions(head, hidden, positions, temperature)
     chosen = every.gather(-1, tokens.ids.gather(1, positions)[..., None]).squeeze(-1)
     return chosen, -(every.exp() * every).sum(-1)
+
+
+def divergences(
+    own: tuple[Any, Tensor], other: tuple[Any, Tensor], positions: Tensor, temperature: float
+) -> Tensor:
+    """Return the exact KL divergence of one model from another before each token.
+
+    Args:
+        own: head and last hidden states `[sequence, token, width]` of the one.
+        other: those of the other, from which the first diverges.
+        positions: of tokens, `[sequence, action]`, indices from 1.
+        temperature: of the sampling.
+
+    Returns:
+        `[sequence, action]`, in nats; never below 0.
+    """
+    divergence = torch.empty(positions.shape, device=positions.device)
+    for row in range(len(positions)):  # a vocabulary is large: one sequence at a time
+        here = slice(row, row + 1)
+        left = _distributions(own[0], own[1][here], positions[here], temperature)
+        right = _distributions(other[0], other[1][here], positions[here], temperature)
+        divergence[row] = (left.exp() * (left - right)).sum(-1)[0]
+    return divergence.clamp(min=0.0)
+
+
+def _distributions(head: Any, hidden: Tensor, positions: Tensor, temperature: float) -> Tensor:
+    """Return log-probabilities `[sequence, action, id]` before the tokens at `positions`."""
+    rows = torch.arange(len(positions), device=positions.device)[:, None]
+    return torch.log_softmax(logits(head, hidden[rows, positions - 1]) / temperature, dim=-1)

@@ -88,6 +88,7 @@ def start(
     learning_rate: Positive | None = None, epochs: Count | None = None,
     batch_size: Count | None = None, margin_scale: NotNegative | None = None,
     max_length: Count | None = None, too_long: TooLong = "skip",
+    micro_batch_size: CountOrZero = 0, gradient_checkpointing: bool = False,
 ) -> Fitting:  # fmt: skip
     """Read answers and build a reward model.
 
@@ -111,6 +112,8 @@ def start(
         max_length: most tokens of a completion and its prompt; by default those that the model
             looks back on.
         too_long: whether comparisons with longer ones are left out, cut to their ends, or refused.
+        micro_batch_size: completions that are read at a time; 0 for all of a minibatch.
+        gradient_checkpointing: compute layers again in the backward pass.
 
     Raises:
         UserError: a line, the run or a number is wrong, or memory is short; the message says how.
@@ -124,8 +127,9 @@ def start(
         batch_size=batch_size, margin_scale=margin_scale, held_out=0.0,
     )  # fmt: skip
     reward_model = TextReward(
-        loaded.language_model, reward, seed, text.chat, loaded.autocast, options=""
-    )
+        loaded.language_model, reward, seed, text.chat, loaded.autocast, options="",
+        micro_batch_size=micro_batch_size, gradient_checkpointing=gradient_checkpointing,
+    )  # fmt: skip
 
     most = limit(reward_model.context, max_length, too_long)
 

@@ -25,9 +25,16 @@ from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.jsonl import short
 from prefrl.storage.texts import reader as texts
 from prefrl.storage.texts.forms import check_turns
+from prefrl.text.models.batches import by_length
 from prefrl.text.models.device import Autocast
 from prefrl.text.models.load import LanguageModel, context_length
-from prefrl.text.models.networks import check_logits, hidden_states, logits, right_padded
+from prefrl.text.models.networks import (
+    check_logits,
+    hidden_states,
+    logits,
+    recompute_layers,
+    right_padded,
+)
 from prefrl.text.models.template import Template
 from prefrl.text.stages.lengths import TooLong, limit
 from prefrl.types import Conversation, system_of
@@ -63,6 +70,7 @@ def tune(
     language_model: LanguageModel, demonstrations: Sequence[Conversation], *, epochs: int,
     learning_rate: float, batch_size: int, seed: int, chat: bool = False,
     autocast: Autocast = nullcontext, newest: int | None = None,
+    micro_batch_size: int = 0, gradient_checkpointing: bool = False,
 ) -> Iterator[Step]:  # fmt: skip
     """Train a model, in place, to give the demonstrated replies; yield each minibatch.
 
@@ -80,6 +88,8 @@ def tune(
         chat: speak through the chat template.
         autocast: the context in which passes are made.
         newest: of a longer demonstration so many tokens are read, those at its end.
+        micro_batch_size: demonstrations that are read at a time; 0 for all of a minibatch.
+        gradient_checkpointing: compute layers again in the backward pass.
 
     Raises:
         UserError: there are none, one is longer than the model's context, or the model scales or
@@ -88,6 +98,8 @@ def tune(
     """
     model = language_model.model
     check_logits(model)
+    if gradient_checkpointing:
+        recompute_layers(model.base_model)
     encoded = encode(language_model, demonstrations, chat, newest)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.0)
     batches = math.ceil(len(encoded) / batch_size)
@@ -98,20 +110,32 @@ def tune(
         order = torch.randperm(len(encoded), generator=generator)
         for batch, rows in enumerate(order.split(batch_size), start=1):
             chosen = [encoded[row] for row in rows.tolist()]
-            with autocast():
-                loss = _loss(model, chosen)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    "the loss of fine-tuning is not a finite number; lower its learning rate"
-                )
             optimizer.zero_grad()
-            loss.backward()
+            loss = _backward(model, chosen, autocast, micro_batch_size)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             tokens = sum(len(demonstration.ids) for demonstration in chosen)
             number = epoch * batches + batch
-            yield Step(number, steps, epoch + 1, batch == batches, float(loss.detach()), tokens)
+            yield Step(number, steps, epoch + 1, batch == batches, loss, tokens)
+
+
+def _backward(
+    model: Any, demonstrations: Sequence[Encoded], autocast: Autocast, micro_batch_size: int
+) -> float:
+    """Add the gradient of the mean loss of a minibatch, and return that."""
+    counts, total = [sum(learned) for _, learned in demonstrations], 0.0
+    for rows in by_length([len(ids) for ids, _ in demonstrations], micro_batch_size):
+        share = sum(counts[row] for row in rows) / sum(counts)
+        with autocast():
+            loss = share * _loss(model, [demonstrations[row] for row in rows])
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                "the loss of fine-tuning is not a finite number; lower its learning rate"
+            )
+        loss.backward()
+        total += float(loss.detach())
+    return total
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from prefrl.config.fields import Count, Positive, Seed, checked
+from prefrl.config.fields import Count, CountOrZero, Positive, Seed, checked
 from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
 from prefrl.text.models.device import (
@@ -86,6 +86,8 @@ class Tuning:
     """What to say before it begins."""
     newest: int | None = None
     """Tokens that are read of a longer demonstration, those at its end."""
+    micro_batch_size: int = 0
+    gradient_checkpointing: bool = False
 
     def steps(self) -> Iterator[sft.Step]:
         """Train the model, in place; yield each minibatch.
@@ -98,6 +100,8 @@ class Tuning:
                 self.loaded.language_model, self.training, epochs=self.epochs,
                 learning_rate=self.learning_rate, batch_size=self.batch_size, seed=self.seed,
                 chat=self.chat, autocast=self.loaded.autocast, newest=self.newest,
+                micro_batch_size=self.micro_batch_size,
+                gradient_checkpointing=self.gradient_checkpointing,
             )  # fmt: skip
 
     def held_out_loss(self) -> float:
@@ -126,7 +130,8 @@ def prepare_tuning(
     model: str, demonstrations: Sequence[Conversation], *, chat: bool = False,
     epochs: Count = 3, learning_rate: Positive | None = None, batch_size: Count = 32,
     seed: Seed = 0, max_length: Count | None = None, too_long: TooLong = "skip",
-    device: str = "auto", dtype: Dtype = "auto",
+    device: str = "auto", dtype: Dtype = "auto", micro_batch_size: CountOrZero = 0,
+    gradient_checkpointing: bool = False,
 ) -> Tuning:  # fmt: skip
     """Load a model and set a tenth of the demonstrations aside.
 
@@ -142,6 +147,8 @@ def prepare_tuning(
         too_long: whether longer ones are left out, cut to their ends, or refused.
         device: see `load_model`.
         dtype: see `load_model`.
+        micro_batch_size: demonstrations that are read at a time; 0 for all of a minibatch.
+        gradient_checkpointing: compute layers again in the backward pass.
 
     Raises:
         UserError: a number or the model is wrong, or every demonstration is too long for it.
@@ -154,4 +161,7 @@ def prepare_tuning(
     training, held_out = sft.hold_out(demonstrations, seed)
     rate = learning_rate or (LARGE_RATE if loaded.large else SMALL_RATE)
     notes = [loaded.note, *notes]
-    return Tuning(loaded, training, held_out, chat, seed, epochs, rate, batch_size, notes, newest)
+    return Tuning(
+        loaded, training, held_out, chat, seed, epochs, rate, batch_size, notes, newest,
+        micro_batch_size, gradient_checkpointing,
+    )  # fmt: skip
