@@ -322,6 +322,8 @@ class EvaluationRequest:
     """Who judges replies; the run's own function, or the oracle, by default."""
     show: int = 0
     """How many tasks to show replies of."""
+    judge: Teacher | None = None
+    """The teacher itself, where it is a learned reward."""
 
 
 class Domain(Protocol):

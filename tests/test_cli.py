@@ -116,7 +116,11 @@ SENTENCES = [
     ("train hopper --labels --seed 1", "--labels has no value; expected a whole number, 0 or more"),
     ("train hopper --ppo.gamma x", "--ppo.gamma is 'x'; expected a number from 0 to less than 1"),
     ("train hopper --ppo.batch_size x", "--ppo.batch-size is 'x'; expected a whole number above 0"),
-    ("train hopper --reward real", "--reward is 'real'; expected one of learned, true"),
+    (
+        "train hopper --reward real",
+        "--reward is 'real', which is no folder here; expected learned, true, or "
+        "the folder of a reward: one that `prefrl fit` made, or a run",
+    ),
     ("train hopper --run", "--run has no value; expected None or a path"),
     ("evaluate", "prefrl evaluate needs RUN; `prefrl evaluate --help` explains it"),
     ("evaluate r --episodes x", "--episodes is 'x'; expected a whole number"),
@@ -712,10 +716,13 @@ def test_nothing_printed_is_obeyed_by_a_terminal(capsys):
     assert console.printable("Grüße, 世界 👩‍👩‍👧 שלום") == "Grüße, 世界 👩‍👩‍👧 שלום"
     console.say("one", ESCAPES)
     console.complain(ESCAPES)
+    console.remark(ESCAPES)
     with console.live_line() as show:
         show(ESCAPES, True)
     printed = capsys.readouterr()
-    assert printed.out == f"one\n{shown}\n{shown}\n" and printed.err == f"prefrl: {shown}\n"
+    assert (
+        printed.out == f"one\n{shown}\n{shown}\n" and printed.err == f"prefrl: {shown}\n{shown}\n"
+    )
 
 
 def test_commands_print_through_one_function():
@@ -724,6 +731,7 @@ def test_commands_print_through_one_function():
     found = {p.name: p.read_text(encoding="utf-8").count(" print(") for p in folder.glob("*.py")}
     assert {name: count for name, count in found.items() if count} == {
         "answers.py": 1,  # JSON, which is ASCII
-        "console.py": 2,
+        "console.py": 3,
         "table.py": 2,  # words of our own
+        "text.py": 1,  # JSON again
     }

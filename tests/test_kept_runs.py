@@ -12,7 +12,7 @@ from prefrl import load_policy, load_reward
 from prefrl.cli import main
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
-from prefrl.text.stages.fitting import load_fitted
+from prefrl.text.stages.fitted import load_fitted
 
 
 @pytest.fixture

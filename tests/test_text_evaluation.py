@@ -237,12 +237,12 @@ def test_any_function_may_be_the_judge(run, teacher, sign):
 
 def test_a_judge_that_is_not_at_hand_is_said_to_be_missing(run):
     experiment = dataclasses.replace(run.experiment(), teacher="gone_elsewhere:judge")
-    name, judge, notes = evaluation._judge(None, experiment)
+    name, judge, notes = evaluation._judge(EvaluationRequest(1), experiment)
     assert name == "oracle" and judge.sees_true_rewards
     assert len(notes) == 1 and "the oracle says who wins: " in notes[0]
     assert "gone_elsewhere" in notes[0]
     taught = dataclasses.replace(experiment, teacher=f"{__name__}:prefer_longer")
-    assert evaluation._judge(None, taught)[::2] == (taught.teacher, [])
+    assert evaluation._judge(EvaluationRequest(1), taught)[::2] == (taught.teacher, [])
 
 
 def test_a_reference_that_always_says_the_same_is_warned_about(run, tmp_path):

@@ -23,7 +23,8 @@ from prefrl.storage.folder import RunFolder
 from prefrl.text.reward import TextReward
 from prefrl.text.stages import fitting
 from prefrl.text.stages.answers import hold_out, read_answers
-from prefrl.text.stages.fitting import load_fitted, passes, save, start
+from prefrl.text.stages.fitted import load_fitted, save
+from prefrl.text.stages.fitting import passes, start
 from prefrl.types import Comparison, EnvironmentCard, QueryId, Segment, SpaceSpec, Trajectory
 
 PAIR = {"prompt": "p", "chosen": "good", "rejected": "bad"}
@@ -145,6 +146,7 @@ def test_passes_are_one_fit(tmp_path):
     assert len(lines) == 3
     scores = fit(other.reward_model, other.training, other.config, other.state)
     assert {name: lines[-1][name] for name in scores} == scores
+    other.reward_model.without_offset()
     for mine, whole in zip(
         one.reward_model.parameters(), other.reward_model.parameters(), strict=True
     ):
@@ -436,8 +438,8 @@ def test_the_command(tmp_path, capsys):
         lines[5],
     )
     assert lines[6].split() == ["sure", "right", "comparisons"]
-    assert sum(int(line.split()[2]) for line in lines[7:-1]) == 12
-    assert re.match(r"done in \d+ s, members: 2; load it with .*load_fitted\('", lines[-1])
+    assert sum(int(line.split()[2]) for line in lines[7:-4]) == 12
+    assert re.match(r"done in \d+ s, members: 2$", lines[-4])
     assert load_fitted(folder).members == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.jsonl", "reward"]
 
@@ -580,7 +582,7 @@ def test_other_mistakes(words, sentence, tmp_path, capsys, monkeypatch):
 def test_a_file_needs_a_model(tmp_path, capsys):
     file = write(tmp_path / "pairs.jsonl", PAIR)
     sentence = complaint(["fit", file, "-o", tmp_path / "out"], capsys)
-    assert "name a language model with --model" in sentence
+    assert "a file names no language model to begin with; add --model tiny" in sentence
 
 
 def test_a_run_of_a_robot_is_refused(tmp_path):
@@ -655,7 +657,9 @@ def test_empty_completions_are_judged_by_their_end(tmp_path):
 def test_damaged_folders(tmp_path, capsys):
     with pytest.raises(UserError, match=r"holds no reward model .*prefrl fit"):
         load_fitted(tmp_path)
-    now = start(write(tmp_path / "pairs.jsonl", *pairs(5)), "tiny", epochs=1)
+    now = start(
+        write(tmp_path / "pairs.jsonl", *pairs(5)), "tiny", TextRewardConfig(members=2), epochs=1
+    )
     folder = tmp_path / "fitted"
     save(now, folder, list(passes(now)))
     good = (folder / "fitted.json").read_text()
@@ -665,12 +669,12 @@ def test_damaged_folders(tmp_path, capsys):
     (folder / "weights.pt").unlink()
     with pytest.raises(UserError, match="is damaged"):
         load_fitted(folder)
-    for content in ("", "[]", '{"format": 1}', good.replace('"members": 1', '"members": 2')):
+    for content in ("", "[]", '{"format": 1}', good.replace('"members": 2', '"members": 1')):
         save(now, folder, [])
         (folder / "fitted.json").write_text(content)
         with pytest.raises(UserError, match="is damaged"):
             load_fitted(folder)
-    for old, new in (('"format": 1', '"format": 99'), ('"members"', '"heads"'), (good, "{}")):
+    for old, new in (('"format": 2', '"format": 99'), ('"members"', '"heads"'), (good, "{}")):
         (folder / "fitted.json").write_text(good.replace(old, new))
         with pytest.raises(UserError, match="another version of prefrl"):
             load_fitted(folder)

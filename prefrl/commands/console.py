@@ -156,6 +156,11 @@ def say(*lines: str) -> None:
     print(printable("\n".join(lines)), flush=True)
 
 
+def remark(*lines: str) -> None:
+    """Print lines for people beside what a program may read."""
+    print(printable("\n".join(lines)), file=sys.stderr, flush=True)
+
+
 def complain(sentence: str) -> int:
     """Say what is wrong; return the exit code."""
     print(printable(f"prefrl: {sentence}"), file=sys.stderr)

@@ -47,8 +47,9 @@ class Evaluate:
     """Sample actions as training does, instead of taking the most probable one. Language
     models are always sampled."""
     teacher: str | None = None
-    """Says whether a language model's replies beat its reference's: oracle, MODULE:OBJECT; by
-    default the function that the run was taught by, if it was."""
+    """Says whether a language model's replies beat its reference's: oracle, MODULE:OBJECT, or a
+    folder of `prefrl fit` or a run, whose reward judges; by default the function that the run was
+    taught by, if it was."""
     show: int = 0
     """How many tasks to show the replies of reference and policy to."""
     wording: bool = False
@@ -84,7 +85,7 @@ class Compare:
     """Pairs of clips, one of each run."""
     teacher: str = "oracle"
     """oracle (the true return; with a fault stoc, mistake, skip, equal or myopic), MODULE:OBJECT,
-    or human."""
+    a folder of `prefrl fit` or a run, whose reward judges, or human."""
     question: str = ""
     """What people are asked; RUN_A's own question by default."""
     into: Path | None = None

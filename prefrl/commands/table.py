@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "inspect": (reports.Inspect, reports.inspect),
     "sft": (text.Sft, text.sft),
     "fit": (text.Fit, text.fit),
+    "score": (text.Score, text.score),
     "evaluate": (reports.Evaluate, reports.evaluate),
     "compare": (reports.Compare, reports.compare),
     "video": (reports.Video, reports.video),

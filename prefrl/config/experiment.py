@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from prefrl.config.control import ControlConfig, PPOConfig, check_learner
 from prefrl.config.fields import Count, CountOrZero, Seed, check_fields
@@ -48,8 +49,9 @@ class Experiment:
     """Laps of fit, train and ask; by default as many as fit --steps-per-round."""
     seed: Seed = 0
     """Everything random follows from it."""
-    reward: Literal["learned", "true"] = "learned"
-    """true trains the same agent on the environment's own reward: the reference."""
+    reward: str = "learned"
+    """learned; true trains the same agent on the environment's own reward: the reference; or a
+    folder, of `prefrl fit` or a run, whose reward is taken as it is."""
     threads: Count = 2
     """Threads that simulate prefrl's own tasks, or that a language model computes with."""
     domain: ControlConfig | TextConfig | None = None
@@ -62,6 +64,16 @@ class Experiment:
     def round_count(self) -> int:
         """How many rounds the run has."""
         return self.rounds or max(1, round(self.steps / self.steps_per_round))
+
+    @property
+    def learns_reward(self) -> bool:
+        """Whether answers are asked for, and a reward is fitted to them."""
+        return self.reward == "learned"
+
+    @property
+    def given_reward(self) -> str | None:
+        """The folder of the reward that is taken as it is, None if there is none."""
+        return None if self.reward in ("learned", "true") else self.reward
 
     @property
     def control(self) -> ControlConfig:
@@ -109,8 +121,13 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
     check_fields(experiment)
     if isinstance(experiment.domain, ControlConfig):
         check_learner(experiment.domain)
-    query = experiment.query
-    if not experiment.labels and experiment.reward == "learned" and labels_needed:
+    query, given = experiment.query, experiment.given_reward
+    if given is not None and not Path(given).expanduser().is_dir():
+        raise UserError(
+            f"--reward is {given!r}, which is no folder here; expected learned, true, or the "
+            "folder of a reward: one that `prefrl fit` made, or a run"
+        )
+    if not experiment.labels and experiment.learns_reward and labels_needed:
         raise UserError(
             "--labels is 0; expected a whole number above 0: a reward is learned from answers, "
             "if not from those of another run, or of a file (--from)"

@@ -25,7 +25,7 @@ def smallest_round(experiment: Experiment, clip_steps: int) -> int:
 
 
 def _rollouts_needed(experiment: Experiment, clip_steps: int) -> int:
-    if experiment.reward == "true":
+    if not experiment.learns_reward:
         return 1
     # r rollouts hold a stretch of (r * n_steps + 1) // 2
     return -((1 - 2 * clip_steps) // experiment.control.agent.n_steps)

@@ -55,7 +55,7 @@ def build(
             save_model(environments.model(), folder.model)
 
     ensemble = None
-    if experiment.reward == "learned":
+    if experiment.learns_reward:
         ensemble = build_reward(experiment, description, network)
     return Components(
         agent=_agent(experiment, environments),
@@ -82,7 +82,7 @@ def _agent(experiment: Experiment, environments: Environments) -> Agent:
 
 def restart_after(experiment: Experiment) -> int | None:
     """Return after how many steps, exploration too, the policy begins anew; None if it does not."""
-    share = experiment.control.restart if experiment.reward == "learned" else 0
+    share = experiment.control.restart if experiment.learns_reward else 0
     return experiment.query.explore_steps + round(share * experiment.steps) if share else None
 
 
@@ -131,7 +131,7 @@ def _tried_environments(experiment: Experiment) -> tuple[Environments, list[str]
     )  # fmt: skip
     if batched is not None:
         return batched, []
-    people = (experiment.teacher, experiment.reward) == ("human", "learned") and experiment.labels
+    people = experiment.teacher == "human" and experiment.learns_reward and experiment.labels
     notes = try_out(spec, control.horizon, pictures=people > 0)
     return build_environments(experiment, control.environment_count), notes
 

@@ -14,6 +14,7 @@ from prefrl.environments import ids
 from prefrl.errors import UserError
 from prefrl.learning.statistics import in_words, share
 from prefrl.runs.domains import domain_of
+from prefrl.runs.judges import judge as judge_called
 from prefrl.runs.load import load_policy
 from prefrl.runs.versions import versions
 from prefrl.storage.feedback import FeedbackStore
@@ -21,7 +22,6 @@ from prefrl.storage.folder import RunFolder, named_by_time
 from prefrl.teachers.pairs import (
     SIDES,
     Pairs,
-    judge_named,
     pair_up,
     queries_of,
     source,
@@ -153,7 +153,7 @@ def compare_runs(
         path: the folder to make; `report` reads it, `prefrl label` opens it. By default one in
             `comparisons`, with the names of both and the time.
         pairs: how many.
-        teacher: "oracle", MODULE:OBJECT, or "human": then nobody has answered yet.
+        teacher: see `runs.judges.judge`, or "human": then nobody has answered yet.
         question: what to ask; A's own question by default.
 
     Raises:
@@ -178,7 +178,8 @@ def compare_runs(
     where = path.absolute() if path else named_by_time("comparisons", names)
     if path:
         check_free(where)
-    judge = None if teacher == "human" else judge_named(teacher, first.seed)
+    is_text = folders[0].card().is_text
+    judge = None if teacher == "human" else judge_called(teacher, first.seed, is_text)
     policies = [load_policy(folder.path) for folder in folders]
     recordings = []
     for index, (folder, policy) in enumerate(zip(folders, policies, strict=True)):

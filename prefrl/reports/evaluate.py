@@ -40,6 +40,10 @@ def report_bias(
     return report | ({"notes": notes} if notes else {})
 
 
+def _which(reward: str) -> str:
+    return f"{reward} reward" if reward in ("learned", "true") else f"reward of {reward}"
+
+
 def in_words(report: dict[str, Any]) -> list[str]:
     """Return what `evaluate_run` reports, and `wording` if it is there, for a terminal."""
     labels = report["labels"]
@@ -52,7 +56,7 @@ def in_words(report: dict[str, Any]) -> list[str]:
         policy=policy, reference=Achieved(**reference) if reference else None, **evaluation
     )
     lines = [
-        f"{report['env']}, {report['reward']} reward, {report['steps']} steps",
+        f"{report['env']}, {_which(report['reward'])}, {report['steps']} steps",
         f"labels: {labels['answered']} answered of {labels['asked']} asked, "
         f"{labels['clips']} clips watched{minutes}",
         *evaluation_in_words(whole),

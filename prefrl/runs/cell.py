@@ -97,6 +97,7 @@ def _train(experiment: Experiment, folder: RunFolder) -> None:
 def steps_per_second(experiment: Experiment) -> float:
     """Return how fast an agent trains, measured for a few seconds; fits are not counted."""
     from prefrl.runs.domains import chosen_domain
+    from prefrl.runs.given_reward import named_reward, with_reward
 
     if isinstance(experiment.domain, TextConfig):  # how well it speaks does not matter
         text = dataclasses.replace(experiment.domain, demonstrations=0)
@@ -104,6 +105,7 @@ def steps_per_second(experiment: Experiment) -> float:
     domain = chosen_domain(experiment)
     least = domain.smallest_round(experiment)
     components = domain.build(experiment, None, None)
+    components = with_reward(components, experiment, named_reward(experiment), None)
     agent, reward = components.agent, components.reward
     try:
         reward.calibrate(reward.sample(agent.explore(least), []))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -63,6 +64,22 @@ def domain_of(folder: RunFolder) -> Domain:
             f"{folder.path} is of the domain {name!r}, which cannot be imported ({error}); run "
             "where its module lies"
         ) from None
+
+
+def load_fitted(path: Path | str, device: str) -> Any:
+    """Return the reward model of a folder of `prefrl fit`, which fits to texts alone.
+
+    Raises:
+        UserError: it is damaged, or a package that language models need is missing.
+    """
+    try:
+        fitted = importlib.import_module("prefrl.text.stages.fitted")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{path} holds a reward for texts, for which {error.name} is needed: "
+            "pip install 'prefrl[text]'"
+        ) from None
+    return fitted.load_fitted(path, device)
 
 
 def _named(name: str) -> Domain:

@@ -9,6 +9,7 @@ from typing import Any
 from prefrl.contracts import EvaluationRequest
 from prefrl.errors import UserError
 from prefrl.runs.domains import domain_of
+from prefrl.runs.judges import is_reward, judge
 from prefrl.runs.load import load_policy
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
@@ -32,6 +33,9 @@ def evaluate_run(folder: RunFolder, request: EvaluationRequest) -> dict[str, Any
     with closing(FeedbackStore(folder.feedback, read_only=True)) as store:
         counts = store.counts()
     minutes = {"minutes": round(counts.seconds / 60, 1)} if experiment.teacher == "human" else {}
+    if request.teacher is not None and is_reward(request.teacher) and folder.card().is_text:
+        judged_by = judge(request.teacher, experiment.seed, is_text=True)
+        request = dataclasses.replace(request, judge=judged_by)
     policy = load_policy(folder.path)
     evaluation = domain_of(folder).evaluate(folder, experiment, policy, request)
     return {

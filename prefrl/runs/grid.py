@@ -270,7 +270,7 @@ def _checked(experiment: Experiment) -> Experiment:
     experiment = with_named_teacher(experiment)
     if not experiment.env:
         raise UserError("an experiment has no env; name one")
-    if experiment.reward == "true":  # which reads no answer, so that this is one run, not several
+    if not experiment.learns_reward:  # it reads no answer, so that this is one run, not several
         return replace(
             experiment, teacher="oracle", question="", instructions="", labels=Experiment.labels,
             query=QueryConfig(explore_steps=experiment.query.explore_steps),
@@ -284,7 +284,7 @@ def _checked(experiment: Experiment) -> Experiment:
 
 
 def _merged(cells: Iterable[tuple[Values, Experiment]]) -> list[tuple[Values, Experiment]]:
-    """Return cells without those that are the same run on the true reward.
+    """Return cells without those that are the same run on a reward that is given.
 
     Raises:
         UserError: others are the same, too.
@@ -296,7 +296,7 @@ def _merged(cells: Iterable[tuple[Values, Experiment]]) -> list[tuple[Values, Ex
             found[key] = axes, experiment
             continue
         before = found[key][0]
-        if experiment.reward != "true":
+        if experiment.learns_reward:
             both = f"{axes_in_words(before)} and {axes_in_words(axes)}"
             raise UserError(f"two runs would be the same: {both}; leave one out")
         shared = {name: value for name, value in before.items() if axes.get(name) == value}

@@ -1,20 +1,24 @@
 """Loads a run's policy, reward model and newest checkpoint.
 
-from prefrl.runs.load import load_policy
+from prefrl.runs.load import load_policy, load_reward
 load_policy("runs/cheetah").predict(observation)
+load_reward("reward").score("a prompt", "a reply")      # of `prefrl fit`, or of a run
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from prefrl.config.text import TextConfig
 from prefrl.contracts import Network
 from prefrl.errors import UserError
-from prefrl.runs.domains import domain_of
+from prefrl.runs.domains import domain_of, load_fitted
 from prefrl.storage.checkpoint import from_bytes
+from prefrl.storage.fitted import FittedFolder
 from prefrl.storage.folder import RunFolder
 
 
@@ -31,12 +35,32 @@ def load_policy(path: Path | str) -> Any:
         return domain_of(folder).load_policy(experiment, state["agent"], folder)
 
 
-def load_reward(path: Path | str, network: Network | None = None) -> Any:
-    """Return a run's reward model: `model.rewards([trajectory])`, or call it on features."""
+def load_reward(path: Path | str, network: Network | None = None, device: str = "") -> Any:
+    """Return the reward model of a run, or of a folder of `prefrl fit`.
+
+    `model.rewards([trajectory])` are its rewards; one of a robot may be called on features, and
+    that of texts has `model.score(prompt, reply)`.
+
+    Args:
+        path: the folder.
+        network: your own reward network, if the run had one.
+        device: of a language model; that of the run, else the one there is, by default.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    if FittedFolder(path).is_one:
+        return load_fitted(path, device or "auto")
     folder = RunFolder.open(path)
-    experiment, state = folder.experiment(), _finished_checkpoint(folder)
+    experiment = folder.experiment()
     if experiment.reward == "true":
         raise UserError(f"{path} was trained on the true reward; it has no learned one")
+    if experiment.given_reward is not None:
+        return load_reward(folder.given_reward, network, device)
+    if device and isinstance(experiment.domain, TextConfig):
+        text = dataclasses.replace(experiment.domain, device=device)
+        experiment = dataclasses.replace(experiment, domain=text)
+    state = _finished_checkpoint(folder)
     model = domain_of(folder).load_reward(experiment, network, folder)
     with fitting(folder):
         model.load_state_dict(state["reward"])

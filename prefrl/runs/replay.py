@@ -15,6 +15,7 @@ from prefrl.environments.ids import resolve
 from prefrl.errors import UserError
 from prefrl.learning.loop import Round
 from prefrl.runs.domains import domain_of
+from prefrl.runs.given_reward import with_reward
 from prefrl.runs.load import checkpoint
 from prefrl.runs.session import Session, assemble, load_state, rounds, save_components
 from prefrl.runs.versions import differences, versions
@@ -42,6 +43,8 @@ def replay(path: Path | str, into: Path | str, network: Network | None = None) -
     state: dict[str, Any] | None = None
     for until, experiment in [*source.earlier(), (recorded, source.experiment())]:
         components = domain.build(experiment, network, source)
+        given = source.given_reward if experiment.given_reward else None
+        components = with_reward(components, experiment, given, network)
         session = _replaying(source, into, experiment, components, state)
         with closing(session):
             for now in rounds(session) if session.state.round < until else ():

@@ -22,6 +22,7 @@ from prefrl.errors import UserError, check_plain
 from prefrl.learning.loop import LoopState, Round, preference_loop
 from prefrl.learning.pacing import ByBudget, ByPeople, answers_needed
 from prefrl.runs.domains import chosen_domain, domain_of
+from prefrl.runs.given_reward import named_reward, with_reward
 from prefrl.runs.load import checkpoint, fitting
 from prefrl.runs.versions import versions
 from prefrl.storage.checkpoint import to_bytes
@@ -95,8 +96,10 @@ def start(
         experiment = dataclasses.replace(experiment, teacher=record_name(teacher))
     experiment = with_named_teacher(experiment)
     check_experiment(experiment, labels_needed=answers_from is None)
-    if answers_from is not None and experiment.reward == "true":
-        raise UserError("the true reward needs no answers; leave out --from or --reward true")
+    if answers_from is not None and not experiment.learns_reward:
+        told = f"--reward {experiment.reward}"
+        raise UserError(f"a reward that is given needs no answers; leave out --from or {told}")
+    given = named_reward(experiment)
     judge = _teacher(experiment, teacher)
     domain = domain or chosen_domain(experiment)
     experiment = dataclasses.replace(experiment, domain=experiment.domain or domain.default.domain)
@@ -107,6 +110,7 @@ def start(
             reading.enter_context(closing(answers))
         components = domain.build(experiment, network, None)
         undone.callback(components.close)
+        components = with_reward(components, experiment, given, network)
         check_plain("the environment's question", components.card.question)
         if answers and source:
             _check_answers(answers, components, answers.path.parent if old else source)
@@ -155,6 +159,8 @@ def resume(
             )
         components = domain.build(experiment, network, folder)
         undone.callback(components.close)
+        given = folder.given_reward if experiment.given_reward else None
+        components = with_reward(components, experiment, given, network)
         session = assemble(folder, experiment, components, judge, feedback)
         load_state(session, state)
         save_components(session, components)  # nothing is written before all is known to fit
@@ -238,7 +244,7 @@ def assemble(
         seed=experiment.seed,
         rounds=experiment.round_count,
         steps=experiment.steps,
-        labels=experiment.labels if experiment.reward == "learned" else 0,
+        labels=experiment.labels if experiment.learns_reward else 0,
         clip_steps=components.clip_steps,
         question=experiment.question or components.card.question,
         query=experiment.query,

@@ -9,6 +9,7 @@
     environment.json    seconds of a step, the question, what is observed and done
     model.mjb           the MuJoCo model that clips are drawn with
     reference/          the language model that the run began with
+    reward/             the reward that the run was given, which nothing is fitted to
     status.json         what the trainer is doing, for whoever answers
     evaluation.json     what the policy achieved, if the run is a cell of a sweep
     viewer.json         the viewer's key, port and hosts, so that a restarted one is found again
@@ -16,13 +17,6 @@
     tb/                 TensorBoard events, when it is installed
 
 Files are written whole, then renamed, so a kill leaves the old one or the new one.
-
-A reward model that was fitted without a run (`FittedFolder`):
-
-    fitted.json         how it was built
-    metrics.jsonl       a line a pass over the answers
-    weights.pt          its weights
-    reference/          the language model that it began as
 """
 
 from __future__ import annotations
@@ -32,14 +26,13 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from prefrl.config.as_json import UnknownField, from_json, to_json
 from prefrl.config.experiment import Experiment
-from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
 from prefrl.storage.files import whole, writing
 from prefrl.storage.formats import AnotherVersion, Fields, Kind, another_version, migrated, stamped
@@ -58,6 +51,7 @@ class RunFolder:
         self.tensorboard = self.path / "tb"
         self.model = self.path / "model.mjb"
         self.reference = self.path / "reference"
+        self.given_reward = self.path / "reward"
 
     @classmethod
     def create(
@@ -313,7 +307,7 @@ class RunFolder:
             write_fields(self.path, name, fields)
 
     def _write_json(self, name: str, value: Any) -> None:
-        self._write(name, _as_bytes(value))
+        self._write(name, as_bytes(value))
 
     def _write(self, name: str, data: bytes) -> None:
         with self.writing(self.path / name), whole(self.path / name) as partial:
@@ -336,52 +330,6 @@ def _is_made(path: Path, may_exist: bool) -> bool:
     return True
 
 
-class FittedFolder:
-    """The files of a reward model that was fitted without a run."""
-
-    def __init__(self, path: Path | str):
-        self.path = Path(path).absolute()
-        self.reference = self.path / "reference"
-
-    def save(
-        self, text: TextConfig, seed: int, weights: bytes, metrics: Sequence[dict[str, float]],
-        report: Fields | None = None,
-    ) -> None:  # fmt: skip
-        """Write all but the reference.
-
-        Args:
-            text: how the reward model was built.
-            seed: with which seed.
-            weights: its state.
-            metrics: a line a pass over the answers.
-            report: on the pass that was kept.
-        """
-        how = stamped("fitted.json", {"seed": seed, "text": to_json(text)})
-        files = {
-            "metrics.jsonl": "".join(json.dumps(line) + "\n" for line in metrics).encode(),
-            "weights.pt": weights,
-            "fitted.json": _as_bytes(how),
-        }
-        if report:
-            files["report.json"] = _as_bytes(stamped("report.json", report))
-        for name, data in files.items():  # the folder appears whole: see `files.new_folder`
-            (self.path / name).write_bytes(data)
-
-    def load(self) -> tuple[TextConfig, int, bytes]:
-        """Read how it was built, with which seed, and its weights.
-
-        Raises:
-            UserError: there is none, it is damaged, or another version wrote it.
-        """
-        if not (self.path / "fitted.json").is_file():
-            raise UserError(
-                f"{self.path} holds no reward model (no fitted.json); they are made by `prefrl fit`"
-            )
-        with read_fields(self.path, "fitted.json", "fit it again") as how:
-            text, seed = from_json(TextConfig, how["text"]), int(how["seed"])
-            return text, seed, (self.path / "weights.pt").read_bytes()
-
-
 def write_fields(folder: Path, name: str, fields: Fields) -> None:
     """Write the fields of a file of the present format.
 
@@ -389,10 +337,11 @@ def write_fields(folder: Path, name: str, fields: Fields) -> None:
         OSError: it cannot be written.
     """
     with whole(folder / name) as partial:
-        partial.write_bytes(_as_bytes(stamped(name, fields)))
+        partial.write_bytes(as_bytes(stamped(name, fields)))
 
 
-def _as_bytes(value: Any) -> bytes:
+def as_bytes(value: Any) -> bytes:
+    """Return JSON values as a file holds them."""
     return (json.dumps(value, indent=2) + "\n").encode()
 
 

@@ -20,7 +20,7 @@ FORMATS = {
     "earlier.json": 1,
     "environment.json": 1,
     "evaluation.json": 1,
-    "fitted.json": 1,
+    "fitted.json": 2,
     "report.json": 1,
     "status.json": 1,
     "sweep.json": 1,
@@ -38,6 +38,7 @@ def _with_its_kind(fields: Fields) -> Fields:
 
 MIGRATIONS: dict[tuple[str, int], Callable[[Fields], Fields]] = {
     ("config.json", 1): _with_its_kind,
+    ("fitted.json", 1): lambda fields: fields,  # it has no calibration: weights.pt holds it
 }
 """By file and the format that it comes from; each leads to the next one."""
 

@@ -21,7 +21,7 @@ def check_budget(experiment: Experiment) -> None:
     _check_completions(experiment)
     _check_episodes(experiment.text)
     alone = experiment.text.reward_model.members == 1
-    if experiment.reward == "learned" and alone and experiment.query.acquisition == "disagreement":
+    if experiment.learns_reward and alone and experiment.query.acquisition == "disagreement":
         raise UserError(
             "--query.acquisition disagreement asks about what the members of the reward model "
             "disagree on, but --text.reward-model.members is 1; use 2 or more, or "
@@ -56,7 +56,7 @@ def _check_completions(experiment: Experiment) -> None:
         )
     ppo, clips = experiment.text.ppo, experiment.query.size
     setting = f"--text.ppo.completions-per-task is {ppo.completions_per_task}"
-    if experiment.reward == "learned" and ppo.completions_per_task < clips:
+    if experiment.learns_reward and ppo.completions_per_task < clips:
         raise UserError(
             f"{setting}, but a query shows {clips} completions of one task; use {clips} or more"
         )

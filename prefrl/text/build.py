@@ -72,7 +72,7 @@ def build(
     with _explained(
         text, "text.ppo.batch-size", "text.max-new-tokens", "text.reward-model.members"
     ):
-        if experiment.reward == "learned":
+        if experiment.learns_reward:
             reward_model = _reward_model(experiment, language_model)
             if reward_model.members == 1:
                 notes += [

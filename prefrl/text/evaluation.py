@@ -58,7 +58,7 @@ def evaluate(
             "nobody can be asked while a run is evaluated; let people compare two runs with "
             "`prefrl compare RUN_A RUN_B --teacher human`"
         )
-    teacher, judge, notes = _judge(request.teacher, experiment)
+    teacher, judge, notes = _judge(request, experiment)
     reference = reference_policy(folder, policy)
     environments = fresh_environments(experiment, episodes)
     policy_episodes = _play(environments, policy, experiment, episodes, sampling=0)
@@ -91,9 +91,11 @@ def evaluate(
     )
 
 
-def _judge(name: str | None, experiment: Experiment) -> tuple[str, Teacher, list[str]]:
+def _judge(request: EvaluationRequest, experiment: Experiment) -> tuple[str, Teacher, list[str]]:
     """Return a teacher's name, itself and notes; by default the run's, where it is a function."""
-    notes = []
+    notes, name = [], request.teacher
+    if request.judge is not None:
+        return request.judge.name, request.judge, notes
     if name is None and ":" in experiment.teacher:
         try:
             judge = judge_named(experiment.teacher, experiment.seed)

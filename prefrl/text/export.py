@@ -107,10 +107,14 @@ def model_card(name: str, experiment: Experiment, counts: Counts, metrics: dict[
     """
     text = experiment.text
     answers = f"{counts.answered} of {experiment.teacher}, {counts.clips} texts read for them"
+    if experiment.reward == "true":
+        answers = "none: the environment's own reward"
+    elif experiment.given_reward is not None:
+        answers = f"none: the reward of {Path(experiment.given_reward).name}"
     training = {
         "began as": Path(text.model).name,
         "demonstrations of the environment learned first": text.demonstrations,
-        "answers": "none: the environment's own reward" if experiment.reward == "true" else answers,
+        "answers": answers,
         "question": experiment.question or "which reply is better",
         "turns": metrics.get("steps", 0),
         "most tokens of a reply": text.max_new_tokens,

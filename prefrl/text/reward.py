@@ -11,7 +11,7 @@ import copy
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from prefrl.text.models.networks import (
     split,
 )
 from prefrl.text.models.template import Template
-from prefrl.types import Segment, Trajectory, system_of
+from prefrl.types import SYSTEM, Conversation, Segment, Trajectory, system_of, text_array
 
 CHUNK = 64  # completions that are scored at a time
 CALIBRATION_EPISODES = 256
@@ -194,6 +194,40 @@ class TextReward(nn.Module):
             scores.append(torch.where(positions < 0, 0.0, read))
         return torch.stack(scores)
 
+    def score(self, prompt: str, reply: str, system: str = "") -> float:
+        """Return the score of a reply to a prompt.
+
+        Two scores differ by the log odds that the one reply is preferred to the other
+        (Bradley-Terry); by itself a score means nothing.
+
+        Args:
+            prompt: what was said.
+            reply: what is judged.
+            system: what the model was told before.
+        """
+        return self.scores([Conversation(((prompt, reply),), system)])[0]
+
+    @torch.no_grad()
+    def scores(self, talks: Sequence[Conversation]) -> list[float]:
+        """Return the scores of conversations, all of whose replies are judged: see `score`.
+
+        Of several members it is the mean.
+        """
+        if not talks:
+            return []
+        encoded = self.encode([_as_trajectory(talk) for talk in talks])
+        return self.returns(encoded, torch.arange(len(talks))).mean(0).tolist()
+
+    def without_offset(self) -> None:
+        """Let scores have no offset of their own: comparisons of whole completions leave it open.
+
+        Rewards of turns are added up, so theirs says what one more turn is worth, and stays.
+        """
+        if not self.config.per_turn:
+            with torch.no_grad():
+                for head in self.heads:
+                    cast(Scalar, head).bias.zero_()
+
     def rewards(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
         """Predict calibrated rewards, `[turn]` for each trajectory, float32.
 
@@ -269,3 +303,10 @@ class TextReward(nn.Module):
             for name, parameter in fitted.items():
                 parameter.copy_(state_dict["fitted"][name])
         self.mean, self.std = state_dict["mean"], state_dict["std"]
+
+
+def _as_trajectory(talk: Conversation) -> Trajectory:
+    said, replies = zip(*talk.turns, strict=True)
+    told = text_array([talk.system, *[""] * (len(said) - 1)])
+    extras = {SYSTEM: told} if talk.system else {}
+    return Trajectory(text_array(said), text_array(replies), np.zeros(len(said)), extras)

@@ -115,6 +115,15 @@ def split(
     return lower, upper
 
 
+def joined(lower: nn.Module | None, upper: nn.Module) -> nn.Module:
+    """Return the decoder whose parts `split` gave."""
+    if lower is None:
+        return upper
+    whole, rest = _shallow(lower), _shallow(upper)
+    whole.layers, whole.norm = nn.ModuleList([*whole.layers, *rest.layers]), rest.norm
+    return whole
+
+
 class TooLittleMemory(UserError):
     """A GPU has not the memory for what was to be done."""
 

