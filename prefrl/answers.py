@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -154,7 +155,7 @@ class Nothing:
 
 
 class Rewrite:
-    """A better last action of one segment, which it is preferred to."""
+    """A better last action of one segment, which it is preferred to; with an order of all, too."""
 
     @staticmethod
     def problem(value: Value, segments: Sequence[Segment]) -> str | None:
@@ -165,7 +166,7 @@ class Rewrite:
             return "is a rewrite without a text or without the segment it rewrites"
         if not is_text(segments[index].actions):
             return "is a rewrite of actions that are not text; expected another kind of answer"
-        return None
+        return Ranking.problem(value, segments) if "order" in value else None
 
     @staticmethod
     def decides(value: Value) -> bool:
@@ -227,7 +228,8 @@ def to_comparisons(query: Query, answer: Answer, margin_scale: float = 0.0) -> L
     A ranking of K segments gives its K(K − 1)/2 pairs, which weigh K − 1 in total as a sorting by
     pairwise comparisons would; ratings give pairs whose margin grows with the difference. The
     choice of the best is kept as a ranking of two places and says nothing of the others among
-    themselves: it gives their K − 1 pairs with the best.
+    themselves: it gives their K − 1 pairs with the best. A rewrite is better than what it was made
+    of, and its order, if it has one, is a ranking.
 
     Args:
         query: what was asked.
@@ -239,7 +241,12 @@ def to_comparisons(query: Query, answer: Answer, margin_scale: float = 0.0) -> L
     if answer.repeat or kind is Nothing:
         return Lesson([], [], [])
     if kind is Rewrite:
-        return Rewrite.lesson(query, answer)
+        lesson = Rewrite.lesson(query, answer)
+        if "order" not in answer.value:
+            return lesson
+        order = replace(answer, kind="ranking", value={"order": answer.value["order"]})
+        ranked = to_comparisons(query, order, margin_scale).comparisons
+        return lesson._replace(comparisons=[*lesson.comparisons, *ranked])
     weight = 2 / len(query.segments)
     chosen = query.kind == "choice" and kind is Ranking and is_decisive(answer)
     others = set(answer.value["order"][-1]) if chosen else set()

@@ -347,7 +347,8 @@ class Answer:
         retraction: {}, of the teacher's own earlier answer;
         ranking: {"order": [[index, …], …]}, best first, equals together;
         ratings: {"ratings": [number, …], "low": number, "high": number};
-        rewrite: {"segment": index, "text": a better last action}.
+        rewrite: {"segment": index, "text": a better last action} and, if given, the "order" of a
+            ranking.
     """
 
     query: QueryId

@@ -12,7 +12,7 @@ from prefrl.control.environments.adapters import SeparateEnvironments
 from prefrl.environments.ids import resolve
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
-from prefrl.types import EnvironmentCard, Query, QueryId, Segment, SpaceSpec
+from prefrl.types import EnvironmentCard, Query, QueryId, Segment, SpaceSpec, is_text
 
 QUESTION = "Which clip is nearer to a backflip?"
 
@@ -88,10 +88,10 @@ def make_run(
         asked = QueryConfig(kind=queries[0].kind, clips=len(queries[0].segments))
     experiment = Experiment(env="Hopper-v5", teacher="human", labels=labels, query=asked)
     folder = RunFolder.create(path, experiment, {"prefrl": "0"})
-    is_text = bool(queries) and queries[0].segments[0].observations.dtype.kind == "U"
-    space = SpaceSpec(text=True) if is_text else None
+    of_text = bool(queries) and is_text(queries[0].segments[0].observations)
+    space = SpaceSpec(text=True) if of_text else None
     folder.save_card(EnvironmentCard("prefrl.control:DOMAIN", dt, QUESTION, space, space))
-    if pictures is None and not is_text:
+    if pictures is None and not of_text:
         save_model(robot(robot_name)[0], folder.model)
     if status:
         folder.save_status(status)

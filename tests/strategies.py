@@ -56,7 +56,7 @@ def near_answers(draw):
         "preference": {"left": 0.7, "strength": "better"},
         "ranking": {"order": [[1], [0]]},
         "ratings": {"ratings": [1, 2.5], "low": 0, "high": 5},
-        "rewrite": {"segment": 1, "text": "kinder"},
+        "rewrite": {"segment": 1, "text": "kinder", "order": [[1], [0]]},
     }
     kind = draw(st.sampled_from(list(right)))
     value = dict(right[kind])

@@ -127,8 +127,12 @@ def an_answer(draw, query, text):
             lambda said: {"left": said[0]} | ({"strength": said[1]} if said[1] else {})
         )
     if text:
-        values["rewrite"] = st.tuples(st.integers(0, count - 1), words).map(
-            lambda said: {"segment": said[0], "text": said[1]}
+        values["rewrite"] = st.tuples(
+            st.integers(0, count - 1), words, st.none() | orders(count)
+        ).map(
+            lambda said: (
+                {"segment": said[0], "text": said[1]} | ({"order": said[2]} if said[2] else {})
+            )
         )
     kind = draw(st.sampled_from(sorted(values)))
     times = draw(st.floats(0, 2e9)), draw(st.floats(0, 2e9))

@@ -249,6 +249,7 @@ ROWS = {
     "viewer.fields": ("errors storage", ""),
     "viewer.guard": ("", "starlette"),
     "viewer.inspector": ("", ""),
+    "viewer.markdown": ("", "markdown_it"),
     "viewer.progress": ("storage", ""),
     "viewer.server": ("errors storage", "starlette uvicorn"),
     "viewer.view": ("clips errors storage types", "starlette"),

@@ -129,6 +129,17 @@ def test_a_rewrite_beats_the_original_and_demonstrates():
     assert new.extras == {}  # the tokens are the old text's
 
 
+def test_a_rewrite_within_an_order_teaches_the_order_too():
+    value = {"segment": 0, "text": "hello"}
+    alone, both = (lesson("rewrite", value | more, TALKS) for more in ({}, {"order": [[1], [0]]}))
+    assert len(both.segments) == 1 and both.demonstrations == both.segments
+    [rewritten, ordered] = both.comparisons
+    [expected] = lesson("ranking", {"order": [[1], [0]]}, TALKS).comparisons
+    assert rewritten.right == alone.comparisons[0].right
+    assert (ordered.left, ordered.right) == (expected.left, expected.right)
+    assert (ordered.preference, ordered.weight) == (expected.preference, expected.weight)
+
+
 def test_two_rewrites_of_one_turn_are_two_segments():
     answers = [
         Answer(TALKS.id, "rewrite", {"segment": 0, "text": f"from {name}"}, name)
@@ -163,6 +174,7 @@ def test_two_rewrites_of_one_turn_are_two_segments():
         ("rewrite", {"segment": 2, "text": "no"}, "without the segment"),
         ("rewrite", {"segment": 1.0, "text": "no"}, "without the segment"),
         ("rewrite", {"segment": 0}, "without a text"),
+        ("rewrite", {"segment": 0, "text": "no", "order": [[0]]}, "each of 0 to 1 once"),
         ("applause", {}, "expected one of preference, tie, ranking, ratings, rewrite, skip"),
         ("preference", None, "expected an object"),
         ("tie", [1, 2], "expected an object"),

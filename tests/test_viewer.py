@@ -39,7 +39,16 @@ from prefrl.errors import UserError
 from prefrl.learning.loop import Round
 from prefrl.learning.selection import select
 from prefrl.storage.feedback import Counts
-from prefrl.types import Answer, Query, QueryId, Segment, Trajectory
+from prefrl.types import (
+    Answer,
+    Conversation,
+    Query,
+    QueryId,
+    Segment,
+    Trajectory,
+    conversation_clip,
+)
+from prefrl.viewer import markdown
 from prefrl.viewer.addresses import host_name, is_wide, url
 from prefrl.viewer.guard import LARGEST_BODY, run_id
 from prefrl.viewer.server import PAGE, app, serve
@@ -156,9 +165,59 @@ def test_text_is_sent_as_it_is(tmp_path):
     client = Client(make_run(tmp_path / "run", query))
     clips = next_queries(client)[0]["clips"]
     assert clips[0] == {
-        "form": "text", "prompt": "Say something kind.",
-        "turns": [{"said": "", "reply": nasty}],
-    }  # fmt: skip
+        "form": "text",
+        "messages": [
+            {"role": "user", "text": "Say something kind.", "blocks": None, "cut": False},
+            {"role": "assistant", "text": nasty, "blocks": None, "cut": False},
+        ],
+    }
+
+
+def test_a_conversation_is_sent_with_its_turns_its_markdown_and_how_replies_end(tmp_path):
+    turns = [("Hello?", "**Hi.**"), ("", "And"), ("More!", "")]
+    clip = conversation_clip(Conversation(tuple(turns), "Be brief."), "a", "t")
+    extras = clip.extras | {"finished": np.array([True, False, True])}
+    one = dataclasses.replace(clip, extras=extras)
+    query = Query(QueryId(0, 0), (one, dataclasses.replace(clip, id="b")))
+    clips = next_queries(Client(make_run(tmp_path / "run", query)))[0]["clips"]
+    assert [(m["role"], m["text"], m["cut"]) for m in clips[0]["messages"]] == [
+        ("system", "Be brief.", False), ("user", "Hello?", False), ("assistant", "**Hi.**", False),
+        ("assistant", "And", True), ("user", "More!", False), ("assistant", "", False),
+    ]  # fmt: skip
+    assert clips[0]["messages"][2]["blocks"] == [["p", ["strong", "Hi."]]]
+    assert not any(m["cut"] for m in clips[1]["messages"]), "what nobody sampled has no limit"
+
+
+HOSTILE = "<b>1</b> [2](javascript:3) ![4](http://5) <http://6.de> &lt; **7**\n\n[8]: http://9\n"
+
+
+def test_of_markdown_nothing_is_taken_that_loads_or_leads_elsewhere():
+    [first, second] = markdown.tree(HOSTILE)
+    assert first == [
+        "p", "<b>1</b> [2](javascript:3) ![4](http://5) <http://6.de> &lt; ", ["strong", "7"],
+    ]  # fmt: skip
+    assert second == ["p", "[8]: http://9"]
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"),
+    [
+        ("a  b\n c", None),
+        ("    indented\n\nTitle\n-----\n", None),
+        ("x | y\n--+--\n", None),
+        ("", None),
+        ("*" * 60_000, None),
+        ("5. a\n6. b", [["ol 5", ["li", ["p", "a"]], ["li", ["p", "b"]]]]),
+        ("```py\n<i>\n```", [["pre", ["small", "py"], ["code", "<i>\n"]]]),
+        (
+            "|a|b|\n|-|-|\n|1|~~2~~|",
+            [["table", ["thead", ["tr", ["th", "a"], ["th", "b"]]],
+              ["tbody", ["tr", ["td", "1"], ["td", ["s", "2"]]]]]],
+        ),
+    ],
+)  # fmt: skip
+def test_markdown_becomes_a_tree_and_plain_texts_stay_as_they_are(text, blocks):
+    assert markdown.tree(text) == blocks
 
 
 def test_demonstrations_are_kept_and_those_of_a_known_task_teach(tmp_path):

@@ -25,6 +25,7 @@ from prefrl.clips.scene import (
 )  # fmt: skip
 from prefrl.errors import UserError
 from prefrl.types import STOOD_UP, Picture, Segment, is_text, steps_to_end, system_of, until_end
+from prefrl.viewer import markdown
 
 SHAPES = {
     mujoco.mjtGeom.mjGEOM_PLANE.value: "plane",
@@ -177,12 +178,17 @@ class Clips:
 
 
 def _text(segment: Segment) -> dict[str, Any]:
-    observations = [str(line) for line in segment.observations]
-    replies = [str(line) for line in segment.actions]
-    turns = [
-        {"said": "" if index == 0 else line, "reply": reply}
-        for index, (line, reply) in enumerate(zip(observations, replies, strict=True))
-    ]
-    system = system_of(segment)
-    prompt = f"{system}\n\n{observations[0]}" if system else observations[0]
-    return {"form": "text", "prompt": prompt, "turns": turns}
+    """Return a conversation: `messages` of a `role`, with the Markdown of each (see `markdown`).
+
+    A reply that its token limit ended is `cut`.
+    """
+    messages = [_message("system", system)] if (system := system_of(segment)) else []
+    finished = segment.extras.get("finished", np.ones(len(segment), bool))
+    for said, reply, ended in zip(segment.observations, segment.actions, finished, strict=True):
+        messages += [_message("user", str(said))] if len(messages) < 2 or str(said) else []
+        messages.append(_message("assistant", str(reply), cut=not ended))
+    return {"form": "text", "messages": messages}
+
+
+def _message(role: str, text: str, cut: bool = False) -> dict[str, Any]:
+    return {"role": role, "text": text, "blocks": markdown.tree(text), "cut": cut}

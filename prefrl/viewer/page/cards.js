@@ -3,9 +3,9 @@
 import { get } from "./api.js";
 import { Camera } from "./camera.js";
 import { fit, loadClip, makeDrawer } from "./clips.js";
+import { lastReply } from "./conversation.js";
 import { element, say, visible } from "./dom.js";
 import { inWords } from "./pair.js";
-import { lastReply } from "./text.js";
 
 const SHOWN = 4; // clips of a card
 
@@ -76,7 +76,7 @@ export class AnswerCards {
 		const pictures = query.clips.slice(0, SHOWN).map((clip, index) => {
 			const className = best.includes(index) ? "still best" : "still";
 			if (clip.form !== "text") return element("canvas", { className });
-			return element("span", { className, dir: "auto" }, visible(lastReply(clip).slice(0, 120)));
+			return element("span", { className, dir: "auto" }, visible(lastReply(clip).slice(0, 120)) || "(empty)");
 		});
 		stills.replaceChildren(...pictures);
 		await Promise.all(query.clips.slice(0, SHOWN).map(async (described, index) => {

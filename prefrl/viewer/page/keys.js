@@ -4,7 +4,7 @@ import { button, keep, remember } from "./dom.js";
 
 const ACTIONS = {
 	Backspace: "undo", " ": "play", ",": "back", ".": "on", "[": "slower", "]": "faster", f: "full", r: "reset",
-	g: "ghost", "?": "keys", h: "history", i: "inspect", d: "difference", l: "link", e: "rewrite", "=": "together", Enter: "store",
+	g: "ghost", "?": "keys", h: "history", i: "inspect", d: "difference", l: "link", m: "raw", e: "rewrite", "=": "together", Enter: "store",
 	Escape: "close",
 };
 
@@ -72,21 +72,28 @@ export function answerButton(name, label, onClick, properties) {
 	return node;
 }
 
-const OTHERS = [
-	["1 … 9", "next in a ranking; the best; a rating"], ["=", "the next number shares the last place"],
-	["Enter", "store the ranking or the ratings"], ["Space", "play or pause"], [", .", "one frame back or on"],
-	["[ ]", "slower or faster, 0.1 to 4 times"], ["0", "from the start"], ["F", "full screen"],
-	["R", "reset the camera"], ["G", "ghost: its start, the other clip, none"],
-	["D", "texts: mark the words that differ"], ["L", "texts: scroll both together"],
-	["E", "texts: write a better one"], ["H", "history"], ["I", "inspect the learned reward"], ["?", "these keys"],
-];
+const MOVING = [["Space", "play or pause"], [", .", "one frame back or on"], ["[ ]", "slower or faster, 0.1 to 4 times"],
+	["0", "from the start"], ["F", "full screen"], ["R", "reset the camera"],
+	["G", "ghost: its start, the other clip, none"]];
+const READING = [["M", "Markdown as it is meant, or raw"], ["D", "mark the words that differ"],
+	["L", "scroll all together"], ["E", "write a better one"]];
+const ALWAYS = [["H", "history"], ["I", "inspect the learned reward"], ["?", "these keys"]];
 
-/** Returns the keys for the help: [keys, what they do]. */
-export function help() {
+/** Returns the keys for the help, [keys, what they do], of those that a kind of query and its clips know. */
+export function help({ kind, clips, isText }) {
 	const [left, right, equal, skip, undo] = Object.keys(FIRST).map((name) => answers.symbol(name));
-	return [[`${left} 1`, "left is better"], [`${right} 2`, "right is better"],
-		[`Shift+${left} Shift+${right}`, "significantly better"], [equal, "about equal"],
-		[skip, "can't tell: teaches nothing"], [`${undo} ⌫ Ctrl+Z`, "undo, brings the last one back"], ...OTHERS];
+	const digits = `1 … ${clips}`;
+	const cannot = [skip, "can't tell: teaches nothing"];
+	const judging = {
+		preference: [[`${left} 1`, "left is better"], [`${right} 2`, "right is better"],
+			[`Shift+${left} Shift+${right}`, "significantly better"], [equal, "about equal"], cannot],
+		ranking: [[digits, "the next best"], ["=", "the next number shares the last place"],
+			["Enter", "store the order"], [equal, "all about equal"], cannot],
+		choice: [[digits, "the best"], [equal, "all about equal"], cannot],
+		ratings: [["1 … 7", "rate the next one"], [`${left} ${right}`, "another one"], ["Enter", "store the ratings"], cannot],
+	}[kind];
+	return [...judging, [`${undo} ⌫ Ctrl+Z`, "undo, brings the last one back"],
+		...(isText ? READING : MOVING), ...ALWAYS];
 }
 
 const REPEATING = ["back", "on"]; // holding these moves on frame by frame; all others act once

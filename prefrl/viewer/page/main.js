@@ -51,7 +51,11 @@ function personOf(run, onChange) {
 function listen(parts) {
 	const { session, views, practice } = parts;
 	const openers = {
-		keys: () => openHelp(session.run, () => practice.start()),
+		keys: () => {
+			const { run, entry } = session;
+			const { kind, clips: { length: clips } } = entry?.query ?? { ...run, clips: { length: run.clips } };
+			openHelp({ ...run, kind, clips, forms: entry ? [entry.clips[0].form] : run.forms }, () => practice.start());
+		},
 		history: () => views.toggle("history"),
 		inspect: () => views.toggle("inspect"),
 	};

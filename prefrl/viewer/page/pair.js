@@ -14,12 +14,13 @@ export function inWords(kind, value) {
 		const { left, strength = "better" } = value;
 		return `${left > 0.5 ? "left" : "right"} ${strength === "better" ? "" : `${strength} `}better`;
 	}
-	if (kind === "ranking") {
-		return value.order.map((group) => group.map((index) => index + 1).join(" = ")).join(" › ");
-	}
+	if (kind === "ranking") return orderInWords(value.order);
 	if (kind === "ratings") return `rated ${value.ratings.join(", ")}`;
-	return `a better text for ${value.segment + 1}`;
+	const text = `a better text for ${value.segment + 1}`;
+	return value.order ? `${orderInWords(value.order)}, and ${text}` : text;
 }
+
+const orderInWords = (order) => order.map((group) => group.map((index) => index + 1).join(" = ")).join(" › ");
 
 /** The controls for a pair; `answer(kind, value)` takes what the person says. */
 export class PairJudge {

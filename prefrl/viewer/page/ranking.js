@@ -1,4 +1,5 @@
-// Three to nine clips: an order, by digits, by dragging or by arrow keys; or only the best of them.
+// Three to nine clips: an order, by digits, by dragging or by arrow keys; or only the best of them. A better
+// text than one of them goes along with the order.
 
 import { button, element, say } from "./dom.js";
 import { answerButton, flash } from "./keys.js";
@@ -8,11 +9,12 @@ export class RankingJudge {
 	constructor(answer) {
 		this.answer = answer;
 		this.order = []; // groups of clip numbers, best first
+		this.better = null; // a better text than one of them, {segment, text}
 		this.joins = false; // whether the next digit is equal to the one before
 		const className = "answer";
 		this.strip = element("ol", { className: "order", aria: { label: "Order, best first" } });
 		this.pool = element("div", { className: "pool", aria: { label: "Not yet placed" } });
-		this.clear = button("Start over", () => this.#set([]), { className });
+		this.clear = button("Start over", () => this.#startOver(), { className });
 		this.equal = answerButton("equal", "All about equal", () => this.act("equal"), { className });
 		this.skip = answerButton("skip", "Can't tell", () => this.act("skip"), { className });
 		this.store = button("Store", () => this.act("store"), { key: "⏎", className: "answer primary" });
@@ -26,9 +28,33 @@ export class RankingJudge {
 		this.count = query.clips.length;
 		this.choice = query.kind === "choice";
 		for (const node of [this.strip, this.clear, this.store]) node.hidden = this.choice;
-		this.hint.textContent = this.choice ? "Press the number of the best one."
-			: "Press the numbers from best to worst, = before one that is equal to the last. Or drag.";
-		this.#set(was?.kind === "ranking" && !this.choice ? was.value.order : []);
+		const { order = [], ...text } = was?.value ?? {};
+		this.better = was?.kind === "rewrite" && !this.choice ? text : null;
+		this.#set(["ranking", "rewrite"].includes(was?.kind) && !this.choice ? order : []);
+	}
+
+	/** Whether a better text goes along with the order, instead of being the answer. */
+	get takesText() {
+		return !this.choice;
+	}
+
+	/** Takes a better text than one of the clips, to be stored with the order. */
+	take(better) {
+		this.better = better;
+		this.#draw();
+		say(this.#hint(), { quiet: true });
+		return true;
+	}
+
+	#startOver() {
+		this.better = null;
+		this.#set([]);
+	}
+
+	#hint() {
+		if (this.choice) return "Press the number of the best one.";
+		if (!this.better) return "Press the numbers from best to worst, = before one that is equal to the last. Or drag.";
+		return `Your text instead of ${this.better.segment + 1} is kept: give the order, too, or store it alone.`;
 	}
 
 	#set(order) {
@@ -51,12 +77,17 @@ export class RankingJudge {
 		this.strip.replaceChildren(...this.order.map((group, place) => element("li", { data: { place } },
 			element("span", { className: "place" }, `${place + 1}.`), ...group.map((index) => this.#chip(index)))));
 		this.pool.replaceChildren(...this.#free.map((index) => this.#chip(index)));
-		this.store.disabled = this.#free.length > 0;
+		this.hint.textContent = this.#hint();
+		this.store.disabled = this.#free.length > 0 && !this.#textAlone;
 		if (focused) this.root.querySelector(`[data-chip="${focused}"]`)?.focus();
 		document.querySelectorAll(".clip").forEach((clip, index) => {
 			const place = this.order.findIndex((group) => group.includes(index));
 			clip.dataset.place = place < 0 ? "" : `place ${place + 1}`;
 		});
+	}
+
+	get #textAlone() {
+		return this.better !== null && this.order.length === 0;
 	}
 
 	#chip(index) {
@@ -119,21 +150,27 @@ export class RankingJudge {
 	act(name) {
 		if (name === "together") this.joins = this.order.length > 0;
 		else if (name === "store" && !this.choice) this.#store();
-		else if (name === "equal") this.#say("tie", {}, this.equal);
+		else if (name === "equal") this.#say("tie", {}, this.equal, [Array.from({ length: this.count }, (_, i) => i)]);
 		else if (name === "skip") this.#say("skip", {}, this.skip);
 		else if (name === "undo" && this.order.length) {
 			this.#set(this.#without(this.order.at(-1).at(-1))); // first what was placed, then what was stored
-		} else return name === "left" || name === "right";
+		} else if (name === "undo" && this.better) this.#startOver();
+		else return name === "left" || name === "right";
 		return true;
 	}
 
-	#say(kind, value, pressed) {
-		if (this.answer(kind, value)) flash(pressed);
+	/** Answers, with the better text and, if there is one, the order that goes along. */
+	#say(kind, value, pressed, order = null) {
+		const answered = this.better ? this.answer("rewrite", { ...this.better, ...(order && { order }) })
+			: this.answer(kind, value);
+		if (answered) flash(pressed);
 	}
 
 	#store() {
-		if (this.#free.length) say("Some clips have no place yet.");
-		else this.#say("ranking", { order: this.order }, this.store);
+		const { order } = this;
+		if (this.#textAlone) this.#say("rewrite", {}, this.store);
+		else if (this.#free.length) say("Some clips have no place yet.");
+		else this.#say("ranking", { order }, this.store, order);
 	}
 
 	#dragging() {

@@ -4,13 +4,13 @@
 import { get } from "./api.js";
 import { Camera } from "./camera.js";
 import { fit, loadQuery, makeDrawer } from "./clips.js";
+import { lastReply } from "./conversation.js";
 import { Clock } from "./clock.js";
 import { element, visible } from "./dom.js";
 import { inWords } from "./pair.js";
 import { rangeOf, RewardLine, signed } from "./plots.js";
 import { ticketOf } from "./report.js";
 import { onTheme } from "./shade.js";
-import { lastReply } from "./text.js";
 
 const JUST = 400; // milliseconds after it began to move in which a click does not stop it again
 const PACE = 30; // milliseconds between two pictures, at least
@@ -125,7 +125,7 @@ export class RewardTraces {
 	}
 
 	#fill(clip, loaded) {
-		if (loaded.form === "text") clip.play.replaceChildren(element("span", { dir: "auto" }, visible(lastReply(loaded))));
+		if (loaded.form === "text") clip.play.replaceChildren(element("span", { dir: "auto" }, visible(lastReply(loaded)) || "(empty)"));
 		else clip.drawer = makeDrawer(loaded, clip.canvas, this.camera);
 		this.#draw(clip, clip.shown);
 	}

@@ -2,9 +2,10 @@
 
 import { Camera, attachGestures } from "./camera.js";
 import { fit, makeDrawer } from "./clips.js";
-import { element, find, visible } from "./dom.js";
+import { commonMessages, conversation, lastReply } from "./conversation.js";
+import { element, find } from "./dom.js";
 import { onTheme } from "./shade.js";
-import { differences, lastReply, linkScrolling } from "./text.js";
+import { differences, linkScrolling } from "./text.js";
 
 const SLOW = 24; // milliseconds between pictures above which they get coarser
 const STAY = 0.5; // seconds for which the end of an episode stays to be seen, and what is said of a moment
@@ -25,7 +26,7 @@ export class Stage {
 	constructor(root, clock) {
 		Object.assign(this, { root, clock, camera: new Camera(), panels: [], drawers: [], entry: null });
 		Object.assign(this, { ghost: "start", dirty: true, shown: null, pace: 16, tasks: [], last: 0 });
-		Object.assign(this, { linked: false, different: false, lengths: false, smoothAfter: 0 });
+		Object.assign(this, { linked: false, different: false, lengths: false, raw: false, smoothAfter: 0 });
 		new ResizeObserver(() => this.redraw()).observe(root);
 		onTheme(() => this.redraw());
 		const loop = (now) => {
@@ -55,12 +56,11 @@ export class Stage {
 			panel.root.dataset.place = "";
 			this.#name(panel, index, query.kind === "preference");
 		});
-		find("prompt").hidden = !clips[0].prompt;
-		find("prompt-text").textContent = visible(clips[0].prompt);
+		find("prompt").hidden = true;
 		this.drawers = clips.map((clip, index) =>
 			makeDrawer(clip, this.panels[index].canvas, this.camera, this.panels[index].page));
 		this.panels.forEach((panel) => (panel.page.scrollTop = 0));
-		if (text) this.refreshText();
+		if (text) this.#showText(clips);
 		this.clock.load(Math.max(...clips.map(duration)), clips[0].dt);
 		this.dirty = true;
 		this.#draw();
@@ -86,12 +86,24 @@ export class Stage {
 		for (const node of [canvas, page]) node.setAttribute("aria-label", `Clip: ${name.textContent}`);
 	}
 
-	/** Writes the texts again, with or without marked differences and lengths. */
+	/** Shows what was said so far once, above, and of the candidates what is their own. */
+	#showText(clips) {
+		this.common = commonMessages(clips);
+		this.refreshText();
+		const turns = this.common;
+		find("prompt").hidden = clips[0].messages.slice(0, turns).every(({ text }) => !text);
+		find("prompt-name").textContent = turns > 1 ? "Conversation so far" : "Prompt";
+		find("prompt").scrollTop = turns > 1 ? find("prompt").scrollHeight : 0; // what they reply to comes last
+	}
+
+	/** Writes the texts again, raw or not, with or without marked differences and lengths. */
 	refreshText() {
 		const { clips } = this.entry ?? { clips: [{}] };
 		if (clips[0].form !== "text") return;
+		const { common, raw, lengths } = this;
+		find("prompt-text").replaceChildren(...conversation(clips[0].messages.slice(0, common), { raw }));
 		const parts = this.different && clips.length === 2 ? differences(...clips.map(lastReply)) : null;
-		this.drawers.forEach((drawer, i) => drawer.show(parts?.[i] ?? null, { lengths: this.lengths }));
+		this.drawers.forEach((drawer, i) => drawer.show(common, parts?.[i] ?? null, { lengths, raw }));
 	}
 
 	#tick(now) {

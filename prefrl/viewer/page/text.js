@@ -1,5 +1,6 @@
-// Shows texts: turns of a conversation, word differences, lengths on request. Nothing is HTML.
+// Shows texts: one candidate from where it differs, word differences, lengths on request.
 
+import { conversation } from "./conversation.js";
 import { element, visible } from "./dom.js";
 
 const LARGEST_TABLE = 2e7; // cells of the table that finds the common words
@@ -8,22 +9,15 @@ const LARGEST_TABLE = 2e7; // cells of the table that finds the common words
 export class TextDrawer {
 	constructor(clip, canvas, camera, page) {
 		Object.assign(this, { clip, page, frames: 1 });
-		if (page) this.show(null);
 	}
 
 	draw() {}
 
-	/** Writes the turns; `parts` is the last reply in pieces [text, isDifferent], or null. */
-	show(parts, { lengths = false } = {}) {
-		const nodes = this.clip.turns.flatMap(({ said, reply }, index) => {
-			const last = index === this.clip.turns.length - 1;
-			const body = last && parts ? marked(parts) : [visible(reply)];
-			return [
-				said ? element("p", { className: "said", dir: "auto" }, visible(said)) : null,
-				element("p", { className: "reply", dir: "auto" }, ...body),
-			].filter(Boolean);
-		});
-		if (lengths) nodes.unshift(element("p", { className: "length" }, lengthOf(this.clip)));
+	/** Writes the messages from `start` on; `parts` is the last reply in pieces [text, isDifferent], or null. */
+	show(start, parts, { lengths = false, raw = false } = {}) {
+		const own = this.clip.messages.slice(start);
+		const nodes = conversation(own, { raw, marked: parts && marked(parts) });
+		if (lengths) nodes.unshift(element("p", { className: "length" }, lengthOf(own)));
 		this.page.replaceChildren(...nodes);
 	}
 }
@@ -31,11 +25,8 @@ export class TextDrawer {
 const marked = (parts) => parts.map(([text, different]) =>
 	different ? element("mark", {}, visible(text)) : visible(text));
 
-/** Returns the last reply of a clip. */
-export const lastReply = (clip) => clip.turns.at(-1)?.reply ?? "";
-
-function lengthOf(clip) {
-	const text = clip.turns.map((turn) => turn.reply).join(" ");
+function lengthOf(messages) {
+	const text = messages.filter(({ role }) => role === "assistant").map((message) => message.text).join(" ");
 	const words = text.split(/\s+/).filter(Boolean).length;
 	return `${words} words, ${text.length} characters`;
 }

@@ -10,6 +10,7 @@ export class Transport {
 		const { clock } = stage;
 		Object.assign(this, { stage, clock });
 		Object.assign(stage, { ghost: remember("ghost", "start"), linked: remember("linked", false) });
+		stage.raw = remember("raw", false);
 		const small = (label, name, title, key) => button(label, () => this.act(name), { className: "small", data: { act: name }, title: key ? `${title} (${key})` : title, aria: { label: title } });
 		this.play = small("", "play", "Play or pause", "Space");
 		this.speed = element("output", { className: "speed", aria: { label: "Speed" } });
@@ -27,6 +28,7 @@ export class Transport {
 			small("Camera", "reset", "Camera: reset", "R"), small("Full", "full", "Full screen", "F")),
 		element("div", { className: "reading" }, small("Link", "link", "Link scrolling", "L"),
 			small("Differences", "difference", "Differences between the texts", "D"),
+			small("Raw", "raw", "Raw texts instead of Markdown", "M"),
 			small("Lengths", "lengths", "Lengths of the texts")), this.extra);
 		this.show();
 	}
@@ -35,7 +37,7 @@ export class Transport {
 		const { clock, stage } = this;
 		this.play.firstChild.textContent = clock.playing ? "❚❚" : "▶";
 		this.speed.textContent = `${clock.speed}×`;
-		const pressed = { link: stage.linked, difference: stage.different, lengths: stage.lengths };
+		const pressed = { link: stage.linked, difference: stage.different, lengths: stage.lengths, raw: stage.raw };
 		for (const [name, on] of Object.entries(pressed)) {
 			find("transport").querySelector(`[data-act="${name}"]`).setAttribute("aria-pressed", on);
 		}
@@ -58,6 +60,7 @@ export class Transport {
 			link: () => this.#switch("linked", "Link"),
 			difference: () => this.#switch("different", "Differences"),
 			lengths: () => this.#switch("lengths", "Lengths"),
+			raw: () => this.#switch("raw", "Raw"),
 		};
 		deeds[name]?.();
 		if (deeds[name]) this.show();
@@ -71,8 +74,8 @@ export class Transport {
 
 	#switch(name, label) {
 		this.stage[name] = !this.stage[name];
-		if (name === "linked") keep(name, this.stage[name]);
-		else this.stage.refreshText();
+		if (name === "linked" || name === "raw") keep(name, this.stage[name]);
+		if (name !== "linked") this.stage.refreshText();
 		say(`${label}: ${this.stage[name] ? "on" : "off"}`);
 	}
 

@@ -61,18 +61,19 @@ export function openWelcome(run, onPractice) {
 		row(dialog, "Start labelling", onPractice));
 }
 
-/** Opens the instructions and the keys. */
+/** Opens the instructions and the keys; `run` says what is on screen: its `kind`, how many `clips`, their `forms`. */
 export function openHelp(run, onPractice) {
 	const dialog = find("help");
 	const keys = element("dl", { className: "keys" });
-	const write = () => keys.replaceChildren(...help().map(([names, words]) =>
+	const isText = run.forms.includes("text");
+	const write = () => keys.replaceChildren(...help({ ...run, isText }).map(([names, words]) =>
 		element("div", {}, element("dt", {}, ...names.split(" ").map((name) => element("kbd", {}, name))),
 			element("dd", {}, words))));
 	write();
 	open(dialog,
 		element("h2", { id: "help-title" }, "The question, and the keys"), ...task(run),
 		keys, ownKeys(dialog, write),
-		element("p", { className: "aside" }, "Drag a clip to turn all of them, with Shift to move, wheel or pinch to zoom. "
-			+ "Tiles and dots on the floor show how far it came."),
+		isText ? "" : element("p", { className: "aside" }, "Drag a clip to turn all of them, with Shift to move, wheel or "
+			+ "pinch to zoom. Tiles and dots on the floor show how far it came."),
 		row(dialog, "Close", onPractice));
 }

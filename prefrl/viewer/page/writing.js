@@ -1,8 +1,8 @@
 // Boxes for writing: a better text instead of one that is shown, or a demonstration of one's own.
 // A box stays open until what was written is stored, or kept to be sent; a refusal is said in it.
 
+import { lastReply, promptOf } from "./conversation.js";
 import { button, element, find, plain, say } from "./dom.js";
-import { lastReply } from "./text.js";
 
 /** Opens the boxes and puts what was written into the outbox. */
 export class Writing {
@@ -12,7 +12,8 @@ export class Writing {
 		this.words.setAttribute("role", "alert");
 	}
 
-	/** Opens a box; `send` puts its texts into the outbox and returns their uuid, or "". */
+	/** Opens a box, the caret in its last text; `send` puts the texts into the outbox and returns their uuid, or
+	 * "", or true if they go along with an answer that is still to come. */
 	#open(title, parts, send, stored) {
 		const { dialog, words } = this;
 		const store = button("Store", () => press(), { key: "Ctrl ⏎", className: "primary" });
@@ -21,7 +22,9 @@ export class Writing {
 			const areas = [...dialog.querySelectorAll("textarea")].filter((area) => area.offsetParent);
 			words.textContent = this.#problem(areas.map((area) => area.value));
 			if (words.textContent) return;
-			this.sent = send();
+			const sent = send();
+			if (sent === true) return dialog.close();
+			this.sent = sent;
 			words.textContent = this.sent ? "Storing …" : "Not just now; try again in a moment.";
 			if (!this.sent) return;
 			store.disabled = true;
@@ -39,6 +42,9 @@ export class Writing {
 			if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) press();
 		};
 		dialog.showModal();
+		const area = [...dialog.querySelectorAll("textarea")].at(-1);
+		area.focus();
+		area.setSelectionRange(area.value.length, area.value.length);
 	}
 
 	#problem(texts) {
@@ -84,9 +90,11 @@ export class Writing {
 	rewrite(entry) {
 		if (!entry || entry.clips[0].form !== "text") return false;
 		const { session, drafts } = this;
-		const names = entry.clips.length === 2 ? ["left", "right"] : entry.clips.map((_, i) => `${i + 1}`);
+		const { judge } = session;
+		const joins = judge.takesText; // it goes along with the order
+		const names = entry.clips.length === 2 ? ["the left one", "the right one"] : entry.clips.map((_, i) => `number ${i + 1}`);
 		const select = element("select", { aria: { label: "Which text" } },
-			...names.map((name, i) => element("option", { value: `${i}` }, `the ${name} one`)));
+			...names.map((name, i) => element("option", { value: `${i}` }, name)));
 		const area = element("textarea", { rows: 12, dir: "auto", aria: { label: "A better text" } });
 		const draft = () => `${entry.query.ticket} ${select.value}`; // what was begun is there again
 		const fill = () => (area.value = drafts.get(draft()) ?? plain(lastReply(entry.clips[Number(select.value)])));
@@ -95,8 +103,10 @@ export class Writing {
 		fill();
 		let given = null;
 		this.#open("Write a better one", [
-			element("p", {}, "Yours will count as better than ", select, "; this answers the question."), area,
+			element("p", {}, "Yours will count as better than ", select,
+				joins ? "; it is stored with your order." : "; this answers the question."), area,
 		], () => {
+			if (joins) return judge.take({ segment: Number(select.value), text: area.value });
 			given = session.give("rewrite", { segment: Number(select.value), text: area.value });
 			return given?.meant.answer ?? "";
 		}, () => {
@@ -108,7 +118,7 @@ export class Writing {
 
 	/** Opens a box for a response to a prompt, or for a prompt. */
 	demonstrate() {
-		const shown = plain(this.session.entry?.clips[0]?.prompt);
+		const shown = plain(promptOf(this.session.entry?.clips[0]));
 		const [prompt, response] = [4, 9].map((rows) => element("textarea", { rows, dir: "auto" }));
 		const rows = [element("label", {}, "Prompt", prompt), element("label", {}, "Response", response)];
 		const kind = element("select", { aria: { label: "What to demonstrate" } },
