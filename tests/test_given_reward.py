@@ -90,7 +90,7 @@ def test_transformers_opens_it_and_gives_the_same_scores(options, tmp_path):
 
 
 def padded(sequences, model):
-    ids, mask = right_padded(sequences, "cpu")
+    ids, mask, *_ = right_padded(sequences, "cpu")
     return {"input_ids": ids.masked_fill(mask == 0, model.config.pad_token_id),
             "attention_mask": mask}  # fmt: skip
 

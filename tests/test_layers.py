@@ -230,6 +230,7 @@ ROWS = {
     "text.models.networks": ("errors", "numpy torch transformers"),
     "text.models.sampling": ("", "torch transformers"),
     "text.models.template": ("errors", "jinja2 transformers"),
+    "text.models.trees": ("", "torch"),
     "text.policy": ("config errors", "torch"),
     "text.reward": ("config types", "numpy torch"),
     "text.stages": ("", ""),

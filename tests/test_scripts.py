@@ -215,6 +215,18 @@ def test_benchmark_fit_text_keeps_the_best_pass_where_others_make_them_all(tmp_p
         assert kept == made == 4 if way in ("bag", "all") else kept <= made <= 4
 
 
+def test_benchmark_fit_memory_reads_little_that_is_no_text(tmp_path):
+    words = [".", "--pairs", 40, "--scale", 0.3, "--passes", 2, "--model", "tiny"]
+    here = str(SCRIPTS)
+    report = run(
+        "benchmark_fit_memory.py", *words, "--freeze-layers", 1, cwd=tmp_path, PYTHONPATH=here
+    )
+    (state,) = report["states"]
+    assert len(state["seconds"]) == 2 and state["pairs_per_second"] > 0
+    assert state["tokens_read"] < state["tokens_of_texts"], "prompts are read once"
+    assert state["tokens_computed"] <= 1.25 * state["tokens_read"]
+
+
 @pytest.mark.parametrize(("sign", "pairs", "liked"), [(1, 1.0, 1.0), (-1, 0.0, -1.0)])
 def test_benchmark_fit_gives_full_marks_to_the_truth_and_none_to_its_opposite(sign, pairs, liked):
     script = load("benchmark_fit")

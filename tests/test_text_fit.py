@@ -306,9 +306,9 @@ def test_a_completion_is_encoded_once_a_pass(tmp_path, monkeypatch):
     assert len(now.training) == 150
     seen, scores = [], TextReward._scores
 
-    def counting(self, sequences, ends):
-        seen.extend(map(tuple, sequences))
-        return scores(self, sequences, ends)
+    def counting(self, encoded, rows):
+        seen.extend(tuple(encoded.sequences[row]) for row in rows)
+        return scores(self, encoded, rows)
 
     monkeypatch.setattr(TextReward, "_scores", counting)
     lines = passes(now)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from strategies import few
 from test_agent import assert_same
 from toy_texts import save_small_model, tiny_text
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model, MistralConfig, MistralModel
 
 from prefrl.answers import to_comparisons
 from prefrl.cli import main
@@ -28,6 +28,7 @@ from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.import_export import export_answers
 from prefrl.text import reward as reward_module
 from prefrl.text.episode import NO_TOKEN, Episode, turns_of
+from prefrl.text.models import trees
 from prefrl.text.models.load import (
     byte_tokenizer,
     prepare,
@@ -35,7 +36,7 @@ from prefrl.text.models.load import (
     tiny_language_model,
 )
 from prefrl.text.models.template import Template
-from prefrl.text.reward import TextReward
+from prefrl.text.reward import Encoded, TextReward
 from prefrl.types import Answer, Comparison, Query, QueryId, Segment, Trajectory
 
 END, PAD = 256, 257  # of the byte tokenizer
@@ -125,15 +126,15 @@ def test_what_pads_on_either_side_changes_no_score(filler, monkeypatch):
     """Reading is by position, so the pad token may be the end of sequence, or any other."""
     model = make_reward(members=2)
     expected = returns(model, MIXED)
-    right_padded = reward_module.right_padded
+    right_padded = trees.right_padded
 
     def filled(sequences, device):
-        ids, mask = right_padded(sequences, device)
+        ids, mask, *_ = right_padded(sequences, device)
         more = torch.full((len(ids), 3), filler)
         ids = torch.cat([torch.where(mask.bool(), ids, filler), more], dim=1)
         return type(right_padded([[1]], device))(ids, torch.cat([mask, 0 * more], dim=1))
 
-    monkeypatch.setattr(reward_module, "right_padded", filled)
+    monkeypatch.setattr(trees, "right_padded", filled)
     assert returns(model, MIXED).tolist() == [pytest.approx(r, abs=1e-5) for r in expected.tolist()]
 
 
@@ -186,7 +187,7 @@ def test_a_ranking_of_four_is_one_pass_over_four_completions(monkeypatch):
     monkeypatch.setattr(
         TextReward,
         "_scores",
-        lambda *arguments: seen.append(len(arguments[1])) or scores(*arguments),
+        lambda *arguments: seen.append(len(arguments[2])) or scores(*arguments),
     )
     queries = [
         Query(
@@ -446,7 +447,8 @@ def test_a_learned_position_beyond_the_last_is_never_asked_for():
 def cut_scores(model, ids, stops):
     """Return the sum of the first member's scores after so many of these ids."""
     with torch.no_grad():
-        return sum(float(model._scores([ids[:stop]], [[stop]])[0].sum()) for stop in stops)
+        parts = [Encoded([ids[:stop]], [[stop]], [()]) for stop in stops]
+        return sum(float(model._scores(part, [0])[0].sum()) for part in parts)
 
 
 def test_a_rewrite_wins_over_what_was_sampled():
@@ -599,3 +601,83 @@ def test_micro_batches_and_checkpointing_lead_to_the_same_gradient(config):
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     for gradient in gradients[1:]:
         torch.testing.assert_close(gradient, gradients[0], rtol=1e-6, atol=1e-6)
+
+
+PROMPT = [97, 98, 99] * 5
+FAMILIES = [
+    segment("e", (PROMPT, [100, 101, END])),
+    segment("f", (PROMPT, [100, 102, 103, END])),
+    segment("g", (PROMPT, [104, END]), ([105, 106], [107, END])),
+    segment("h", (PROMPT[:4], [104, END])),
+    segment("i", (PROMPT, [104, END])),
+]
+
+
+@pytest.fixture
+def trees_at_once(monkeypatch):
+    """Let small batches be read as large ones are."""
+    monkeypatch.setattr(reward_module, "FEW", 0)
+    monkeypatch.setattr("prefrl.text.models.batches.FEW", 0)
+
+
+@pytest.mark.parametrize("config", [{"members": 2}, {"freeze_layers": 1, "per_turn": True}])
+def test_what_texts_have_in_common_is_read_once_and_scores_and_gradients_stay(
+    config, monkeypatch, trees_at_once
+):
+    found, gradients, read = [], [], []
+    pulls = torch.randn(2, 9, generator=torch.Generator().manual_seed(0))
+    segments = [*FAMILIES, *MIXED]
+    for shares_prompts in (False, True):
+        model = make_reward(**config)
+        assert model.shares_prompts, "a Llama reads them"
+        model.shares_prompts = shares_prompts
+        computed = []
+        monkeypatch.setattr(
+            reward_module, "packed",
+            lambda *given, computed=computed: computed.append(trees.packed(*given)) or computed[-1],
+        )  # fmt: skip
+        found.append(model.returns(model.encode(segments), torch.arange(9)))
+        (found[-1] * pulls[: model.members]).sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+        read.append(sum(int(tokens.mask.sum()) for tokens in computed))
+    assert found[1].tolist() == [pytest.approx(row, abs=1e-5) for row in found[0].tolist()]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-5)
+    assert read[1] <= read[0] - 3 * len(PROMPT)
+
+
+def test_of_a_text_that_is_cut_off_nothing_is_shared(trees_at_once):
+    model = make_reward()
+    model.context = 18  # the first has as many tokens
+    alone = [float(returns(model, [part])[0]) for part in FAMILIES]
+    assert returns(model, FAMILIES)[0].tolist() == pytest.approx(alone, abs=1e-5)
+
+
+def test_frozen_layers_read_a_text_once_in_a_fit(monkeypatch, trees_at_once):
+    model, never = make_reward(freeze_layers=1), make_reward(freeze_layers=1)
+    never_kept, kept = never.encode(FAMILIES), model.encode(FAMILIES)
+    never_kept.below.most = 0
+    seen, hidden_states = [], trees.hidden_states
+
+    def watched(decoder, tokens, below):
+        seen.append(int(tokens.mask.sum()))
+        return hidden_states(decoder, tokens, below)
+
+    monkeypatch.setattr(trees, "hidden_states", watched)
+    for rows in ([0, 1], [2, 3], [0, 2, 4], [1, 3], [0, 1, 2, 3, 4]):
+        del seen[:]
+        rows = torch.tensor(rows)
+        assert model.returns(kept, rows).tolist() == [
+            pytest.approx(row, abs=1e-5) for row in never.returns(never_kept, rows).tolist()
+        ]
+    assert len(seen) >= 1 and kept.below.kept.keys() == {0, 1, 2, 3, 4}
+    del seen[:]
+    model.returns(kept, torch.arange(5))
+    assert seen == []
+
+
+def test_a_decoder_that_looks_back_so_far_only_reads_no_trees():
+    config = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2,
+              "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 30}  # fmt: skip
+    assert not trees.reads_trees(MistralModel(MistralConfig(sliding_window=4, **config)).eval())
+    assert trees.reads_trees(MistralModel(MistralConfig(sliding_window=None, **config)).eval())
+    assert trees.reads_trees(GPT2Model(GPT2Config(n_embd=16, n_layer=2, n_head=2)).eval())

@@ -8,10 +8,12 @@ matters.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,18 +22,17 @@ from torch.utils.checkpoint import checkpoint
 
 from prefrl.config.text import TextRewardConfig
 from prefrl.text.episode import turns_of
-from prefrl.text.models.batches import by_length
+from prefrl.text.models.batches import FEW, by_length
 from prefrl.text.models.load import LanguageModel, context_length
 from prefrl.text.models.networks import (
     Scalar,
-    Tokens,
     enough_memory,
     hidden_states,
     recompute_layers,
-    right_padded,
     split,
 )
 from prefrl.text.models.template import Template
+from prefrl.text.models.trees import Below, Tree, grow, packed, reads_trees, single
 from prefrl.types import SYSTEM, Conversation, Segment, Trajectory, system_of, text_array
 
 CHUNK = 64  # completions that are scored at a time
@@ -39,12 +40,17 @@ CALIBRATION_EPISODES = 256
 LEAST_AGREEMENT = 0.1  # what members contradict each other in is not blown up beyond
 
 
-class Encoded(NamedTuple):
+@dataclass
+class Encoded:
     """Segments as token ids."""
 
     sequences: list[list[int]]
     ends: list[list[int]]
     """Of each sequence, its length after each reply."""
+    prompts: list[tuple[int, ...]]
+    """Of each sequence, the ids before its first reply."""
+    below: Below = field(default_factory=Below, compare=False)
+    """What the frozen layers gave, while a fit reads them again and again."""
 
 
 class TextReward(nn.Module):
@@ -88,7 +94,8 @@ class TextReward(nn.Module):
         if gradient_checkpointing:
             for decoder in self.decoders:
                 recompute_layers(decoder)
-        width = model.config.get_text_config().hidden_size
+        self.width = width = model.config.get_text_config().hidden_size
+        self.shares_prompts = reads_trees(model.base_model)
         generator = torch.Generator().manual_seed(seed)
         self.heads = nn.ModuleList(Scalar(width, generator) for _ in range(config.members))
         self.heads.to(self.device)
@@ -103,7 +110,7 @@ class TextReward(nn.Module):
 
         What a person wrote, or another model sampled, is turned into ids here.
         """
-        sequences, ends = [], []
+        sequences, ends, prompts = [], [], []
         for segment in segments:
             ids: list[int] = []
             stops = []
@@ -113,7 +120,8 @@ class TextReward(nn.Module):
                 stops.append(len(ids))
             sequences.append(ids)
             ends.append(stops)
-        return Encoded(sequences, ends)
+            prompts.append(tuple(turns[0][0]))
+        return Encoded(sequences, ends, prompts)
 
     def _written(self, segment: Segment | Trajectory) -> list[tuple[list[int], list[int]]]:
         template, turns = self.template, []
@@ -133,59 +141,70 @@ class TextReward(nn.Module):
     ) -> Tensor:
         """Predict the uncalibrated returns `[member, row]`; a completion is encoded once."""
         unique, row_of_unique = torch.unique(rows, return_inverse=True)
-        learning = torch.is_grad_enabled()
-        recomputed = learning and self.micro_batch_size > 0
-        parts: list[Tensor] = []
-        for some in unique.split(len(unique) if learning else CHUNK):
-            lengths = [len(encoded.sequences[row]) for row in some.tolist()]
-            groups = by_length(lengths, self.micro_batch_size)
-            read = [
-                checkpoint(self._totals, encoded, some[torch.tensor(group)], use_reentrant=False)
-                if recomputed
-                else self._totals(encoded, some[torch.tensor(group)])
-                for group in groups
-            ]
-            back = torch.tensor([row for group in groups for row in group]).argsort()
-            parts.append(torch.cat(read, dim=1)[:, back.to(self.device)])
-        return torch.cat(parts, dim=1).cpu()[:, row_of_unique]
+        totals = [scores.sum(1) for scores in self._scores(encoded, unique.tolist())]
+        return torch.stack(totals, dim=1).cpu()[:, row_of_unique]
 
-    def _totals(self, encoded: Encoded, rows: Tensor) -> Tensor:
-        """Return the returns `[member, row]` of some completions, read together."""
-        order = rows.tolist()
-        scores = self._scores(
-            [encoded.sequences[row] for row in order], [encoded.ends[row] for row in order]
-        )
-        return torch.stack([each.sum(1) for each in scores], dim=1)
-
-    @enough_memory("fit.batch-size", "text.reward-model.members", "text.max-new-tokens")
-    def _scores(self, sequences: list[list[int]], ends: list[list[int]]) -> list[Tensor]:
-        """Return the reward of each reply of each sequence, `[member, turn]` each."""
-        cut_off = [max(0, len(ids) - self.context) for ids in sequences]
-        newest = [ids[count:] for ids, count in zip(sequences, cut_off, strict=True)]
-        rows = [row for row, stops in enumerate(ends) for _ in stops]
-        lasts = [stop - 1 - n for stops, n in zip(ends, cut_off, strict=True) for stop in stops]
-        replies = self._read(
-            right_padded(newest, self.device),
-            torch.tensor(rows, device=self.device),
-            torch.tensor(lasts, device=self.device),
-        )
-        turns = replies.split([len(stops) for stops in ends], dim=1)
+    def _scores(self, encoded: Encoded, rows: list[int]) -> list[Tensor]:
+        """Return the reward of each reply of some completions, `[member, turn]` each."""
+        count = len(rows) if torch.is_grad_enabled() else CHUNK
+        turns: list[Tensor] = []
+        for begin in range(0, len(rows), count):
+            turns += self._read(encoded, rows[begin : begin + count])
         if self.config.per_turn:
-            return list(turns)
+            return turns
         return [nn.functional.pad(scores[:, -1:], (scores.shape[1] - 1, 0)) for scores in turns]
 
-    def _read(self, tokens: Tokens, rows: Tensor, positions: Tensor) -> Tensor:
+    @enough_memory("fit.batch-size", "text.reward-model.members", "text.max-new-tokens")
+    def _read(self, encoded: Encoded, rows: list[int]) -> list[Tensor]:
+        """Return what each head reads at the end of each reply, `[member, turn]` of each row."""
+        trees, most = self._trees(encoded, rows), self.micro_batch_size
+        largest = max(len(tree.rows) for tree in trees)
+        groups = by_length([tree.length for tree in trees], most and max(1, most // largest))
+        found: dict[int, Tensor] = {}
+        for group in groups:
+            some = [trees[index] for index in group]
+            if most and torch.is_grad_enabled():
+                read: Any = checkpoint(self._read_trees, encoded, some, use_reentrant=False)
+            else:
+                read = self._read_trees(encoded, some)
+            order = [row for tree in some for row in tree.rows]
+            turns = read.split([len(encoded.ends[row]) for row in order], dim=1)
+            found |= zip(order, turns, strict=True)
+        return [found[row] for row in rows]
+
+    def _trees(self, encoded: Encoded, rows: list[int]) -> list[Tree]:
+        """Return some completions as trees, which hold the newest tokens of each."""
+        newest = [encoded.sequences[row][-self.context :] for row in rows]
+        few = not self.micro_batch_size and max(map(len, newest)) * len(rows) <= FEW
+        if few or not self.shares_prompts:
+            trees = single(newest)
+        else:
+            # Of what is cut off, the beginning is another.
+            prompts = [
+                encoded.prompts[row] if len(encoded.sequences[row]) <= self.context else row
+                for row in rows
+            ]
+            trees = grow(newest, prompts, self.width, self.micro_batch_size)
+        return [dataclasses.replace(tree, rows=[rows[n] for n in tree.rows]) for tree in trees]
+
+    def _read_trees(self, encoded: Encoded, trees: list[Tree]) -> Tensor:
         """Return what each head reads at the ends of replies, `[member, reply]`.
 
-        Args:
-            tokens: the batch.
-            rows: `[reply]`, the sequence that each is in.
-            positions: `[reply]`, of its last token; below 0 it is cut off, and its score is 0.
+        A reply that is cut off scores 0.
         """
+        tokens, rows, columns = packed(trees, self.device), [], []
+        for number, tree in enumerate(trees):
+            for member, row in enumerate(tree.rows):
+                cut_off = len(encoded.sequences[row]) - len(tree.sequences[member])
+                for stop in encoded.ends[row]:
+                    rows.append(number)
+                    last = stop - 1 - cut_off
+                    columns.append(tree.index(member, last) if last >= 0 else -1)
+        positions = torch.tensor(columns, device=self.device)
         below = None
         if self.lower is not None:
             with torch.no_grad(), self.autocast():
-                below = hidden_states(self.lower, tokens, None)
+                below = encoded.below.read(self.lower, trees, tokens)
         scores = []
         for decoder, head in zip(self.decoders, self.heads, strict=True):
             with self.autocast():
@@ -277,11 +296,7 @@ class TextReward(nn.Module):
     @torch.no_grad()
     def _raw(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
         """Return uncalibrated rewards `[member, turn]` of each trajectory."""
-        encoded = self.encode(trajectories)
-        scores: list[Tensor] = []
-        for begin in range(0, len(trajectories), CHUNK):
-            span = slice(begin, begin + CHUNK)
-            scores += self._scores(encoded.sequences[span], encoded.ends[span])
+        scores = self._scores(self.encode(trajectories), [*range(len(trajectories))])
         return [score.cpu().double().numpy() for score in scores]
 
     def distance(self, left: Segment, right: Segment) -> float:

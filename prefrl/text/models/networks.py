@@ -30,6 +30,11 @@ class Tokens(NamedTuple):
     """[sequence, token], 0 where padded."""
     mask: Tensor
     """[sequence, token], 1 where there is a token."""
+    positions: Tensor | None = None
+    """[sequence, token], where it is not the number of tokens before."""
+    attention: Tensor | None = None
+    """[sequence, 1, token, token], added to the attention of each to each, where not each sees all
+    before it."""
 
 
 def right_padded(sequences: Sequence[Sequence[int]], device: torch.device | str) -> Tokens:
@@ -277,11 +282,13 @@ class Networks(nn.Module):
 
 def hidden_states(decoder: Any, tokens: Tokens, below: Tensor | None) -> Tensor:
     """Run (part of) a decoder: `[sequence, token, width]`."""
-    positions = (tokens.mask.cumsum(1) - 1).clamp(min=0)
+    positions, attention = tokens.positions, tokens.attention
+    if positions is None or attention is None:
+        positions, attention = (tokens.mask.cumsum(1) - 1).clamp(min=0), tokens.mask
     inputs = {"input_ids": tokens.ids} if below is None else {"inputs_embeds": below}
     with _recomputed(decoder):
         return decoder(
-            **inputs, attention_mask=tokens.mask, position_ids=positions, use_cache=False
+            **inputs, attention_mask=attention, position_ids=positions, use_cache=False
         ).last_hidden_state
 
 

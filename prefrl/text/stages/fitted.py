@@ -28,7 +28,7 @@ from prefrl.storage.fitted import Fitted, FittedFolder
 from prefrl.text.models.device import autocast_for, find_device
 from prefrl.text.models.load import LanguageModel, save_language_model, without_progress_bars
 from prefrl.text.models.networks import joined, right_padded
-from prefrl.text.reward import TextReward
+from prefrl.text.reward import Encoded, TextReward
 from prefrl.text.stages.fitting import Fitting
 from prefrl.text.stages.tuning import load_model
 
@@ -168,7 +168,7 @@ def _classifier(model: TextReward, language_model: LanguageModel) -> LanguageMod
     except (AttributeError, RuntimeError):  # it is built otherwise
         return None
     sequence = [*range(8), model.template.end_id]
-    expected = model._scores([sequence], [[len(sequence)]])[0].item()
+    expected = model._scores(Encoded([sequence], [[len(sequence)]], [()]), [0])[0].item()
     given = classifier(right_padded([sequence], model.device).ids).logits.item()
     if abs(given - expected) > 1e-3 * max(1, abs(expected)):
         return None
