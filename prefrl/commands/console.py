@@ -156,6 +156,11 @@ def say(*lines: str) -> None:
     print(printable("\n".join(lines)), flush=True)
 
 
+def write(piece: str) -> None:
+    """Print a piece of a line, now."""
+    print(printable(piece), end="", flush=True)
+
+
 def remark(*lines: str) -> None:
     """Print lines for people beside what a program may read."""
     print(printable("\n".join(lines)), file=sys.stderr, flush=True)

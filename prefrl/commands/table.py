@@ -11,6 +11,7 @@ from typing import Any
 from prefrl import __version__
 from prefrl.commands import answers, reports, text, training
 from prefrl.commands import check as checking
+from prefrl.commands import generate as generating
 from prefrl.commands import list as listing
 from prefrl.commands import sweep as sweeping
 from prefrl.commands.console import complain, parse, without_deprecations_of_dependencies
@@ -24,6 +25,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "sft": (text.Sft, text.sft),
     "fit": (text.Fit, text.fit),
     "score": (text.Score, text.score),
+    "generate": (generating.Generate, generating.generate),
     "evaluate": (reports.Evaluate, reports.evaluate),
     "compare": (reports.Compare, reports.compare),
     "video": (reports.Video, reports.video),

@@ -1,4 +1,4 @@
-"""Compares two runs before a teacher, and reports who won."""
+"""Compares two runs, or language models, before a teacher, and reports who won."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from prefrl.environments import ids
 from prefrl.errors import UserError
 from prefrl.learning.statistics import in_words, share
-from prefrl.runs.domains import domain_of
+from prefrl.reports.sides import Setting, Side, maker, name_of, policy_of, setting_of
 from prefrl.runs.judges import judge as judge_called
-from prefrl.runs.load import load_policy
 from prefrl.runs.versions import versions
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder, named_by_time
@@ -24,7 +22,6 @@ from prefrl.teachers.pairs import (
     Pairs,
     pair_up,
     queries_of,
-    source,
     truth_of,
     verdicts,
 )
@@ -32,17 +29,16 @@ from prefrl.types import Picture, QueryId
 
 
 def begin(
-    path: Path, run: RunFolder, pairs: Pairs, question: str, seed: int,
+    path: Path, setting: Setting, pairs: Pairs, question: str,
     pictures: Mapping[str, Picture], versions: dict[str, Any], or_numbered: bool = False,
 ) -> RunFolder:  # fmt: skip
     """Make a folder that `prefrl label` opens, with the pairs as its queries.
 
     Args:
         path: the folder to make.
-        run: A, which says how clips are shown.
+        setting: where the two met.
         pairs: what to ask about.
         question: what to ask.
-        seed: of the sides.
         pictures: what some clips looked like, by id.
         versions: on record.
         or_numbered: see `RunFolder.begin`.
@@ -51,13 +47,14 @@ def begin(
         UserError: the folder exists, or cannot be written.
     """
     folder = RunFolder.begin(path, versions, or_numbered)
-    folder.save_card(dataclasses.replace(run.card(), question=question))
-    if run.model.exists():
-        shutil.copyfile(run.model, folder.model)
+    folder.save_card(dataclasses.replace(setting.card, question=question))
+    if setting.model is not None:
+        shutil.copyfile(setting.model, folder.model)
     with closing(FeedbackStore(folder.feedback)) as store:
-        store.ask(0, queries_of(pairs, question, seed), pairs.rewards, 0, pictures)
+        queries = queries_of(pairs, question, setting.experiment.seed)
+        store.ask(0, queries, pairs.rewards, 0, pictures)
     experiment = dataclasses.replace(
-        run.experiment(), teacher="human", labels=len(pairs.pairs), question=question
+        setting.experiment, teacher="human", labels=len(pairs.pairs), question=question
     )
     folder.save_experiment(experiment, "comparison")  # last: a kill before it leaves none
     return folder
@@ -140,21 +137,22 @@ def report_in_words(result: dict[str, Any]) -> list[str]:
 
 
 def compare_runs(
-    folders: Sequence[RunFolder], path: Path | None, pairs: int = 50, teacher: str = "oracle",
-    question: str = "",
+    sides: Sequence[Side], path: Path | None, pairs: int = 50, teacher: str = "oracle",
+    question: str = "", env: str = "",
 ) -> RunFolder:  # fmt: skip
-    """Pair clips of two runs' policies and have a teacher answer which are better.
+    """Pair clips of two policies and have a teacher answer which are better.
 
     The clips of a pair begin alike: the same task, or the same start and the same moment. Robots
     take the most probable actions, language models are sampled.
 
     Args:
-        folders: A and B, of the same environment.
+        sides: A and B: runs of the same environment, or language models.
         path: the folder to make; `report` reads it, `prefrl label` opens it. By default one in
             `comparisons`, with the names of both and the time.
         pairs: how many.
         teacher: see `runs.judges.judge`, or "human": then nobody has answered yet.
         question: what to ask; A's own question by default.
+        env: where two language models meet that are of no run.
 
     Raises:
         UserError: something does not fit; the message says what. Only a teacher may fail later, and
@@ -162,40 +160,29 @@ def compare_runs(
     """
     if pairs <= 0:
         raise UserError(f"--pairs is {pairs}; expected a whole number above 0")
-    first, second = (folder.experiment() for folder in folders)
-    domain = domain_of(folders[0])
-    if ids.resolve(first.env).id != ids.resolve(second.env).id:
-        raise UserError(
-            f"{folders[0].path} is of {first.env}, {folders[1].path} of {second.env}; only runs of "
-            "the same environment can be compared"
-        )
-    if first.env_kwargs != second.env_kwargs:
-        raise UserError(
-            f"{folders[0].path} has the --env-kwargs {first.env_kwargs}, {folders[1].path} "
-            f"{second.env_kwargs}; only runs of the same environment can be compared"
-        )
-    names = "-".join(folder.path.resolve().name for folder in folders)
-    where = path.absolute() if path else named_by_time("comparisons", names)
+    setting = setting_of(sides, env)
+    experiment, domain = setting.experiment, setting.domain
+    where = path.absolute() if path else named_by_time("comparisons", "-".join(map(name_of, sides)))
     if path:
         check_free(where)
-    is_text = folders[0].card().is_text
-    judge = None if teacher == "human" else judge_called(teacher, first.seed, is_text)
-    policies = [load_policy(folder.path) for folder in folders]
-    recordings = []
-    for index, (folder, policy) in enumerate(zip(folders, policies, strict=True)):
-        maker = source(index, folder.path, len(folder.metrics()))
-        recordings.append(domain.record(first, policy, pairs, maker, index))
+    judge = None
+    if teacher != "human":
+        judge = judge_called(teacher, experiment.seed, setting.card.is_text)
+    recordings = [
+        domain.record(experiment, policy, pairs, maker(index, which), index)
+        for index, (which, policy) in enumerate(
+            [(which, policy_of(which, setting)) for which in sides]
+        )
+    ]
     one, other = (recording.trajectories for recording in recordings)
-    paired = pair_up(one, other, domain.clip_steps(first), first.seed)
+    paired = pair_up(one, other, domain.clip_steps(experiment), experiment.seed)
     shown = {}
     for index, recording in enumerate(recordings if judge is None else ()):
         shown |= recording.pictures([pair[index] for pair in paired.pairs])
     for recording in recordings:
         recording.close()
-    asked = question or folders[0].card().question
-    made = begin(
-        where, folders[0], paired, asked, first.seed, shown, versions(), or_numbered=path is None
-    )
+    asked = question or setting.card.question
+    made = begin(where, setting, paired, asked, shown, versions(), or_numbered=path is None)
     if judge is not None:
         with closing(FeedbackStore(made.feedback)) as store:
             for answer in judge.answer(store.pending(), truth_of(paired)):

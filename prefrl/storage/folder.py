@@ -130,6 +130,17 @@ class RunFolder:
         run.experiment()
         return run
 
+    @property
+    def holds_run(self) -> bool:
+        """Whether it holds a run or a comparison; language models have a config.json, too."""
+        try:
+            fields = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        except ValueError:  # whichever it is, it is damaged, as whoever opens a run says
+            return True
+        except OSError:
+            return False
+        return not (isinstance(fields, dict) and "model_type" in fields)
+
     def save_experiment(self, experiment: Experiment, kind: Kind = "run") -> None:
         """Write the configuration and what the folder holds; one that holds it is whole."""
         self._write_fields("config.json", {"kind": kind} | to_json(experiment))

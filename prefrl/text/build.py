@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from prefrl.config.experiment import Experiment
@@ -83,7 +84,6 @@ def build(
             environments, language_model, text, experiment.seed, autocast, experiment.steps
         )
         notes += warn_if_deterministic("the model", agent.entropy())
-    question = environments[0].unwrapped.metadata.get("question", "Which reply is better?")
 
     def close() -> None:
         for environment in environments:
@@ -93,7 +93,7 @@ def build(
         agent=agent,
         reward=reward_model or TrueReward(whole_episodes=True),
         reward_model=reward_model,
-        card=EnvironmentCard("prefrl.text:DOMAIN", TURN_SECONDS, question, TEXT, TEXT),
+        card=card_of(environments[0]),
         clip_steps=None,
         pictures=lambda segments: {},  # text is shown as text
         distance=reward_model.distance if reward_model else None,
@@ -101,6 +101,21 @@ def build(
         notes=tuple(notes),
         close=close,
     )
+
+
+def card_of(env: EnvSpec | gymnasium.Env) -> EnvironmentCard:
+    """Return what others must know of a language environment.
+
+    Raises:
+        UserError: it does not speak text, or cannot be made.
+    """
+    environment = make(env) if isinstance(env, EnvSpec) else env
+    if isinstance(env, EnvSpec) and not holds_text(environment, env.id):
+        raise UserError(
+            f"{env.id} does not speak text, as language models do; name an environment of text"
+        )
+    question = environment.unwrapped.metadata.get("question", "Which reply is better?")
+    return EnvironmentCard("prefrl.text:DOMAIN", TURN_SECONDS, question, TEXT, TEXT)
 
 
 def _contract_notes(spec: EnvSpec) -> list[str]:

@@ -77,6 +77,16 @@ def _parts(parts: list[Any]) -> str | None:
     return "".join(whole) if len(whole) == len(parts) else None
 
 
+def before_reply(talk: Conversation) -> Any:
+    """Return what came before the last reply: a text, or messages where there was more."""
+    if len(talk.turns) == 1 and not talk.system:
+        return talk.turns[0][0]
+    messages = [{"role": "system", "content": talk.system}] if talk.system else []
+    for said, reply in talk.turns:
+        messages += [{"role": "user", "content": said}, {"role": "assistant", "content": reply}]
+    return messages[:-1]
+
+
 def conversation(spoken: Spoken, shown: Any) -> Conversation:
     """Return messages that end with a reply as a conversation; `shown` is what an error quotes.
 

@@ -26,6 +26,7 @@ from transformers import (
 from transformers.utils import logging
 
 from prefrl.errors import UserError
+from prefrl.storage.fitted import FittedFolder
 from prefrl.text.models import gguf
 
 TINY = "tiny"
@@ -60,14 +61,24 @@ def load_language_model(
             weight.data = weight.data.to(dtype)
         return _moved(language_model, device)
     folder = _folder(name)
+    if FittedFolder(folder).is_one:
+        raise UserError(
+            f"{name} holds a reward model, which says no next token; give it with --reward or "
+            "--teacher, and here the folder of a model that replies"
+        )
     if not (folder / "config.json").is_file():
         problem = "holds no config.json" if folder.is_dir() else "is no folder on this machine"
-        known = ", ".join([TINY, *gguf.PACKAGES])
+        known = ", ".join(known_models())
         raise UserError(
             f"the language model {name!r} {problem}; give one of {known}, or a folder that "
             "save_pretrained wrote (no model is downloaded from a hub)"
         )
     return _moved(_read(folder, dtype), device)
+
+
+def known_models() -> list[str]:
+    """Return the names of models that need no folder."""
+    return [TINY, *gguf.PACKAGES]
 
 
 def _moved(language_model: LanguageModel, device: str) -> LanguageModel:

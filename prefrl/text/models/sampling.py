@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -96,6 +96,28 @@ def sample(
             rows, ids, positions, mask = rows[kept], ids[kept], positions[kept], mask[kept]
             going = going[kept]
     return [_reply(row[:count], end) for row, count in zip(replies.tolist(), limits, strict=True)]
+
+
+@torch.no_grad()
+def stream(
+    model: PreTrainedModel, sequence: Sequence[int], most: int, end: int,
+    generator: torch.Generator, temperature: float = 1.0,
+) -> Iterator[int]:  # fmt: skip
+    """Continue one sequence as `sample` does, and yield each token as it comes; the end is one."""
+    decoder: Any = model.base_model
+    cache, cache_name = DynamicCache(config=model.config), _cache_argument(decoder)
+    ids, mask = left_padded([sequence], model.device)
+    for _ in range(most):
+        positions = torch.arange(mask.shape[1], device=model.device)[None, -ids.shape[1] :]
+        hidden = decoder(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True,
+            **{cache_name: cache},
+        ).last_hidden_state[:, -1]  # fmt: skip
+        chosen = _draw(logits(model.get_output_embeddings(), hidden), generator, temperature)
+        yield (token := int(chosen))
+        if token == end:
+            return
+        ids, mask = chosen[:, None], torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
 
 
 def _cache_argument(decoder: Any) -> str:

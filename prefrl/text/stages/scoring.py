@@ -12,10 +12,10 @@ from prefrl.answers import KINDS
 from prefrl.errors import UserError
 from prefrl.learning.statistics import in_words, share
 from prefrl.storage.texts import reader
+from prefrl.storage.texts.conversations import before_reply
 from prefrl.storage.texts.examples import Example
 from prefrl.storage.texts.forms import COMPARED, DEMONSTRATED
 from prefrl.text.reward import TextReward
-from prefrl.types import Conversation
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,9 @@ def _lines(example: Example, scores: Sequence[float]) -> list[dict[str, Any]]:
     names = example.names or [""] * len(scores)
     return [
         {"row": example.number} | ({"name": name} if name else {})
-        | {"prompt": _prompt(talk), "completion": talk.turns[-1][1], "score": score}
+        | {"prompt": before_reply(talk), "completion": talk.turns[-1][1], "score": score}
         for talk, name, score in zip(example.conversations, names, scores, strict=True)
     ]  # fmt: skip
-
-
-def _prompt(talk: Conversation) -> Any:
-    """Return what came before the last reply: a text, or messages where there was more."""
-    if len(talk.turns) == 1 and not talk.system:
-        return talk.turns[0][0]
-    messages = [{"role": "system", "content": talk.system}] if talk.system else []
-    for said, reply in talk.turns:
-        messages += [{"role": "user", "content": said}, {"role": "assistant", "content": reply}]
-    return messages[:-1]
 
 
 def _agreement(scored: Sequence[tuple[Example, list[float]]]) -> dict[str, Any] | None:

