@@ -297,6 +297,8 @@ class Components:
     """Keeps what is needed beside configuration and checkpoints, before the first round."""
     notes: tuple[str, ...] = ()
     """What to say before the first round."""
+    domain: Any = None
+    """The domain's settings, where some of them followed from what was built: a run keeps these."""
     close: Callable[[], None] = lambda: None
     """Lets go of the environments."""
 

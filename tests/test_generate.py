@@ -77,6 +77,16 @@ def test_pieces_are_whole_characters_and_make_the_reply(model, monkeypatch):
     assert talk.ids == [*b"hello", *ids, policy.template.end_id] and talk.finished
 
 
+def test_pieces_end_before_a_text_that_stops_the_reply(model):
+    def reply(**changes):
+        config = TextConfig(max_new_tokens=200, **changes)
+        return "".join(Talk(named_policy(str(model), config, seed=3)).reply("hi"))
+
+    whole = reply()
+    stop = whole[30:33]
+    assert reply(stop=("never said", stop)) == whole[: whole.index(stop)]
+
+
 def test_a_talk_only_appends(chat_model):
     policy = named_policy(str(chat_model), TextConfig(max_new_tokens=4))
     assert policy.config.chat, "a model with a chat template is spoken to through it"

@@ -229,7 +229,7 @@ ROWS = {
     "text.models.batches": ("", ""),
     "text.models.device": ("config errors", "torch"),
     "text.models.gguf": ("errors", "torch"),
-    "text.models.load": ("errors storage", "tokenizers torch transformers"),
+    "text.models.load": ("config errors storage", "tokenizers torch transformers"),
     "text.models.networks": ("errors", "numpy torch transformers"),
     "text.models.sampling": ("", "torch transformers"),
     "text.models.template": ("errors", "jinja2 transformers"),

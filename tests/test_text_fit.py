@@ -452,12 +452,12 @@ def test_the_command_takes_a_run(run, tmp_path, capsys):
 
 def test_what_is_not_learned_from_is_said(tmp_path, capsys):
     rows = pairs(12)
-    rows += [PAIR | {"rejected": "good"}] * 5 + [PAIR | {"chosen": "r" * 300}] * 2
+    rows += [PAIR | {"rejected": "good"}] * 5 + [PAIR | {"chosen": "r" * 1100}] * 2
     file = write(tmp_path / "pairs.jsonl", *rows)
     main(["fit", str(file), "--model", "tiny", "-o", str(tmp_path / "out"), "--epochs", "1"])
     lines = capsys.readouterr().out.splitlines()[1:]
     assert lines[1] == "comparisons left out, as both texts are the same: 5"
-    looks = "as they have more than the 256 tokens that the model looks back on"
+    looks = "as they have more than the 1024 tokens that the model looks back on"
     assert lines[2] == f"comparisons left out, {looks}: 2 of 14"
     assert lines[3].startswith("11 comparisons, 1 more are held out; calibrated on the 24 compl")
     now = start(write(tmp_path / "good.jsonl", *pairs(12)), "tiny", epochs=1)
@@ -485,8 +485,8 @@ def test_longer_texts_are_left_out_cut_or_refused(tmp_path):
         UserError, match=r"pairs\.jsonl, line 13, chosen: it has 4\d tokens, more th"
     ):
         start(file, "tiny", too_long="refuse", **options)
-    with pytest.raises(UserError, match="--max-length is 300, but the model looks back on 256"):
-        start(file, "tiny", max_length=300)
+    with pytest.raises(UserError, match="--max-length is 1100, but the model looks back on 1024"):
+        start(file, "tiny", max_length=1100)
 
 
 def test_a_system_message_is_read_with_its_pair(tmp_path):
@@ -523,7 +523,7 @@ GOOD = json.dumps(PAIR) + "\n"
         ('{"prompt": "p", "completions": ["a", 2]}', r"'completions' is \['a', 2\]; expected te"),
         ('{"prompt": "p", "completions": "ab"}', "'completions' is 'ab'; expected a list"),
         (b"\xff\xfe", "it is not text in UTF-8"),
-        (json.dumps(PAIR | {"chosen": "r" * 300}), "every comparison has more than the 256 tok"),
+        (json.dumps(PAIR | {"chosen": "r" * 1100}), "every comparison has more than the 1024 tok"),
         (json.dumps(PAIR | {"chosen": "bad"}), "holds no answer .*: in each of its 1 comparisons"),
         (json.dumps({"chosen": "a b", "rejected": "c d"}), "'rejected' do not begin alike"),
         ('[{"prompt": "p", "chosen": "c"}]', "bad.jsonl, row 1: there is no 'rejected'"),

@@ -55,6 +55,7 @@ from prefrl.text.models.load import (
     tiny_language_model,
 )
 from prefrl.text.models.sampling import sample
+from prefrl.text.policy import TextPolicy
 from prefrl.text.reward import TextReward
 from prefrl.types import SYSTEM, alike, system_of
 
@@ -305,8 +306,16 @@ def test_a_chat_model_talks_through_its_template_and_its_run_is_replayed(tmp_pat
     language_model.model.resize_token_embeddings(len(tokenizer))
     folder = tmp_path / "model"
     save_language_model(LanguageModel(language_model.model, tokenizer), folder)
-    experiment = tiny_text(folder, env="texts/Talk-v0", text={"chat": True}, seed=2)
-    train(experiment, tmp_path / "run")
+    experiment = tiny_text(folder, env="texts/Talk-v0", seed=2)
+    with closing(start(experiment, tmp_path / "run")) as session:
+        assert "model is spoken to through its chat template; --text.plain does without" in (
+            session.notes
+        )
+        finish(session)
+    assert RunFolder.open(tmp_path / "run").experiment().text.chat, "for good"
+    with closing(start(replace(experiment, domain=replace(experiment.text, plain=True)),
+                       tmp_path / "plain")) as session:  # fmt: skip
+        assert not session.experiment.text.chat and not any("its chat" in n for n in session.notes)
     with closing(FeedbackStore(tmp_path / "run" / "feedback.sqlite")) as store:
         comparison = store.comparisons()[-1]
     segment = comparison.left
@@ -399,6 +408,10 @@ def forgetful(tokenizer):
         ("--text.model gpt2", None, r"'gpt2' is no folder .*no model is downloaded"),
         ("", no_eos, r"tokenizer has no eos token, so no reply would ever end"),
         ("--text.chat", None, r"tokenizer has no chat template"),
+        ("", forgetful, r"changes earlier messages .* or do without chat"),
+        ("--text.chat --text.plain", None, r"say opposite things; leave one out"),
+        ("--text.tiny.context 99", None, r"--text.tiny.context 99 is for --text.model tiny"),
+        ("--text.stop=", None, r"--text.stop holds an empty text"),
         ("--text.chat", forgetful, r"changes earlier messages .* or do without chat"),
         ("--env toy_texts:texts/Wordy-v0", None, r"50 tasks in a row are too long, .* on 256, "),
         ("--text.top-k 50", None, r"--text.top-k 50 --text.top-p 1.0 would cut off .* use 0 and 1"),
@@ -694,6 +707,32 @@ def test_replies_that_are_the_same_text_are_not_asked_about(model, tmp_path):
         pytest.raises(UserError, match=r"the same text, so there was nothing to ask.*temperature"),
     ):
         finish(session)
+
+
+STOPS = ("e", "qu", "\n")
+
+
+def test_a_reply_ends_with_a_text_that_stops_it_and_holds_what_comes_before(model):
+    """The ids keep what was sampled; the next turn follows them as it would without an end."""
+    policy = TextPolicy(load_language_model(str(model)), TextConfig(stop=STOPS, max_new_tokens=60))
+    environments = [gymnasium.make("texts/Talk-v0") for _ in range(16)]
+    episodes = play(environments, policy, range(16))
+    ended = 0
+    for episode in episodes:
+        turns = zip(episode.starts, episode.ends, episode.actions, episode.finished, strict=True)
+        for turn, (begin, end, action, finished) in enumerate(turns):
+            ids = episode.ids[begin:end]
+            said = policy.template.decode(ids)
+            assert not any(stop in action for stop in STOPS) and said.startswith(action)
+            stopped = said != action
+            assert finished == (stopped or ids[-1] == policy.template.end_id)
+            assert not stopped or any(said == action + stop for stop in STOPS)
+            ended += stopped
+            if turn + 1 < len(episode):
+                following = episode.ids[end : episode.starts[turn + 1]]
+                assert policy.template.decode(following) == f"You said {action!r}."
+    assert ended > 8
+    assert policy.text([*b"a b", *b"qu"]) == "a b" and policy.settled("a bq") == "a b"
 
 
 def test_one_reward_network_says_what_it_does_not_learn_from(model, tmp_path):

@@ -166,7 +166,7 @@ def test_a_saved_model_comes_back(tmp_path):
     assert loaded.tokenizer(text)["input_ids"] == saved.tokenizer(text)["input_ids"]
     assert loaded.tokenizer.eos_token_id == 256
     assert not loaded.model.training
-    assert context_length(loaded) == 256
+    assert context_length(loaded) == 1024
 
 
 def test_loading_never_touches_the_network(tmp_path, monkeypatch):

@@ -249,13 +249,13 @@ def test_environments_without_demonstrations():
 
 
 def test_demonstrations_longer_than_the_context_are_left_out_and_counted(tmp_path, capsys):
-    rows = [{"prompt": f"{n}", "response": "r" * (300 if n == 3 else 20)} for n in range(10)]
+    rows = [{"prompt": f"{n}", "response": "r" * (1100 if n == 3 else 20)} for n in range(10)]
     file = write(tmp_path / "some.jsonl", *rows)
     words = ["sft", "--model", "tiny", "--file", str(file), "--epochs", "1"]
     main([*words, "-o", str(tmp_path / "out")])
     lines = capsys.readouterr().out.splitlines()
     assert lines[2] == (
-        "demonstrations left out, as they have more than the 256 tokens that the model looks back "
+        "demonstrations left out, as they have more than the 1024 tokens that the model looks back "
         "on: 1 of 10"
     )
     assert lines[3] == "9 demonstrations, 0 held out"
@@ -302,8 +302,8 @@ GOOD = '{"prompt": "p", "response": "r"}\n'
         ('{"turns": "ab"}', "'turns' is 'ab'; expected a list"),
         (b"\xff\xfe", "it is not text in UTF-8"),
         (
-            json.dumps({"prompt": "p", "response": "r" * 300}),
-            "every demonstration has more than the 256 tokens",
+            json.dumps({"prompt": "p", "response": "r" * 1100}),
+            "every demonstration has more than the 1024 tokens",
         ),
     ],
 )

@@ -40,6 +40,8 @@ class Generate:
     """Of the sampling; that of the run, or 1, by default."""
     max_new_tokens: Count | None = None
     """Of a reply at most; those of the run, or 256, by default."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a reply, which holds what comes before; those of the run by default."""
     chat: Literal["auto", "yes", "no"] = "auto"
     """Speak through the chat template; auto does as the run did, else where there is one."""
     system: str | None = None
@@ -95,6 +97,9 @@ def _policy(chosen: Generate) -> "TextPolicy":
 
     asked = {n: getattr(chosen, n) for n in ("temperature", "max_new_tokens", "system")}
     given = {name: value for name, value in asked.items() if value is not None}
+    given |= {"stop": chosen.stop} if chosen.stop else {}
+    if "" in chosen.stop:
+        raise UserError("--stop holds an empty text, which would end every reply at once")
     name, chat = absolute_folder(chosen.model), {"yes": True, "no": False}.get(chosen.chat)
     folder = RunFolder(name)
     if not folder.holds_run:

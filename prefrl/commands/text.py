@@ -3,7 +3,7 @@
 import json
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -49,7 +49,9 @@ class Sft:
     from_run: Path | None = None
     """Learn from what people wrote in a run: replies, and better versions of replies."""
     chat: bool = False
-    """Speak to the model through its chat template."""
+    """Speak to the model through its chat template, as is done with every model that has one."""
+    plain: bool = False
+    """Do without a chat template."""
     epochs: int = 3
     """Passes over the demonstrations."""
     learning_rate: float | None = None
@@ -83,10 +85,15 @@ def sft(chosen: Sft) -> None:
     from prefrl.storage.files import new_folder
 
     with new_folder(chosen.output) as folder, live_line() as show:
-        others = ("output", "env", "env_kwargs", "demonstrations", "file", "from_run", "model")
-        settings = {name: value for name, value in vars(chosen).items() if name not in others}
+        others = (
+            "output", "env", "env_kwargs", "demonstrations", "file", "from_run", "model", "plain"
+        )  # fmt: skip
         model = absolute_folder(chosen.model)
+        chat, chat_notes = _chat(chosen, model)
+        chosen = replace(chosen, chat=chat)
+        settings = {name: value for name, value in vars(chosen).items() if name not in others}
         demonstrations, notes = _demonstrations(chosen)
+        notes = [*chat_notes, *notes]
         tuning = prepare_tuning(demonstrations=demonstrations, model=model, **settings)
         for note in [*notes, *tuning.notes]:
             show(note, True)
@@ -104,6 +111,19 @@ def sft(chosen: Sft) -> None:
             show(f"held-out loss: {before:.3f} before, {after:.3f} after (nats a token)", True)
         save_language_model(tuning.loaded.language_model, folder)
     say(f"done; train it further with `prefrl train --env ID --text.model {shown(chosen.output)}`")
+
+
+def _chat(chosen: "Sft | Fit", model: str | None) -> tuple[bool, list[str]]:
+    """Return whether a model is spoken to through its chat template, and what to say of it."""
+    from prefrl.text.models.load import has_chat_template
+
+    if chosen.chat and chosen.plain:
+        raise UserError("--chat and --plain say opposite things; leave one out")
+    if chosen.chat or chosen.plain or model is None or not has_chat_template(model):
+        return chosen.chat, []
+    return True, [
+        f"{Path(model).name} is spoken to through its chat template; --plain does without"
+    ]
 
 
 def _demonstrations(chosen: Sft) -> "tuple[list[Conversation], list[str]]":
@@ -141,7 +161,10 @@ class Fit:
     one; a run's own is the default."""
     reward: Annotated[TextRewardConfig, arg(name="")] = REWARD
     chat: bool = False
-    """Speak to the model through its chat template; a run does as its policy does."""
+    """Speak to the model through its chat template, as is done with every model that has one; a run
+    does as its policy does."""
+    plain: bool = False
+    """Do without a chat template."""
     held_out: Annotated[float, at_least(0, below=1)] | Path = 0.1
     """Share of the prompts not learned from but judged, of the queries where prompts are few; or a
     file of which nothing is learned. It chooses the pass that is kept."""
@@ -185,13 +208,17 @@ def fit(chosen: Fit) -> None:
         from prefrl.text.stages.fitting import passes, start
         from prefrl.text.stages.judging import judgement_in_words, pass_in_words
     from prefrl.storage.files import new_folder
+    from prefrl.storage.texts.files import is_data
 
     began = time.monotonic()
-    settings = {n: v for n, v in vars(chosen).items() if n not in ("output", "answers_from")}
-    settings["source"] = chosen.source or chosen.answers_from
+    others = ("output", "answers_from", "plain")
+    settings = {name: value for name, value in vars(chosen).items() if name not in others}
+    source = settings["source"] = chosen.source or chosen.answers_from
+    from_file = source is not None and is_data(source)
+    settings["chat"], notes = _chat(chosen, chosen.model if from_file else None)
     with new_folder(chosen.output) as folder, live_line() as show:
         fitting = start(**settings)
-        for note in fitting.notes:
+        for note in [*notes, *fitting.notes]:
             show(note, True)
         lines = []
         for line in passes(fitting):

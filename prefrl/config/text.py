@@ -78,6 +78,14 @@ class TextRewardConfig:
 
 
 @dataclass(frozen=True)
+class TinyConfig:
+    """The model that is built from code."""
+
+    context: Count = 1024
+    """Bytes that it looks back on: prompt, replies and observations together."""
+
+
+@dataclass(frozen=True)
 class TextConfig:
     """A language model as the policy, in an environment whose steps are turns of text."""
 
@@ -93,11 +101,15 @@ class TextConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of passes through the networks; bfloat16 on a GPU by default. Weights are float32."""
     chat: bool = False
-    """Speak to the model through its chat template."""
+    """Speak to the model through its chat template, as is done with every model that has one."""
+    plain: bool = False
+    """Do without a chat template: texts follow each other as they are."""
     system: str = ""
     """What the model is told before each task; plain, it stands above what is said first."""
     max_new_tokens: Count = 48
     """Tokens of a reply at most."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a reply, which holds what comes before."""
     micro_batch_size: CountOrZero = 0
     """Texts of a minibatch that are read at a time: less memory, the same update; 0 for all."""
     gradient_checkpointing: bool = False
@@ -119,3 +131,4 @@ class TextConfig:
     """Demonstrations in a minibatch."""
     ppo: TextPPOConfig = TextPPOConfig()
     reward_model: TextRewardConfig = TextRewardConfig()
+    tiny: TinyConfig = TinyConfig()

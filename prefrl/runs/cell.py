@@ -83,7 +83,7 @@ def _train(experiment: Experiment, folder: RunFolder) -> None:
         shutil.rmtree(folder.path, ignore_errors=True)
         session = start(experiment, folder.path)
     else:
-        if RunFolder.open(folder.path).experiment() != experiment:
+        if not _same(RunFolder.open(folder.path).experiment(), experiment):
             raise UserError(
                 f"{folder.path} holds another experiment by now, as a run that was extended does; "
                 "move it elsewhere, and the sweep begins this cell anew"
@@ -92,6 +92,14 @@ def _train(experiment: Experiment, folder: RunFolder) -> None:
     with closing(session):
         for _ in rounds(session):
             pass
+
+
+def _same(kept: Experiment, asked: Experiment) -> bool:
+    """Return whether a run is the one asked for; it may have found out that its model can chat."""
+    if isinstance(kept.domain, TextConfig) and isinstance(asked.domain, TextConfig):
+        domain = dataclasses.replace(kept.domain, chat=asked.domain.chat)
+        kept = dataclasses.replace(kept, domain=domain)
+    return kept == asked
 
 
 def steps_per_second(experiment: Experiment) -> float:

@@ -111,6 +111,7 @@ def start(
         components = domain.build(experiment, network, None)
         undone.callback(components.close)
         components = with_reward(components, experiment, given, network)
+        experiment = dataclasses.replace(experiment, domain=components.domain or experiment.domain)
         check_plain("the environment's question", components.card.question)
         if answers and source:
             _check_answers(answers, components, answers.path.parent if old else source)

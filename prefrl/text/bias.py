@@ -115,7 +115,7 @@ def continuations(policy: TextPolicy) -> np.ndarray:
     texts: list[str] = []
     for begin in range(0, len(prompts), AT_A_TIME):
         replies = policy.reply(prompts[begin : begin + AT_A_TIME])
-        texts += [policy.template.decode(reply.ids) for reply in replies]
+        texts += [policy.text(reply.ids) for reply in replies]
     return np.array(texts, object).reshape(shape)
 
 

@@ -6,7 +6,7 @@ What is refused is told a number that works.
 from __future__ import annotations
 
 from prefrl.config.experiment import Experiment
-from prefrl.config.text import TextConfig
+from prefrl.config.text import TextConfig, TinyConfig
 from prefrl.errors import UserError
 
 
@@ -17,6 +17,7 @@ def smallest_round(experiment: Experiment) -> int:
 
 def check_budget(experiment: Experiment) -> None:
     """Raise `UserError` unless the numbers make sense together."""
+    _check_model(experiment.text)
     _check_sampling(experiment.text)
     _check_completions(experiment)
     _check_episodes(experiment.text)
@@ -35,6 +36,19 @@ def check_budget(experiment: Experiment) -> None:
             "episodes of one update; use "
             + (f"--rounds {most} or fewer" if most else f"--rounds 1 --steps {smallest} or more")
         )
+
+
+def _check_model(text: TextConfig) -> None:
+    """Raise `UserError` unless the model can be spoken to as is asked for."""
+    if text.chat and text.plain:
+        raise UserError("--text.chat and --text.plain say opposite things; leave one out")
+    if text.tiny != TinyConfig() and text.model != "tiny":
+        raise UserError(
+            f"--text.tiny.context {text.tiny.context} is for --text.model tiny, but the model is "
+            f"{text.model}, which looks back as far as it was trained to; leave it out"
+        )
+    if "" in text.stop:
+        raise UserError("--text.stop holds an empty text, which would end every reply at once")
 
 
 def _check_sampling(text: TextConfig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -60,7 +61,8 @@ def build(
     check_budget(experiment)
     notes = _contract_notes(spec) if folder is None else []
     environments += [make(spec) for _ in range(1, text.ppo.episodes)]
-    language_model, reference_notes = _reference(experiment, folder)
+    language_model, text, reference_notes = _reference(experiment, folder)
+    experiment = dataclasses.replace(experiment, domain=text)
     notes += reference_notes
     autocast = autocast_for(text, language_model.model.device)
 
@@ -99,6 +101,7 @@ def build(
         distance=reward_model.distance if reward_model else None,
         save=save,
         notes=tuple(notes),
+        domain=text,
         close=close,
     )
 
@@ -185,21 +188,38 @@ def _check_no_network(network: Any) -> None:
         )
 
 
-def _reference(experiment: Experiment, folder: RunFolder | None) -> tuple[LanguageModel, list[str]]:
-    """Return the model that a run begins with, fine-tuned if that is asked for, and notes."""
+def _reference(
+    experiment: Experiment, folder: RunFolder | None
+) -> tuple[LanguageModel, TextConfig, list[str]]:
+    """Return the model that a run begins with, fine-tuned if that is asked for.
+
+    Also return how it is spoken to, which for a new run follows from the model, and notes.
+    """
     text = experiment.text
     device = find_device(text.device)
     is_saved = folder is not None and folder.reference.exists()
     model = str(folder.reference) if folder is not None and is_saved else text.model
-    language_model = load_language_model(model, experiment.seed, device)
+    language_model = load_language_model(model, experiment.seed, device, context=text.tiny.context)
     use_threads(language_model.model, experiment.threads)
     notes: list[str] = []
+    if (
+        folder is None
+        and not text.chat
+        and not text.plain
+        and language_model.tokenizer.chat_template
+    ):
+        text = dataclasses.replace(text, chat=True)
+        notes.append(
+            f"{Path(text.model).name} is spoken to through its chat template; --text.plain does "
+            "without"
+        )
     if text.demonstrations and not is_saved:
         demonstrations = from_environment(
             resolve(experiment.env, experiment.env_kwargs), text.demonstrations, experiment.seed
         )
         demonstrations = [dataclasses.replace(talk, system=text.system) for talk in demonstrations]
-        demonstrations, notes = short_enough(language_model, demonstrations, text.chat)
+        demonstrations, more = short_enough(language_model, demonstrations, text.chat)
+        notes += more
         with _explained(text, "text.sft-batch-size"):
             for _ in tune(
                 language_model, demonstrations, epochs=text.sft_epochs,
@@ -210,7 +230,7 @@ def _reference(experiment: Experiment, folder: RunFolder | None) -> tuple[Langua
                 gradient_checkpointing=text.gradient_checkpointing,
             ):  # fmt: skip
                 pass
-    return language_model, notes
+    return language_model, text, notes
 
 
 @contextmanager

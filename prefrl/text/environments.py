@@ -83,7 +83,7 @@ def _begin(environment: gymnasium.Env, policy: TextPolicy, seed: int, split: str
 
 def _turn(episode: Episode, environment: gymnasium.Env, policy: TextPolicy, reply: Reply) -> bool:
     """Give a reply to the environment; return whether the episode is over."""
-    action = policy.template.decode(reply.ids)
+    action = policy.text(reply.ids)
     observation, reward, terminated, truncated, info = contract.step(environment, action)
     contract.check_text(environment, observation, "step gave the observation")
     episode.append_reply(action, reply.ids, reply.finished)
@@ -91,7 +91,7 @@ def _turn(episode: Episode, environment: gymnasium.Env, policy: TextPolicy, repl
     if terminated or truncated:
         episode.report = numbers(info)
         return True
-    following = policy.template.next(observation, reply.finished)
+    following = policy.template.next(observation, reply.ids[-1] == policy.template.end_id)
     if len(episode.ids) + len(following) >= policy.context:  # no room to go on
         episode.report = numbers(info)
         episode.out_of_context = True

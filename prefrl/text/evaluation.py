@@ -124,7 +124,9 @@ def base_policy(folder: RunFolder, policy: TextPolicy) -> TextPolicy | None:
     if not text.demonstrations:
         return None
     device = find_device(text.device)
-    language_model = load_language_model(text.model, experiment.seed, device)
+    language_model = load_language_model(
+        text.model, experiment.seed, device, context=text.tiny.context
+    )
     return TextPolicy(language_model, text, policy.autocast)
 
 

@@ -118,6 +118,7 @@ def model_card(name: str, experiment: Experiment, counts: Counts, metrics: dict[
         "question": experiment.question or "which reply is better",
         "turns": metrics.get("steps", 0),
         "most tokens of a reply": text.max_new_tokens,
+        **({"texts that end a reply": ", ".join(map(repr, text.stop))} if text.stop else {}),
         "seed": experiment.seed,
     }
     measured = {

@@ -39,13 +39,13 @@ class Talk:
         sampled: list[int] = []
         for token in self.policy.stream(ids, self.deterministic):
             sampled.append(token)
-            text = template.decode(sampled)
+            text = self.policy.settled(self.policy.text(sampled))
             if text.startswith(told) and not text.endswith(UNFINISHED):
                 yield text[len(told) :]
                 told = text
         self.ids = [*ids, *sampled]
         self.finished = sampled[-1:] == [template.end_id]
-        yield template.decode(sampled)[len(told) :]
+        yield self.policy.text(sampled)[len(told) :]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def replies_to(
         yield [
             {
                 "row": prompt.row, "prompt": before_reply(prompt.talk),
-                "completion": policy.template.decode(reply.ids), "finished": reply.finished,
+                "completion": policy.text(reply.ids), "finished": reply.finished,
             }
             for prompt, reply in zip(some, replies, strict=True)
         ], sum(len(reply.ids) for reply in replies)  # fmt: skip

@@ -37,12 +37,32 @@ class TextPolicy:
         self.model, self.config, self.autocast = language_model.model, config, autocast
         self.template = Template(language_model.tokenizer, config.chat, config.system)
         self.context = context_length(language_model)
+        # A token is a byte or more; those that stand for none are few, and not counted on.
+        self.longest_stop = 8 + 2 * max((len(stop.encode()) for stop in config.stop), default=0)
         self.generator = torch.Generator(self.model.device).manual_seed(seed)
 
     def predict(self, text: str, deterministic: bool = False) -> str:
         """Return a reply to a first observation; the likeliest tokens, or a sample."""
         [reply] = self.reply([self.template.first(text)], deterministic)
-        return self.template.decode(reply.ids)
+        return self.text(reply.ids)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return what the ids of a reply say, up to a text that ends it (`--text.stop`)."""
+        said = self.template.decode(ids)
+        ends = [said.index(stop) for stop in self.config.stop if stop in said]
+        return said[: min(ends, default=len(said))]
+
+    def settled(self, said: str) -> str:
+        """Return what of a reply stays, whatever follows: a text may be about to end it."""
+        for length in range(max(map(len, self.config.stop), default=0) - 1, 0, -1):
+            if any(stop.startswith(said[-length:]) for stop in self.config.stop):
+                return said[:-length]
+        return said
+
+    def _stops(self, ids: list[int]) -> bool:
+        """Return whether a reply has come to a text that ends it, with its newest token."""
+        newest = str(self.template.tokenizer.decode(ids[-self.longest_stop :]))
+        return any(stop in newest for stop in self.config.stop)
 
     def stream(self, ids: Sequence[int], deterministic: bool = False) -> Iterator[int]:
         """Continue one sequence of ids and yield each token as it comes.
@@ -54,8 +74,13 @@ class TextPolicy:
         most = min(self.config.max_new_tokens, self.context - len(ids))
         temperature = 0.0 if deterministic else self.config.temperature
         tokens = stream(self.model, ids, most, self.template.end_id, self.generator, temperature)
+        sampled: list[int] = []
         with self.autocast():
-            yield from tokens
+            for token in tokens:
+                yield token
+                sampled.append(token)
+                if self.config.stop and self._stops(sampled):
+                    return
 
     def _check_length(self, longest: int) -> None:
         if longest >= self.context:
@@ -78,6 +103,7 @@ class TextPolicy:
                 self.model, sequences, room,
                 self.template.end_id, self.generator,
                 0.0 if deterministic else config.temperature,
+                self._stops if config.stop else None,
             )  # fmt: skip
 
 

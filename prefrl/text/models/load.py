@@ -25,11 +25,13 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from prefrl.config.text import TinyConfig
 from prefrl.errors import UserError
 from prefrl.storage.fitted import FittedFolder
 from prefrl.text.models import gguf
 
 TINY = "tiny"
+TINY_CONTEXT = TinyConfig().context
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,9 @@ class LanguageModel:
 
 
 def load_language_model(
-    name: str, seed: int = 0, device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> LanguageModel:
+    name: str, seed: int = 0, device: str = "cpu", dtype: torch.dtype = torch.float32,
+    context: int = TINY_CONTEXT,
+) -> LanguageModel:  # fmt: skip
     """Load a language model by name.
 
     Args:
@@ -51,12 +54,13 @@ def load_language_model(
         seed: of the weights of "tiny"; the others bring their own.
         device: where the model goes.
         dtype: of its weights.
+        context: tokens that "tiny" looks back on.
 
     Raises:
         UserError: there is no such model, or it cannot be trained here.
     """
     if name == TINY:
-        language_model = tiny_language_model(seed)
+        language_model = tiny_language_model(seed, context=context)
         for weight in language_model.model.parameters():  # buffers hold angles: they stay float32
             weight.data = weight.data.to(dtype)
         return _moved(language_model, device)
@@ -123,6 +127,18 @@ def _explained(problem: str) -> Iterator[None]:
             f"{problem} ({type(error).__name__}: {reason[0]}); give a folder into which "
             "save_pretrained wrote a model and its tokenizer"
         ) from error
+
+
+def has_chat_template(name: str) -> bool:
+    """Return whether a model has one, False for what is no model, as loading it will say."""
+    if name == TINY:
+        return False
+    try:
+        with _explained("no tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(_folder(name), local_files_only=True)
+    except UserError:
+        return False
+    return tokenizer.chat_template is not None
 
 
 def save_language_model(language_model: LanguageModel, folder: str | Path) -> None:
@@ -222,7 +238,7 @@ def _turn_off_dropout(model: PreTrainedModel) -> None:
 
 
 def tiny_language_model(
-    seed: int, layers: int = 2, width: int = 128, heads: int = 4, context: int = 256
+    seed: int, layers: int = 2, width: int = 128, heads: int = 4, context: int = TINY_CONTEXT
 ) -> LanguageModel:
     """Build a small Llama over bytes whose random weights follow from the seed alone.
 

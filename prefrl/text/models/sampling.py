@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ class Reply(NamedTuple):
     ids: list[int]
     """With the end of sequence, if that was sampled."""
     finished: bool
+    """Whether the end of sequence was sampled, or a text that ends replies."""
 
 
 def left_padded(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -42,6 +43,7 @@ def sample(
     end: int,
     generator: torch.Generator,
     temperature: float = 1.0,
+    stops: Callable[[list[int]], bool] | None = None,
 ) -> list[Reply]:
     """Continue each sequence until the end of sequence is sampled, by `most` tokens at most.
 
@@ -55,6 +57,7 @@ def sample(
         end: id of the end of sequence.
         generator: draws the tokens; on the model's device.
         temperature: logits are divided by it; 0 takes the most probable token.
+        stops: says of the ids of a reply so far whether it ends with them.
 
     Raises:
         FloatingPointError: what the model gives are no finite numbers.
@@ -70,6 +73,7 @@ def sample(
     limits = [most] * len(sequences) if isinstance(most, int) else list(most)
     limit, longest = torch.tensor(limits, device=device), max(limits)
     replies = torch.full((len(sequences), longest), -1, dtype=torch.long, device=device)
+    stopped: dict[int, int] = {}  # tokens of the replies that `stops` ended
     for step in range(longest):
         hidden = decoder(
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True,
@@ -83,6 +87,8 @@ def sample(
             )
         chosen = _draw(scores, generator, temperature)
         replies[rows, step] = chosen  # what follows an end is thrown away below
+        if stops is not None:
+            going &= ~_stopped(replies[rows, : step + 1], rows, going, stops, stopped)
         going &= (chosen != end) & (step + 1 < limit[rows])
         left = int(going.sum())
         if left == 0:
@@ -95,7 +101,24 @@ def sample(
             cache.batch_select_indices(kept)
             rows, ids, positions, mask = rows[kept], ids[kept], positions[kept], mask[kept]
             going = going[kept]
-    return [_reply(row[:count], end) for row, count in zip(replies.tolist(), limits, strict=True)]
+    return [
+        Reply(row[: stopped[number]], True) if number in stopped else _reply(row[:count], end)
+        for number, (row, count) in enumerate(zip(replies.tolist(), limits, strict=True))
+    ]
+
+
+def _stopped(
+    replies: Tensor, rows: Tensor, going: Tensor, stops: Callable[[list[int]], bool],
+    stopped: dict[int, int],
+) -> Tensor:  # fmt: skip
+    """Return which of the replies under way end with their newest token, and note their lengths."""
+    ends = []
+    given = zip(replies.tolist(), rows.tolist(), going.tolist(), strict=True)
+    for ids, row, is_going in given:
+        ends.append(is_going and stops(ids))
+        if ends[-1]:
+            stopped[row] = len(ids)
+    return torch.tensor(ends, dtype=torch.bool, device=going.device)
 
 
 @torch.no_grad()
