@@ -230,6 +230,7 @@ ROWS = {
     "text.models.device": ("config errors", "torch"),
     "text.models.gguf": ("errors", "torch"),
     "text.models.load": ("config errors storage", "tokenizers torch transformers"),
+    "text.models.lora": ("errors", "torch transformers"),
     "text.models.networks": ("errors", "numpy torch transformers"),
     "text.models.sampling": ("", "torch transformers"),
     "text.models.template": ("errors", "jinja2 transformers"),

@@ -215,6 +215,14 @@ def test_benchmark_fit_text_keeps_the_best_pass_where_others_make_them_all(tmp_p
         assert kept == made == 4 if way in ("bag", "all") else kept <= made <= 4
 
 
+def test_benchmark_memory_tells_what_adapters_spare(tmp_path):
+    pytest.importorskip("peft", reason="adapters are PEFT's")
+    words = ["--model", "tiny", "--ways", "all weights", "adapters"]
+    rows = run("benchmark_memory.py", *words, cwd=tmp_path)["rows"]
+    assert rows["adapters"]["checkpoint_bytes"] < 0.2 * rows["all weights"]["checkpoint_bytes"]
+    assert all(row["peak_mib"] > 0 for row in rows.values())
+
+
 def test_benchmark_fit_memory_reads_little_that_is_no_text(tmp_path):
     words = [".", "--pairs", 40, "--scale", 0.3, "--passes", 2, "--model", "tiny"]
     here = str(SCRIPTS)

@@ -73,6 +73,8 @@ class TextRewardConfig:
     """Models in the ensemble, each fitted to its own bag of answers."""
     freeze_layers: CountOrZero = 0
     """Lower layers that are not fitted; the members share them."""
+    lora: CountOrZero = 0
+    """Rank of adapters, which alone are fitted (LoRA); 0 fits all weights."""
     per_turn: bool = False
     """Reward each turn at its end, instead of the whole completion at the last."""
 
@@ -110,6 +112,8 @@ class TextConfig:
     """Tokens of a reply at most."""
     stop: tuple[str, ...] = ()
     """Texts that end a reply, which holds what comes before."""
+    lora: CountOrZero = 0
+    """Rank of adapters of policy and critic, trained instead of all weights (LoRA); 0 for none."""
     micro_batch_size: CountOrZero = 0
     """Texts of a minibatch that are read at a time: less memory, the same update; 0 for all."""
     gradient_checkpointing: bool = False

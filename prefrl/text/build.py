@@ -24,6 +24,7 @@ from prefrl.text.budget import check_budget
 from prefrl.text.check import check_environment
 from prefrl.text.models.device import autocast_for, describe_model, find_device, use_threads
 from prefrl.text.models.load import LanguageModel, load_language_model, save_language_model
+from prefrl.text.models.lora import add_adapters, copied, merge
 from prefrl.text.models.networks import enough_memory
 from prefrl.text.policy import TextPolicy
 from prefrl.text.reward import TextReward
@@ -65,10 +66,14 @@ def build(
     experiment = dataclasses.replace(experiment, domain=text)
     notes += reference_notes
     autocast = autocast_for(text, language_model.model.device)
+    begun = language_model
+    if text.lora:  # adapters will be put into the model; what it began as is saved without them
+        language_model.model.requires_grad_(False)
+        begun = LanguageModel(copied(language_model.model), language_model.tokenizer)
 
     def save(run: RunFolder) -> None:
         if not run.reference.exists():
-            save_language_model(language_model, run.reference)
+            save_language_model(begun, run.reference)
 
     notes += [describe_model(text.model, language_model.model, text)]
     reward_model = None
@@ -146,7 +151,7 @@ def warn_if_deterministic(who: str, entropy: float) -> list[str]:
 def load_policy(
     experiment: Experiment, agent_state: dict[str, Any], folder: RunFolder
 ) -> TextPolicy:
-    """Return the policy of an agent's state dict."""
+    """Return the policy of an agent's state dict; adapters are merged into its weights."""
     text = experiment.text
     language_model = load_reference(experiment, folder)
     trained = {
@@ -154,7 +159,10 @@ def load_policy(
         for name, weights in agent_state["networks"].items()
         if name.startswith("model.")
     }
+    if text.lora:
+        add_adapters(language_model.model, text.lora, text.ppo.freeze_layers, experiment.seed)
     language_model.model.load_state_dict(trained, strict=False)
+    merge(language_model.model)
     return TextPolicy(language_model, text, autocast_for(text, language_model.model.device))
 
 

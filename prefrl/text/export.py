@@ -117,6 +117,7 @@ def model_card(name: str, experiment: Experiment, counts: Counts, metrics: dict[
         "answers": answers,
         "question": experiment.question or "which reply is better",
         "turns": metrics.get("steps", 0),
+        **({"rank of its adapters, now merged": text.lora} if text.lora else {}),
         "most tokens of a reply": text.max_new_tokens,
         **({"texts that end a reply": ", ".join(map(repr, text.stop))} if text.stop else {}),
         "seed": experiment.seed,

@@ -24,6 +24,7 @@ from prefrl.config.text import TextRewardConfig
 from prefrl.text.episode import turns_of
 from prefrl.text.models.batches import FEW, by_length
 from prefrl.text.models.load import LanguageModel, context_length
+from prefrl.text.models.lora import add_adapters, copied
 from prefrl.text.models.networks import (
     Scalar,
     enough_memory,
@@ -86,11 +87,17 @@ class TextReward(nn.Module):
         self.config, self.members, self.autocast = config, config.members, autocast
         self.template = Template(language_model.tokenizer, chat)
         self.context = context_length(language_model)
-        model = copy.deepcopy(language_model.model)
+        begun = language_model.model
+        if config.lora and not any(p.requires_grad for p in begun.parameters()):
+            model = copied(begun)  # nobody will ever train what they share
+        else:
+            model = copy.deepcopy(begun).requires_grad_(True)
+        if config.lora:
+            add_adapters(model, config.lora, config.freeze_layers, seed)
         self.device = model.device
         lower, upper = split(model, config.freeze_layers, f"{options}freeze-layers")
         self.lower = lower.requires_grad_(False) if lower is not None else None
-        self.decoders = nn.ModuleList(copy.deepcopy(upper) for _ in range(config.members))
+        self.decoders = nn.ModuleList(copied(upper) for _ in range(config.members))
         if gradient_checkpointing:
             for decoder in self.decoders:
                 recompute_layers(decoder)

@@ -60,8 +60,9 @@ class TextAgent:
         ppo = config.ppo
         own = ppo.critic == "own" and ppo.advantage == "gae"
         self.networks = Networks(
-            self.model, ppo.freeze_layers, own, seed, autocast, config.gradient_checkpointing
-        )
+            self.model, ppo.freeze_layers, own, seed, autocast, config.gradient_checkpointing,
+            config.lora,
+        )  # fmt: skip
         trained = list(self.networks.trained().values())
         self.optimizer = torch.optim.Adam(trained, ppo.learning_rate, eps=ADAM_EPSILON)
         self.shuffling = torch.Generator().manual_seed(seed)

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from prefrl.errors import UserError
+from prefrl.text.models.lora import add_adapters, copied
 
 
 class Tokens(NamedTuple):
@@ -175,6 +176,7 @@ class Networks(nn.Module):
     def __init__(
         self, model: PreTrainedModel, freeze_layers: int, own_critic: bool, seed: int,
         autocast: Callable[[], AbstractContextManager], gradient_checkpointing: bool = False,
+        lora: int = 0,
     ):  # fmt: skip
         """Build reference and critic from the policy as it stands.
 
@@ -185,17 +187,23 @@ class Networks(nn.Module):
             seed: of the critic's head.
             autocast: the context in which passes are made.
             gradient_checkpointing: compute layers again in the backward pass.
+            lora: rank of adapters, which alone are trained; policy, reference and critic then share
+                the weights of the model.
         """
         super().__init__()
+        if lora:
+            model.requires_grad_(False)
         self.model, self.autocast = model, autocast
         lower, self.upper = split(model, freeze_layers)
         self.lower = lower.requires_grad_(False) if lower is not None else None
         self.head: Any = model.get_output_embeddings()
-        self.reference = copy.deepcopy(self.upper).requires_grad_(False)
+        self.reference = copied(self.upper).requires_grad_(False)
+        if lora:
+            add_adapters(model, lora, freeze_layers, seed)
         # Tied to a frozen embedding the head is frozen, too, and one will do.
         tied = all(not parameter.requires_grad for parameter in self.head.parameters())
         self.reference_head = self.head if tied else copy.deepcopy(self.head).requires_grad_(False)
-        self.critic = copy.deepcopy(self.upper) if own_critic else None
+        self.critic = copied(self.upper) if own_critic else None
         width = model.config.get_text_config().hidden_size
         self.value = Scalar(width, torch.Generator().manual_seed(seed), deviation=0.0)
         self.value.to(model.device)

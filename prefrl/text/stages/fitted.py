@@ -27,6 +27,7 @@ from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.storage.fitted import Fitted, FittedFolder
 from prefrl.text.models.device import autocast_for, find_device
 from prefrl.text.models.load import LanguageModel, save_language_model, without_progress_bars
+from prefrl.text.models.lora import copied, merge
 from prefrl.text.models.networks import joined, right_padded
 from prefrl.text.reward import Encoded, TextReward
 from prefrl.text.stages.fitting import Fitting
@@ -89,7 +90,9 @@ def save(fitting: Fitting, folder: Path | str, lines: Sequence[dict[str, float]]
         save_language_model(fitting.language_model, fitted.reference)
         weights = to_bytes(model.state_dict())
     else:
-        how = dataclasses.replace(how, calibration=_calibration(model))
+        merged = dataclasses.replace(fitting.text.reward_model, lora=0)
+        text = dataclasses.replace(fitting.text, reward_model=merged)
+        how = Fitted(text, fitting.seed, _calibration(model))
         save_language_model(classifier, fitted.path)
         (fitted.path / "README.md").write_text(_card(fitted.path, model), encoding="utf-8")
     fitted.save(how, weights, lines, report)
@@ -162,8 +165,10 @@ def _classifier(model: TextReward, language_model: LanguageModel) -> LanguageMod
         kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
         classifier: Any = kind(config).eval().to(model.device)
     head: Any = model.heads[0]
+    decoder = copied(joined(model.lower, model.decoders[0]))
+    merge(decoder)
     try:
-        classifier.base_model.load_state_dict(joined(model.lower, model.decoders[0]).state_dict())
+        classifier.base_model.load_state_dict(decoder.state_dict())
         classifier.score.weight.copy_(head.weight[None])
     except (AttributeError, RuntimeError):  # it is built otherwise
         return None

@@ -123,6 +123,8 @@ def start(
     text = run.experiment().text if run else TextConfig(chat=chat)
     text = dataclasses.replace(text, device=device, dtype=dtype, reward_model=reward)
     loaded = load_model(_first_model(model, run), seed, device, dtype)
+    if reward.lora:
+        loaded.language_model.model.requires_grad_(False)  # the members share it
     config = _fit_config(
         run, loaded.large, learning_rate=learning_rate, first_epochs=epochs, patience=patience,
         batch_size=batch_size, margin_scale=margin_scale, held_out=0.0,
