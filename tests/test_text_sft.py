@@ -333,7 +333,7 @@ def test_bad_files(content, sentence, tmp_path, capsys):
         (["--env", WALKS, "--model", "nowhere"], "'nowhere' is no folder on this machine"),
         (["--env", WALKS, "-o", "EXISTS"], "exists exists already; give another name"),
         (["--env", WALKS, "-o", "FILE/out"], "cannot make .*file/out.partial: Not a directory"),
-        (["--env", WALKS, "-o", "HALF"], "half.partial exists already: it is being written, or"),
+        (["--env", WALKS, "-o", "HALF"], "half.partial exists already, and nothing of prefrl's"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -341,6 +341,7 @@ def test_other_mistakes(words, sentence, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "exists").mkdir()
     (tmp_path / "half.partial").mkdir()
+    (tmp_path / "half.partial/somebody's").touch()
     (tmp_path / "file").write_text("")
     names = {"EXISTS": "exists", "FILE/out": "file/out", "HALF": "half"}
     words = [names.get(word, word) for word in words]

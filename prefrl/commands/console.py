@@ -4,11 +4,13 @@ import dataclasses
 import difflib
 import io
 import itertools
+import logging
 import math
 import os
 import re
 import sys
 import textwrap
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -20,12 +22,14 @@ from tyro.conf import Positional, arg
 
 from prefrl.config.fields import check_fields, options, wanted
 from prefrl.errors import Note, UserError, is_users_own
+from prefrl.pace import LOG
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 USAGE_ERROR = 2
 NOT_MEASURED = "–"
+MINUTE = 60.0  # seconds between lines in a pipe that tell how far something is
 # Control characters, but for tab and line end; what overrides the direction of a line, and line
 # ends that are none to a terminal; halves of surrogate pairs.
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -207,17 +211,54 @@ def without_deprecations_of_dependencies() -> Iterator[None]:
 
 
 @contextmanager
-def live_line() -> Iterator[Callable[[str, bool], None]]:
-    """Give what shows a line, to stay or only until the next; in a pipe only those that stay."""
+def live_line(beside: bool = False) -> Iterator[Callable[[str, bool], None]]:
+    """Give what shows a line, to stay or only until the next; how far things are is shown, too.
+
+    In a pipe those stay that shall, and of the others one a minute.
+
+    Args:
+        beside: show them beside what a program may read, on stderr.
+    """
     from rich.console import Console
 
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False, stderr=beside)
     if not console.is_terminal:
-        yield lambda line, stays: say(line) if stays else None
+        with _told(_Piped(remark if beside else say).show) as show:
+            yield show
         return
     with console.status("") as status:
 
-        def show(line: str, stays: bool) -> None:
+        def shown_live(line: str, stays: bool) -> None:
             (console.print if stays else status.update)(printable(line))
 
+        with _told(shown_live) as show:
+            yield show
+
+
+class _Piped:
+    """Prints the lines that stay, and of the others one a minute."""
+
+    def __init__(self, tell: Callable[..., None]):
+        self.tell, self.last = tell, time.monotonic()
+
+    def show(self, line: str, stays: bool) -> None:
+        if stays or time.monotonic() - self.last >= MINUTE:
+            self.tell(line)
+            self.last = time.monotonic()
+
+
+@contextmanager
+def _told(
+    show: Callable[[str, bool], None],
+) -> Iterator[Callable[[str, bool], None]]:
+    """Show what `prefrl.pace` logs, as lines until the next."""
+    handler = logging.Handler()
+    handler.emit = lambda record: show(record.getMessage(), False)
+    before = LOG.level
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    try:
         yield show
+    finally:
+        LOG.removeHandler(handler)
+        LOG.setLevel(before)

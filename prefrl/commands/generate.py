@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from prefrl.commands.console import Output, absolute_folder, installed, remark, say, shown, write
+from prefrl.commands.console import (
+    Output,
+    absolute_folder,
+    installed,
+    live_line,
+    remark,
+    say,
+    shown,
+    write,
+)
 from prefrl.config.fields import Count, Positive, Seed
 from prefrl.errors import UserError
+from prefrl.pace import Pace
 
 if TYPE_CHECKING:
     from prefrl.text.policy import TextPolicy
@@ -129,8 +139,11 @@ def _reply_to_file(policy: "TextPolicy", chosen: Generate, file: Path) -> None:
     remark(*notes)
 
     def lines() -> Iterator[dict]:
-        for replies, _ in replies_to(policy, prompts, chosen.batch_size, chosen.greedy):
-            yield from replies
+        pace = Pace("replying", len(prompts))
+        with live_line(beside=True):
+            for replies, tokens in replies_to(policy, prompts, chosen.batch_size, chosen.greedy):
+                pace.step(len(replies), tokens)
+                yield from replies
 
     if chosen.output is None:
         for line in lines():

@@ -5,7 +5,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -24,9 +24,13 @@ from prefrl.config.text import TextRewardConfig
 from prefrl.errors import UserError
 
 if TYPE_CHECKING:
+    from prefrl.storage.unfinished import Unfinished
+    from prefrl.text.stages.sft import TuneState
+    from prefrl.text.stages.tuning import Tuning
     from prefrl.types import Conversation
 
 REWARD = TextRewardConfig()
+SAVE_SECONDS = 300.0  # of fine-tuning that a kill undoes at most, if no epoch ends before
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,12 @@ def sft(chosen: Sft) -> None:
     if sum(map(bool, (chosen.env, chosen.file, chosen.from_run))) != 1:
         raise UserError("expected one of --env, --file and --from-run: what to learn from")
     with installed("text"):
+        from prefrl.storage.checkpoint import to_bytes
         from prefrl.text.models.load import save_language_model
         from prefrl.text.stages.tuning import prepare_tuning
-    from prefrl.storage.files import new_folder
+    from prefrl.storage.unfinished import unfinished_folder
 
-    with new_folder(chosen.output) as folder, live_line() as show:
+    with unfinished_folder(chosen.output) as work, live_line() as show:
         others = (
             "output", "env", "env_kwargs", "demonstrations", "file", "from_run", "model", "plain"
         )  # fmt: skip
@@ -98,18 +103,24 @@ def sft(chosen: Sft) -> None:
         for note in [*notes, *tuning.notes]:
             show(note, True)
         show(f"{len(tuning.training)} demonstrations, {len(tuning.held_out)} held out", True)
-        before, began, tokens = tuning.held_out_loss(), time.monotonic(), 0
-        for step in tuning.steps():
+        before, state = _tuned_so_far(work, tuning, {"model": model} | settings)
+        if state.step:
+            show(f"going on after step {state.step}, which was kept", True)
+        began = saved = time.monotonic()
+        tokens = 0
+        for step in tuning.steps(state):
             tokens += step.tokens
-            speed = tokens / max(time.monotonic() - began, 1e-3)
-            show(
-                f"step {step.number}/{step.steps}, loss {step.loss:.3f}, {speed:,.0f} tokens/s",
-                step.ends_epoch,
-            )
+            if step.ends_epoch:
+                speed = tokens / max(time.monotonic() - began, 1e-3)
+                line = f"step {step.number}/{step.steps}, loss {step.loss:.3f}"
+                show(f"{line}, {speed:,.0f} tokens/s", True)
+            if step.ends_epoch or time.monotonic() - saved > SAVE_SECONDS:
+                work.save(to_bytes({"before": before, "tuning": state.state_dict()}))
+                saved = time.monotonic()
         if tuning.held_out:
             after = tuning.held_out_loss()
             show(f"held-out loss: {before:.3f} before, {after:.3f} after (nats a token)", True)
-        save_language_model(tuning.loaded.language_model, folder)
+        save_language_model(tuning.loaded.language_model, work.folder)
     say(f"done; train it further with `prefrl train --env ID --text.model {shown(chosen.output)}`")
 
 
@@ -124,6 +135,19 @@ def _chat(chosen: "Sft | Fit", model: str | None) -> tuple[bool, list[str]]:
     return True, [
         f"{Path(model).name} is spoken to through its chat template; --plain does without"
     ]
+
+
+def _tuned_so_far(
+    work: "Unfinished", tuning: "Tuning", settings: dict[str, Any]
+) -> "tuple[float, TuneState]":
+    """Return the held-out loss before fine-tuning, and where that is."""
+    from prefrl.storage.checkpoint import from_bytes
+    from prefrl.text.stages.sft import TuneState
+
+    if data := work.begin(settings | {"data": tuning.digest()}):
+        kept = from_bytes(data)
+        return kept["before"], TuneState(kept["tuning"])
+    return tuning.held_out_loss(), TuneState()
 
 
 def _demonstrations(chosen: Sft) -> "tuple[list[Conversation], list[str]]":
@@ -204,11 +228,12 @@ def fit(chosen: Fit) -> None:
             "`prefrl fit FILE --model tiny -o FOLDER`, or `prefrl fit RUN -o FOLDER`"
         )
     with installed("text"):
+        from prefrl.storage.checkpoint import from_bytes, to_bytes
         from prefrl.text.stages.fitted import save
-        from prefrl.text.stages.fitting import passes, start
+        from prefrl.text.stages.fitting import digest, load_state_dict, passes, start, state_dict
         from prefrl.text.stages.judging import judgement_in_words, pass_in_words
-    from prefrl.storage.files import new_folder
     from prefrl.storage.texts.files import is_data
+    from prefrl.storage.unfinished import unfinished_folder
 
     began = time.monotonic()
     others = ("output", "answers_from", "plain")
@@ -216,18 +241,21 @@ def fit(chosen: Fit) -> None:
     source = settings["source"] = chosen.source or chosen.answers_from
     from_file = source is not None and is_data(source)
     settings["chat"], notes = _chat(chosen, chosen.model if from_file else None)
-    with new_folder(chosen.output) as folder, live_line() as show:
+    with unfinished_folder(chosen.output) as work, live_line() as show:
         fitting = start(**settings)
         for note in [*notes, *fitting.notes]:
             show(note, True)
-        lines = []
+        how = {n: _plain(v) for n, v in settings.items() if n not in ("source", "held_out")}
+        if data := work.begin(how | {"data": digest(fitting)}):
+            load_state_dict(fitting, from_bytes(data))
+            show(f"going on after pass {len(fitting.lines)}, which was kept", True)
         for line in passes(fitting):
-            lines.append(line)
             show(pass_in_words(line, fitting.config.first_epochs), True)
+            work.save(to_bytes(state_dict(fitting)))
             show("calibrating", False)
         for words in judgement_in_words(fitting.judgement):
             show(words, True)
-        opens = save(fitting, folder, lines)
+        opens = save(fitting, work.folder, fitting.lines)
     path = shown(chosen.output)
     say(
         f"done in {time.monotonic() - began:.0f} s, members: {chosen.reward.members}"
@@ -236,6 +264,10 @@ def fit(chosen: Fit) -> None:
         f"score replies: `prefrl score {path} FILE`",
         f"let it judge: `prefrl compare RUN_A RUN_B --teacher {path}`",
     )
+
+
+def _plain(value: Any) -> Any:
+    return vars(value) if isinstance(value, TextRewardConfig) else value
 
 
 @dataclass(frozen=True)

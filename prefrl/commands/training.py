@@ -10,7 +10,15 @@ from urllib.parse import urlsplit
 
 from tyro.conf import Fixed, Suppress, arg
 
-from prefrl.commands.console import Run, UnknownOption, complain, parse, say, shown
+from prefrl.commands.console import (
+    Run,
+    UnknownOption,
+    complain,
+    live_line,
+    parse,
+    say,
+    shown,
+)
 from prefrl.commands.options import (
     as_experiment,
     as_options,
@@ -79,9 +87,10 @@ def train(chosen: Train) -> None:
 
     from prefrl.runs.session import start
 
-    session = start(
-        chosen.experiment, chosen.run, answers_from=chosen.answers_from, name=chosen.preset
-    )
+    with live_line():  # a model is fine-tuned first, where that is asked for
+        session = start(
+            chosen.experiment, chosen.run, answers_from=chosen.answers_from, name=chosen.preset
+        )
     _run(session, chosen.port, chosen.host)
 
 

@@ -17,6 +17,7 @@ from prefrl.contracts import RewardModel
 from prefrl.learning.bags import bag_weights
 from prefrl.learning.preference import choice_loss, correct, decisive, preference_loss
 from prefrl.learning.validation import BestPass
+from prefrl.pace import Pace
 from prefrl.types import Comparison, QueryId, Segment, alike
 
 L2_LIMITS = (1e-4, 3e-2)
@@ -98,10 +99,21 @@ def fit_passes(
     comparisons: Sequence[Comparison],
     config: FitConfig,
     state: FitState,
+    pace: Pace | None = None,
+    goes_on: bool = False,
 ) -> Iterator[dict[str, float]]:
     """Fit each member to its bag of comparisons, from its present weights; never end by itself.
 
     Each value that is pulled is a pass over all comparisons; whoever pulls decides when to stop.
+
+    Args:
+        reward_model: what is fitted.
+        comparisons: what it is fitted to.
+        config: the knobs.
+        state: of the fit; it is changed.
+        pace: is told of each comparison.
+        goes_on: passes were made before, in another process: let the model read the first one's
+            minibatches, so that what it keeps of its inputs is the same to the bit.
 
     Yields:
         `train_loss`, `train_accuracy`, `out_of_bag_loss`, `out_of_bag_accuracy` (means over members
@@ -115,8 +127,11 @@ def fit_passes(
         patience a pass is to be chosen by what is out of bag: then that is of its last weights.
     """
     data = _Data(reward_model, comparisons, config, state.seed)
+    first = torch.Generator().manual_seed(state.seed)
+    for rows in data.minibatches(config.batch_size, first) if goes_on else ():
+        _returns(reward_model, data, rows, None)
     while True:
-        scores = _epoch(reward_model, data, config, state)
+        scores = _epoch(reward_model, data, config, state, pace)
         yield scores | _judge(reward_model, data, config) if config.patience else scores
 
 
@@ -187,8 +202,9 @@ def _choices(comparisons: Sequence[Comparison]) -> Tensor:
 
 
 def _epoch(
-    reward_model: RewardModel, data: _Data, config: FitConfig, state: FitState
-) -> dict[str, float]:
+    reward_model: RewardModel, data: _Data, config: FitConfig, state: FitState,
+    pace: Pace | None = None,
+) -> dict[str, float]:  # fmt: skip
     """Make one pass; the losses come from the pass itself, so they cost nothing extra."""
     totals = torch.zeros(2, 5, reward_model.members)
     for rows in data.minibatches(config.batch_size, state.generator):
@@ -205,6 +221,8 @@ def _epoch(
         loss.backward()
         state.optimizer.step()
         totals += _tally(losses.detach(), left.detach(), right.detach(), data, rows)
+        if pace:
+            pace.step(len(rows))
     return _score(totals, data)
 
 

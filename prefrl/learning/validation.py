@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,14 @@ class BestPass:
             self.epoch, self.loss = epoch, loss
             self.weights = [w.detach().to("cpu", copy=True) for w in reward_model.parameters()]
         return epoch - self.epoch >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best pass so far, with its weights."""
+        return {"epoch": self.epoch, "loss": self.loss, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        self.epoch, self.loss, self.weights = state["epoch"], state["loss"], state["weights"]
 
     def restore(self, reward_model: RewardModel) -> int | None:
         """Give a reward model the best weights; return their pass, None if none was chosen."""

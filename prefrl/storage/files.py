@@ -44,7 +44,7 @@ def new_folder(path: Path | str) -> Iterator[Path]:
             yield partial
             for file in partial.rglob("*"):
                 if file.is_file():
-                    _to_disk(file)
+                    to_disk(file)
             partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -96,13 +96,13 @@ def whole(path: Path, mode: int = 0o666, durable: bool = True) -> Iterator[Path]
         partial.touch(mode)
         yield partial
         if durable:
-            _to_disk(partial)
+            to_disk(partial)
         _replace(partial, path)
     except OSError:  # a disk that is full has room for nothing
         partial.unlink(missing_ok=True)
         raise
     if durable and os.name == "posix":  # or a power cut could undo the renaming
-        _to_disk(path.parent)
+        to_disk(path.parent)
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def _is_full(error: Exception) -> bool:
     return any(os.strerror(code) in str(error) for code in FULL)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
     """Wait until a file, or the names in a folder, would survive a power cut."""
     opened = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:

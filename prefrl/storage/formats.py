@@ -24,6 +24,7 @@ FORMATS = {
     "report.json": 1,
     "status.json": 1,
     "sweep.json": 1,
+    "unfinished.json": 1,
 }
 
 Kind = Literal["run", "comparison"]  # what a folder holds, which its config.json says

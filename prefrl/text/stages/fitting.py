@@ -10,9 +10,10 @@ prefrl.load_reward("reward").score("a prompt", "a reply")
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +36,7 @@ from prefrl.environments.ids import installed, make, resolve
 from prefrl.errors import UserError
 from prefrl.learning.reward import FitState, fit_passes
 from prefrl.learning.validation import BestPass
+from prefrl.pace import Pace
 from prefrl.storage.checkpoint import from_bytes
 from prefrl.storage.folder import RunFolder
 from prefrl.text import build
@@ -47,7 +49,7 @@ from prefrl.text.stages.answers import hold_out, read_answers, run_of_text
 from prefrl.text.stages.judging import Judgement, judge, scores_of
 from prefrl.text.stages.lengths import Limit, TooLong, limit
 from prefrl.text.stages.tuning import Dtype, load_model
-from prefrl.types import SYSTEM, Comparison, Segment, Trajectory
+from prefrl.types import SYSTEM, Comparison, Segment, Trajectory, system_of
 
 # What suits a network of random weights, and one that already knows a language.
 SMALL_FIT = dataclasses.replace(TEXT_FIT, first_epochs=20)
@@ -75,6 +77,12 @@ class Fitting:
     state: FitState
     notes: list[str]
     """What to say before the first pass."""
+    best: BestPass
+    """The best pass so far."""
+    lines: list[dict[str, float]] = field(default_factory=list)
+    """What the passes so far came to."""
+    is_over: bool = False
+    """Whether no other pass is to be made."""
     judgement: Judgement | None = None
     """How good the pass is that was kept, once `passes` has come to its end."""
 
@@ -159,6 +167,7 @@ def start(
     return Fitting(
         reward_model, loaded.language_model, text, seed, training, aside, samples or completions,
         config, FitState(reward_model, config, seed), [*took, loaded.note, *notes, note],
+        BestPass(config.patience),
     )  # fmt: skip
 
 
@@ -204,7 +213,8 @@ def passes(fitting: Fitting) -> Iterator[dict[str, float]]:
     """Fit, yield the numbers of each pass over the answers; at the end keep the best one.
 
     They are those of `learning.reward.fit_passes`, and if some comparisons are held out the same
-    of those, of the members' mean. The pass that is kept is judged, and calibrated.
+    of those, of the members' mean. The pass that is kept is judged, and calibrated. What was made
+    before, of which `state_dict` tells, is not made again.
 
     Raises:
         UserError: the loss is not a finite number, or memory is short.
@@ -212,20 +222,21 @@ def passes(fitting: Fitting) -> Iterator[dict[str, float]]:
     config, model, held_out = fitting.config, fitting.reward_model, fitting.held_out
     # What is out of bag is judged by itself only where it has to choose the pass.
     chosen_by = "held_out_loss" if held_out else "out_of_bag_loss"
-    learning = dataclasses.replace(config, patience=0) if held_out else config
-    best, lines = BestPass(config.patience), []
     with enough_memory(*MEMORY, resumable=False):
-        unending = fit_passes(model, fitting.training, learning, fitting.state)
-        for epoch, scores in enumerate(islice(unending, config.first_epochs), start=1):
+        for scores in _new_passes(fitting) if not fitting.is_over else ():
+            epoch = len(fitting.lines) + 1
             del scores["out_of_bag_count"]
             scores |= {"l2": config.l2} | scores_of(model, held_out, config) | {"epochs": epoch}
             _check_finite(scores, config)
-            lines.append(scores)
+            fitting.lines.append(scores)
+            fitting.is_over = (
+                fitting.best.is_over(epoch, scores.get(chosen_by), model)
+                or scores.get("train_accuracy", 0) >= config.stop_accuracy
+            )
             yield scores
-            is_over = best.is_over(epoch, scores.get(chosen_by), model)
-            if is_over or scores.get("train_accuracy", 0) >= config.stop_accuracy:
+            if fitting.is_over:
                 break
-        chosen = best.restore(model)
+        chosen, lines = fitting.best.restore(model), fitting.lines
         kept = lines[(chosen or len(lines)) - 1]
         fitting.judgement = judge(model, held_out, kept, len(lines), chosen_by if chosen else None)
         model.without_offset()
@@ -236,6 +247,58 @@ def passes(fitting: Fitting) -> Iterator[dict[str, float]]:
                 "the fitted reward is not a finite number; lower --learning-rate, now "
                 f"{config.learning_rate}"
             ) from None
+
+
+def _new_passes(fitting: Fitting) -> Iterator[dict[str, float]]:
+    """Make the passes that are left."""
+    config, made, count = fitting.config, len(fitting.lines), len(fitting.training)
+    learning = dataclasses.replace(config, patience=0) if fitting.held_out else config
+    encoded = fitting.reward_model.encode([*_segments(fitting.training).values()])
+    tokens_each = sum(map(len, encoded.sequences)) / max(count, 1)
+    pace = Pace("fitting", config.first_epochs * count, made * count, tokens_each)
+    goes_on = made > 0 and fitting.reward_model.lower is not None
+    unending = fit_passes(
+        fitting.reward_model, fitting.training, learning, fitting.state, pace, goes_on
+    )
+    return islice(unending, config.first_epochs - made)
+
+
+def state_dict(fitting: Fitting) -> dict[str, Any]:
+    """Return all that the passes to come depend on but the answers, after one of `passes`."""
+    return {
+        "reward_model": fitting.reward_model.state_dict(),
+        "fit": fitting.state.state_dict(),
+        "best": fitting.best.state_dict(),
+        "lines": fitting.lines,
+        "is_over": fitting.is_over,
+    }
+
+
+def load_state_dict(fitting: Fitting, state: dict[str, Any]) -> None:
+    """Continue from what `state_dict` returned, to the bit."""
+    fitting.reward_model.load_state_dict(state["reward_model"])
+    fitting.state.load_state_dict(state["fit"])
+    fitting.best.load_state_dict(state["best"])
+    fitting.lines[:] = state["lines"]
+    fitting.is_over = state["is_over"]
+
+
+def digest(fitting: Fitting) -> str:
+    """Return a hash of the answers, and of what is calibrated on."""
+    found = hashlib.blake2b(digest_size=16)
+    for comparison in (*fitting.training, None, *fitting.held_out):
+        if comparison is not None:
+            told = [_texts(side) for side in (comparison.left, comparison.right)]
+            numbers = comparison.query, comparison.preference, comparison.margin, comparison.weight
+            found.update(repr((numbers, told)).encode(errors="surrogatepass"))
+        found.update(b"\n")
+    for sample in fitting.samples:
+        found.update(repr(_texts(sample)).encode(errors="surrogatepass"))
+    return found.hexdigest()
+
+
+def _texts(clip: Segment | Trajectory) -> tuple[Any, ...]:
+    return system_of(clip), clip.observations.tolist(), clip.actions.tolist()
 
 
 def _check_finite(scores: dict[str, float], config: FitConfig) -> None:

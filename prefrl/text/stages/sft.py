@@ -21,6 +21,7 @@ from prefrl.answers import to_comparisons
 from prefrl.config.fields import Called, Count, checked
 from prefrl.environments.ids import installed, make, resolve
 from prefrl.errors import UserError, raised_by
+from prefrl.pace import Pace
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.jsonl import short
 from prefrl.storage.texts import reader as texts
@@ -66,11 +67,33 @@ class Encoded(NamedTuple):
     """Which of them are a reply's, its end included."""
 
 
+class TuneState:
+    """Where a fine-tuning is: all that the steps to come depend on but the demonstrations."""
+
+    def __init__(self, state: dict[str, Any] | None = None):
+        """Begin anew, or where `state_dict` was."""
+        self.step = state["step"] if state else 0
+        self._state, self._parts = state, ()
+
+    def attach(self, *parts: Any) -> None:
+        """Take model, optimiser and schedule, and let them continue."""
+        self._parts = parts
+        if self._state:
+            for part, state in zip(parts, self._state["parts"], strict=True):
+                part.load_state_dict(state)
+            self._state = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything, once fine-tuning has begun."""
+        return {"step": self.step, "parts": [part.state_dict() for part in self._parts]}
+
+
 def tune(
     language_model: LanguageModel, demonstrations: Sequence[Conversation], *, epochs: int,
     learning_rate: float, batch_size: int, seed: int, chat: bool = False,
     autocast: Autocast = nullcontext, newest: int | None = None,
     micro_batch_size: int = 0, gradient_checkpointing: bool = False,
+    state: TuneState | None = None,
 ) -> Iterator[Step]:  # fmt: skip
     """Train a model, in place, to give the demonstrated replies; yield each minibatch.
 
@@ -90,6 +113,7 @@ def tune(
         newest: of a longer demonstration so many tokens are read, those at its end.
         micro_batch_size: demonstrations that are read at a time; 0 for all of a minibatch.
         gradient_checkpointing: compute layers again in the backward pass.
+        state: where to go on; it is changed.
 
     Raises:
         UserError: there are none, one is longer than the model's context, or the model scales or
@@ -106,9 +130,15 @@ def tune(
     steps = epochs * batches
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     generator = torch.Generator().manual_seed(seed)
+    state = state or TuneState()
+    state.attach(model, optimizer, schedule)
+    pace = Pace("fine-tuning", steps, state.step)
     for epoch in range(epochs):
         order = torch.randperm(len(encoded), generator=generator)
         for batch, rows in enumerate(order.split(batch_size), start=1):
+            number = epoch * batches + batch
+            if number <= state.step:
+                continue
             chosen = [encoded[row] for row in rows.tolist()]
             optimizer.zero_grad()
             loss = _backward(model, chosen, autocast, micro_batch_size)
@@ -116,7 +146,8 @@ def tune(
             optimizer.step()
             schedule.step()
             tokens = sum(len(demonstration.ids) for demonstration in chosen)
-            number = epoch * batches + batch
+            state.step = number
+            pace.step(1, tokens, f"loss {loss:.3f}")
             yield Step(number, steps, epoch + 1, batch == batches, loss, tokens)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,8 +90,11 @@ class Tuning:
     micro_batch_size: int = 0
     gradient_checkpointing: bool = False
 
-    def steps(self) -> Iterator[sft.Step]:
+    def steps(self, state: sft.TuneState | None = None) -> Iterator[sft.Step]:
         """Train the model, in place; yield each minibatch.
+
+        Args:
+            state: where to go on; it is changed.
 
         Raises:
             UserError: the loss is not a finite number, or memory is short.
@@ -101,8 +105,14 @@ class Tuning:
                 learning_rate=self.learning_rate, batch_size=self.batch_size, seed=self.seed,
                 chat=self.chat, autocast=self.loaded.autocast, newest=self.newest,
                 micro_batch_size=self.micro_batch_size,
-                gradient_checkpointing=self.gradient_checkpointing,
+                gradient_checkpointing=self.gradient_checkpointing, state=state,
             )  # fmt: skip
+
+    def digest(self) -> str:
+        """Return a hash of the demonstrations."""
+        told = [(talk.turns, talk.system) for talk in (*self.training, *self.held_out)]
+        digest = hashlib.blake2b(repr(told).encode(errors="surrogatepass"), digest_size=16)
+        return digest.hexdigest()
 
     def held_out_loss(self) -> float:
         """Return the mean loss of what is held out, in nats a token; NaN if nothing is.
