@@ -339,9 +339,15 @@ class Domain(Protocol):
     """Where an experiment may begin, whatever its environment is about; with its own settings."""
 
     def check_environment(
-        self, environment: gymnasium.Env | EnvSpec, limit: int | None
+        self, environment: gymnasium.Env | EnvSpec, limit: int | None, replies: Sequence[str] = ()
     ) -> list[str]:
-        """Try an environment out; return notes, raise `UserError` where it breaks its contract."""
+        """Try an environment out; return notes, raise `UserError` where it breaks its contract.
+
+        Args:
+            environment: to be tried out.
+            limit: steps within which an episode ends.
+            replies: what to reply, where it speaks text; by default some short texts.
+        """
         ...
 
     def smallest_round(self, experiment: Experiment) -> int:

@@ -48,6 +48,10 @@ def test_the_command_says_what_to_do_or_what_is_worth_a_note(capsys):
     assert "toy/NanReset-v0: reset(seed=0) gave nan as number 0 of the observation" in sentence
     sentence = complaint(["check", "toy_environments:toy/Endless-v0"], capsys)
     assert "--horizon" in sentence
+    main(["check", "prefrl/GuessNumber-v0", "--replies", "5", "7"])
+    assert capsys.readouterr().out.endswith("nothing is worth a note\n")
+    sentence = complaint(["check", "toy_environments:toy/Pay-v0", "--replies", "5"], capsys)
+    assert "the reply '5' is given, but this environment speaks no text" in sentence
     main(["check", "toy_environments:toy/Endless-v0", "--horizon", "20"])
     assert "Blind" not in capsys.readouterr().out
     main(["check", "toy_environments:toy/Blind-v0"])

@@ -101,7 +101,7 @@ ROWS = {
         "gymnasium numpy torch",
     ),
     "control.check": ("environments", "gymnasium"),
-    "control.domain": ("config contracts storage types", ""),
+    "control.domain": ("config contracts errors storage types", ""),
     "control.environments": ("", ""),
     "control.environments.adapters": ("environments errors types", "gymnasium numpy"),
     "control.environments.fixed_horizon": ("environments errors", "gymnasium numpy"),

@@ -1,11 +1,11 @@
-"""Environments of other libraries; `pip install "prefrl[games]"` makes these tests run."""
+"""Environments of other libraries; `pip install "prefrl[games,verifiers]"` lets these tests run."""
 
 import random
 
 import pytest
 
 from prefrl.errors import UserError
-from prefrl.text.adapters import reasoning_gym, textarena
+from prefrl.text.adapters import reasoning_gym, textarena, verifiers
 from prefrl.text.check import check_environment
 
 TASKS = ["leg_counting", "chain_sum", "basic_arithmetic"]
@@ -89,3 +89,55 @@ def test_a_library_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "textarena", None)
     with pytest.raises(UserError, match=r"pip install textarena"):
         textarena("GuessTheNumber-v0")
+
+
+@pytest.fixture
+def taskset():
+    """A taskset of sums whose rewards are two, one of them worth half."""
+    v1 = pytest.importorskip("verifiers.v1", reason="verifiers is not installed")
+
+    class Sum(v1.TaskData):
+        answer: str
+
+    class SumTask(v1.Task[Sum, v1.State, v1.TaskConfig]):
+        @v1.reward(weight=1.0)
+        async def right(self, trace):
+            return float(self.data.answer == trace.last_reply)
+
+        @v1.reward(weight=0.5)
+        async def brief(self, trace):
+            return float(len(trace.last_reply) < 9 and trace.num_turns == 1)
+
+    class Sums(v1.Taskset[SumTask, v1.TasksetConfig]):
+        system, kind = "Answer with a number.", SumTask
+
+        def load(self):
+            for number in range(30):
+                data = {"prompt": f"{number} + 1 = ?", "answer": f"{number + 1}"}
+                yield self.kind(Sum(**data, system_prompt=self.system))
+
+    return Sums(v1.TasksetConfig())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_taskset_of_verifiers_is_a_prompt_a_turn(taskset):
+    environment = verifiers(taskset)
+    check_environment(environment)
+    told, _ = environment.reset(seed=3)
+    number = int(told.removeprefix("Answer with a number.\n\n").split(" +")[0])
+    assert number < 27, "three are held out"
+    assert environment.step(f"{number + 1}")[1] == 1.5
+    environment.reset(seed=3)
+    assert environment.step("I cannot say.")[1] == 0
+    test = {environment.reset(seed=n, options={"split": "test"})[0][-8:] for n in range(9)}
+    assert test == {"27 + 1 = ?"[-8:], "28 + 1 = ?"[-8:], "29 + 1 = ?"[-8:]}
+    assert len(verifiers(taskset, size=5, held_out=2).prompts["train"]) == 5
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_verifiers_asks_for_beyond_a_reply_is_refused(taskset):
+    with pytest.raises(UserError, match=r"no taskset 'nosuch' of verifiers"):
+        verifiers("nosuch")
+    taskset.kind.NEEDS_CONTAINER = True
+    with pytest.raises(UserError, match=r"a task of SumTask is more than a prompt and a reply"):
+        verifiers(taskset)

@@ -702,6 +702,43 @@ def test_an_id_is_made_checked_and_named(registered):
         check_environment(registered.endless, turns=9)
 
 
+def test_copies_that_share_something_are_found_by_playing_two_in_turns():
+    class Shared(Guess):
+        def step(self, text):
+            Shared.last, last = self.n, getattr(Shared, "last", self.n)
+            observation, *rest = Guess.step(self, text)
+            return f"{observation}{last == self.n}", *rest
+
+        def reset(self, *, seed=None, options=None):
+            told = Guess.reset(self, seed=seed, options=options)
+            Shared.last = self.n
+            return told
+
+    gymnasium.register("texts/Shared-v0", Shared)
+    assert check_environment(Shared()) == [], "alone nothing is wrong"
+    says = r"^texts/Shared-v0: after reset\(seed=0\) it gave .* in turn 1, but .* another copy"
+    with pytest.raises(UserError, match=says):
+        check_environment("texts/Shared-v0")
+    del gymnasium.registry["texts/Shared-v0"]
+
+
+def test_replies_of_ones_own_are_played():
+    class Strict(Guess):
+        heard = []  # noqa: RUF012
+
+        def step(self, text):
+            self.heard.append(text)
+            observation, reward, *_ = Guess.step(self, text)
+            return observation, reward, text == "[stop]", False, {}
+
+    with pytest.raises(UserError, match="an episode was not over after 20 turns"):
+        check_environment(Strict(), 20)
+    Strict.heard.clear()
+    with pytest.raises(UserError, match=r"turns of replies such as ''"):  # odd ones are, too
+        check_environment(Strict(), 20, replies=["[1]", "[stop]"])
+    assert Strict.heard[:4] == ["[1]", "[stop]"] * 2
+
+
 @pytest.mark.parametrize("name", ["Missing-v0", "no_such_package:Guess-v0", "a b"])
 def test_an_id_that_cannot_be_made(name):
     with pytest.raises(UserError, match=r"^there is no environment|cannot import"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prefrl.config.control import ControlConfig
 from prefrl.config.experiment import Experiment
 from prefrl.contracts import Components, EvaluationRequest, Network, Recording, RewardModel
 from prefrl.control.budget import smallest_round
+from prefrl.errors import UserError
 from prefrl.types import Achieved, Evaluation
 
 if TYPE_CHECKING:
@@ -27,10 +29,16 @@ class ControlDomain:
     default = Experiment(domain=ControlConfig())
 
     def check_environment(
-        self, environment: gymnasium.Env | EnvSpec, limit: int | None
+        self, environment: gymnasium.Env | EnvSpec, limit: int | None, replies: Sequence[str] = ()
     ) -> list[str]:
         """Try an environment of numbers out; see `control.check`."""
         from prefrl.control.check import check_environment
+
+        if replies:
+            raise UserError(
+                f"the reply {replies[0]!r} is given, but this environment speaks no text; leave "
+                "--replies out"
+            )
 
         return check_environment(environment, limit)
 

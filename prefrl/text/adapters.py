@@ -1,18 +1,23 @@
 """Language environments of other libraries, a line each.
 
 import gymnasium as gym
-from prefrl.text.adapters import reasoning_gym, textarena
+from prefrl.text.adapters import reasoning_gym, textarena, verifiers
 
 gym.register("Legs-v0", lambda: reasoning_gym("leg_counting"))
 gym.register("Guess-v0", lambda: textarena("GuessTheNumber-v0"))
+gym.register("Mine-v0", lambda: verifiers("my_taskset"))
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import inspect
 import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -64,6 +69,72 @@ def reasoning_gym(
         return float(made.score_answer(answer=answer, entry=row["row"]))
 
     return PromptEnv(rows[:size], score, rows[size:])
+
+
+def verifiers(taskset: Any, size: int = 2000, held_out: int = 200) -> PromptEnv:
+    """Return the tasks of a taskset of verifiers (0.4 or later): a prompt a turn.
+
+    The reward is what the task's own `@reward` methods say of the reply, weighted as they are. A
+    system prompt stands above the prompt.
+
+    Args:
+        taskset: a `verifiers.v1.Taskset`, or the id of one that is installed.
+        size: how many tasks to train on, at most.
+        held_out: how many others to evaluate on; of fewer tasks than both, a tenth of them.
+
+    Raises:
+        UserError: verifiers is not installed, there is no such taskset, or its tasks are more than
+            a prompt and a reply: they need tools, a sandbox or somebody to talk to.
+    """
+    _import("verifiers.v1", "verifiers")
+    if isinstance(taskset, str):
+        loaders = importlib.import_module("verifiers.v1.utils.loaders")
+        try:
+            taskset = loaders.load_taskset(loaders.taskset_config_type(taskset)(id=taskset))
+        except (ImportError, TypeError, ValueError) as error:
+            raise UserError(
+                f"there is no taskset {taskset!r} of verifiers: {error}; expected the id of one "
+                "that is installed, or a Taskset"
+            ) from None
+    tasks = [*islice(taskset, size + held_out)]
+    if len(tasks) < 2:
+        raise UserError(f"the taskset has {len(tasks)} tasks; expected two or more")
+    rows = [{"prompt": _verifiers_prompt(task), "task": task} for task in tasks]
+    aside = held_out if len(rows) == size + held_out else max(1, len(rows) // 10)
+    return PromptEnv(rows[: len(rows) - aside], _verifiers_score, rows[len(rows) - aside :])
+
+
+def _verifiers_prompt(task: Any) -> str:
+    kind, said = type(task), task.data.prompt_text
+    hooks = [getattr(hook, "__func__", hook) for hook in task.hooks("reward")]
+    runtimes = [inspect.signature(hook).parameters.get("runtime") for hook in hooks]
+    in_sandbox = any(one is not None and one.default is inspect.Parameter.empty for one in runtimes)
+    if not said or task.NEEDS_CONTAINER or in_sandbox or kind.toolsets(task.config):
+        raise UserError(
+            f"a task of {kind.__name__} is more than a prompt and a reply: it needs tools, a "
+            "sandbox or somebody who begins; expected tasks whose rewards read the reply alone"
+        )
+    return f"{task.data.system_prompt}\n\n{said}" if task.data.system_prompt else said
+
+
+def _verifiers_score(row: dict[str, Any], reply: str) -> float:
+    """Return what a task's rewards say of a conversation of its prompt and one reply."""
+    v1, task = importlib.import_module("verifiers.v1"), row["task"]
+    graph, state = (importlib.import_module(f"verifiers.v1.{name}") for name in ("graph", "state"))
+    messages = importlib.import_module("verifiers.v1.types")
+    trace = v1.Trace(
+        task=v1.TraceTask(type=type(task).__name__, data=task.data, key=task.key, hash=task.hash),
+        agent=v1.AgentInfo(config=v1.AgentConfig()),
+        state=state.state_cls(type(task))(),
+    )
+    said = messages.UserMessage(content=task.data.prompt_text)
+    answer = messages.AssistantMessage(content=reply)
+    trace.nodes = [
+        graph.MessageNode(message=said), graph.MessageNode(parent=0, sampled=True, message=answer)
+    ]  # fmt: skip
+    with ThreadPoolExecutor(1) as pool:  # whoever calls may have a loop of events of their own
+        pool.submit(asyncio.run, task.score(trace)).result()
+    return float(trace.reward)
 
 
 def textarena(game: str, opponent: Opponent | None = None, **options: Any) -> gymnasium.Env:

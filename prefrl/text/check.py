@@ -7,7 +7,7 @@ print(check_environment("your_package:Guess-v0"))
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gymnasium
@@ -29,25 +29,34 @@ Heard = tuple[Any, ...]
 
 
 def check_environment(
-    environment: gymnasium.Env | EnvSpec | str, turns: int = 100, demonstrations: bool = True
-) -> list[str]:
+    environment: gymnasium.Env | EnvSpec | str, turns: int = 100, demonstrations: bool = True,
+    replies: Sequence[str] = (),
+) -> list[str]:  # fmt: skip
     """Try out an environment and return notes: what may be meant so, but often is not.
+
+    Of one that can be made, two copies are played in turns, too.
 
     Args:
         environment: an environment, what `ids.resolve` returned, or an id.
         turns: within how many an episode must end, whatever is replied.
         demonstrations: try those out, too, where there are any.
+        replies: what to reply, again and again, where moves have a form of their own; by default
+            some short texts.
 
     Raises:
         UserError: it breaks the contract; the message says how, and what to do.
     """
     if not isinstance(environment, gymnasium.Env):
-        built = make(resolve(environment))
+        spec = resolve(environment)
+        built, other = make(spec), make(spec)
         try:
-            return check_environment(built, turns, demonstrations)
+            notes = check_environment(built, turns, demonstrations, replies)
+            _Trial(built, turns, replies).check_copies(_Trial(other, turns, replies))
+            return notes
         finally:
             built.close()
-    trial = _Trial(environment, turns)
+            other.close()
+    trial = _Trial(environment, turns, replies)
     trial.check_spaces()
     trial.check_seeds()
     trial.check_odd_replies()
@@ -60,9 +69,9 @@ def check_environment(
 class _Trial:
     """One environment under trial."""
 
-    def __init__(self, environment: gymnasium.Env, turns: int):
+    def __init__(self, environment: gymnasium.Env, turns: int, replies: Sequence[str] = ()):
         self.environment, self.turns = environment, turns
-        self.replies: Sequence[str] = REPLIES
+        self.replies: Sequence[str] = replies or REPLIES
 
     def check_spaces(self) -> None:
         for which in ("observation", "action"):
@@ -79,7 +88,9 @@ class _Trial:
                 f"its action space {actions} refuses {ORDINARY!r}, but a language model writes any "
                 "characters; use prefrl.text.FreeText()"
             )
-        self.replies = [reply for reply in REPLIES if reply in actions]
+        self.replies = [reply for reply in self.replies if reply in actions]
+        if not self.replies:
+            raise self._wrong(f"its action space {actions} refuses every reply that is given")
 
     def check_seeds(self) -> None:
         """Play a task twice, with another one in between, then without a seed."""
@@ -100,6 +111,20 @@ class _Trial:
                 "from self.np_random and set every attribute anew in reset"
             )
         self.play(None)
+
+    def check_copies(self, other: _Trial) -> None:
+        """Play a task alone, then turn by turn with another copy's, as many are in training."""
+        alone, beside, heard = self.play(0), other.playing(1), []
+        for one in self.playing(0):
+            heard.append(one)
+            next(beside, None)
+        if heard != alone:
+            turn = next(n for n in range(len(alone)) if alone[n : n + 1] != heard[n : n + 1])
+            raise self._wrong(
+                f"after reset(seed=0) it gave {_at(alone, turn)} in turn {turn}, but "
+                f"{_at(heard, turn)} while another copy was played; copies share something, so "
+                "keep what an episode needs in self, and draw all chance from self.np_random"
+            )
 
     def check_odd_replies(self) -> None:
         """Reply with nothing, then with very much, as a model does sooner or later."""
@@ -146,12 +171,19 @@ class _Trial:
         self, seed: int | None, replies: Sequence[str] = (), options: dict | None = None
     ) -> list[Heard]:
         """Play an episode with the same replies again and again; return what was heard."""
+        return [*self.playing(seed, replies, options)]
+
+    def playing(
+        self, seed: int | None, replies: Sequence[str] = (), options: dict | None = None
+    ) -> Iterator[Heard]:
+        """Play an episode and yield what is heard, turn by turn."""
         replies = replies or self.replies
-        heard: list[Heard] = [(self._reset(seed, options),)]
+        yield (self._reset(seed, options),)
         for turn in range(self.turns):
-            heard.append(self._step(replies[turn % len(replies)], turn + 1))
-            if heard[-1][2] or heard[-1][3]:
-                return heard
+            heard = self._step(replies[turn % len(replies)], turn + 1)
+            yield heard
+            if heard[2] or heard[3]:
+                return
         raise self._wrong(
             f"an episode was not over after {self.turns} turns of replies such as "
             f"{short(replies[0])}; terminate it, register it with max_episode_steps, or tell "

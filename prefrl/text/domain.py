@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -44,12 +44,12 @@ class TextDomain:
     )
 
     def check_environment(
-        self, environment: gymnasium.Env | EnvSpec, limit: int | None
+        self, environment: gymnasium.Env | EnvSpec, limit: int | None, replies: Sequence[str] = ()
     ) -> list[str]:
         """Try a language environment out; see `text.check`."""
         from prefrl.text.check import check_environment
 
-        return check_environment(environment, limit or LONGEST_EPISODE)
+        return check_environment(environment, limit or LONGEST_EPISODE, replies=replies)
 
     def smallest_round(self, experiment: Experiment) -> int:
         """Return the turns of one update, if each episode has one."""
