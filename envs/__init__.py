@@ -13,6 +13,7 @@ _TASKS = {
     "prefrl/Ant-v0": ("crawlers:Ant", 1000),
     "prefrl/AntPirouette-v0": ("ant_pirouette:AntPirouette", 400),
     "prefrl/CheetahHandstand-v0": ("cheetah_handstand:CheetahHandstand", 500),
+    "prefrl/CheetahPressUps-v0": ("cheetah_press_ups:CheetahPressUps", 500),
     "prefrl/CheetahRun-v0": ("deepmind:CheetahRun", 1000),
     "prefrl/HalfCheetah-v0": ("half_cheetah:HalfCheetah", 1000),
     "prefrl/Hopper-v0": ("hopper:Hopper", 1000),
@@ -27,7 +28,6 @@ _TASKS = {
     "prefrl/Swimmer-v0": ("crawlers:Swimmer", 1000),
     "prefrl/Walker2d-v0": ("hopper:Walker2d", 1000),
     "prefrl/WalkerRun-v0": ("deepmind:WalkerRun", 1000),
-    "prefrl/WalkerSquats-v0": ("walker_squats:WalkerSquats", 500),
     "prefrl/WalkerWalk-v0": ("deepmind:WalkerWalk", 1000),
 }
 
@@ -42,6 +42,7 @@ SUMMARIES = {
     "prefrl/Ant-v0": "walk forward on four legs (Ant-v5 of fixed horizon)",
     "prefrl/AntPirouette-v0": "turn on the spot on four legs",
     "prefrl/CheetahHandstand-v0": "stand still on the front foot, tail up",
+    "prefrl/CheetahPressUps-v0": "do press-ups: down and up on both feet",
     "prefrl/CheetahRun-v0": "run forward (dm_control's cheetah-run)",
     "prefrl/GuessNumber-v0": "text: find a number in few guesses",
     "prefrl/HalfCheetah-v0": "run forward (HalfCheetah-v5 of fixed horizon)",
@@ -60,7 +61,6 @@ SUMMARIES = {
     "prefrl/TinyReviews-v0": "text: write a short review in favour",
     "prefrl/Walker2d-v0": "walk forward without falling (Walker2d-v5 of fixed horizon)",
     "prefrl/WalkerRun-v0": "stand up and run (dm_control's walker-run)",
-    "prefrl/WalkerSquats-v0": "do squats: down and up on both feet",
     "prefrl/WalkerWalk-v0": "stand up and walk (dm_control's walker-walk)",
 }
 """Each id in a line, for people to choose from."""

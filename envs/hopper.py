@@ -26,16 +26,7 @@ def hopper_model(sensed: tuple[str, ...] = (), quick: bool = False) -> mujoco.Mj
     Quick, it is integrated by MuJoCo's `implicitfast`, which evaluates the forces once a substep
     instead of four times, as Gymnasium's Runge-Kutta does.
     """
-    return _model("hopper.xml", sensed, quick)
-
-
-def walker_model(sensed: tuple[str, ...] = (), quick: bool = False) -> mujoco.MjModel:
-    """Return Gymnasium's model, as `hopper_model` does."""
-    return _model("walker2d_v5.xml", sensed, quick)
-
-
-def _model(asset: str, sensed: tuple[str, ...], quick: bool) -> mujoco.MjModel:
-    spec = gymnasium_asset(asset)
+    spec = gymnasium_asset("hopper.xml")
     if quick:
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     add_contact_sensors(spec, "floor", sensed)
@@ -131,7 +122,7 @@ class Walker2d(Hopper):
 
     def build_model(self) -> mujoco.MjModel:
         """Return Gymnasium's walker."""
-        return walker_model()
+        return gymnasium_asset("walker2d_v5.xml").compile()
 
     def healthy(self) -> np.ndarray:
         """Return whether each robot is upright, bool `[count]`."""

@@ -1,11 +1,11 @@
-"""Rewards and counts of the behaviours of our own: handstand, squats, pirouette."""
+"""Rewards and counts of the behaviours of our own: handstand, press-ups, pirouette."""
 
 import mujoco
 import numpy as np
 import pytest
 from prefrl.envs.ant_pirouette import AntPirouette, vertical_in_body
 from prefrl.envs.cheetah_handstand import CheetahHandstand
-from prefrl.envs.walker_squats import WalkerSquats
+from prefrl.envs.cheetah_press_ups import CheetahPressUps
 
 
 def started(kind, count=2):
@@ -44,34 +44,49 @@ def test_a_handstand_pays_where_the_torso_points_down_and_only_the_front_foot_to
     np.testing.assert_allclose(report["handstand_share"], [2 / 3, 0, 0])
 
 
-def test_squats_are_counted_and_paid_down_and_up(monkeypatch):
-    task = started(WalkerSquats)
-    both_feet, one_foot = [1, 1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0]
-    paid, squats = [], []
+def test_press_ups_are_counted_and_paid_down_and_up(monkeypatch):
+    task = started(CheetahPressUps)
+    both_feet, one_foot = [1, 1, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0]
+    paid, press_ups = [], []
     task.qpos[:] = 0
-    task.qpos[:, 1] = 1.25
-    heights = [*np.linspace(1.25, 0.9, 60)[1:], *np.linspace(0.9, 1.2, 60)[1:]]
-    for height in [*heights, 1.0, 1.2]:  # the last time not low enough
+    task.qpos[:, 1] = -0.09
+    heights = [*np.linspace(-0.09, -0.27, 60)[1:], *np.linspace(-0.27, -0.04, 60)[1:]]
+    for height in [*heights, -0.2, -0.05]:  # the last time not low enough
         qpos = task.qpos.copy()
         qpos[:, 1] = height
         rewards, report = moved(task, qpos, [both_feet, one_foot], monkeypatch)
         paid.append(rewards)
-        squats.append(report["squats"])
-    # Down to 0.95 pays and further costs; up to 1.15 pays and further costs.
+        press_ups.append(report["press_ups"])
+    # Down to -0.22 pays and further costs; up to -0.09 pays and further costs.
     earned = np.sum(paid[: len(heights)], axis=0)[0] * task.dt
-    np.testing.assert_allclose(earned, 0.3 - 0.05 + 0.25 - 0.05, atol=0.02)
-    np.testing.assert_array_equal(np.array(paid)[:, 1], -1.0)
-    assert squats[len(heights) - 1].tolist() == squats[-1].tolist() == [1, 0]
-    assert np.min(np.array(squats)[:, 0]) == 0
+    np.testing.assert_allclose(earned, 0.13 - 0.05 + 0.18 - 0.05, atol=0.01)
+    np.testing.assert_array_equal(np.array(paid)[:, 1], -0.5)
+    assert press_ups[len(heights) - 1].tolist() == press_ups[-1].tolist() == [1, 0]
+    assert np.min(np.array(press_ups)[:, 0]) == 0
 
 
-def test_down_is_low_again_after_a_squat(monkeypatch):
-    task = started(WalkerSquats)
+def test_a_press_up_pays_on_the_spot_with_the_back_level_and_nothing_but_feet(monkeypatch):
+    task = started(CheetahPressUps, 4)
+    task.qpos[:] = 0
+    qpos = np.zeros((4, 9))
+    qpos[:, 1] = -0.02  # towards low, at 0.4 m/s
+    qpos[1, 0], qpos[2, 2], qpos[3, 2] = 0.05, 0.4, np.pi  # 1 m/s along; tilted; on its back
+    touches = np.zeros((4, 8))
+    touches[:, :2] = 1
+    rewards, _ = moved(task, qpos, touches, monkeypatch)
+    np.testing.assert_allclose(rewards, [0.4, 0.4 - 0.2, -0.5, -0.5])
+    touches[0, 5] = 1
+    qpos[:, 1] -= 0.02
+    assert moved(task, qpos, touches, monkeypatch)[0][0] == -0.5
+
+
+def test_down_is_low_again_after_a_press_up(monkeypatch):
+    task = started(CheetahPressUps)
     lows = []
-    for height in (1.25, 0.94, 1.0, 1.14, 1.16, 1.0):
+    for height in (-0.13, -0.23, -0.2, -0.1, -0.08, -0.2):
         qpos = task.qpos.copy()
         qpos[:, 1] = height
-        moved(task, qpos, np.zeros((2, 7)), monkeypatch)
+        moved(task, qpos, np.zeros((2, 8)), monkeypatch)
         lows.append(task.observe()[0, -1])
     assert lows == [0, 1, 1, 1, 0, 0]
 
@@ -105,7 +120,7 @@ def test_the_vertical_is_mujocos():
     ("kind", "index", "value", "seconds"),
     [
         (CheetahHandstand, 2, np.pi, 1.0),
-        (WalkerSquats, 2, 1.5, 0.5),
+        (CheetahPressUps, 2, np.pi, 1.0),
         (AntPirouette, slice(3, 7), [0, 1, 0, 0], 1.0),
     ],
 )

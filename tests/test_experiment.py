@@ -309,10 +309,12 @@ def test_your_own_reward_network_is_used_and_loaded(tmp_path):
     assert built == 3 * [3 + 2]  # observation and flag, action and its square; once a member
     model = load_reward(path, network)
     assert isinstance(model.network[2], nn.Linear)
-    for load in (load_reward, resume):
+    for load in (load_reward, resume, lambda path: next(replay(path, tmp_path / "again"))):
         with pytest.raises(UserError, match=r"does not fit .* network=…") as caught:
             load(path)
         assert "\n" not in str(caught.value)
+    assert not (tmp_path / "again").exists()
+    assert len([*replay(path, tmp_path / "again", network)]) >= len(RunFolder(path).metrics())
 
 
 def test_a_loaded_reward_and_policy_are_those_of_the_run(tmp_path):

@@ -137,7 +137,7 @@ ROWS = {
     "envs.reacher": ("", "mujoco numpy"),
     "envs.text": ("", "gymnasium numpy"),
     "envs.tiny_reviews": ("", "numpy"),
-    "envs.walker_squats": ("", "mujoco numpy"),
+    "envs.cheetah_press_ups": ("", "mujoco numpy"),
     "errors": ("", ""),
     "learning": ("", ""),
     "learning.bags": ("types", "numpy torch"),

@@ -928,6 +928,16 @@ def test_prefrl_label_serves_this_machine_alone_and_keeps_key_and_port(folder):
     assert (folder.path / "viewer.json").stat().st_mode & 0o077 == 0
 
 
+def test_a_page_whose_port_was_taken_says_that_it_is_elsewhere(folder):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        folder.save_viewer(folder.viewer() | {"port": port})
+        with label(folder.path) as said:
+            assert said == f"port {port}, where the page was before, is taken by another program"
+
+
 def test_hosts_that_were_allowed_are_kept_until_others_are_given(folder):
     def allowed(address):
         at = address.partition("/?")[0]

@@ -148,6 +148,9 @@ def label(chosen: Label) -> None:
     from prefrl.viewer.server import serve
 
     def announce(address: str, host: str) -> None:
+        port = urlsplit(address).port
+        if before not in (None, port) and chosen.port is None:
+            say(f"port {before}, where the page was before, is taken by another program")
         say(f"answer at {address}")
         if is_wide(host):
             say(
@@ -155,10 +158,10 @@ def label(chosen: Label) -> None:
                 "whoever has the token may answer, and nothing is encrypted on the way"
             )
         elif "SSH_CONNECTION" in os.environ:
-            port = urlsplit(address).port
             say(f"from elsewhere: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE")
 
     folder = RunFolder.open(chosen.run)
+    before = folder.viewer()["port"]
     serve(folder, chosen.name, chosen.port, chosen.allow_host, chosen.host, announce)
 
 

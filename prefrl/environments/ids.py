@@ -47,9 +47,10 @@ def _registered(name: str) -> EnvSpec:
         known = [*gymnasium.registry]
         near = difflib.get_close_matches(bare, known, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "`prefrl list` shows those at hand."
+        module = Path(name).stem if name.endswith(".py") else "your_package"
         raise UserError(
-            f"there is no environment {name!r}; {hint} An environment of your own is named "
-            "with the package that registers it: your_package:Your-v0"
+            f"there is no environment {name!r}; {hint} An environment of your own is named with the "
+            f"module that registers it and the id that it registers: {module}:Your-v0"
         ) from None
 
 
@@ -59,7 +60,9 @@ def installed(name: str) -> Iterator[None]:
     try:
         yield
     except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
-        raise UserError(f"{name} needs a package that is not installed: {error}") from None
+        # Gymnasium 1.4's advice is an extra's old name, which it has no more.
+        advice = re.sub(r"\[\w+\]", lambda extra: extra[0].replace("_", "-"), str(error))
+        raise UserError(f"{name} needs a package that is not installed: {advice}") from None
     except ImportError as error:
         raise UserError(f"{raised_by(f'making {name}', error)}; correct that import") from error
 

@@ -101,5 +101,6 @@ def fitting(folder: RunFolder) -> Iterator[None]:
         raise UserError(
             f"the newest checkpoint of {folder.path} does not fit its config.json; or the run had "
             "a reward network of its own, which is given again, from Python: resume(path, "
-            "network=…), load_reward(path, network)"
+            "network=…), load_reward(path, network), replay(path, into, network) of "
+            "prefrl.runs.replay"
         ) from error

@@ -16,7 +16,7 @@ from prefrl.errors import UserError
 from prefrl.learning.loop import Round
 from prefrl.runs.domains import domain_of
 from prefrl.runs.given_reward import with_reward
-from prefrl.runs.load import checkpoint
+from prefrl.runs.load import checkpoint, load_reward
 from prefrl.runs.session import Session, assemble, load_state, rounds, save_components
 from prefrl.runs.versions import differences, versions
 from prefrl.storage.feedback import FeedbackStore
@@ -33,11 +33,16 @@ def replay(path: Path | str, into: Path | str, network: Network | None = None) -
         path: the run to replay; it may have been extended.
         into: the run folder to make.
         network: your own reward network, if the run had one.
+
+    Raises:
+        UserError: no round has finished, or the run's reward network is another one.
     """
     source = RunFolder.open(path)
     recorded = len(source.metrics())
     if not recorded:
         raise UserError(f"{source.path} has not finished a round yet; there is nothing to replay")
+    if source.experiment().reward == "learned" and source.checkpoint() is not None:
+        load_reward(path, network)  # refuses another network, which would look like chance
     into = Path(into).absolute()
     domain = domain_of(source)
     state: dict[str, Any] | None = None

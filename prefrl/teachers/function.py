@@ -54,8 +54,9 @@ class FunctionTeacher:
             except Exception as error:  # whatever somebody's function raises
                 raise UserError(
                     f"{raised_by(f'teacher {self.name}', error)}; expected a function of two clips "
-                    "or, for text, of a prompt and two texts; correct it and go on with "
-                    "`prefrl resume RUN` if it teaches a run, which is kept"
+                    "or, for text, of a prompt and two texts; correct it, and go on "
+                    "with the run, if it teaches one: `prefrl resume RUN`, or from Python "
+                    "resume(path, teacher=…)"
                 ) from error
             yield self._answer(query, returned, shown)
 

@@ -11,7 +11,7 @@ from gymnasium.envs.registration import EnvSpec
 from prefrl.clips.pictures import sheet, shrink
 from prefrl.control.environments.fixed_horizon import FixedHorizon
 from prefrl.control.environments.make import build_drawing, can_draw, fixed, mujoco_model
-from prefrl.control.environments.redraw import picture_of, replay
+from prefrl.control.environments.redraw import NO_PICTURES, picture_of, replay
 from prefrl.environments import contract
 from prefrl.errors import UserError
 
@@ -65,7 +65,7 @@ def try_episodes(environment: FixedHorizon) -> list[str]:
 def why_no_pictures(spec: EnvSpec, draws: bool) -> str:
     """Return why an environment that says whether it draws itself does not, "" if it does."""
     if not draws:
-        return f"{spec.id} draws no pictures (its render_modes lack rgb_array)"
+        return f"{spec.id} {NO_PICTURES}"
     try:
         with closing(build_drawing(spec)) as environment:
             environment.reset(seed=SEED)

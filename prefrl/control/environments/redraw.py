@@ -15,6 +15,10 @@ from prefrl.errors import UserError, raised_by
 from prefrl.types import Segment
 
 PICTURES_PER_SECOND = 30
+NO_PICTURES = (
+    "draws no pictures; give it the render mode rgb_array (in its metadata's render_modes), and a "
+    "render() that returns an array [height, width, 3] of uint8"
+)
 EXPECTED = (
     'expected a picture, uint8 [height, width, 3], as render_mode="rgb_array" promises; correct '
     "the environment's render()"

@@ -22,6 +22,7 @@ from prefrl.control.environments.make import (
     step_seconds,
 )
 from prefrl.control.environments.redraw import (
+    NO_PICTURES,
     by_episode,
     film,
     picture_of,
@@ -220,7 +221,7 @@ class SeparateEnvironments:
     def _drawing(self) -> FixedHorizon:
         """Build an environment that draws itself."""
         if not self.draws:
-            raise UserError(f"{self.name} draws no pictures (its render_modes lack rgb_array)")
+            raise UserError(f"{self.name} {NO_PICTURES}")
         return FixedHorizon(build_drawing(self.spec), self.description.horizon, self.wait)
 
     def _reset(self, row: int) -> np.ndarray:
