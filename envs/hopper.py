@@ -18,6 +18,7 @@ HEALTHY_ANGLE_RAD = 0.2
 HEALTHY_STATE = 100.0
 HEALTHY_WALKER_HEIGHTS_M = (0.8, 2.0)
 HEALTHY_WALKER_ANGLE_RAD = 1.0
+DOWN_SECONDS = 0.5  # a robot that has been unhealthy for so long starts again
 
 
 def hopper_model(sensed: tuple[str, ...] = (), quick: bool = False) -> mujoco.MjModel:
@@ -45,11 +46,12 @@ class Hopper(Task):
     """A planar one-legged robot hops forward (towards +x) and stays upright.
 
     Observation `[11]`: joint positions but x, joint velocities clipped to ±10, as in Gymnasium's
-    Hopper-v5. Action `[3]`: torques in [-1, 1]. Reward: forward speed in m/s, plus 1 while the
-    robot is healthy (torso above 0.7 m and within 0.2 rad of upright). It is Hopper-v5 with
-    `terminate_when_unhealthy=False` less the control cost, which no viewer sees; falling costs the
-    healthy reward instead of ending the episode, since an ending would tell the policy what the
-    reward should. `info` carries Hopper-v5's own terms. An episode is always 1,000 steps (8 s).
+    Hopper-v5. Action `[3]`: torques in [-1, 1]. Reward: forward speed in m/s and 1 while the robot
+    is healthy (torso above 0.7 m and within 0.2 rad of upright), nothing while it is not. It is Hopper-v5
+    less the control cost, which no viewer sees, and less the end of an episode, which would tell the
+    policy what the reward should: a robot that has been unhealthy for half a second starts again
+    within its episode. Where a fall was paid its speed, robots dived and began again. `info`
+    carries Hopper-v5's own terms. An episode is always 1,000 steps (8 s).
 
     Version History:
         v0: Hopper-v5 of fixed horizon without the control cost.
@@ -58,6 +60,7 @@ class Hopper(Task):
     question = "Which robot hops forward (to the right) better without falling?"
     clip_seconds = 1.5
     frame_skip = 4
+    remembers = ("down_steps", "started_again")
 
     def build_model(self) -> mujoco.MjModel:
         """Return Gymnasium's hopper."""
@@ -79,15 +82,18 @@ class Hopper(Task):
     def evaluate(
         self, action: np.ndarray, before: np.ndarray
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return forward speed plus survival, and Gymnasium's reward terms."""
+        """Return forward speed and 1 of who is healthy, and Gymnasium's reward terms."""
         velocity = (self.qpos[:, 0] - before[:, 0]) / self.dt
-        survive = self.healthy().astype(np.float64)
-        return velocity + survive, self._position() | {
+        healthy = self.healthy()
+        survive = healthy.astype(np.float64)
+        report = self._position() | {
             "x_velocity": velocity,
             "reward_forward": velocity,
             "reward_ctrl": -(CONTROL_COST * np.square(action).sum(axis=1)),
             "reward_survive": survive,
         }
+        self.start_again(~healthy, DOWN_SECONDS)
+        return survive * (velocity + 1), report
 
     def healthy(self) -> np.ndarray:
         """Return whether each robot is upright, bool `[count]`."""
@@ -109,10 +115,11 @@ class Walker2d(Hopper):
     """A planar robot of two legs walks forward (towards +x) and stays upright.
 
     Observation `[17]`: joint positions but x, joint velocities clipped to ±10, as in Gymnasium's
-    Walker2d-v5. Action `[6]`: torques in [-1, 1]. Reward: forward speed in m/s, plus 1 while the
-    robot is healthy (torso between 0.8 and 2 m and within 1 rad of upright). What differs from
-    Walker2d-v5 is what differs in `Hopper`: no control cost, and falling ends nothing. `info`
-    carries Walker2d-v5's own terms. An episode is always 1,000 steps (8 s).
+    Walker2d-v5. Action `[6]`: torques in [-1, 1]. Reward: forward speed in m/s and 1 while the robot
+    is healthy (torso between 0.8 and 2 m and within 1 rad of upright), nothing while it is not. What
+    differs from Walker2d-v5 is what differs in `Hopper`: no control cost, and a robot that has been
+    unhealthy for half a second starts again. `info` carries Walker2d-v5's own terms. An episode is
+    always 1,000 steps (8 s).
 
     Version History:
         v0: Walker2d-v5 of fixed horizon without the control cost.
