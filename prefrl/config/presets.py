@@ -34,6 +34,11 @@ CHEETAH = ControlConfig(
     )
 )
 
+# Steps of 8 ms want a far sight, and noise that lasts for more than one of them.
+HOPPER = ControlConfig(
+    ppo=PPOConfig(learning_rate=5e-4, gamma=0.995, sde_sample_freq=16, log_std_init=-1)
+)
+
 # Farther-sighted: standing up pays before walking does, and a stroke of a swimmer later yet.
 DEEPMIND = replace(CHEETAH, ppo=replace(CHEETAH.ppo, gamma=0.99))
 SWIMMER = replace(CHEETAH, ppo=replace(CHEETAH.ppo, gamma=0.9999))
@@ -96,8 +101,8 @@ PRESETS = {
         ),
     ),
     "half-cheetah": _robot("HalfCheetah learns to run", "HalfCheetah"),
-    "hopper": _robot("Hopper learns to hop", "Hopper"),
-    "walker2d": _robot("Walker2d learns to walk", "Walker2d"),
+    "hopper": _robot("Hopper learns to hop", "Hopper", HOPPER),
+    "walker2d": _robot("Walker2d learns to walk", "Walker2d", HOPPER),
     "ant": _robot("Ant learns to walk", "Ant"),
     "swimmer": _robot("Swimmer learns to swim", "Swimmer", SWIMMER),
     "reacher": _robot("Reacher learns to reach a target", "Reacher", ControlConfig()),
