@@ -310,7 +310,7 @@ def test_parity_with_gymnasium(name, unseen, mujoco_warnings, monkeypatch):
         theirs_but_unseen = expected_rewards - sum(said[term] for term in unseen)
         if name in ("Hopper", "Walker2d"):  # ours pays nothing for falling forward
             fallen = said["reward_survive"] == 0
-            theirs_but_unseen = np.where(fallen, 0.0, theirs_but_unseen)
+            theirs_but_unseen = np.where(fallen, -1.0, theirs_but_unseen)
         np.testing.assert_allclose(rewards, theirs_but_unseen, rtol=0, atol=1e-11)
     assert all(len(set(values)) > 1 for term, values in met.items() if not term.startswith("_"))
     reference.close()
@@ -346,7 +346,7 @@ def test_robots_that_have_been_unhealthy_for_half_a_second_start_again(name):
         environments.task.qpos[1] = environments.task.model.qpos0
         environments.task.qvel[1] = 0
         observations, rewards, _, _, info = environments.step(still)
-        assert rewards[0] == 0 and rewards[1] > 0.5
+        assert rewards[0] == -1 and rewards[1] > 0.5
         assert environments.stood_up.tolist() == [step == 62, False]
         assert info["reward_survive"].tolist() == [0, 1]
     np.testing.assert_allclose(observations[0], start[0], atol=0.02)
