@@ -31,18 +31,18 @@ class CheetahPressUps(Task):
     Observation `[22]`: height of the torso (m); sine and cosine of its pitch (nose down is
     positive); six joint angles (rad; hind thigh, shin, foot, then front); nine velocities (m/s and
     rad/s: forward, up, pitch, the joints in the same order); whether the front foot, the hind foot
-    and any other part touched the floor during the last step; whether the cheetah has been low since
-    it was last high. Action `[6]`: torques in [-1, 1].
+    and any other part touched the floor during the last step; whether the cheetah has been low
+    since it was last high. Action `[6]`: torques in [-1, 1].
 
-    Reward, per step: the torso's speed in m/s, at most 1, down until it is below −0.22 m and then up
-    until it is above −0.09 m (0 is the model's own height; it stands at −0.13). A step in which a
-    foot does not touch, another part does, or the back is tilted by more than 0.35 rad pays −0.5
+    Reward, per step: the torso's speed in m/s, at most 1, down until it is below −0.22 m and then
+    up until it is above −0.09 m (0 is the model's own height; it stands at −0.13). A step in which
+    a foot does not touch, another part does, or the back is tilted by more than 0.35 rad pays −0.5
     instead. Each m/s along the floor costs 0.2. A cheetah that has lain on its back for a second
     starts again.
 
-    `info`: `press_ups`, how often in this episode it has come up from below −0.22 m to above −0.09 m
-    and was level there with both feet and nothing else on the floor. An episode is always 500 steps
-    (25 s).
+    `info`: `press_ups`, how often in this episode it has come up from below −0.22 m to above −0.09
+    m and was level there with both feet and nothing else on the floor. An episode is always 500
+    steps (25 s).
 
     Version History:
         v0: first version.
@@ -63,7 +63,7 @@ class CheetahPressUps(Task):
         return initial_cheetah(self.model, generator)
 
     def observe(self) -> np.ndarray:
-        """Return pose but x, velocities, what touches and the half of the press-up, `[count, 22]`."""
+        """Return pose but x, velocities, what touches, the half of the press-up, `[count, 22]`."""
         pitch = self.qpos[:, 2]
         pose = [self.qpos[:, 1], np.sin(pitch), np.cos(pitch), self.qpos[:, 3:]]
         known = [self.memory[name] for name in ("front", "hind", "other", "low")]

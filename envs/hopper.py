@@ -48,12 +48,12 @@ class Hopper(Task):
 
     Observation `[11]`: joint positions but x, joint velocities clipped to ±10, as in Gymnasium's
     Hopper-v5. Action `[3]`: torques in [-1, 1]. Reward: forward speed in m/s and 1 while the robot
-    is healthy (torso above 0.7 m and within 0.2 rad of upright), −1 while it is not. It is Hopper-v5
-    less the control cost, which no viewer sees, and less the end of an episode, which would tell the
-    policy what the reward should: a robot that has been unhealthy for half a second starts again
-    within its episode. Where a fall was paid its speed, robots dived, again and again; where it was
-    paid nothing, they still fell. `info` carries Hopper-v5's own terms. An episode is always 1,000
-    steps (8 s).
+    is healthy (torso above 0.7 m and within 0.2 rad of upright), −1 while it is not. It is
+    Hopper-v5 less the control cost, which no viewer sees, and less the end of an episode, which
+    would tell the policy what the reward should: a robot that has been unhealthy for half a second
+    starts again within its episode. Where a fall was paid its speed, robots dived, again and again;
+    where it was paid nothing, they still fell. `info` carries Hopper-v5's own terms. An episode is
+    always 1,000 steps (8 s).
 
     Version History:
         v0: Hopper-v5 of fixed horizon without the control cost.
@@ -117,11 +117,11 @@ class Walker2d(Hopper):
     """A planar robot of two legs walks forward (towards +x) and stays upright.
 
     Observation `[17]`: joint positions but x, joint velocities clipped to ±10, as in Gymnasium's
-    Walker2d-v5. Action `[6]`: torques in [-1, 1]. Reward: forward speed in m/s and 1 while the robot
-    is healthy (torso between 0.8 and 2 m and within 1 rad of upright), −1 while it is not. What
-    differs from Walker2d-v5 is what differs in `Hopper`: no control cost, and a robot that has been
-    unhealthy for half a second starts again. `info` carries Walker2d-v5's own terms. An episode is
-    always 1,000 steps (8 s).
+    Walker2d-v5. Action `[6]`: torques in [-1, 1]. Reward: forward speed in m/s and 1 while the
+    robot is healthy (torso between 0.8 and 2 m and within 1 rad of upright), −1 while it is not.
+    What differs from Walker2d-v5 is what differs in `Hopper`: no control cost, and a robot that has
+    been unhealthy for half a second starts again. `info` carries Walker2d-v5's own terms. An
+    episode is always 1,000 steps (8 s).
 
     Version History:
         v0: Walker2d-v5 of fixed horizon without the control cost.

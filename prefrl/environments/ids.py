@@ -49,8 +49,8 @@ def _registered(name: str) -> EnvSpec:
         hint = f"did you mean {', '.join(near)}?" if near else "`prefrl list` shows those at hand."
         module = Path(name).stem if name.endswith(".py") else "your_package"
         raise UserError(
-            f"there is no environment {name!r}; {hint} An environment of your own is named with the "
-            f"module that registers it and the id that it registers: {module}:Your-v0"
+            f"there is no environment {name!r}; {hint} An environment of your own is named with "
+            f"the module that registers it and the id that it registers: {module}:Your-v0"
         ) from None
 
 
