@@ -39,7 +39,11 @@ from typing import Any
 
 import numpy as np
 import tyro
-from prefrl.envs.movie_sentiment import continuation, opening, read_reviews
+from prefrl.envs.movie_sentiment import (  # pyright: ignore[reportMissingImports]
+    continuation,
+    opening,
+    read_reviews,
+)
 
 ENV = "prefrl/MovieSentiment-v0"
 MADE = ("sft/model.safetensors", "reward/model.safetensors", "policy/metrics.jsonl",
@@ -85,7 +89,7 @@ def main() -> int:
     chosen = tyro.cli(Arguments, description=__doc__)
     with tempfile.TemporaryDirectory() as scratch:
         folder = chosen.folder or Path(scratch)
-        report = dataclasses.asdict(chosen) | {"folder": None}
+        report: dict[str, Any] = dataclasses.asdict(chosen) | {"folder": None}
         report |= pipeline(folder / "whole", chosen, {})
         if chosen.kill:
             report["killed"] = pipeline(folder / "killed", chosen, report["stages"])["stages"]

@@ -102,7 +102,7 @@ PRESETS = {
     ),
     "half-cheetah": _robot("HalfCheetah learns to run", "HalfCheetah"),
     "hopper": _robot("Hopper learns to hop", "Hopper", HOPPER),
-    "walker2d": _robot("Walker2d learns to walk", "Walker2d", HOPPER),
+    "walker2d": _robot("Walker2d learns to walk", "Walker2d"),
     "ant": _robot("Ant learns to walk", "Ant"),
     "swimmer": _robot("Swimmer learns to swim", "Swimmer", SWIMMER),
     "reacher": _robot("Reacher learns to reach a target", "Reacher", ControlConfig()),
