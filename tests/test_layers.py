@@ -219,7 +219,7 @@ ROWS = {
     "text.build": ("config contracts environments errors learning storage types", "gymnasium"),
     "text.check": ("environments errors", "gymnasium"),
     "text.domain": ("config contracts errors storage types", ""),
-    "text.environments": ("environments", "gymnasium numpy"),
+    "text.environments": ("environments pace", "gymnasium numpy"),
     "text.episode": ("types", "numpy"),
     "text.evaluation": (
         "config contracts environments errors learning storage teachers types",
@@ -245,7 +245,7 @@ ROWS = {
     "text.stages.fitting": ("config environments errors learning pace storage types", "numpy"),
     "text.stages.judging": ("config learning types", "torch"),
     "text.stages.lengths": ("errors", ""),
-    "text.stages.scoring": ("answers errors learning storage", ""),
+    "text.stages.scoring": ("answers errors learning pace storage types", ""),
     "text.stages.sft": ("answers config environments errors pace storage types", "gymnasium torch"),
     "text.stages.tuning": ("config errors types", "torch"),
     "types": ("", "numpy"),

@@ -336,6 +336,9 @@ class Biased:
     def reply(self, sequences):
         return [SimpleNamespace(ids=self.template.reply_ids(self.say(ids))) for ids in sequences]
 
+    def text(self, ids):
+        return self.template.decode(ids)
+
     def say(self, ids):
         prompt = self.template.tokenizer.decode(ids)
         [(pair, side)] = [

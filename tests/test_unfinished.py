@@ -197,7 +197,7 @@ def test_in_a_pipe_a_line_a_minute_tells_how_far_it_is(monkeypatch, capsys):
     ]
 
 
-@pytest.mark.parametrize("what", ["fit", "sft", "generate", "train"])
+@pytest.mark.parametrize("what", ["fit", "sft", "generate", "train", "compare"])
 def test_nothing_long_is_silent(what, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(console, "MINUTE", 0.0)
     model, file = save_small_model(tmp_path / "small"), tmp_path / "rows.jsonl"
@@ -209,11 +209,15 @@ def test_nothing_long_is_silent(what, tmp_path, monkeypatch, capsys):
         "train": f"train random-walks --text.model {model} --labels 8 --steps 256 --rounds 1 "
         "--text.demonstrations 8 --text.sft-epochs 1 --query.explore-steps 64 "
         f"--run {tmp_path}/run",
+        "compare": f"compare {model} {model} --env prefrl/RandomWalks-v0 --pairs 2 "
+        f"--into {tmp_path}/made",
     }[what]
     main(words.split())
     printed = capsys.readouterr()
-    text = printed.err if what == "generate" else printed.out
-    name = {"fit": "fitting", "generate": "replying"}.get(what, "fine-tuning")
+    text = printed.err if what in ("generate", "compare") else printed.out
+    name = {"fit": "fitting", "generate": "replying", "compare": "replying"}.get(
+        what, "fine-tuning"
+    )
     assert re.search(rf"^{name}: step \d+/\d+, (loss [\d.]+, )?[\d,]+ tokens/s, 0:\d\d left$", text,
                      re.MULTILINE), text  # fmt: skip
     if what == "generate":

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from prefrl.commands.console import Output, Run, absolute_folder, say, shown
+from prefrl.commands.console import Output, Run, absolute_folder, live_line, say, shown
 from prefrl.config.fields import CountOrZero
 from prefrl.errors import UserError
 
@@ -69,9 +69,10 @@ def evaluate(chosen: Evaluate) -> None:
 
     folder = RunFolder.open(chosen.run)
     request = EvaluationRequest(chosen.episodes, chosen.sample, chosen.teacher, chosen.show)
-    report = evaluate_run(folder, request)
-    if chosen.wording or chosen.words or chosen.scorer:
-        report["wording"] = report_bias(folder, chosen.words, chosen.scorer)
+    with live_line(beside=True):
+        report = evaluate_run(folder, request)
+        if chosen.wording or chosen.words or chosen.scorer:
+            report["wording"] = report_bias(folder, chosen.words, chosen.scorer)
     say(*([json.dumps(report)] if chosen.json else in_words(report)))
 
 
@@ -118,9 +119,10 @@ def compare(chosen: Compare) -> None:
         from prefrl.reports.sides import side
 
         sides = [side(absolute_folder(name)) for name in chosen.sides]
-        folder = compare_runs(
-            sides, chosen.into, chosen.pairs, chosen.teacher, chosen.question, chosen.env
-        )
+        with live_line(beside=True):
+            folder = compare_runs(
+                sides, chosen.into, chosen.pairs, chosen.teacher, chosen.question, chosen.env
+            )
     result = report(folder)
     say(*([json.dumps(result)] if chosen.json else report_in_words(result)))
     if result["answered"] < result["pairs"] and not chosen.json:

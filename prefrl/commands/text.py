@@ -300,7 +300,8 @@ def score(chosen: Score) -> None:
             f"{chosen.reward} has the reward of a robot, which judges no texts; "
             "prefrl.load_reward(path).rewards([trajectory]) gives its rewards"
         )
-    scores = score_file(model, chosen.file)
+    with live_line(beside=True):
+        scores = score_file(model, chosen.file)
     text = "\n".join(map(json.dumps, scores.lines))
     told = [*scores.notes, *agreement_in_words(scores)]
     if chosen.output is None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from prefrl.environments import contract
 from prefrl.environments.info import numbers
+from prefrl.pace import Pace
 from prefrl.text.episode import Episode
 from prefrl.text.models.sampling import Reply
 from prefrl.text.policy import TextPolicy
@@ -35,10 +36,13 @@ def play(
     Raises:
         UserError: too many prompts in a row are too long, or the environment breaks its contract.
     """
-    episodes = []
+    episodes: list[Episode] = []
+    pace = Pace("replying", len(seeds))
     for begin in range(0, len(seeds), len(environments)):
         some = seeds[begin : begin + len(environments)]
-        episodes += _play(environments[: len(some)], policy, some, split, deterministic)
+        played = _play(environments[: len(some)], policy, some, split, deterministic)
+        pace.step(len(some), sum(sum(episode.sampled) for episode in played))
+        episodes += played
     return episodes
 
 

@@ -11,11 +11,13 @@ from typing import Any
 from prefrl.answers import KINDS
 from prefrl.errors import UserError
 from prefrl.learning.statistics import in_words, share
+from prefrl.pace import Pace
 from prefrl.storage.texts import reader
 from prefrl.storage.texts.conversations import before_reply
 from prefrl.storage.texts.examples import Example
 from prefrl.storage.texts.forms import COMPARED, DEMONSTRATED
-from prefrl.text.reward import TextReward
+from prefrl.text.reward import CHUNK, TextReward
+from prefrl.types import Conversation
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,20 @@ def score_file(model: TextReward, path: Path) -> Scores:
                 f"score; expected {COMPARED}; or {DEMONSTRATED}"
             )
     talks = [talk for example in texts.examples for talk in example.conversations]
-    scores = iter(model.scores(talks))
+    scores = iter(_scores(model, talks))
     scored = [(e, [next(scores) for _ in e.conversations]) for e in texts.examples]
     lines = [line for example, found in scored for line in _lines(example, found)]
     return Scores(lines, _agreement(scored), [texts.took, *texts.notes])
+
+
+def _scores(model: TextReward, talks: Sequence[Conversation]) -> list[float]:
+    """Return the scores of conversations, and tell how far they are."""
+    pace, scores = Pace("scoring", len(talks)), []
+    for begin in range(0, len(talks), CHUNK):
+        some = talks[begin : begin + CHUNK]
+        scores += model.scores(some)
+        pace.step(len(some))
+    return scores
 
 
 def _lines(example: Example, scores: Sequence[float]) -> list[dict[str, Any]]:
