@@ -416,6 +416,21 @@ def test_the_divergence_is_0_before_training_and_not_after(ppo):
     assert later["kl"] != 0 and abs(later["kl"]) < 5
 
 
+@pytest.mark.parametrize("ppo", [{}, {"freeze_layers": 1}, {"critic": "shared"}])
+def test_weights_that_are_still_those_of_the_reference_are_not_saved_again(ppo):
+    agent, again, moved = (make_agent(**ppo) for _ in range(3))
+    saved = from_bytes(to_bytes(agent.state_dict()))
+    assert saved["networks"].keys() == {"value.weight", "value.bias"}, "nothing has moved yet"
+    moved.train(PLAIN, 8)
+    assert moved.state_dict()["networks"].keys() == moved.networks.trained().keys()
+    moved.load_state_dict(saved)
+    older = {name: part for name, part in saved.items() if name != "trained"}
+    again.load_state_dict(older | {"networks": dict(agent.networks.trained())})
+    assert_same(moved.train(PLAIN, 16)[1], again.train(PLAIN, 16)[1])
+    with pytest.raises(ValueError, match="other parameters"):
+        again.load_state_dict(older | {"networks": {"value.weight": torch.zeros(16)}})
+
+
 def test_the_log_probabilities_are_those_that_were_sampled_from():
     agent = make_agent(text={"temperature": 0.5})
     episodes = agent._play()

@@ -207,10 +207,20 @@ class TextAgent:
             self.kl_coef *= 1 + error * episodes / ppo.kl_horizon
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything the next round depends on but the reference, which never changes."""
+        """Return everything the next round depends on but the reference, which never changes.
+
+        Weights that are still those of the reference are left out: a folder holds these once.
+        """
+        begun, trained = self.networks.begun(), self.networks.trained()
+        moved = {
+            name: weights.detach().clone()
+            for name, weights in trained.items()
+            if name not in begun or not torch.equal(weights, begun[name])
+        }
         return {
             "device": self.model.device.type,
-            "networks": {n: p.detach().clone() for n, p in self.networks.trained().items()},
+            "trained": [*trained],
+            "networks": moved,
             "optimizer": self.optimizer.state_dict(),
             "sampling": self.policy.generator.get_state(),
             "shuffling": self.shuffling.get_state(),
@@ -229,12 +239,13 @@ class TextAgent:
         """Continue from what `state_dict` returned, to the bit."""
         here = self.model.device.type
         check_same_device(state.get("device", here), here)
-        trained = self.networks.trained()
-        if trained.keys() != state["networks"].keys():
+        trained, weights = self.networks.trained(), self.networks.begun() | state["networks"]
+        names = state.get("trained", [*state["networks"]])  # all of them were saved once
+        if not trained.keys() == weights.keys() == set(names):
             raise ValueError("it holds other parameters than the model has")
         with torch.no_grad():
             for name, parameter in trained.items():
-                parameter.copy_(state["networks"][name])
+                parameter.copy_(weights[name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.policy.generator.set_state(state["sampling"])
         self.shuffling.set_state(state["shuffling"])

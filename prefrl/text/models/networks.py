@@ -216,6 +216,19 @@ class Networks(nn.Module):
         """Return what is trained, by name; parameters that two parts share come once."""
         return {n: p for n, p in self.named_parameters() if p.requires_grad}
 
+    def begun(self) -> dict[str, Tensor]:
+        """Return what trained weights were at first, by name, where the reference has that."""
+        reference = dict(self.reference.named_parameters())
+        parts = [(self.upper, reference), (self.critic, reference)]
+        parts += [(self.head, dict(self.reference_head.named_parameters()))]
+        first = {
+            id(weights): there[name]
+            for part, there in parts
+            for name, weights in (part.named_parameters() if part is not None else ())
+            if name in there
+        }
+        return {n: first[id(p)] for n, p in self.trained().items() if id(p) in first}
+
     def below(self, tokens: Tokens) -> Tensor | None:
         """Run the shared lower layers, if there are any: `[sequence, token, width]`."""
         if self.lower is None:
