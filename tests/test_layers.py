@@ -234,6 +234,7 @@ ROWS = {
     "text.models.load": ("config errors storage", "tokenizers torch transformers"),
     "text.models.lora": ("errors", "torch transformers"),
     "text.models.networks": ("errors", "numpy torch transformers"),
+    "text.models.optimizer": ("errors", "torch"),
     "text.models.sampling": ("", "torch transformers"),
     "text.models.template": ("errors", "jinja2 transformers"),
     "text.models.trees": ("", "torch"),

@@ -1,6 +1,7 @@
 """The text agent: tokens that are only appended to, who is paid for which, and an exact resume."""
 
 import math
+import sys
 import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
@@ -429,6 +430,25 @@ def test_weights_that_are_still_those_of_the_reference_are_not_saved_again(ppo):
     assert_same(moved.train(PLAIN, 16)[1], again.train(PLAIN, 16)[1])
     with pytest.raises(ValueError, match="other parameters"):
         again.load_state_dict(older | {"networks": {"value.weight": torch.zeros(16)}})
+
+
+def test_moments_of_8_bits_go_on_to_the_byte(monkeypatch):
+    pytest.importorskip("bitsandbytes", reason="moments of 8 bits are its own")
+    wide = [tiny_language_model(0, 2, width=64, heads=2) for _ in range(2)]
+    agent, again = (make_agent(model=model, adam_8bit=True) for model in wide)
+    agent.train(PLAIN, 8)
+    kept = {part.dtype for state in agent.optimizer.state.values() for part in state.values()
+            if isinstance(part, torch.Tensor)}  # fmt: skip
+    assert torch.uint8 in kept
+    again.load_state_dict(from_bytes(to_bytes(agent.state_dict())))
+    assert_same(agent.train(PLAIN, 16)[1], again.train(PLAIN, 16)[1])
+    assert to_bytes(agent.state_dict()) == to_bytes(again.state_dict())
+
+
+def test_without_bitsandbytes_a_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(UserError, match="pip install bitsandbytes, or leave out"):
+        make_agent(adam_8bit=True)
 
 
 def test_the_log_probabilities_are_those_that_were_sampled_from():

@@ -19,6 +19,8 @@ class TextPPOConfig:
 
     learning_rate: Positive = 1e-5
     """Adam's step size."""
+    adam_8bit: bool = False
+    """Keep Adam's moments in 8 bits, with bitsandbytes: a quarter of their memory."""
     anneal: bool = False
     """Let the learning rate fall linearly to zero over the run."""
     episodes: Count = 64

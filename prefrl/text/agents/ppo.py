@@ -27,10 +27,10 @@ from prefrl.text.episode import Episode
 from prefrl.text.models.device import check_same_device
 from prefrl.text.models.load import LanguageModel
 from prefrl.text.models.networks import Networks, enough_memory
+from prefrl.text.models.optimizer import adam
 from prefrl.text.policy import TextPolicy
 from prefrl.types import Trajectory
 
-ADAM_EPSILON = 1e-5  # as PPO implementations have it (Huang et al. 2022)
 MEMORY = "text.ppo.batch-size", "text.ppo.episodes", "text.max-new-tokens"  # take the most
 TASKS_TRIED = 8
 KL_ERROR_CLIP = 0.2  # of an adaptive coefficient's relative error (Ziegler et al. 2019)
@@ -64,7 +64,7 @@ class TextAgent:
             config.lora,
         )  # fmt: skip
         trained = list(self.networks.trained().values())
-        self.optimizer = torch.optim.Adam(trained, ppo.learning_rate, eps=ADAM_EPSILON)
+        self.optimizer = adam(trained, ppo.learning_rate, ppo.adam_8bit)
         self.shuffling = torch.Generator().manual_seed(seed)
         self.kl_coef = ppo.kl_coef
         self.total_steps = total_steps

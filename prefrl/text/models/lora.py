@@ -7,6 +7,8 @@ that begin as it (policy, reference, critic, members of a reward model) hold the
 from __future__ import annotations
 
 import copy
+import importlib
+import logging
 from typing import Any, TypeVar
 
 import torch
@@ -40,8 +42,9 @@ def add_adapters(model: PreTrainedModel, rank: int, freeze_layers: int, seed: in
     Raises:
         UserError: PEFT is not installed.
     """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT loads it where it is
     try:
-        from peft import LoraConfig, inject_adapter_in_model
+        peft: Any = importlib.import_module("peft")
     except ImportError:
         raise UserError(
             "adapters of low rank are PEFT's, which is not installed: pip install 'prefrl[lora]', "
@@ -50,12 +53,12 @@ def add_adapters(model: PreTrainedModel, rank: int, freeze_layers: int, seed: in
     model.requires_grad_(False)
     names = _matrices(model, freeze_layers)
     rows_first = any(type(model.get_submodule(name)) is not nn.Linear for name in names)
-    config = LoraConfig(
+    config = peft.LoraConfig(
         r=rank, lora_alpha=ALPHA * rank, target_modules=names, fan_in_fan_out=rows_first
     )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        inject_adapter_in_model(config, model)
+        peft.inject_adapter_in_model(config, model)
 
 
 def _matrices(model: PreTrainedModel, freeze_layers: int) -> list[str]:
