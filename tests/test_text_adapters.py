@@ -36,6 +36,8 @@ def test_a_task_of_reasoning_gym_is_a_question_a_turn(reasoning, task):
     environment.reset(seed=3)
     assert environment.step("no idea")[1] < 0.5
     assert len({environment.reset(seed=seed)[0] for seed in range(20)}) == 20
+    [[(question, answer)]] = environment.demonstrations(1)
+    assert answers[question] == answer
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -81,6 +81,7 @@ class Script:
 
     def __init__(self, replies):
         self.template = Template(byte_tokenizer(), chat=False)
+        self.text = self.template.decode
         self.replies = [Reply([*ids, END] if ends else [*ids, 0], ends) for ids, ends in replies]
         self.said = 0
         self.before = {}
@@ -259,6 +260,7 @@ def test_an_empty_reply_is_a_reply():
 class Silent:
     def __init__(self, policy):
         self.template, self.context = policy.template, policy.context
+        self.text = policy.text
 
     def reply(self, sequences, deterministic=False):
         return [Reply([END], True) for _ in sequences]

@@ -331,6 +331,7 @@ class Biased:
 
     def __init__(self, tokenizer):
         self.template = Template(tokenizer, chat=False)
+        self.text = self.template.decode
         self.generator = torch.Generator()
 
     def reply(self, sequences):

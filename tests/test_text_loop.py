@@ -47,6 +47,7 @@ from prefrl.text import build as text
 from prefrl.text.budget import check_budget
 from prefrl.text.environments import play
 from prefrl.text.episode import turns_of
+from prefrl.text.evaluation import measure
 from prefrl.text.models.load import (
     LanguageModel,
     byte_tokenizer,
@@ -54,6 +55,7 @@ from prefrl.text.models.load import (
     save_language_model,
     tiny_language_model,
 )
+from prefrl.text.models.networks import Least, too_early
 from prefrl.text.models.sampling import sample
 from prefrl.text.policy import TextPolicy
 from prefrl.text.reward import TextReward
@@ -411,6 +413,7 @@ def forgetful(tokenizer):
         ("", forgetful, r"changes earlier messages .* or do without chat"),
         ("--text.chat --text.plain", None, r"say opposite things; leave one out"),
         ("--text.tiny.context 99", None, r"--text.tiny.context 99 is for --text.model tiny"),
+        ("--text.min-new-tokens 7", None, r"is 7, but --text.max-new-tokens is 6; use 6 or less"),
         ("--text.stop=", None, r"--text.stop holds an empty text"),
         ("--text.chat", forgetful, r"changes earlier messages .* or do without chat"),
         ("--env toy_texts:texts/Wordy-v0", None, r"50 tasks in a row are too long, .* on 256, "),
@@ -733,6 +736,54 @@ def test_a_reply_ends_with_a_text_that_stops_it_and_holds_what_comes_before(mode
                 assert policy.template.decode(following) == f"You said {action!r}."
     assert ended > 8
     assert policy.text([*b"a b", *b"qu"]) == "a b" and policy.settled("a bq") == "a b"
+
+
+def test_no_reply_ends_too_early_and_its_tokens_are_judged_by_what_they_were_drawn_of(model):
+    """Else the divergence would count against the policy that it may not end yet."""
+    config = TextConfig(min_new_tokens=3, max_new_tokens=6, temperature=0.5)
+    end_likely = load_language_model(str(model))
+    end = end_likely.tokenizer.eos_token_id
+    with torch.no_grad():
+        end_likely.model.get_output_embeddings().weight[end] *= 200
+    policy = TextPolicy(end_likely, config)
+    environments = [gymnasium.make("texts/Talk-v0") for _ in range(8)]
+
+    def shortest(episodes):
+        return min(b - a for e in episodes for a, b in zip(e.starts, e.ends, strict=True))
+
+    episodes = play(environments, policy, range(8))
+    free = TextPolicy(end_likely, replace(config, min_new_tokens=0))
+    assert shortest(episodes) >= 3 > shortest(play(environments, free, range(8)))
+    assert policy.least == Least(end, 3) and free.least is None
+    measured = measure(policy, episodes, policy)
+    for episode, logprobs, kl in zip(episodes, measured.logprobs, measured.kl, strict=True):
+        with torch.no_grad():
+            scores = end_likely.model(torch.tensor([episode.ids])).logits[0].float() / 0.5
+        expected = []
+        for begin, until in zip(episode.starts, episode.ends, strict=True):
+            for column in range(begin, until):
+                here = scores[column - 1].clone()
+                if column - begin < 3:
+                    here[end] = -math.inf
+                expected.append(float(here.log_softmax(0)[episode.ids[column]]))
+        np.testing.assert_allclose(logprobs, expected, atol=1e-4)
+        assert (kl == 0).all() and np.isfinite(logprobs).all()
+    assert all(np.isfinite(entropies).all() for entropies in measured.entropies)
+
+
+def test_the_first_tokens_of_each_reply_are_found():
+    positions = torch.tensor([[5, 6, 7, 10, 11, 12, 1], [1, 2, 8, 9, 1, 1, 1]])
+    found = too_early(positions, 2)
+    assert found[0, :6].tolist() == [True, True, False, True, True, False]
+    assert found[1, :4].tolist() == [True, True, True, True]
+
+
+def test_a_run_whose_replies_may_not_end_early_learns(model, tmp_path):
+    text = {"min_new_tokens": 3}
+    with closing(start(tiny_text(model, text=text), tmp_path / "run")) as session:
+        done = finish(session)
+    assert all(math.isfinite(value) for now in done for value in now.metrics.values())
+    assert done[-1].metrics["tokens"] >= 3
 
 
 def test_one_reward_network_says_what_it_does_not_learn_from(model, tmp_path):

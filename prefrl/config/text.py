@@ -112,6 +112,8 @@ class TextConfig:
     """What the model is told before each task; plain, it stands above what is said first."""
     max_new_tokens: Count = 48
     """Tokens of a reply at most."""
+    min_new_tokens: CountOrZero = 0
+    """Tokens of a reply before it may end."""
     stop: tuple[str, ...] = ()
     """Texts that end a reply, which holds what comes before."""
     lora: CountOrZero = 0

@@ -39,8 +39,8 @@ def reasoning_gym(
 ) -> PromptEnv:
     """Return a task of reasoning-gym: a question a turn, its score from 0 to 1 by its own rules.
 
-    Where a reply has `<answer>` tags, what stands between the last ones is the answer; the whole
-    reply otherwise.
+    Its own answers are demonstrations. Where a reply has `<answer>` tags, what stands between the
+    last ones is the answer; the whole reply otherwise.
 
     Args:
         task: its name, "leg_counting".
@@ -61,7 +61,9 @@ def reasoning_gym(
             "each takes"
         ) from None
     extract = importlib.import_module("reasoning_gym.utils").extract_answer
-    rows = [{"prompt": row["question"], "row": row} for row in made]
+    rows = [
+        {"prompt": row["question"], "row": row, "completion": row.get("answer")} for row in made
+    ]
 
     def score(row: dict[str, Any], reply: str) -> float:
         answer = extract(reply)

@@ -47,6 +47,11 @@ def _check_model(text: TextConfig) -> None:
             f"--text.tiny.context {text.tiny.context} is for --text.model tiny, but the model is "
             f"{text.model}, which looks back as far as it was trained to; leave it out"
         )
+    if text.min_new_tokens > text.max_new_tokens:
+        raise UserError(
+            f"--text.min-new-tokens is {text.min_new_tokens}, but --text.max-new-tokens is "
+            f"{text.max_new_tokens}; use {text.max_new_tokens} or less"
+        )
     if "" in text.stop:
         raise UserError("--text.stop holds an empty text, which would end every reply at once")
 

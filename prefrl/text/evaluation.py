@@ -172,7 +172,7 @@ def measure(
     policy: TextPolicy, episodes: Sequence[Episode], reference: TextPolicy | None = None
 ) -> Measured:
     """Measure a policy in passes over whole episodes, and how far it is from a reference."""
-    model, temperature = policy.model, policy.config.temperature
+    model, temperature, least = policy.model, policy.config.temperature, policy.least
     measured = Measured([], [], [])
     for begin in range(0, len(episodes), ROWS):
         some = episodes[begin : begin + ROWS]
@@ -180,11 +180,11 @@ def measure(
         positions, there = sampled_positions([episode.sampled for episode in some], model.device)
         with policy.autocast():
             own = model.get_output_embeddings(), hidden_states(model.base_model, tokens, None)
-            columns = [*token_log_probabilities(*own, tokens, positions, temperature)]
+            columns = [*token_log_probabilities(*own, tokens, positions, temperature, least)]
             if reference is not None:
                 referred = hidden_states(reference.model.base_model, tokens, None)
                 other = reference.model.get_output_embeddings(), referred
-                columns.append(divergences(own, other, positions, temperature))
+                columns.append(divergences(own, other, positions, temperature, least))
         for rows, column in zip(measured, columns, strict=False):
             rows += [
                 row[where].double().cpu().numpy()

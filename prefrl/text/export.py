@@ -89,6 +89,7 @@ def export_policy(run: RunFolder, policy: TextPolicy, counts: Counts, folder: Pa
         do_sample=True, temperature=policy.config.temperature, top_k=0, top_p=1.0,
         max_new_tokens=policy.config.max_new_tokens, eos_token_id=policy.template.end_id,
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+        **({"min_new_tokens": least} if (least := policy.config.min_new_tokens) else {}),
     )  # fmt: skip
     save_language_model(LanguageModel(model, tokenizer), folder)
     lines, experiment = run.metrics(), run.experiment()

@@ -12,6 +12,7 @@ from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
 from prefrl.text.models.device import autocast_for, find_device, use_threads
 from prefrl.text.models.load import LanguageModel, context_length, load_language_model
+from prefrl.text.models.networks import Least
 from prefrl.text.models.sampling import Reply, sample, stream
 from prefrl.text.models.template import Template
 
@@ -40,6 +41,12 @@ class TextPolicy:
         # A token is a byte or more; those that stand for none are few, and not counted on.
         self.longest_stop = 8 + 2 * max((len(stop.encode()) for stop in config.stop), default=0)
         self.generator = torch.Generator(self.model.device).manual_seed(seed)
+
+    @property
+    def least(self) -> Least | None:
+        """How early a reply may end, None if it may at once."""
+        least = self.config.min_new_tokens
+        return Least(self.template.end_id, least) if least else None
 
     def predict(self, text: str, deterministic: bool = False) -> str:
         """Return a reply to a first observation; the likeliest tokens, or a sample."""
@@ -73,13 +80,17 @@ class TextPolicy:
         self._check_length(len(ids))
         most = min(self.config.max_new_tokens, self.context - len(ids))
         temperature = 0.0 if deterministic else self.config.temperature
-        tokens = stream(self.model, ids, most, self.template.end_id, self.generator, temperature)
+        tokens = stream(
+            self.model, ids, most, self.template.end_id, self.generator, temperature,
+            self.config.min_new_tokens,
+        )  # fmt: skip
         sampled: list[int] = []
         with self.autocast():
             for token in tokens:
                 yield token
                 sampled.append(token)
-                if self.config.stop and self._stops(sampled):
+                late = len(sampled) >= self.config.min_new_tokens
+                if self.config.stop and late and self._stops(sampled):
                     return
 
     def _check_length(self, longest: int) -> None:
@@ -103,7 +114,7 @@ class TextPolicy:
                 self.model, sequences, room,
                 self.template.end_id, self.generator,
                 0.0 if deterministic else config.temperature,
-                self._stops if config.stop else None,
+                self._stops if config.stop else None, config.min_new_tokens,
             )  # fmt: skip
 
 

@@ -63,6 +63,7 @@ class TextAgent:
             self.model, ppo.freeze_layers, own, seed, autocast, config.gradient_checkpointing,
             config.lora,
         )  # fmt: skip
+        self.networks.least = self.policy.least
         trained = list(self.networks.trained().values())
         self.optimizer = adam(trained, ppo.learning_rate, ppo.adam_8bit)
         self.shuffling = torch.Generator().manual_seed(seed)

@@ -49,6 +49,29 @@ def right_padded(sequences: Sequence[Sequence[int]], device: torch.device | str)
     return Tokens(ids.to(device), mask.to(device))
 
 
+class Least(NamedTuple):
+    """How early a reply may end, which is part of the distribution that its tokens are drawn of."""
+
+    end: int
+    """Id of the end of sequence."""
+    tokens: int
+    """Of a reply, none of which is the end."""
+
+
+def too_early(positions: Tensor, least: int) -> Tensor:
+    """Return which sampled tokens are among the first of their reply, `[sequence, action]`.
+
+    Args:
+        positions: of the tokens, `[sequence, action]`; those of a reply follow each other.
+        least: how many are the first.
+    """
+    begins = torch.ones_like(positions, dtype=torch.bool)
+    begins[:, 1:] = positions[:, 1:] != positions[:, :-1] + 1
+    column = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
+    first = torch.where(begins, column, 0).cummax(1).values
+    return column - first < least
+
+
 def sampled_positions(
     sampled: Sequence[Sequence[bool]], device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
@@ -194,6 +217,8 @@ class Networks(nn.Module):
         if lora:
             model.requires_grad_(False)
         self.model, self.autocast = model, autocast
+        self.least: Least | None = None
+        """How early replies may end, where they may not at once."""
         lower, self.upper = split(model, freeze_layers)
         self.lower = lower.requires_grad_(False) if lower is not None else None
         self.head: Any = model.get_output_embeddings()
@@ -258,7 +283,7 @@ class Networks(nn.Module):
             Two of `[sequence, action]`, in nats.
         """
         head = self.reference_head if reference else self.head
-        return token_log_probabilities(head, hidden, tokens, positions, temperature)
+        return token_log_probabilities(head, hidden, tokens, positions, temperature, self.least)
 
     @torch.no_grad()
     def reference_hidden(self, tokens: Tokens, below: Tensor | None) -> Tensor:
@@ -281,7 +306,7 @@ class Networks(nn.Module):
             temperature: of the sampling.
         """
         own, other = (self.head, hidden), (self.reference_head, reference)
-        return divergences(own, other, positions, temperature)
+        return divergences(own, other, positions, temperature, self.least)
 
     def values(
         self, tokens: Tokens, below: Tensor | None, hidden: Tensor, positions: Tensor
@@ -377,17 +402,19 @@ def logits(head: Any, hidden: Tensor) -> Tensor:
 
 
 def token_log_probabilities(
-    head: Any, hidden: Tensor, tokens: Tokens, positions: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
+    head: Any, hidden: Tensor, tokens: Tokens, positions: Tensor, temperature: float,
+    least: Least | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return log-probabilities and entropies, as `Networks.log_probabilities` does, by any head."""
-    every = _distributions(head, hidden, positions, temperature)
+    every = _distributions(head, hidden, positions, temperature, least)
     chosen = every.gather(-1, tokens.ids.gather(1, positions)[..., None]).squeeze(-1)
-    return chosen, -(every.exp() * every).sum(-1)
+    return chosen, -(every.exp() * _finite(every, least)).sum(-1)
 
 
 def divergences(
-    own: tuple[Any, Tensor], other: tuple[Any, Tensor], positions: Tensor, temperature: float
-) -> Tensor:
+    own: tuple[Any, Tensor], other: tuple[Any, Tensor], positions: Tensor, temperature: float,
+    least: Least | None = None,
+) -> Tensor:  # fmt: skip
     """Return the exact KL divergence of one model from another before each token.
 
     Args:
@@ -395,6 +422,7 @@ def divergences(
         other: those of the other, from which the first diverges.
         positions: of tokens, `[sequence, action]`, indices from 1.
         temperature: of the sampling.
+        least: how early replies may end.
 
     Returns:
         `[sequence, action]`, in nats; never below 0.
@@ -402,13 +430,26 @@ def divergences(
     divergence = torch.empty(positions.shape, device=positions.device)
     for row in range(len(positions)):  # a vocabulary is large: one sequence at a time
         here = slice(row, row + 1)
-        left = _distributions(own[0], own[1][here], positions[here], temperature)
-        right = _distributions(other[0], other[1][here], positions[here], temperature)
-        divergence[row] = (left.exp() * (left - right)).sum(-1)[0]
+        left = _distributions(own[0], own[1][here], positions[here], temperature, least)
+        right = _distributions(other[0], other[1][here], positions[here], temperature, least)
+        difference = _finite(left, least) - _finite(right, least)
+        divergence[row] = (left.exp() * difference).sum(-1)[0]
     return divergence.clamp(min=0.0)
 
 
-def _distributions(head: Any, hidden: Tensor, positions: Tensor, temperature: float) -> Tensor:
+def _distributions(
+    head: Any, hidden: Tensor, positions: Tensor, temperature: float, least: Least | None
+) -> Tensor:
     """Return log-probabilities `[sequence, action, id]` before the tokens at `positions`."""
     rows = torch.arange(len(positions), device=positions.device)[:, None]
-    return torch.log_softmax(logits(head, hidden[rows, positions - 1]) / temperature, dim=-1)
+    scores = logits(head, hidden[rows, positions - 1]) / temperature
+    if least is not None:
+        barred = torch.zeros_like(scores, dtype=torch.bool)
+        barred[..., least.end] = too_early(positions, least.tokens)
+        scores = scores.masked_fill(barred, -torch.inf)
+    return torch.log_softmax(scores, dim=-1)
+
+
+def _finite(logprobs: Tensor, least: Least | None) -> Tensor:
+    """Return log-probabilities to be weighted by how probable they are: 0 for what cannot be."""
+    return logprobs if least is None else logprobs.masked_fill(logprobs == -torch.inf, 0.0)

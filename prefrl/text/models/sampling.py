@@ -44,6 +44,7 @@ def sample(
     generator: torch.Generator,
     temperature: float = 1.0,
     stops: Callable[[list[int]], bool] | None = None,
+    least: int = 0,
 ) -> list[Reply]:
     """Continue each sequence until the end of sequence is sampled, by `most` tokens at most.
 
@@ -58,6 +59,7 @@ def sample(
         generator: draws the tokens; on the model's device.
         temperature: logits are divided by it; 0 takes the most probable token.
         stops: says of the ids of a reply so far whether it ends with them.
+        least: tokens of a reply before it may end.
 
     Raises:
         FloatingPointError: what the model gives are no finite numbers.
@@ -85,9 +87,11 @@ def sample(
                 "the language model gives no finite numbers any more; lower its learning rate "
                 "(--text.ppo.learning-rate)"
             )
+        if step < least:
+            scores[:, end] = -torch.inf
         chosen = _draw(scores, generator, temperature)
         replies[rows, step] = chosen  # what follows an end is thrown away below
-        if stops is not None:
+        if stops is not None and step + 1 >= least:
             going &= ~_stopped(replies[rows, : step + 1], rows, going, stops, stopped)
         going &= (chosen != end) & (step + 1 < limit[rows])
         left = int(going.sum())
@@ -124,19 +128,22 @@ def _stopped(
 @torch.no_grad()
 def stream(
     model: PreTrainedModel, sequence: Sequence[int], most: int, end: int,
-    generator: torch.Generator, temperature: float = 1.0,
+    generator: torch.Generator, temperature: float = 1.0, least: int = 0,
 ) -> Iterator[int]:  # fmt: skip
     """Continue one sequence as `sample` does, and yield each token as it comes; the end is one."""
     decoder: Any = model.base_model
     cache, cache_name = DynamicCache(config=model.config), _cache_argument(decoder)
     ids, mask = left_padded([sequence], model.device)
-    for _ in range(most):
+    for step in range(most):
         positions = torch.arange(mask.shape[1], device=model.device)[None, -ids.shape[1] :]
         hidden = decoder(
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True,
             **{cache_name: cache},
         ).last_hidden_state[:, -1]  # fmt: skip
-        chosen = _draw(logits(model.get_output_embeddings(), hidden), generator, temperature)
+        scores = logits(model.get_output_embeddings(), hidden)
+        if step < least:
+            scores[:, end] = -torch.inf
+        chosen = _draw(scores, generator, temperature)
         yield (token := int(chosen))
         if token == end:
             return
