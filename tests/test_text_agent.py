@@ -95,6 +95,9 @@ class Script:
         self.before["ids"] = [*ids, *reply.ids]
         return [reply]
 
+    def text(self, ids):
+        return self.template.decode(ids)
+
 
 replies = st.tuples(
     st.lists(st.integers(0, 255), max_size=6) | st.sampled_from(ODD).map(list), st.booleans()
