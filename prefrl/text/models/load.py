@@ -130,12 +130,17 @@ def _explained(problem: str) -> Iterator[None]:
 
 
 def has_chat_template(name: str) -> bool:
-    """Return whether a model has one, False for what is no model, as loading it will say."""
+    """Return whether a model has one, False for what is no model, as loading it will say.
+
+    Raises:
+        UserError: it comes as a package, which is missing.
+    """
     if name == TINY:
         return False
+    folder = _folder(name)
     try:
         with _explained("no tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(_folder(name), local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except UserError:
         return False
     return tokenizer.chat_template is not None
