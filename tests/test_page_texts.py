@@ -114,17 +114,21 @@ def test_a_better_text_within_an_order_keeps_the_order(tmp_path, viewer_of, open
     assert page.locator("#help .keys dt").first.inner_text().split() == ["1", "…", "3"]
     assert "left is better" not in page.locator("#help .keys").inner_text()
     page.keyboard.press("Escape")
+    page.locator("#help").wait_for(state="hidden")
     page.keyboard.press("3")
     page.keyboard.press("e")
     page.locator("#writing textarea").wait_for()
     page.locator("#writing select").select_option("1")
     page.keyboard.press("Escape")
     page.locator("#writing").wait_for(state="hidden")
+    wait_until(page, "document.activeElement === document.body")
     page.keyboard.press("e")
+    page.locator("#writing").wait_for()
     wait_until(page, "document.activeElement.tagName === 'TEXTAREA'")
     page.keyboard.type(" more")
     page.keyboard.press("Control+Enter")
     page.locator("#writing").wait_for(state="hidden")
+    wait_until(page, "document.activeElement === document.body")
     assert "instead of 1 is kept" in page.locator("#judge").inner_text()
     assert page.locator("#judge .order .chip").all_inner_texts() == ["3"], "the order is there"
     assert stored(folder) == []
