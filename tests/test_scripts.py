@@ -11,6 +11,7 @@ import importlib.util
 import io
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -34,6 +35,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 from strategies import few, many, seeds
+from transformers import AutoModelForCausalLM
 
 from prefrl import cli
 from prefrl.commands.table import COMMANDS
@@ -233,6 +235,48 @@ def test_benchmark_fit_memory_reads_little_that_is_no_text(tmp_path):
     assert len(state["seconds"]) == 2 and state["pairs_per_second"] > 0
     assert state["tokens_read"] < state["tokens_of_texts"], "prompts are read once"
     assert state["tokens_computed"] <= 1.25 * state["tokens_read"]
+
+
+def test_the_pipeline_goes_from_files_to_a_policy_that_transformers_opens(tmp_path, monkeypatch):
+    """Of "text_pipeline.py", with a small model and easy reviews; all runs in this process."""
+    script = load("text_pipeline")
+    words = [f"{'good' if n % 2 else 'bad'} word{n} " * 25 for n in range(24)]
+    reviews = SimpleNamespace(texts=words, positive=np.arange(24) % 2 == 1)
+    monkeypatch.setattr(script, "read_reviews", lambda split: reviews)
+    ran = []
+
+    def in_this_process(folder, command, kill_after=math.inf):
+        said = io.StringIO()
+        if command[1:3] == ["-m", "prefrl.cli"]:
+            ran.append(command[3])
+            with contextlib.chdir(folder), contextlib.redirect_stdout(said):
+                assert cli.main(command[3:]) in (0, None)
+        return {"seconds": 1.0, "peak_gib": 1.0, "said": said.getvalue()}
+
+    monkeypatch.setattr(script, "measured", in_this_process)
+    chosen = script.Arguments(
+        model="tiny", env="prefrl/TinyReviews-v0", messages=20, pairs=8, held_out=4, steps=16,
+        rounds=2, tokens=4, episodes=2, compared=2,
+    )  # fmt: skip
+    report = script.pipeline(tmp_path / "whole", chosen, {})
+    stages = ["sft", "fit", "train", "evaluate", "compare", "compare", "export"]
+    assert ran == stages and report["seconds"] == len(stages) + 1
+    assert {*report["evaluated"]["gain"]} >= {"mean", "interval"} and report["fit"]["kept_pass"]
+    assert all((tmp_path / "whole" / name).is_file() for name in script.MADE)
+    assert len((tmp_path / "whole" / "messages.jsonl").read_text().splitlines()) == 20
+    AutoModelForCausalLM.from_pretrained(tmp_path / "whole" / "exported")
+
+
+def test_the_pipeline_kills_a_stage_half_way_and_says_if_it_had_ended(tmp_path):
+    script = load("text_pipeline")
+    killed = script.measured(tmp_path, [sys.executable, "-c", "import time; time.sleep(60)"], 0.3)
+    assert 0.3 <= killed["seconds"] < 30
+    done = script.measured(tmp_path, [sys.executable, "-c", "print('said')"])
+    assert done["said"] == "said\n" and done["peak_gib"] > 0.001
+    with pytest.raises(SystemExit, match="exit code 0"):
+        script.measured(tmp_path, [sys.executable, "-c", "pass"], 20.0)
+    with pytest.raises(SystemExit, match="exit code 3"):
+        script.measured(tmp_path, [sys.executable, "-c", "raise SystemExit(3)"])
 
 
 @pytest.mark.parametrize(("sign", "pairs", "liked"), [(1, 1.0, 1.0), (-1, 0.0, -1.0)])
@@ -730,7 +774,7 @@ def test_every_direct_dependency_has_a_tested_version_that_is_allowed(versions):
     extras = {
         k: v
         for k, v in PROJECT["optional-dependencies"].items()
-        if k not in ("benchmark", "games", "peers")
+        if k not in ("benchmark", "games", "peers", "verifiers")
     }
     asked = [*PROJECT["dependencies"], *PYPROJECT["build-system"]["requires"]]
     for text in [*asked, *itertools.chain(*extras.values())]:

@@ -627,8 +627,11 @@ def test_a_system_message_stays_with_its_clip():
     assert system_of(clip) == "Be kind." and len(clip) == 2
     assert system_of(conversation_clip(GOOD, "x", "task")) == ""
     page = Clips(None, 0.1, lambda _: None).describe(clip, "")
-    assert page["prompt"] == "Be kind.\n\na"
-    assert page["turns"] == [{"said": "", "reply": "b"}, {"said": "c", "reply": "d"}]
+    said = [(message["role"], message["text"]) for message in page["messages"]]
+    assert said == [
+        ("system", "Be kind."), ("user", "a"), ("assistant", "b"), ("user", "c"),
+        ("assistant", "d"),
+    ]  # fmt: skip
     with closing(FeedbackStore(":memory:")) as store:
         row = {"system": "Be kind.", "messages": [*TEA, *YES], "chosen": "c", "rejected": "d"}
         import_answers(store, [json.dumps(PAIR | row)], "pairs")
