@@ -170,6 +170,9 @@ def test_every_option_of_train_is_explained_and_only_those_of_the_domain(
 
 WRONG_OPTIONS = [
     ("half-cheetah --ppo.gama 1", "there is no option --ppo.gama; did you mean --ppo.gamma?"),
+    ("half-cheetah --no-ppo.anneal", "--ppo.anneal says yes, --ppo.no-anneal no"),
+    ("half-cheetah --ppo.anneal False", "no place for 'False'; --ppo.anneal says yes, --ppo.no-"),
+    ("half-cheetah --ppo.anneal=False", "no place for 'False'; --ppo.anneal says yes, --ppo.no-"),
     ("half-cheetah --ppo_gamma 1", "there is no option --ppo-gamma; did you mean --ppo.gamma?"),
     ("half-cheetah --zzz=3", "no option --zzz; `prefrl train half-cheetah --help` shows what ther"),
     ("half-cheetah hopper", "there is no place for 'hopper'; `prefrl train half-cheetah --help`"),

@@ -183,7 +183,8 @@ def test_a_chat_on_the_terminal(model, monkeypatch, capsys):
             "tiny hello --temperature 0",
             "--temperature is 0.0; expected None or a finite number above 0",
         ),
-        ("tiny hello --chat yes", "no chat template"),
+        ("tiny hello --chat", "no chat template"),
+        ("tiny hello --chat --plain", "say opposite things; leave one out"),
     ],
 )
 def test_mistakes_are_sentences(words, sentence, tmp_path, monkeypatch, capsys):

@@ -459,7 +459,7 @@ def test_what_is_not_learned_from_is_said(tmp_path, capsys):
     assert lines[1] == "comparisons left out, as both texts are the same: 5"
     looks = "as they have more than the 1024 tokens that the model looks back on"
     assert lines[2] == f"comparisons left out, {looks}: 2 of 14"
-    assert lines[3].startswith("11 comparisons, 1 more are held out; calibrated on the 24 compl")
+    assert lines[3].startswith("11 comparisons, 1 more is held out; calibrated on the 24 compl")
     now = start(write(tmp_path / "good.jsonl", *pairs(12)), "tiny", epochs=1)
     assert len(now.notes) == 3
 
@@ -530,7 +530,7 @@ GOOD = json.dumps(PAIR) + "\n"
         ('[{"prompt": "p"}, 3]', "row 2: it is 3; expected an object"),
         ('[{"prompt": "p"', r"bad.jsonl: it is not JSON"),
         (json.dumps({"prompt": "p", "chosen": [{"role": "assistant", "content": "c"}]}),
-         "line 1: it holds messages .*; add --chat"),
+         "line 1: it holds messages .*; name a model"),
         ('{"segments": [{"observations": [1], "actions": [2]}], "kind": "tie", "value": {}}',
          "line 1: .*the environment's are text"),
     ],

@@ -596,7 +596,7 @@ def test_conversations_that_cannot_be_read(messages, sentence):
 
 def test_messages_want_a_chat_template(tmp_path):
     chat = write(tmp_path / "chat.jsonl", [{"messages": [user("a"), assistant("b")]}])
-    with pytest.raises(UserError, match=r"chat\.jsonl, line 1: it holds messages .*; add --chat"):
+    with pytest.raises(UserError, match=r"chat\.jsonl, line 1: it holds messages .*; name a model"):
         sft.from_file(chat)
     assert sft.from_file(chat, chat=True)[0] == [talk(("a", "b"))]
     pairs = write(

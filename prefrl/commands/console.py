@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 from tyro.conf import Positional, arg
 
-from prefrl.config.fields import check_fields, options, wanted
+from prefrl.config.fields import Option, check_fields, options, wanted
 from prefrl.errors import Note, UserError, is_users_own
 from prefrl.pace import LOG
 
@@ -43,12 +43,29 @@ Output = Annotated[Path | None, arg(aliases=["-o"], metavar="FILE")]
 class UnknownOption(UserError):
     """A word on the command line that a command does not know."""
 
-    def __init__(self, word: str, known: Sequence[str], program: str):
-        self.name = word.partition("=")[0].lstrip("-").replace("_", "-")
-        near = difflib.get_close_matches(self.name, known, n=1)
+    def __init__(self, word: str, before: str, known: Sequence[Option], program: str):
+        self.name, before = _name(word), _name(before)
+        by_name = {option.name: option for option in known}
+        near = difflib.get_close_matches(self.name.removeprefix("no-"), by_name, n=1)
         hint = f"did you mean --{near[0]}?" if near else f"`{program} --help` shows what there is"
+        switch = next((name for name in (before, *near) if _is_switch(by_name.get(name))), None)
+        if switch is not None and (switch == before or self.name.startswith("no-")):
+            hint = f"--{switch} says yes, --{_no(switch)} no"
         missing = f"option --{self.name}" if word.startswith("-") else f"place for {word!r}"
         super().__init__(f"there is no {missing}; {hint}")
+
+
+def _name(word: str) -> str:
+    return word.partition("=")[0].lstrip("-").replace("_", "-")
+
+
+def _is_switch(option: Option | None) -> bool:
+    return option is not None and isinstance(option.value, bool)
+
+
+def _no(switch: str) -> str:
+    group, dot, name = switch.rpartition(".")
+    return f"{group}{dot}no-{name}"
 
 
 def parse(kind: type[Options], words: list[str], program: str, default: Any = None) -> Options:
@@ -77,7 +94,7 @@ def parse(kind: type[Options], words: list[str], program: str, default: Any = No
             raise
         raise UserError(_sentence_of(box.getvalue(), default or kind, words, program)) from None
     if unknown:
-        raise UnknownOption(unknown[0], [option.name for option in options(chosen)], program)
+        raise UnknownOption(unknown[0], _before(unknown[0], words), [*options(chosen)], program)
     check_fields(chosen)
     return dataclasses.replace(chosen, **{k: _absolute(v) for k, v in vars(chosen).items()})
 
@@ -117,6 +134,12 @@ def _value_after(option: str, words: Sequence[str]) -> str | None:
     return None
 
 
+def _before(word: str, words: Sequence[str]) -> str:
+    """Return the option that a word is given to, with a space or "=" between; "" if to none."""
+    pairs = [*itertools.pairwise(words), *((each, each.partition("=")[2]) for each in words)]
+    return next((option for option, value in pairs if value == word), "")
+
+
 def _absolute(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_absolute, value))
@@ -126,6 +149,17 @@ def _absolute(value: Any) -> Any:
 def absolute_folder(model: str) -> str:
     """Return a model's name: absolute if it names a folder, for the same reason as in `parse`."""
     return str(Path(model).absolute()) if Path(model).is_dir() else model
+
+
+def chat_or_plain(chat: bool, plain: bool) -> bool | None:
+    """Return whether a chat template is asked for; None if that is left to the model.
+
+    Raises:
+        UserError: both are asked for.
+    """
+    if chat and plain:
+        raise UserError("--chat and --plain say opposite things; leave one out")
+    return True if chat else False if plain else None
 
 
 def shown(path: Path) -> str:

@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 from prefrl.commands.console import (
     Output,
     absolute_folder,
+    chat_or_plain,
     installed,
     live_line,
     remark,
@@ -52,8 +53,11 @@ class Generate:
     """Of a reply at most; those of the run, or 256, by default."""
     stop: tuple[str, ...] = ()
     """Texts that end a reply, which holds what comes before; those of the run by default."""
-    chat: Literal["auto", "yes", "no"] = "auto"
-    """Speak through the chat template; auto does as the run did, else where there is one."""
+    chat: bool = False
+    """Speak through the chat template, as is done with every model that has one; a run's policy is
+    spoken to as it was in the run."""
+    plain: bool = False
+    """Do without a chat template."""
     system: str | None = None
     """What the model is told before; as in the run, or nothing, by default."""
     batch_size: Count = 32
@@ -110,13 +114,13 @@ def _policy(chosen: Generate) -> "TextPolicy":
     given |= {"stop": chosen.stop} if chosen.stop else {}
     if "" in chosen.stop:
         raise UserError("--stop holds an empty text, which would end every reply at once")
-    name, chat = absolute_folder(chosen.model), {"yes": True, "no": False}.get(chosen.chat)
+    name, chat = absolute_folder(chosen.model), chat_or_plain(chosen.chat, chosen.plain)
     folder = RunFolder(name)
     if not folder.holds_run:
         config = TextConfig(device=chosen.device, dtype=chosen.dtype, max_new_tokens=MOST_TOKENS)
         policy = named_policy(name, dataclasses.replace(config, **given), chat, chosen.seed)
         if policy.config.chat and chat is None:
-            remark("spoken to through its chat template; --chat no speaks plainly")
+            remark("spoken to through its chat template; --plain does without")
         return policy
     if not folder.card().is_text:
         raise UserError(

