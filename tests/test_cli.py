@@ -1,6 +1,7 @@
 """The command line as a person meets it: help, output, mistakes answered in a sentence."""
 
 import importlib
+import io
 import json
 import os
 import pty
@@ -19,6 +20,7 @@ import toy_environments  # noqa: F401
 from complaints import complaint
 from processes import Process, command
 from processes import run as run_it
+from rich.console import Console
 from test_experiment import TAUGHT, TRAIN
 
 import prefrl.cli
@@ -31,6 +33,7 @@ from prefrl.config.fields import options
 from prefrl.config.presets import PRESETS
 from prefrl.errors import is_users_own
 from prefrl.learning.loop import Round
+from prefrl.pace import Pace
 from prefrl.storage.feedback import Counts, FeedbackStore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -455,12 +458,44 @@ def test_what_goes_wrong_is_said_once_with_what_to_do(capsys):
     ]
 
 
+def test_what_goes_on_within_a_round_is_told_once_a_minute(monkeypatch, capsys):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("prefrl.commands.progress.time.monotonic", lambda: clock.now)
+    with Display(rounds=4, steps=10_000, labels=0, first_round=0) as display:
+        pace = Pace("PPO", 40)
+        for _ in range(7):
+            clock.now += 10
+            pace.step()
+        display.show(Round(0, "done", Counts(0, 0, 0, 0), {"steps": 0}))
+        clock.now += 50
+        pace.step()
+    pace.step()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "PPO: step 6/40, 5:40 left"
+    assert lines[1].startswith("round 0/4") and len(lines) == 2
+
+
+def test_what_goes_on_within_a_round_goes_before_the_live_line(monkeypatch):
+    display = Display(rounds=4, steps=10_000, labels=0, first_round=0)
+    display.console = Console(file=io.StringIO(), force_terminal=True)
+    with display:
+        assert display.progress is not None
+        Pace("PPO", 40).step()
+        assert re.fullmatch("PPO: step 1/40, .* left; round 0 of 4", live_text(display))
+        display.show(Round(0, "done", Counts(0, 0, 0, 0), {"steps": 0}))
+        assert live_text(display).startswith("round 0/4, ")
+
+
+def live_text(display):
+    return display.progress.tasks[0].description
+
+
 def test_speed_and_time_left(monkeypatch):
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr("prefrl.commands.progress.time.monotonic", lambda: clock.now)
     display = Display(rounds=4, steps=10_000, labels=0, first_round=0)
-    display.__enter__()
-    display.show(Round(0, "done", Counts(0, 0, 0, 0), {"steps": 0}))
+    with display:
+        display.show(Round(0, "done", Counts(0, 0, 0, 0), {"steps": 0}))
     clock.now += 4
     line = display.line(Round(1, "done", Counts(0, 0, 0, 0), {"steps": 400}))
     assert line == "round 1/4, 400 steps, 100 steps/s, true return –, 1:36 left"

@@ -213,7 +213,7 @@ ROWS = {
     "text.agents": ("", ""),
     "text.agents.ppo": ("config contracts environments learning types", "gymnasium numpy torch"),
     "text.agents.rollout": ("config", "numpy torch"),
-    "text.agents.token_ppo": ("config", "torch"),
+    "text.agents.token_ppo": ("config pace", "torch"),
     "text.bias": ("environments errors learning storage", "numpy"),
     "text.budget": ("config errors", ""),
     "text.build": ("config contracts environments errors learning storage types", "gymnasium"),

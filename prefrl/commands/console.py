@@ -257,7 +257,7 @@ def live_line(beside: bool = False) -> Iterator[Callable[[str, bool], None]]:
 
     console = Console(soft_wrap=True, highlight=False, markup=False, stderr=beside)
     if not console.is_terminal:
-        with _told(_Piped(remark if beside else say).show) as show:
+        with showing_pace(Piped(remark if beside else say).show) as show:
             yield show
         return
     with console.status("") as status:
@@ -265,24 +265,30 @@ def live_line(beside: bool = False) -> Iterator[Callable[[str, bool], None]]:
         def shown_live(line: str, stays: bool) -> None:
             (console.print if stays else status.update)(printable(line))
 
-        with _told(shown_live) as show:
+        with showing_pace(shown_live) as show:
             yield show
 
 
-class _Piped:
+class Piped:
     """Prints the lines that stay, and of the others one a minute."""
 
     def __init__(self, tell: Callable[..., None]):
+        """Begin the first minute.
+
+        Args:
+            tell: prints a line.
+        """
         self.tell, self.last = tell, time.monotonic()
 
     def show(self, line: str, stays: bool) -> None:
+        """Print a line if it stays, or if nothing was printed for a minute."""
         if stays or time.monotonic() - self.last >= MINUTE:
             self.tell(line)
             self.last = time.monotonic()
 
 
 @contextmanager
-def _told(
+def showing_pace(
     show: Callable[[str, bool], None],
 ) -> Iterator[Callable[[str, bool], None]]:
     """Show what `prefrl.pace` logs, as lines until the next."""

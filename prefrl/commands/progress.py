@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from prefrl.commands.console import NOT_MEASURED, measured, say
+from prefrl.commands.console import NOT_MEASURED, Piped, measured, say, showing_pace
 from prefrl.commands.worries import worries
 from prefrl.config.learning import LoopConfig
 from prefrl.learning.loop import Round
@@ -45,6 +46,7 @@ class Display:
         self.rounds, self.steps, self.labels, self.first = rounds, steps, labels, first_round
         self.people = people
         self.console = Console(soft_wrap=True)
+        self.pipe = Piped(say)
         self.began: float | None = None
         self.begun_at = 0.0
         self.waiting = False
@@ -65,12 +67,23 @@ class Display:
             self.progress = Progress(*columns, console=self.console)
             first = f"round {self.first} of {self.rounds}"
             self.task = self.progress.add_task(first, total=self.rounds + 1, completed=self.first)
+            self.described = first
             self.progress.start()
+        self.within = ExitStack()  # a round of a language model may take minutes
+        self.within.enter_context(
+            showing_pace(self._show_within if self.progress else self.pipe.show)
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.within.close()
         if self.progress:
             self.progress.stop()
+
+    def _show_within(self, line: str, stays: bool) -> None:
+        """Show how far something within a round is, before the line of the last round."""
+        assert self.progress is not None
+        self.progress.update(self.task, description=f"{line}; {self.described}")
 
     def show(self, done: Round) -> None:
         """Show a round that is done, or that the loop waits for a teacher."""
@@ -132,6 +145,7 @@ class Display:
     def _say(self, line: str, done: Round) -> None:
         if self.progress:
             completed = done.index + (done.state == "done")
+            self.described = line
             self.progress.update(self.task, description=line, completed=completed)
         else:
-            say(line)
+            self.pipe.show(line, stays=True)

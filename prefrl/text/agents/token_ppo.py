@@ -6,6 +6,7 @@ policy sampled in it, whatever stands between its turns; `sampled` masks what is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from prefrl.config.text import TextPPOConfig
+from prefrl.pace import Pace
 from prefrl.text.models.batches import by_length
 from prefrl.text.models.networks import Networks, Tokens
 
@@ -141,6 +143,8 @@ def update(
     """
     totals: dict[str, list[float]] = {}
     lengths = batch.tokens.mask.sum(1).tolist()
+    minibatches = config.n_epochs * math.ceil(len(lengths) / config.batch_size)
+    pace = Pace("the critic alone" if critic_alone else "PPO", minibatches)
     for rows in _minibatches(len(batch.positions), config, generator):
         optimizer.zero_grad()
         report: dict[str, float] = {}
@@ -165,6 +169,7 @@ def update(
         optimizer.step()
         for name, value in report.items():
             totals.setdefault(name, []).append(value)
+        pace.step(tokens=sum(lengths[row] for row in chosen))
     return {name: sum(values) / len(values) for name, values in totals.items()}
 
 
