@@ -67,7 +67,7 @@ class Arguments:
     """Pairs of other reviews."""
     steps: int = 1024
     """Replies of `train`."""
-    rounds: int = 8
+    rounds: int = 16
     """Of `train`."""
     tokens: int = 24
     """Most of a reply."""
@@ -128,6 +128,7 @@ def pipeline(folder: Path, chosen: Arguments, before: dict[str, Any]) -> dict[st
         "--text.max-new-tokens", chosen.tokens, "--text.ppo.learning-rate", chosen.learning_rate,
         "--text.ppo.episodes", chosen.steps // chosen.rounds, "--text.ppo.freeze-layers", freeze,
         "--text.ppo.completions-per-task", 8, "--text.ppo.batch-size", 32,
+        "--text.ppo.n-epochs", 2, "--text.ppo.critic", "shared",
     ]  # fmt: skip
     stages = {}
     if before:
