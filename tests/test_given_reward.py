@@ -30,7 +30,7 @@ from prefrl.runs.train import train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.text.models.load import load_language_model, save_language_model
-from prefrl.text.models.networks import right_padded
+from prefrl.text.models.tokens import right_padded
 from prefrl.text.stages.fitted import load_fitted
 from prefrl.types import Trajectory
 

@@ -55,7 +55,7 @@ from prefrl.text.models.load import (
     save_language_model,
     tiny_language_model,
 )
-from prefrl.text.models.networks import Least, too_early
+from prefrl.text.models.logits import Least, too_early
 from prefrl.text.models.sampling import sample
 from prefrl.text.policy import TextPolicy
 from prefrl.text.reward import TextReward

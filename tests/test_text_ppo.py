@@ -25,14 +25,10 @@ from prefrl.text.agents.token_ppo import (
 )
 from prefrl.text.models import sampling
 from prefrl.text.models.batches import FEW, PADDING, by_length
-from prefrl.text.models.networks import (
-    Networks,
-    Scalar,
-    Tokens,
-    right_padded,
-    token_log_probabilities,
-)
+from prefrl.text.models.logits import token_log_probabilities
+from prefrl.text.models.networks import Networks, Scalar
 from prefrl.text.models.sampling import left_padded, sample
+from prefrl.text.models.tokens import Tokens, right_padded
 
 ENDLESS = 999
 

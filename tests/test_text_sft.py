@@ -21,7 +21,7 @@ from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.text.models.load import load_language_model, tiny_language_model
-from prefrl.text.models.networks import right_padded
+from prefrl.text.models.tokens import right_padded
 from prefrl.text.policy import TextPolicy
 from prefrl.text.stages import sft
 from prefrl.text.stages.tuning import prepare_tuning

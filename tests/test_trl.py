@@ -9,7 +9,8 @@ import torch
 
 from prefrl.text.agents.token_ppo import advantages_rloo, kl_estimate, sequence_loss
 from prefrl.text.models.load import save_language_model, tiny_language_model
-from prefrl.text.models.networks import Networks, right_padded
+from prefrl.text.models.networks import Networks
+from prefrl.text.models.tokens import right_padded
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # TRL asks a server for news as it starts
 with warnings.catch_warnings():

@@ -22,10 +22,15 @@ from prefrl.storage.folder import RunFolder
 from prefrl.text.agents.ppo import TextAgent
 from prefrl.text.budget import check_budget
 from prefrl.text.check import check_environment
-from prefrl.text.models.device import autocast_for, describe_model, find_device, use_threads
+from prefrl.text.models.device import (
+    autocast_for,
+    describe_model,
+    enough_memory,
+    find_device,
+    use_threads,
+)
 from prefrl.text.models.load import LanguageModel, load_language_model, save_language_model
 from prefrl.text.models.lora import add_adapters, copied, merge
-from prefrl.text.models.networks import enough_memory
 from prefrl.text.policy import TextPolicy
 from prefrl.text.reward import TextReward
 from prefrl.text.stages.sft import from_environment, short_enough, tune

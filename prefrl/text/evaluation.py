@@ -25,14 +25,10 @@ from prefrl.text.build import load_reference, warn_if_deterministic
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import Episode
 from prefrl.text.models.device import find_device, use_threads
+from prefrl.text.models.layers import hidden_states
 from prefrl.text.models.load import load_language_model
-from prefrl.text.models.networks import (
-    divergences,
-    hidden_states,
-    right_padded,
-    sampled_positions,
-    token_log_probabilities,
-)
+from prefrl.text.models.logits import divergences, token_log_probabilities
+from prefrl.text.models.tokens import right_padded, sampled_positions
 from prefrl.text.policy import TextPolicy
 from prefrl.types import Achieved, Evaluation, transcript
 

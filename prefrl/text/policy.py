@@ -12,7 +12,7 @@ from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
 from prefrl.text.models.device import autocast_for, find_device, use_threads
 from prefrl.text.models.load import LanguageModel, context_length, load_language_model
-from prefrl.text.models.networks import Least
+from prefrl.text.models.logits import Least
 from prefrl.text.models.sampling import Reply, sample, stream
 from prefrl.text.models.template import Template
 

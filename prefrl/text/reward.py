@@ -23,15 +23,11 @@ from torch.utils.checkpoint import checkpoint
 from prefrl.config.text import TextRewardConfig
 from prefrl.text.episode import turns_of
 from prefrl.text.models.batches import FEW, by_length
+from prefrl.text.models.device import enough_memory
+from prefrl.text.models.layers import hidden_states, recompute_layers, split
 from prefrl.text.models.load import LanguageModel, context_length
 from prefrl.text.models.lora import add_adapters, copied
-from prefrl.text.models.networks import (
-    Scalar,
-    enough_memory,
-    hidden_states,
-    recompute_layers,
-    split,
-)
+from prefrl.text.models.networks import Scalar
 from prefrl.text.models.template import Template
 from prefrl.text.models.trees import Below, Tree, grow, packed, reads_trees, single
 from prefrl.types import SYSTEM, Conversation, Segment, Trajectory, system_of, text_array

@@ -24,9 +24,9 @@ from prefrl.text.agents.rollout import RolloutBatch, compute_logprobs, score_rol
 from prefrl.text.agents.token_ppo import update
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import Episode
-from prefrl.text.models.device import check_same_device
+from prefrl.text.models.device import check_same_device, enough_memory
 from prefrl.text.models.load import LanguageModel
-from prefrl.text.models.networks import Networks, enough_memory
+from prefrl.text.models.networks import Networks
 from prefrl.text.models.optimizer import adam
 from prefrl.text.policy import TextPolicy
 from prefrl.types import Trajectory

@@ -20,7 +20,8 @@ from prefrl.text.agents.token_ppo import (
 )
 from prefrl.text.episode import Episode
 from prefrl.text.models.batches import by_length
-from prefrl.text.models.networks import Networks, Tokens, right_padded, sampled_positions
+from prefrl.text.models.networks import Networks
+from prefrl.text.models.tokens import Tokens, right_padded, sampled_positions
 
 
 class Logprobs(NamedTuple):

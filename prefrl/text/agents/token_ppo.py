@@ -16,7 +16,8 @@ from torch import Tensor
 from prefrl.config.text import TextPPOConfig
 from prefrl.pace import Pace
 from prefrl.text.models.batches import by_length
-from prefrl.text.models.networks import Networks, Tokens
+from prefrl.text.models.networks import Networks
+from prefrl.text.models.tokens import Tokens
 
 
 class Batch(NamedTuple):

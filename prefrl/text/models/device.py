@@ -1,9 +1,9 @@
-"""Where a language model computes, and how precisely."""
+"""Where a language model computes, how precisely, and what to say if the memory is too little."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -79,3 +79,36 @@ def autocast_for(text: TextConfig, device: torch.device) -> Autocast:
     if precision(text, device) == "float32":
         return nullcontext
     return partial(torch.autocast, device.type, dtype=torch.bfloat16)
+
+
+class TooLittleMemory(UserError):
+    """A GPU has not the memory for what was to be done."""
+
+    def __init__(self, reason: str, advice: str):
+        super().__init__(f"the GPU has too little memory ({reason}); {advice}")
+        self.reason = reason
+
+
+@contextmanager
+def enough_memory(*options: str, resumable: bool = True) -> Iterator[None]:
+    """Say which options to lower if a GPU has not the memory for what is done inside.
+
+    Where one is inside another, the outer one says it: it knows what is being done.
+
+    Args:
+        options: of the command line, without dashes.
+        resumable: whether there is a run by now, which can be resumed.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, TooLittleMemory) as error:
+        inner = isinstance(error, TooLittleMemory)
+        reason = error.reason if inner else str(error).partition(". GPU")[0].rstrip(".")
+        *others, last = (f"--{option}" for option in options)
+        advice = f"lower {', '.join(others)} or {last}" if others else f"lower {last}"
+        if resumable:
+            advice += (
+                " in a new run, or free some of it and resume this one, which is kept up to its "
+                "last round"
+            )
+        raise TooLittleMemory(reason, advice) from None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from prefrl.text.models.networks import logits
+from prefrl.text.models.logits import logits
 
 WORTH_DROPPING = 0.5  # the share of finished rows at which a batch is made smaller
 

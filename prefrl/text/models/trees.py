@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefrl.text.models.networks import Tokens, hidden_states, right_padded
+from prefrl.text.models.layers import hidden_states
+from prefrl.text.models.tokens import Tokens, right_padded
 
 KEPT = 2**30  # bytes of what frozen layers gave
 PADDED = -1  # the branch of what is no token

@@ -26,9 +26,10 @@ from prefrl.errors import UserError
 from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.storage.fitted import Fitted, FittedFolder
 from prefrl.text.models.device import autocast_for, find_device
+from prefrl.text.models.layers import joined
 from prefrl.text.models.load import LanguageModel, save_language_model, without_progress_bars
 from prefrl.text.models.lora import copied, merge
-from prefrl.text.models.networks import joined, right_padded
+from prefrl.text.models.tokens import right_padded
 from prefrl.text.reward import Encoded, TextReward
 from prefrl.text.stages.fitting import Fitting
 from prefrl.text.stages.tuning import load_model

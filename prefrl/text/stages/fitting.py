@@ -42,8 +42,8 @@ from prefrl.storage.folder import RunFolder
 from prefrl.text import build
 from prefrl.text.environments import play, task_seed
 from prefrl.text.models import gguf
+from prefrl.text.models.device import enough_memory
 from prefrl.text.models.load import TINY, LanguageModel
-from prefrl.text.models.networks import enough_memory
 from prefrl.text.reward import CALIBRATION_EPISODES, TextReward
 from prefrl.text.stages.answers import hold_out, read_answers, run_of_text
 from prefrl.text.stages.judging import Judgement, judge, scores_of

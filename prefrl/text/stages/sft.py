@@ -28,15 +28,11 @@ from prefrl.storage.texts import reader as texts
 from prefrl.storage.texts.forms import check_turns
 from prefrl.text.models.batches import by_length
 from prefrl.text.models.device import Autocast
+from prefrl.text.models.layers import hidden_states, recompute_layers
 from prefrl.text.models.load import LanguageModel, context_length
-from prefrl.text.models.networks import (
-    check_logits,
-    hidden_states,
-    logits,
-    recompute_layers,
-    right_padded,
-)
+from prefrl.text.models.logits import check_logits, logits
 from prefrl.text.models.template import Template
+from prefrl.text.models.tokens import right_padded
 from prefrl.text.stages.lengths import TooLong, limit
 from prefrl.types import Conversation, system_of
 

@@ -18,12 +18,12 @@ from prefrl.text.models.device import (
     Autocast,
     autocast_for,
     describe_model,
+    enough_memory,
     find_device,
     parameter_count,
     use_threads,
 )
 from prefrl.text.models.load import LanguageModel, context_length, load_language_model
-from prefrl.text.models.networks import enough_memory
 from prefrl.text.stages import sft
 from prefrl.text.stages.lengths import TooLong
 from prefrl.types import Conversation
