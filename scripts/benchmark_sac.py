@@ -26,7 +26,8 @@ import torch
 import tyro
 
 from prefrl.config.control import ControlConfig, SACConfig
-from prefrl.config.experiment import Experiment, with_learner
+from prefrl.config.experiment import Experiment
+from prefrl.config.learners import with_learner
 from prefrl.config.learning import QueryConfig
 from prefrl.config.presets import PRESETS
 

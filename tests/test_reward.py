@@ -253,6 +253,8 @@ def test_metrics_are_what_they_say():
         {
             "train_loss": np.average(losses, weights=bag),
             "out_of_bag_loss": losses[bag == 0].mean(),
+            "preferred_return": np.average(hits[decided], weights=bag[decided]),
+            "other_return": np.average(~hits[decided], weights=bag[decided]),
             "train_accuracy": np.average(hits[decided], weights=bag[decided]),
             "out_of_bag_accuracy": hits[decided & (bag == 0)].mean(),
             "l2": 0.005,

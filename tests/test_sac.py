@@ -21,7 +21,8 @@ from toy_environments import TINY, tiny
 from prefrl import load_policy
 from prefrl.cli import main
 from prefrl.config.control import ControlConfig, PPOConfig, SACConfig
-from prefrl.config.experiment import Experiment, check_experiment, with_learner
+from prefrl.config.experiment import Experiment, check_experiment
+from prefrl.config.learners import with_learner
 from prefrl.config.presets import preset
 from prefrl.control.agents import sac
 from prefrl.control.agents.novelty import Novelty, distances
@@ -618,7 +619,7 @@ def test_options_of_the_other_learner_are_refused(config, sentence):
         ("half-cheetah --learner sac --ppo.gamma .9", "--ppo.gamma is 0.9, but the learner is sac"),
         ("half-cheetah --sac.hidden 8", "--sac.hidden is (8,), but the learner is ppo"),
         ("half-cheetah --learner dqn", "learner"),
-        ("random-walks --learner sac", "--learner is for robots, but prefrl/RandomWalks-v0 is an"),
+        ("random-walks --learner sac", "--text.learner is 'sac'; expected one of ppo, direct"),
         ("half-cheetah --learner sac --steps 40 --rounds 1", "less than one rollout of 16 "
          "environments x 4 steps; use"),
     ],

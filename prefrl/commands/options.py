@@ -3,6 +3,7 @@
 import argparse
 import ast
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -107,9 +108,19 @@ def named_teacher(words: Sequence[str]) -> str:
     return _named("teacher", words)
 
 
-def named_learner(words: Sequence[str]) -> str:
+def in_full(words: Sequence[str], default: Experiment) -> list[str]:
+    """Return words in which --learner, which every domain has, is spelled as the domain's own."""
+    full = f"--{_learner(default)}"
+    return [re.sub(r"^--learner(?=$|=)", full, word) for word in words]
+
+
+def named_learner(words: Sequence[str], default: Experiment) -> str:
     """Return what --learner names, "" if nothing: each has options of its own."""
-    return _named("learner", words)
+    return _named(_learner(default), words)
+
+
+def _learner(default: Experiment) -> str:
+    return _join(default.domain, "learner") if default.domain else "learner"
 
 
 def _named(option: str, words: Sequence[str]) -> str:

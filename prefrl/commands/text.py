@@ -291,11 +291,11 @@ def score(chosen: Score) -> None:
     from prefrl.storage.files import whole, writing
 
     with installed("text"):
-        from prefrl.text.reward import TextReward
+        from prefrl.text.reward import ScoresTexts
         from prefrl.text.stages.scoring import agreement_in_words, score_file
 
     model = load_reward(chosen.reward, device=chosen.device)
-    if not isinstance(model, TextReward):
+    if not isinstance(model, ScoresTexts):
         raise UserError(
             f"{chosen.reward} has the reward of a robot, which judges no texts; "
             "prefrl.load_reward(path).rewards([trajectory]) gives its rewards"

@@ -22,6 +22,7 @@ from prefrl.commands.console import (
 from prefrl.commands.options import (
     as_experiment,
     as_options,
+    in_full,
     meaning,
     named_environment,
     named_learner,
@@ -29,8 +30,9 @@ from prefrl.commands.options import (
 )
 from prefrl.commands.process import INTERRUPTS
 from prefrl.config.control import ControlConfig
-from prefrl.config.experiment import Experiment, with_learner, with_named_teacher
+from prefrl.config.experiment import Experiment, with_named_teacher
 from prefrl.config.fields import Port
+from prefrl.config.learners import with_learner
 from prefrl.config.learning import TEACHERS
 from prefrl.errors import UserError
 
@@ -63,7 +65,9 @@ class Train:
 def parse_train(words: list[str]) -> Train:
     """Return the options of `prefrl train`, whose defaults a preset or an environment gives."""
     name = words.pop(0) if words and not words[0].startswith("-") else ""
-    default = with_learner(_default(name, *named_environment(words)), named_learner(words))
+    default = _default(name, *named_environment(words))
+    words = in_full(words, default)
+    default = with_learner(default, named_learner(words, default))
     if (teacher := named_teacher(words)) in TEACHERS:
         default = with_named_teacher(replace(default, teacher=teacher))
     program = f"prefrl train {name or '[PRESET]'}"

@@ -22,7 +22,7 @@ def worries(
         metrics: of a round.
         counts: of the answers so far.
     """
-    found = {}
+    found, direct = {}, "beta" in metrics
     if counts.answered >= ENOUGH_ANSWERS and 2 * counts.decisive < counts.answered:
         differ = "raise --text.temperature" if "kl" in metrics else "make clips longer"
         found["ties"] = (
@@ -34,19 +34,26 @@ def worries(
         found["alike"] = (
             f"of two replies to the same task {alike:.0%} are the same text, which nobody is asked "
             "about; raise --text.temperature, allow longer replies (--text.max-new-tokens), or "
-            "raise --text.ppo.ent-coef"
+            + ("raise --text.direct.beta" if direct else "raise --text.ppo.ent-coef")
         )
     kl, tokens = metrics.get("kl", 0.0), max(metrics.get("tokens", 1.0), 1.0)
     if kl > FAR and kl / tokens > FAR_A_TOKEN:
         found["kl"] = (
             f"the policy is {kl:.0f} nats from the model that it began as, {kl / tokens:.1f} a "
-            "token, where the learned reward has hardly been asked about anything; raise "
-            "--text.ppo.kl-coef, lower --text.ppo.learning-rate, or set --text.ppo.kl-target"
+            "token, where the learned reward has hardly been asked about anything; "
+            + (
+                "raise --text.direct.beta, lower --fit.learning-rate, or set "
+                "--text.direct.kl-target"
+                if direct
+                else "raise --text.ppo.kl-coef, lower --text.ppo.learning-rate, or set "
+                "--text.ppo.kl-target"
+            )
         )
     before, now = first.get("finished", 0.0), metrics.get("finished", 1.0)
     if now < MANY_END and before - now > FALLEN:
         found["ends"] = (
             f"replies stop ending: {now:.0%} do, {before:.0%} did at first; raise "
-            "--text.ppo.missing-end-penalty or --text.max-new-tokens"
+            + ("--text.direct.beta" if direct else "--text.ppo.missing-end-penalty")
+            + " or --text.max-new-tokens"
         )
     return found

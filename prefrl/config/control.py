@@ -13,9 +13,7 @@ from prefrl.config.fields import (
     Share,
     above,
     at_least,
-    options,
 )
-from prefrl.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -110,6 +108,8 @@ class ControlConfig:
 
     kind: ClassVar[str] = "control"
     """Names it in a run's config.json."""
+    learners: ClassVar[tuple[str, ...]] = ("ppo", "sac")
+    """Each has options of its own, under its name."""
     prefix: ClassVar[str] = ""
     """Goes before the names of its options on the command line: nothing."""
 
@@ -138,19 +138,3 @@ class ControlConfig:
     def environment_count(self) -> int:
         """How many environments run side by side."""
         return self.num_envs or (16 if self.learner == "sac" else 64)
-
-
-def check_learner(config: ControlConfig) -> None:
-    """Raise `UserError` if an option is given of a learner that is not the chosen one."""
-    other = "ppo" if config.learner == "sac" else "sac"
-    kind = type(getattr(config, other))
-    usual = {option.name: option.value for option in options(kind())}
-    twins = {option.name for option in options(config.agent)}
-    for option in options(getattr(config, other)):
-        if option.value != usual[option.name]:
-            twin = f"--{config.learner}.{option.name}"
-            raise UserError(
-                f"--{other}.{option.name} is {option.value!r}, but the learner is "
-                f"{config.learner}; use --learner {other}, or "
-                + (f"{twin} instead" if option.name in twins else "leave it out")
-            )

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prefrl.config.control import ControlConfig, PPOConfig, check_learner
-from prefrl.config.fields import Count, CountOrZero, Seed, check_fields
+from prefrl.config.control import ControlConfig
+from prefrl.config.fields import Count, CountOrZero, Seed, check_fields, options
 from prefrl.config.learning import TEACHERS, FitConfig, OracleConfig, QueryConfig
 from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
@@ -107,20 +107,11 @@ def with_named_teacher(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, teacher="oracle", oracle=oracle)
 
 
-def with_learner(experiment: Experiment, learner: str) -> Experiment:
-    """Return the experiment for a learner; what was chosen for PPO is for PPO alone."""
-    domain = experiment.domain
-    if learner != "sac" or not isinstance(domain, ControlConfig):
-        return experiment
-    domain = dataclasses.replace(domain, learner="sac", ppo=PPOConfig())
-    return dataclasses.replace(experiment, domain=domain)
-
-
 def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None:
     """Raise `UserError` unless the numbers make sense together."""
     check_fields(experiment)
-    if isinstance(experiment.domain, ControlConfig):
-        check_learner(experiment.domain)
+    if isinstance(experiment.domain, ControlConfig | TextConfig):
+        _check_learner(experiment.domain)
     query, given = experiment.query, experiment.given_reward
     if given is not None and not Path(given).expanduser().is_dir():
         raise UserError(
@@ -159,3 +150,22 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
             f"the teacher {experiment.teacher} compares two clips; it cannot {cannot}; use "
             "--query.kind preference with --query.clips 2, or another teacher: oracle, human"
         )
+
+
+def _check_learner(domain: ControlConfig | TextConfig) -> None:
+    """Raise `UserError` if an option is given of a learner that is not the chosen one."""
+    begin = f"--{domain.prefix}." if domain.prefix else "--"
+    twins = {option.name for option in options(domain.agent)}
+    for other in domain.learners:
+        config = getattr(domain, other)
+        if other == domain.learner:
+            continue
+        usual = {option.name: option.value for option in options(type(config)())}
+        for option in options(config):
+            if option.value != usual[option.name]:
+                twin = f"{begin}{domain.learner}.{option.name}"
+                raise UserError(
+                    f"{begin}{other}.{option.name} is {option.value!r}, but the learner is "
+                    f"{domain.learner}; use {begin}learner {other}, or "
+                    + (f"{twin} instead" if option.name in twins else "leave it out")
+                )

@@ -14,6 +14,8 @@ class FitConfig:
 
     learning_rate: Positive = 2e-3
     """Adam's step size."""
+    anneal: bool = False
+    """Begin Adam anew with each fit, and let its step size fall to zero over the passes."""
     epochs: Count = 8
     """Most passes over the answers in one fit."""
     first_epochs: Count = 60
@@ -23,6 +25,12 @@ class FitConfig:
     rankings: Literal["pairs", "plackett-luce"] = "pairs"
     """How an order of K clips is learned from: as K(K − 1)/2 pairs, or as K − 1 choices of the best
     of what is left (Plackett-Luce)."""
+    loss: Literal["bradley-terry", "square", "robust"] = "bradley-terry"
+    """bradley-terry; square aims at a lead of one half logit (IPO, where the policy is fitted); or
+    robust corrects for the errors that --fit.uniform-error assumes, in the mean."""
+    bias: Annotated[float, above(0, at_most=1)] = 1.0
+    """Share of the worse clip's return that counts against the better one's; below 1 the better one
+    must be good by itself, too (CPL)."""
     uniform_error: Share = 0.1
     """Assumed chance that a teacher answers at random (Christiano: 0.1)."""
     label_smoothing: Share = 0.0

@@ -68,6 +68,30 @@ class TextPPOConfig:
 
 
 @dataclass(frozen=True)
+class DirectConfig:
+    """How a language model learns from the answers themselves, without a reward (DPO and kin).
+
+    The fit is that of a reward model: --fit.learning-rate and so on are of the policy.
+    """
+
+    beta: Positive = 1.0
+    """Logits by which a reply leads for each nat by which it has become likelier than the reference
+    has it; the first one, if it adapts."""
+    kl_target: Positive | None = None
+    """Nats of a completion that β is adapted to from round to round; None fixes it."""
+    restart: bool = True
+    """Begin each fit at the reference, with all answers so far, instead of going on."""
+    episodes: Count = 64
+    """Episodes that are sampled at a time."""
+    completions_per_task: Count = 4
+    """Of them, how many of each task; queries compare those of one task."""
+    batch_size: Count = 16
+    """Episodes in a pass that measures them; what is learned from, --fit.batch-size says."""
+    freeze_layers: CountOrZero = 0
+    """Lower layers that are not trained; policy and reference share them."""
+
+
+@dataclass(frozen=True)
 class TextRewardConfig:
     """The reward model for text: language models with a scalar head, begun from the policy."""
 
@@ -95,6 +119,8 @@ class TextConfig:
 
     kind: ClassVar[str] = "text"
     """Names it in a run's config.json."""
+    learners: ClassVar[tuple[str, ...]] = ("ppo", "direct")
+    """Each has options of its own, under its name."""
     prefix: ClassVar[str] = "text"
     """Goes before the names of its options on the command line: --text.model."""
 
@@ -129,6 +155,9 @@ class TextConfig:
     """Must be 0: a truncated policy is not what the KL divergence is computed of."""
     top_p: float = 1.0
     """Must be 1, likewise."""
+    learner: Literal["ppo", "direct"] = "ppo"
+    """ppo trains against a reward model that is fitted to the answers; direct fits the policy to
+    them itself (DPO)."""
     demonstrations: CountOrZero = 0
     """Fine-tune the model on so many demonstrations of the environment first; 0 leaves it alone."""
     sft_epochs: Count = 3
@@ -138,5 +167,16 @@ class TextConfig:
     sft_batch_size: Count = 32
     """Demonstrations in a minibatch."""
     ppo: TextPPOConfig = TextPPOConfig()
+    direct: DirectConfig = DirectConfig()
     reward_model: TextRewardConfig = TextRewardConfig()
     tiny: TinyConfig = TinyConfig()
+
+    @property
+    def reward_is_policy(self) -> bool:
+        """Whether the reward model's network is the policy, so that one is nothing without it."""
+        return self.learner == "direct"
+
+    @property
+    def agent(self) -> TextPPOConfig | DirectConfig:
+        """The options of the learner."""
+        return self.direct if self.learner == "direct" else self.ppo

@@ -30,6 +30,7 @@ def preference_loss(
     margin: Tensor | float = 0.0,
     uniform_error: float = 0.0,
     label_smoothing: float = 0.0,
+    bias: float = 1.0,
 ) -> Tensor:
     """Return the cross-entropy `[member, comparison]` of the answers under the returns.
 
@@ -43,11 +44,59 @@ def preference_loss(
             *before* the logarithm (Christiano et al. 2017, section 2.2.3: 10 %), which bounds the
             loss of an answer that is plainly wrong.
         label_smoothing: how far the answers are moved towards one half.
+        bias: share of the worse one's return that counts against the better one's; below 1 the
+            better one must be good by itself, too (CPL, arXiv 2310.13639, equation 6).
     """
     target = preference * (1 - label_smoothing) + label_smoothing / 2
-    log_left = _log_with_error(left - right - margin, uniform_error)
-    log_right = _log_with_error(right - left - margin, uniform_error)
+    log_left = _log_with_error(left - bias * right - margin, uniform_error)
+    log_right = _log_with_error(right - bias * left - margin, uniform_error)
     return -(target * log_left + (1 - target) * log_right)
+
+
+def square_loss(
+    left: Tensor, right: Tensor, preference: Tensor, *, margin: Tensor | float = 0.0,
+    bias: float = 1.0,
+) -> Tensor:  # fmt: skip
+    """Return how far the better one's lead is from one half, squared, `[member, comparison]`.
+
+    With returns of τ log π/ρ it is τ² times IPO's loss (Azar et al. 2023, arXiv 2310.12036,
+    equation 17), whose lead has a size of its own: it does not grow without end where all answers
+    agree. A tie asks for no lead either way in the mean.
+
+    Args:
+        left: returns of the left segments.
+        right: returns of the right segments.
+        preference: P(left is better) as answered, 0 to 1.
+        margin: by which the better one should lead more.
+        bias: as for `preference_loss`.
+    """
+    of_left = (left - bias * right - margin - 0.5).square()
+    of_right = (right - bias * left - margin - 0.5).square()
+    return preference * of_left + (1 - preference) * of_right
+
+
+def robust_loss(
+    left: Tensor, right: Tensor, preference: Tensor, *, margin: Tensor | float = 0.0,
+    bias: float = 1.0, error: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """Return an unbiased estimate of the loss of right answers, from answers that may be wrong.
+
+    [(1 − ε) L(as answered) − ε L(the other way)] / (1 − 2ε): Chowdhury et al. 2024, arXiv
+    2403.00409.
+
+    Args:
+        left: returns of the left segments.
+        right: returns of the right segments.
+        preference: P(left is better) as answered, 0 to 1.
+        margin: logits by which the better one should lead.
+        bias: as for `preference_loss`.
+        error: ε, the share of answers that are wrong, below one half.
+    """
+    answered, other = (
+        preference_loss(left, right, p, margin=margin, bias=bias)
+        for p in (preference, 1 - preference)
+    )
+    return ((1 - error) * answered - error * other) / (1 - 2 * error)
 
 
 def choice_loss(

@@ -15,14 +15,25 @@ from torch import Tensor
 from prefrl.config.learning import FitConfig
 from prefrl.contracts import RewardModel
 from prefrl.learning.bags import bag_weights
-from prefrl.learning.preference import choice_loss, correct, decisive, preference_loss
+from prefrl.learning.preference import (
+    choice_loss,
+    correct,
+    decisive,
+    preference_loss,
+    robust_loss,
+    square_loss,
+)
 from prefrl.learning.validation import BestPass
 from prefrl.pace import Pace
 from prefrl.types import Comparison, QueryId, Segment, alike
 
+COLUMNS = 7  # of what a pass counts
 L2_LIMITS = (1e-4, 3e-2)
 L2_STEP = 1.5
-METRICS = ("train_loss", "train_accuracy", "out_of_bag_loss", "out_of_bag_accuracy")
+METRICS = (
+    "train_loss", "train_accuracy", "out_of_bag_loss", "out_of_bag_accuracy", "preferred_return",
+    "other_return",
+)  # fmt: skip
 
 
 def predict_returns(reward_model: RewardModel, segments: Sequence[Segment]) -> Tensor:
@@ -38,16 +49,24 @@ class FitState:
 
     def __init__(self, reward_model: RewardModel, config: FitConfig, seed: int):
         self.seed, self.l2, self.fits = seed, config.l2, 0
+        self.steps = 0
+        """Of Adam, since it began."""
+        self.new_optimizer(reward_model, config)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def new_optimizer(self, reward_model: RewardModel, config: FitConfig) -> None:
+        """Begin Adam anew."""
+        self.steps = 0
         self.optimizer = torch.optim.Adam(
             reward_model.parameters(), config.learning_rate, fused=True
         )
-        self.generator = torch.Generator().manual_seed(seed)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything as tensors and plain values."""
         return {
             "l2": self.l2,
             "fits": self.fits,
+            "steps": self.steps,
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
         }
@@ -55,6 +74,7 @@ class FitState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
         self.l2, self.fits = state["l2"], state["fits"]
+        self.steps = state.get("steps", 0)  # nothing depended on it once
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
 
@@ -75,7 +95,9 @@ def fit(
         return {}
     limit = config.epochs if state.fits else config.first_epochs
     best, passed = BestPass(config.patience), []
-    for scores in fit_passes(reward_model, comparisons, config, state):
+    if config.anneal:
+        state.new_optimizer(reward_model, config)
+    for scores in fit_passes(reward_model, comparisons, config, state, most=limit):
         passed.append(scores)
         enough = scores["out_of_bag_count"] >= config.enough_out_of_bag
         judged = scores.get("out_of_bag_loss") if enough else None
@@ -101,6 +123,7 @@ def fit_passes(
     state: FitState,
     pace: Pace | None = None,
     goes_on: bool = False,
+    most: int = 1,
 ) -> Iterator[dict[str, float]]:
     """Fit each member to its bag of comparisons, from its present weights; never end by itself.
 
@@ -114,6 +137,7 @@ def fit_passes(
         pace: is told of each comparison.
         goes_on: passes were made before, in another process: let the model read the first one's
             minibatches, so that what it keeps of its inputs is the same to the bit.
+        most: passes that will be made, over which the step size may fall.
 
     Yields:
         `train_loss`, `train_accuracy`, `out_of_bag_loss`, `out_of_bag_accuracy` (means over members
@@ -121,7 +145,9 @@ def fit_passes(
         that show the same, which have no right side; a mean over nothing is left out). Beside a
         loss its `_bradley_terry`, the cross-entropy without margins, smoothing and errors of the
         teacher; beside an accuracy its `_decisive`, by how many comparisons each member is judged
-        in the mean; and `out_of_bag_count`, how many each has out of its bag at least.
+        in the mean; `preferred_return` and `other_return`, the mean predicted returns in the bags
+        of the better and the worse segments of decisive answers; and `out_of_bag_count`, how many
+        each has out of its bag at least.
 
         They are of the pass itself, in which the weights move, so they cost nothing extra. With
         patience a pass is to be chosen by what is out of bag: then that is of its last weights.
@@ -131,7 +157,7 @@ def fit_passes(
     for rows in data.minibatches(config.batch_size, first) if goes_on else ():
         _returns(reward_model, data, rows, None)
     while True:
-        scores = _epoch(reward_model, data, config, state, pace)
+        scores = _epoch(reward_model, data, config, state, pace, most)
         yield scores | _judge(reward_model, data, config) if config.patience else scores
 
 
@@ -180,9 +206,16 @@ class _Data:
 
     def minibatches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Yield rows of comparisons in random order, about `size` at a time."""
-        count = max(1, round(size * len(self.queries) / len(self.left)))
+        count = self._queries_at_a_time(size)
         for chosen in torch.randperm(len(self.queries), generator=generator).split(count):
             yield torch.cat([self.queries[query] for query in chosen.tolist()])
+
+    def minibatch_count(self, size: int) -> int:
+        """Return how many of them a pass has."""
+        return -(-len(self.queries) // self._queries_at_a_time(size))
+
+    def _queries_at_a_time(self, size: int) -> int:
+        return max(1, round(size * len(self.queries) / len(self.left)))
 
 
 def _choices(comparisons: Sequence[Comparison]) -> Tensor:
@@ -203,11 +236,15 @@ def _choices(comparisons: Sequence[Comparison]) -> Tensor:
 
 def _epoch(
     reward_model: RewardModel, data: _Data, config: FitConfig, state: FitState,
-    pace: Pace | None = None,
+    pace: Pace | None = None, most: int = 1,
 ) -> dict[str, float]:  # fmt: skip
     """Make one pass; the losses come from the pass itself, so they cost nothing extra."""
-    totals = torch.zeros(2, 5, reward_model.members)
+    totals = torch.zeros(2, COLUMNS, reward_model.members)
     for rows in data.minibatches(config.batch_size, state.generator):
+        if config.anneal:
+            share = state.steps / (most * data.minibatch_count(config.batch_size))
+            for group in state.optimizer.param_groups:
+                group["lr"] = config.learning_rate * max(1 - share, 0.0)
         left, right = _returns(reward_model, data, rows, state.generator)
         losses = _losses(left, right, data, rows, config)
         bags = data.bags[:, rows] * data.weight[rows]
@@ -220,6 +257,7 @@ def _epoch(
         state.optimizer.zero_grad()
         loss.backward()
         state.optimizer.step()
+        state.steps += 1
         totals += _tally(losses.detach(), left.detach(), right.detach(), data, rows)
         if pace:
             pace.step(len(rows))
@@ -254,10 +292,18 @@ def _returns(
 
 def _losses(left: Tensor, right: Tensor, data: _Data, rows: Tensor, config: FitConfig) -> Tensor:
     """Return what is minimised, `[member, comparison]`."""
-    losses = preference_loss(
-        left, right, data.preference[rows], margin=data.margin[rows],
-        uniform_error=config.uniform_error, label_smoothing=config.label_smoothing,
-    )  # fmt: skip
+    margin, preference, bias = data.margin[rows], data.preference[rows], config.bias
+    if config.loss == "square":
+        losses = square_loss(left, right, preference, margin=margin, bias=bias)
+    elif config.loss == "robust":
+        losses = robust_loss(
+            left, right, preference, margin=margin, bias=bias, error=config.uniform_error / 2
+        )
+    else:
+        losses = preference_loss(
+            left, right, preference, margin=margin, uniform_error=config.uniform_error,
+            label_smoothing=config.label_smoothing, bias=bias,
+        )  # fmt: skip
     if config.rankings == "plackett-luce":
         return _as_choices(losses, left, right, data, rows, config)
     return losses
@@ -287,20 +333,24 @@ def _as_choices(
 
 
 def _tally(losses: Tensor, left: Tensor, right: Tensor, data: _Data, rows: Tensor) -> Tensor:
-    """Return sums `[2, 5, member]`, in bag and out.
+    """Return sums `[2, 7, member]`, in bag and out.
 
-    They are of losses, weights, hits, what has a right side, and the standard losses.
+    They are of losses, weights, hits, what has a right side, the standard losses, and of what has a
+    right side the returns of the better and the worse segment.
     """
     preference, bags = data.preference[rows], data.bags[:, rows] * data.weight[rows]
     standard = preference_loss(left, right, preference)
     counts = data.judged[rows].float()
     hits = correct(left, right, preference).float() * counts
+    left_better = preference > 0.5
+    better = torch.where(left_better, left, right) * counts
+    worse = torch.where(left_better, right, left) * counts
     out = (bags == 0).float()
     return torch.stack([
         torch.stack([
             column.sum(1)
             for column in (losses * weight, weight, hits * weight, counts * weight,
-                           standard * weight)
+                           standard * weight, better * weight, worse * weight)
         ])
         for weight in (bags, out)
     ])  # fmt: skip
@@ -310,12 +360,16 @@ def _score(totals: Tensor, data: _Data) -> dict[str, float]:
     """Return the scores of a pass; see `fit_passes`."""
     scores = {"out_of_bag_count": float(totals[1, 1].min())}
     sides = ("train", totals[0], data.bags > 0), ("out_of_bag", totals[1], data.bags == 0)
-    for side, (losses, weight, hits, counts, standard), members in sides:
+    for side, (losses, weight, hits, counts, standard, better, worse), members in sides:
         means = ("loss", losses, weight), ("accuracy", hits, counts)
         for name, total, of in (*means, ("bradley_terry", standard, weight)):
             known = of > 0  # a member may have nothing out of its bag yet
             if known.any():
                 scores[f"{side}_{name}"] = float((total[known] / of[known]).mean())
+        if counts.any() and side == "train":
+            known = counts > 0
+            for name, total in (("preferred", better), ("other", worse)):
+                scores[f"{name}_return"] = float((total[known] / counts[known]).mean())
         if counts.any():
             decisive_ones = (members * (data.weight * data.judged)).sum(1)
             scores[f"{side}_decisive"] = float(decisive_ones.mean())

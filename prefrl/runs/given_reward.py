@@ -109,5 +109,9 @@ def _copy(source: Path, into: Path) -> None:
     copy.save_card(run.card())
     if run.reference.exists():
         shutil.copytree(run.reference, copy.reference)
-    copy.save_checkpoint(0, to_bytes({"reward": state["reward"]}))
-    copy.save_experiment(run.experiment())
+    experiment = run.experiment()
+    kept = {"reward": state["reward"]}
+    if isinstance(experiment.domain, TextConfig) and experiment.domain.reward_is_policy:
+        kept["agent"] = state["agent"]
+    copy.save_checkpoint(0, to_bytes(kept))
+    copy.save_experiment(experiment)

@@ -42,10 +42,10 @@ from typing import Any
 from prefrl.config.experiment import (
     Experiment,
     check_experiment,
-    with_learner,
     with_named_teacher,
 )
 from prefrl.config.fields import changed, check_fields, is_row, options
+from prefrl.config.learners import with_learner
 from prefrl.config.learning import FitConfig, OracleConfig, QueryConfig
 from prefrl.config.sweep import SEED, Cell, Sweep, axes_in_words, cell_name, experiment_key
 from prefrl.errors import UserError, raised_by
@@ -220,7 +220,7 @@ def _expanded(values: Values, chosen: Values) -> Iterator[tuple[Values, Experime
         for one in _product(choices):
             rows = {n: tuple(v) if isinstance(v, list) else v for n, v in one.items()}
             given = {name: value for name, value in task.items() if name != PRESET}
-            begin = with_learner(default, one.get("learner", ""))
+            begin = with_learner(default, one.get("learner", one.get("text.learner", "")))
             experiment = _checked(changed(begin, {"threads": 1} | given | rows))
             axes = {n: v for n, v in task.items() if _is_axis(of_task[n], False)} | chosen
             axes |= {

@@ -6,23 +6,30 @@ What is refused is told a number that works.
 from __future__ import annotations
 
 from prefrl.config.experiment import Experiment
-from prefrl.config.text import TextConfig, TinyConfig
+from prefrl.config.text import TextConfig, TextRewardConfig, TinyConfig
 from prefrl.errors import UserError
 
 
 def smallest_round(experiment: Experiment) -> int:
     """Return the turns of one update, if each episode has one."""
-    return experiment.text.ppo.episodes
+    return experiment.text.agent.episodes
 
 
 def check_budget(experiment: Experiment) -> None:
     """Raise `UserError` unless the numbers make sense together."""
     _check_model(experiment.text)
+    _check_learner(experiment)
     _check_sampling(experiment.text)
     _check_completions(experiment)
     _check_episodes(experiment.text)
-    alone = experiment.text.reward_model.members == 1
-    if experiment.learns_reward and alone and experiment.query.acquisition == "disagreement":
+    learner, query = experiment.text.learner, experiment.query
+    if learner == "direct" and query.acquisition == "disagreement":
+        raise UserError(
+            "--query.acquisition disagreement asks about what several networks disagree on, but "
+            "--text.learner direct fits one, the policy; use --query.acquisition entropy"
+        )
+    alone = learner == "ppo" and experiment.text.reward_model.members == 1
+    if experiment.learns_reward and alone and query.acquisition == "disagreement":
         raise UserError(
             "--query.acquisition disagreement asks about what the members of the reward model "
             "disagree on, but --text.reward-model.members is 1; use 2 or more, or "
@@ -56,6 +63,22 @@ def _check_model(text: TextConfig) -> None:
         raise UserError("--text.stop holds an empty text, which would end every reply at once")
 
 
+def _check_learner(experiment: Experiment) -> None:
+    """Raise `UserError` unless there is what the learner learns from, and nothing else is given."""
+    if experiment.text.learner != "direct":
+        return
+    if not experiment.learns_reward:
+        raise UserError(
+            f"--reward is {experiment.reward!r}, but --text.learner direct learns from answers and "
+            "takes no reward; leave one of them out"
+        )
+    if experiment.text.reward_model != TextRewardConfig():
+        raise UserError(
+            "--text.reward-model is for a reward model, but --text.learner direct has none: the "
+            "policy itself is fitted; leave it out, --text.direct.freeze-layers is the policy's"
+        )
+
+
 def _check_sampling(text: TextConfig) -> None:
     if text.top_k or text.top_p != 1:
         raise UserError(
@@ -73,13 +96,14 @@ def _check_completions(experiment: Experiment) -> None:
             f"--query.anchors is {experiment.query.anchors}, but earlier completions are of other "
             "tasks, with which none can be compared; leave it out"
         )
-    ppo, clips = experiment.text.ppo, experiment.query.size
-    setting = f"--text.ppo.completions-per-task is {ppo.completions_per_task}"
-    if experiment.learns_reward and ppo.completions_per_task < clips:
+    text, clips = experiment.text, experiment.query.size
+    each = text.agent.completions_per_task
+    setting = f"--text.{text.learner}.completions-per-task is {each}"
+    if experiment.learns_reward and each < clips:
         raise UserError(
             f"{setting}, but a query shows {clips} completions of one task; use {clips} or more"
         )
-    if ppo.advantage == "rloo" and ppo.completions_per_task < 2:
+    if text.learner == "ppo" and text.ppo.advantage == "rloo" and each < 2:
         raise UserError(
             f"{setting}, but --text.ppo.advantage rloo compares the completions of a task with "
             "each other; use 2 or more"
@@ -88,16 +112,16 @@ def _check_completions(experiment: Experiment) -> None:
 
 def _check_episodes(text: TextConfig) -> None:
     """Raise `UserError` unless an update has whole tasks, and more than one episode."""
-    episodes, each = text.ppo.episodes, text.ppo.completions_per_task
+    episodes, each = text.agent.episodes, text.agent.completions_per_task
+    setting = f"--text.{text.learner}.episodes is {episodes}"
     enough = max(2, episodes)
     near = -(-enough // each) * each
     if episodes % each:
         raise UserError(
-            f"--text.ppo.episodes is {episodes}; expected a multiple of the {each} completions of "
-            f"each task, such as {near}"
+            f"{setting}; expected a multiple of the {each} completions of each task, such as {near}"
         )
-    if episodes < 2:
+    if episodes < 2 and text.learner == "ppo":
         raise UserError(
-            f"--text.ppo.episodes is {episodes}, but advantages and a refitted reward are scaled "
+            f"{setting}, but advantages and a refitted reward are scaled "
             f"by how episodes differ; use {near} or more"
         )

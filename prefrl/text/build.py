@@ -18,10 +18,13 @@ from prefrl.environments import contract
 from prefrl.environments.ids import holds_text, make, resolve
 from prefrl.errors import UserError
 from prefrl.learning.true_reward import TrueReward
+from prefrl.storage.checkpoint import from_bytes
 from prefrl.storage.folder import RunFolder
+from prefrl.text.agents.direct import DirectAgent
 from prefrl.text.agents.ppo import TextAgent
 from prefrl.text.budget import check_budget
 from prefrl.text.check import check_environment
+from prefrl.text.direct import DirectReward
 from prefrl.text.models.device import (
     autocast_for,
     describe_model,
@@ -66,7 +69,7 @@ def build(
         )
     check_budget(experiment)
     notes = _contract_notes(spec) if folder is None else []
-    environments += [make(spec) for _ in range(1, text.ppo.episodes)]
+    environments += [make(spec) for _ in range(1, text.agent.episodes)]
     language_model, text, reference_notes = _reference(experiment, folder)
     experiment = dataclasses.replace(experiment, domain=text)
     notes += reference_notes
@@ -81,20 +84,25 @@ def build(
             save_language_model(begun, run.reference)
 
     notes += [describe_model(text.model, language_model.model, text)]
-    reward_model = None
+    reward_model: TextReward | DirectReward | None = None
     with _explained(
-        text, "text.ppo.batch-size", "text.max-new-tokens", "text.reward-model.members"
-    ):
-        if experiment.learns_reward:
-            reward_model = _reward_model(experiment, language_model)
-            if reward_model.members == 1:
-                notes += [
-                    "the reward model is one network: it learns from all answers but a share of "
-                    f"{experiment.fit.held_out:g} of the queries, which judge it (--fit.held-out)"
-                ]
-        agent = TextAgent(
-            environments, language_model, text, experiment.seed, autocast, experiment.steps
-        )
+        text, f"text.{text.learner}.batch-size", "text.max-new-tokens",
+        "text.reward-model.members",
+    ):  # fmt: skip
+        given = environments, language_model, text, experiment.seed, autocast
+        agent: TextAgent | DirectAgent
+        if text.learner == "direct":
+            agent = DirectAgent(*given)
+            reward_model = _direct_reward(agent)
+        else:
+            if experiment.learns_reward:
+                reward_model = _reward_model(experiment, language_model)
+            agent = TextAgent(*given, experiment.steps)
+        if reward_model and reward_model.members == 1:
+            notes += [
+                f"{_what_is_fitted(text)} is one network: it learns from all answers but a share "
+                f"of {experiment.fit.held_out:g} of the queries, which judge it (--fit.held-out)"
+            ]
         notes += warn_if_deterministic("the model", agent.entropy())
 
     def close() -> None:
@@ -165,7 +173,7 @@ def load_policy(
         if name.startswith("model.")
     }
     if text.lora:
-        add_adapters(language_model.model, text.lora, text.ppo.freeze_layers, experiment.seed)
+        add_adapters(language_model.model, text.lora, text.agent.freeze_layers, experiment.seed)
     language_model.model.load_state_dict(trained, strict=False)
     merge(language_model.model)
     return TextPolicy(language_model, text, autocast_for(text, language_model.model.device))
@@ -178,10 +186,33 @@ def load_reference(experiment: Experiment, folder: RunFolder) -> LanguageModel:
     )
 
 
-def load_reward(experiment: Experiment, network: Network | None, folder: RunFolder) -> TextReward:
-    """Return the unfitted reward model of an experiment, to be given a state."""
+def load_reward(
+    experiment: Experiment, network: Network | None, folder: RunFolder
+) -> TextReward | DirectReward:
+    """Return the unfitted reward model of an experiment, to be given a state.
+
+    One that is the policy has the weights of the newest checkpoint.
+    """
     _check_no_network(network)
-    return _reward_model(experiment, load_reference(experiment, folder))
+    language_model = load_reference(experiment, folder)
+    if experiment.text.learner != "direct":
+        return _reward_model(experiment, language_model)
+    text, data = experiment.text, folder.checkpoint()
+    agent = DirectAgent(
+        [], language_model, text, experiment.seed, autocast_for(text, language_model.model.device)
+    )
+    agent.load_state_dict(from_bytes(data)["agent"] if data else agent.state_dict())
+    return _direct_reward(agent)
+
+
+def _direct_reward(agent: DirectAgent) -> DirectReward:
+    """Return the reward that the policy of an agent stands for."""
+    policy = agent.policy
+    return DirectReward(agent.networks, policy.template, policy.context, agent.config)
+
+
+def _what_is_fitted(text: TextConfig) -> str:
+    return "the policy" if text.learner == "direct" else "the reward model"
 
 
 def _reward_model(experiment: Experiment, language_model: LanguageModel) -> TextReward:

@@ -50,7 +50,47 @@ class Encoded:
     """What the frozen layers gave, while a fit reads them again and again."""
 
 
-class TextReward(nn.Module):
+class ScoresTexts:
+    """What a reward model of texts offers beside the contract: scores of texts, whoever wrote them.
+
+    Whoever inherits it has `encode` and `returns` of a `RewardModel`.
+    """
+
+    template: Template
+    encode: Callable[[Sequence[Segment | Trajectory]], Any]
+    returns: Callable[..., Tensor]
+
+    def score(self, prompt: str, reply: str, system: str = "") -> float:
+        """Return the score of a reply to a prompt.
+
+        Two scores differ by the log odds that the one reply is preferred to the other
+        (Bradley-Terry); by itself a score means nothing.
+
+        Args:
+            prompt: what was said.
+            reply: what is judged.
+            system: what the model was told before.
+        """
+        return self.scores([Conversation(((prompt, reply),), system)])[0]
+
+    @torch.no_grad()
+    def scores(self, talks: Sequence[Conversation]) -> list[float]:
+        """Return the scores of conversations, all of whose replies are judged: see `score`.
+
+        Of several members it is the mean.
+        """
+        if not talks:
+            return []
+        encoded = self.encode([_as_trajectory(talk) for talk in talks])
+        return self.returns(encoded, torch.arange(len(talks))).mean(0).tolist()
+
+    def distance(self, left: Segment, right: Segment) -> float:
+        """Return how different two segments read: the share of their words not in common."""
+        one, other = (" ".join(map(str, s.actions)).split() for s in (left, right))
+        return 1 - difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
+
+
+class TextReward(nn.Module, ScoresTexts):
     """Predicts the score of completions; a `RewardModel`.
 
     The return of a segment is the score at the end of its last reply; with `per_turn` the sum of
@@ -117,7 +157,7 @@ class TextReward(nn.Module):
         for segment in segments:
             ids: list[int] = []
             stops = []
-            turns = turns_of(segment, self.template.mark) or self._written(segment)
+            turns = turns_of(segment, self.template.mark) or written_turns(segment, self.template)
             for before, reply in turns:
                 ids += [*before, *reply]
                 stops.append(len(ids))
@@ -125,16 +165,6 @@ class TextReward(nn.Module):
             ends.append(stops)
             prompts.append(tuple(turns[0][0]))
         return Encoded(sequences, ends, prompts)
-
-    def _written(self, segment: Segment | Trajectory) -> list[tuple[list[int], list[int]]]:
-        template, turns = self.template, []
-        for observation, reply in zip(segment.observations, segment.actions, strict=True):
-            text = str(observation)
-            before = (
-                template.next(text, True) if turns else template.first(text, system_of(segment))
-            )
-            turns.append((before, template.reply_ids(str(reply))))
-        return turns
 
     def normalise_inputs(self, encoded: Encoded) -> None:
         """Do nothing: a language model knows its inputs."""
@@ -216,30 +246,6 @@ class TextReward(nn.Module):
             scores.append(torch.where(positions < 0, 0.0, read))
         return torch.stack(scores)
 
-    def score(self, prompt: str, reply: str, system: str = "") -> float:
-        """Return the score of a reply to a prompt.
-
-        Two scores differ by the log odds that the one reply is preferred to the other
-        (Bradley-Terry); by itself a score means nothing.
-
-        Args:
-            prompt: what was said.
-            reply: what is judged.
-            system: what the model was told before.
-        """
-        return self.scores([Conversation(((prompt, reply),), system)])[0]
-
-    @torch.no_grad()
-    def scores(self, talks: Sequence[Conversation]) -> list[float]:
-        """Return the scores of conversations, all of whose replies are judged: see `score`.
-
-        Of several members it is the mean.
-        """
-        if not talks:
-            return []
-        encoded = self.encode([_as_trajectory(talk) for talk in talks])
-        return self.returns(encoded, torch.arange(len(talks))).mean(0).tolist()
-
     def without_offset(self) -> None:
         """Let scores have no offset of their own: comparisons of whole completions leave it open.
 
@@ -302,11 +308,6 @@ class TextReward(nn.Module):
         scores = self._scores(self.encode(trajectories), [*range(len(trajectories))])
         return [score.cpu().double().numpy() for score in scores]
 
-    def distance(self, left: Segment, right: Segment) -> float:
-        """Return how different two segments read: the share of their words not in common."""
-        one, other = (" ".join(map(str, s.actions)).split() for s in (left, right))
-        return 1 - difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
-
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return all that the predictions depend on but what is frozen."""
         fitted = {n: p.detach().clone() for n, p in self.named_parameters() if p.requires_grad}
@@ -328,3 +329,15 @@ def _as_trajectory(talk: Conversation) -> Trajectory:
     told = text_array([talk.system, *[""] * (len(said) - 1)])
     extras = {SYSTEM: told} if talk.system else {}
     return Trajectory(text_array(said), text_array(replies), np.zeros(len(said)), extras)
+
+
+def written_turns(
+    segment: Segment | Trajectory, template: Template
+) -> list[tuple[list[int], list[int]]]:
+    """Return the ids before each reply and of each reply of texts that nobody sampled as ids."""
+    turns: list[tuple[list[int], list[int]]] = []
+    for observation, reply in zip(segment.observations, segment.actions, strict=True):
+        text = str(observation)
+        before = template.next(text, True) if turns else template.first(text, system_of(segment))
+        turns.append((before, template.reply_ids(str(reply))))
+    return turns

@@ -124,7 +124,7 @@ def _passes(
 ) -> Iterator[tuple[Tensor, int, int]]:
     """Yield the rows of each pass, and how many tokens and sampled tokens they have at most."""
     lengths, counts = tokens.mask.sum(1), sampled.sum(1)
-    for some in torch.arange(len(lengths)).split(config.ppo.batch_size):
+    for some in torch.arange(len(lengths)).split(config.agent.batch_size):
         groups = by_length(lengths[some].tolist(), config.micro_batch_size)
         if len(groups) == 1:
             yield some, tokens.ids.shape[1], sampled.shape[1]

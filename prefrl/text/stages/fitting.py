@@ -380,7 +380,7 @@ def _policy_samples(run: RunFolder, text: TextConfig, seed: int) -> list[Traject
         raise UserError(
             f"the newest checkpoint of {run.path} is damaged ({str(error).splitlines()[0]})"
         ) from None
-    environments = [make(spec) for _ in range(text.ppo.episodes)]
+    environments = [make(spec) for _ in range(text.agent.episodes)]
     seeds = [task_seed(seed, task) for task in range(CALIBRATION_EPISODES)]
     with installed(spec.id):
         episodes = play(environments, policy, seeds)

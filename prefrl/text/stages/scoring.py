@@ -16,7 +16,7 @@ from prefrl.storage.texts import reader
 from prefrl.storage.texts.conversations import before_reply
 from prefrl.storage.texts.examples import Example
 from prefrl.storage.texts.forms import COMPARED, DEMONSTRATED
-from prefrl.text.reward import CHUNK, TextReward
+from prefrl.text.reward import CHUNK, ScoresTexts
 from prefrl.types import Conversation
 
 
@@ -34,7 +34,7 @@ class Scores:
     """What the file was taken for, and what else is to be said of it."""
 
 
-def score_file(model: TextReward, path: Path) -> Scores:
+def score_file(model: ScoresTexts, path: Path) -> Scores:
     """Score each reply in a file.
 
     Raises:
@@ -54,7 +54,7 @@ def score_file(model: TextReward, path: Path) -> Scores:
     return Scores(lines, _agreement(scored), [texts.took, *texts.notes])
 
 
-def _scores(model: TextReward, talks: Sequence[Conversation]) -> list[float]:
+def _scores(model: ScoresTexts, talks: Sequence[Conversation]) -> list[float]:
     """Return the scores of conversations, and tell how far they are."""
     pace, scores = Pace("scoring", len(talks)), []
     for begin in range(0, len(talks), CHUNK):

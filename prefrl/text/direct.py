@@ -1,0 +1,190 @@
+"""A reward model whose network is the policy: what DPO and its kin learn from answers.
+
+In maximum-entropy reinforcement learning the best policy is ρ exp(r / β), so a policy π stands for
+the reward r = β log π/ρ, up to what is alike for all replies to a prompt (Rafailov et al. 2023,
+arXiv 2305.18290, equations 4 to 7). Fitted to comparisons like any reward model it is DPO; with
+`--fit.label-smoothing` cDPO, with `--fit.loss square` IPO (arXiv 2310.12036), with `--fit.bias`
+CPL's conservative bias (arXiv 2310.13639).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from prefrl.config.text import TextConfig
+from prefrl.text.episode import turns_of
+from prefrl.text.models.batches import by_length
+from prefrl.text.models.device import enough_memory
+from prefrl.text.models.networks import Networks
+from prefrl.text.models.template import Template
+from prefrl.text.models.tokens import right_padded, sampled_positions
+from prefrl.text.reward import ScoresTexts, written_turns
+from prefrl.types import Segment, Trajectory
+
+CHUNK = 64  # completions that are read at a time, without gradient
+MOST = math.log(4)  # by which β adapts in a round, in logarithms
+
+
+@dataclass
+class Encoded:
+    """Segments as token ids, and what the reference says of them."""
+
+    sequences: list[list[int]]
+    sampled: list[list[bool]]
+    """Of each sequence, which ids are of replies."""
+    tokens: list[list[int]]
+    """Of each sequence, how many tokens each reply has."""
+    reference: list[Tensor]
+    """Of each sequence, the reference's log-probability of each turn's reply, `[turn]`."""
+
+
+class DirectReward(ScoresTexts):
+    """β log π/ρ of replies; a `RewardModel` that is the policy of an agent."""
+
+    members = 1
+
+    def __init__(self, networks: Networks, template: Template, context: int, config: TextConfig):
+        """Share the networks of an agent.
+
+        Args:
+            networks: of the agent; a fit trains their policy.
+            template: turns what people wrote into ids.
+            context: tokens that the model looks back on; of longer completions the newest are read.
+            config: the settings.
+        """
+        self.networks, self.template = networks, template
+        self.context, self.config = context, config
+        self.beta = config.direct.beta
+        begun = networks.begun()
+        self.first = {
+            name: weights if name in begun else weights.detach().clone()
+            for name, weights in (networks.trained() | begun).items()
+        }
+        """What the policy began as; where the reference has it, the reference's own."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return what is fitted: the policy."""
+        return (p for name, p in self.networks.trained().items() if not name.startswith("value."))
+
+    def encode(self, segments: Sequence[Segment | Trajectory]) -> Encoded:
+        """Return the ids that were sampled, or of what was written, with their reference."""
+        encoded = Encoded([], [], [], [])
+        for segment in segments:
+            ids: list[int] = []
+            sampled: list[bool] = []
+            turns = turns_of(segment, self.template.mark) or written_turns(segment, self.template)
+            for before, reply in turns:
+                ids += [*before, *reply]
+                sampled += [False] * len(before) + [True] * len(reply)
+            sampled = sampled[-self.context :]
+            sampled[0] = False  # nothing comes before it
+            encoded.sequences.append(ids[-self.context :])
+            encoded.sampled.append(sampled)
+            encoded.tokens.append(_counts([len(reply) for _, reply in turns], sum(sampled)))
+        with torch.no_grad():
+            encoded.reference = self._of_turns(encoded, [*range(len(segments))], reference=True)
+        return encoded
+
+    def normalise_inputs(self, encoded: Encoded) -> None:
+        """Let the coming fit begin at the reference, if each is to."""
+        if self.config.direct.restart:
+            with torch.no_grad():
+                for name, weights in self.networks.trained().items():
+                    weights.copy_(self.first[name])
+
+    def returns(
+        self, encoded: Encoded, rows: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return β log π/ρ of whole completions `[1, row]`; each is read once."""
+        unique, row_of_unique = torch.unique(rows, return_inverse=True)
+        ratios = [ratio.sum() for ratio in self._log_ratios(encoded, unique.tolist())]
+        return self.beta * torch.stack(ratios).cpu()[row_of_unique][None]
+
+    def rewards(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
+        """Return β log π/ρ of each reply, `[turn]` for each trajectory, float32."""
+        encoded = self.encode(trajectories)
+        with torch.no_grad():
+            ratios = self._log_ratios(encoded, [*range(len(trajectories))])
+        return [(self.beta * ratio).cpu().numpy().astype(np.float32) for ratio in ratios]
+
+    def sample(
+        self, trajectories: Sequence[Trajectory], before: list[Trajectory]
+    ) -> list[Trajectory]:
+        """Return nothing: a log-ratio has an offset and a scale of its own."""
+        return []
+
+    def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
+        """Do nothing, likewise."""
+
+    def adapt(self, kl: float) -> None:
+        """Move β towards the divergence that is aimed at.
+
+        The optimum for half the β is about twice as far from the reference; a fit that goes on from
+        the one before has got only part of the way there, so its step is the square root of that.
+
+        Args:
+            kl: nats of a completion, of the policy as it is.
+        """
+        target = self.config.direct.kl_target
+        if target is not None:
+            step = math.log(max(kl, 1e-3 * target) / target)
+            step = step if self.config.direct.restart else step / 2
+            self.beta *= math.exp(min(max(step, -MOST), MOST))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return β; the agent keeps the weights."""
+        return {"beta": self.beta}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        self.beta = state_dict["beta"]
+
+    def _log_ratios(self, encoded: Encoded, rows: list[int]) -> list[Tensor]:
+        """Return log π/ρ of each reply of some completions, `[turn]` each."""
+        policy = self._of_turns(encoded, rows)
+        return [own - encoded.reference[row] for own, row in zip(policy, rows, strict=True)]
+
+    @enough_memory("fit.batch-size", "text.max-new-tokens")
+    def _of_turns(self, encoded: Encoded, rows: list[int], reference: bool = False) -> list[Tensor]:
+        """Return the log-probability of each reply of some completions, `[turn]` each."""
+        most = self.config.micro_batch_size if torch.is_grad_enabled() else CHUNK
+        groups = by_length([len(encoded.sequences[row]) for row in rows], most)
+        found: dict[int, Tensor] = {}
+        for group in groups:
+            some = [rows[index] for index in group]
+            if self.config.micro_batch_size and torch.is_grad_enabled():
+                read: Any = checkpoint(self._read, encoded, some, reference, use_reentrant=False)
+            else:
+                read = self._read(encoded, some, reference)
+            for index, logprobs, row in zip(group, read, some, strict=True):
+                counts = encoded.tokens[row]
+                turns = logprobs[: sum(counts)].split(counts)
+                found[index] = torch.stack([turn.sum() for turn in turns])
+        return [found[index] for index in range(len(rows))]
+
+    def _read(self, encoded: Encoded, rows: list[int], reference: bool) -> Tensor:
+        """Return log-probabilities of tokens of replies, `[completion, token]`."""
+        networks, device = self.networks, self.networks.model.device
+        tokens = right_padded([encoded.sequences[row] for row in rows], device)
+        positions, _ = sampled_positions([encoded.sampled[row] for row in rows], device)
+        below = networks.below(tokens)
+        hidden = (networks.reference_hidden if reference else networks.policy)(tokens, below)
+        temperature = self.config.temperature
+        return networks.log_probabilities(hidden, tokens, positions, temperature, reference)[0]
+
+
+def _counts(tokens: list[int], left: int) -> list[int]:
+    """Return how many tokens of each reply are left, where the oldest were cut off."""
+    counts = []
+    for count in reversed(tokens):
+        counts.append(min(count, left))
+        left -= counts[-1]
+    return counts[::-1]
