@@ -71,7 +71,7 @@ class Arguments:
     """Of `train`."""
     tokens: int = 24
     """Most of a reply."""
-    frozen: int = 20
+    frozen: int = 24
     """Layers of the model that neither `fit` nor `train` changes."""
     learning_rate: float = 3e-5
     """PPO's."""
@@ -137,7 +137,7 @@ def pipeline(folder: Path, chosen: Arguments, before: dict[str, Any]) -> dict[st
         stages["sft"] = run(folder, sft)
     stages["fit"] = run(folder, [
         "fit", "pairs.jsonl", "--model", "sft", "--held-out", "others.jsonl", "-o", "reward",
-        "--freeze-layers", freeze, *rate,
+        "--freeze-layers", freeze, "--epochs", 3, *rate,
     ])  # fmt: skip
     if before:
         half = before["train"]["seconds"] / 2
