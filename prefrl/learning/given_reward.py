@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ class GivenReward:
             whole_episodes: see `TrueReward`.
         """
         self.model, self.scale = model, TrueReward(whole_episodes)
+        self.calibrated_on: list[Trajectory] = []
 
     def rewards(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
         """Return the predicted rewards, `[step]` for each trajectory, calibrated."""
@@ -43,8 +45,15 @@ class GivenReward:
         return before or list(trajectories[:: max(1, len(trajectories) // CALIBRATION_EPISODES)])
 
     def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
-        """Give the predicted rewards (or returns) mean 0 and deviation 1 on this data."""
+        """Give the predicted rewards (or returns) mean 0 and deviation 1 on this data.
+
+        Nothing is done where it is what was calibrated on before: neither has changed.
+        """
+        before = self.calibrated_on
+        if len(before) == len(trajectories) and all(map(operator.is_, before, trajectories)):
+            return
         self.scale.calibrate(self._predicted(trajectories))
+        self.calibrated_on = list(trajectories)
 
     def _predicted(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """Return the trajectories as if the environment paid what the model predicts."""
