@@ -302,6 +302,28 @@ def test_a_run_is_replayed(finished, tmp_path):
     assert_replayed(finished, tmp_path / "again")
 
 
+def test_a_fit_that_leads_nowhere_says_what_to_lower():
+    _, reward = make_pair()
+    reward.calibrate([])
+    with torch.no_grad():
+        next(reward.parameters()).fill_(math.nan)
+    with pytest.raises(FloatingPointError, match=r"lower --fit\.learning-rate"):
+        reward.calibrate([])
+
+
+def test_a_reward_model_is_fitted_to_its_answers(finished, tmp_path, monkeypatch, capsys):
+    """With the run's own settings, whose step size falls to zero only with the last pass."""
+    rates, step = [], torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam, "step",
+        lambda self: (rates.append(self.param_groups[0]["lr"]), step(self))[1],
+    )  # fmt: skip
+    main(["fit", str(finished), "-o", str(tmp_path / "reward"), "--patience", "0"])
+    passes = 4
+    assert len(rates) % passes == 0
+    assert rates == pytest.approx([rates[0] * (1 - n / len(rates)) for n in range(len(rates))])
+
+
 def test_beta_and_returns_are_in_the_metrics(finished):
     lines = RunFolder(finished).metrics()[1:]
     assert all({"beta", "kl", "preferred_return", "other_return"} <= line.keys() for line in lines)
@@ -381,6 +403,10 @@ def test_a_learner_begins_with_what_is_meant_for_it():
         ("--text.direct.episodes 6", "--text.direct.episodes is 6; expected a multiple of the 4"),
         ("--learner sac", "--text.learner is 'sac'; expected one of ppo, direct"),
         ("--learner=dpo", "--text.learner is 'dpo'; expected one of ppo, direct"),
+        ("--fit.loss square --fit.label-smoothing .1", "but that is square; leave one of them out"),
+        ("--fit.loss square --fit.rankings plackett-luce", "use --fit.rankings pairs"),
+        ("--fit.bias .5 --fit.rankings plackett-luce", "use --fit.rankings pairs"),
+        ("--fit.loss robust --fit.uniform-error 1", "cannot correct for; use less"),
         ("--fit.bias 0", "--fit.bias is 0.0; expected a number above 0, at most 1"),
     ],
 )

@@ -112,6 +112,7 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
     check_fields(experiment)
     if isinstance(experiment.domain, ControlConfig | TextConfig):
         _check_learner(experiment.domain)
+    _check_loss(experiment.fit)
     query, given = experiment.query, experiment.given_reward
     if given is not None and not Path(given).expanduser().is_dir():
         raise UserError(
@@ -149,6 +150,26 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
         raise UserError(
             f"the teacher {experiment.teacher} compares two clips; it cannot {cannot}; use "
             "--query.kind preference with --query.clips 2, or another teacher: oracle, human"
+        )
+
+
+def _check_loss(fit: FitConfig) -> None:
+    """Raise `UserError` if something is given that the loss would pass over, or cannot be."""
+    if fit.loss != "bradley-terry" and fit.label_smoothing:
+        raise UserError(
+            f"--fit.label-smoothing is for --fit.loss bradley-terry, but that is {fit.loss}; leave "
+            "one of them out"
+        )
+    plain = fit.loss == "bradley-terry" and fit.bias == 1
+    if fit.rankings == "plackett-luce" and not plain:
+        raise UserError(
+            "--fit.rankings plackett-luce has a loss of its own, which takes no --fit.loss and no "
+            "--fit.bias; use --fit.rankings pairs"
+        )
+    if fit.loss == "robust" and fit.uniform_error == 1:
+        raise UserError(
+            "--fit.uniform-error is 1, so no answer means anything, which --fit.loss robust cannot "
+            "correct for; use less"
         )
 
 

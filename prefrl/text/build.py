@@ -85,9 +85,9 @@ def build(
 
     notes += [describe_model(text.model, language_model.model, text)]
     reward_model: TextReward | DirectReward | None = None
+    members = ["text.reward-model.members"] if text.learner == "ppo" else []
     with _explained(
-        text, f"text.{text.learner}.batch-size", "text.max-new-tokens",
-        "text.reward-model.members",
+        text, f"text.{text.learner}.batch-size", "text.max-new-tokens", *members
     ):  # fmt: skip
         given = environments, language_model, text, experiment.seed, autocast
         agent: TextAgent | DirectAgent

@@ -122,7 +122,15 @@ class DirectReward(ScoresTexts):
         return []
 
     def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
-        """Do nothing, likewise."""
+        """Only see that the fit has led somewhere: a log-ratio needs no scale.
+
+        Raises:
+            FloatingPointError: the fit has led to no finite number.
+        """
+        if not all(torch.isfinite(weights).all() for weights in self.parameters()):
+            raise FloatingPointError(
+                "the fitted policy gives no finite numbers; lower --fit.learning-rate"
+            )
 
     def adapt(self, kl: float) -> None:
         """Move β towards the divergence that is aimed at.

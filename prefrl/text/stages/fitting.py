@@ -259,8 +259,9 @@ def _new_passes(fitting: Fitting) -> Iterator[dict[str, float]]:
     pace = Pace("fitting", config.first_epochs * count, made * count, tokens_each)
     goes_on = made > 0 and fitting.reward_model.lower is not None
     unending = fit_passes(
-        fitting.reward_model, fitting.training, learning, fitting.state, pace, goes_on
-    )
+        fitting.reward_model, fitting.training, learning, fitting.state, pace, goes_on,
+        most=config.first_epochs,
+    )  # fmt: skip
     return islice(unending, config.first_epochs - made)
 
 
