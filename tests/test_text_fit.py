@@ -610,7 +610,7 @@ def test_a_run_without_answers_is_refused(run, tmp_path):
 
 def test_a_loss_that_is_no_number_leaves_nothing(tmp_path, capsys, monkeypatch):
     scores = {"train_loss": math.nan, "train_accuracy": 0.0, "out_of_bag_count": 1.0}
-    monkeypatch.setattr(fitting, "fit_passes", lambda *_: iter([scores]))
+    monkeypatch.setattr(fitting, "fit_passes", lambda *_, **__: iter([scores]))
     file = write(tmp_path / "pairs.jsonl", *pairs(5))
     sentence = complaint(["fit", file, "--model", "tiny", "-o", tmp_path / "out"], capsys)
     assert "not a finite number in pass 1; lower --learning-rate, now 0.0003" in sentence
