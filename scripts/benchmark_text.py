@@ -182,7 +182,7 @@ def _train(arguments: Arguments, frozen: int) -> dict[str, float]:
     phases = {"sample": 0.0, "log_probabilities": 0.0, "update": 0.0}
     with (
         _timed(agent, "_play", phases, "sample", device),
-        _timed(agent, "_score_rollout", phases, "log_probabilities", device),
+        _timed(agent_module, "compute_logprobs", phases, "log_probabilities", device),
         _timed(agent_module, "update", phases, "update", device),
     ):
         for _ in range(arguments.iterations):

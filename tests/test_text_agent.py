@@ -6,6 +6,7 @@ import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import gymnasium
 import numpy as np
@@ -32,8 +33,15 @@ from prefrl.errors import UserError
 from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.text import PromptEnv
+from prefrl.text.agents import rollout as rollout_module
 from prefrl.text.agents.ppo import TextAgent
-from prefrl.text.agents.rollout import compute_logprobs, token_rewards
+from prefrl.text.agents.rollout import (
+    RolloutBatch,
+    compute_logprobs,
+    compute_values,
+    score_rollout,
+    token_rewards,
+)
 from prefrl.text.agents.token_ppo import value_loss
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import Episode, turns_of
@@ -209,7 +217,7 @@ def test_a_score_comes_exactly_with_the_last_token_of_its_reply(some, penalty):
     episodes = [talked(*talk) for talk in some]
     agent = make_agent(kl_coef=0.0, gae_lambda=1.0, missing_end_penalty=penalty)
     scores = [np.arange(1.0, len(episode) + 1) for episode in episodes]
-    batch = agent._score_rollout(episodes, scores).batch
+    batch = scored(agent, episodes, scores).batch
     for row, (episode, score) in enumerate(zip(episodes, scores, strict=True)):
         columns = [index for index, sampled in enumerate(episode.sampled) if sampled]
         assert batch.positions[row, : len(columns)].tolist() == columns
@@ -252,7 +260,7 @@ def test_an_empty_reply_is_a_reply():
     episodes = play(agent.environments, Silent(agent.policy), [1, 2, 3, 4])
     assert [episode.actions for episode in episodes] == [[""]] * 4
     assert [episode.ids[-1] for episode in episodes] == [END] * 4
-    rollout = agent._score_rollout(episodes, [np.ones(1)] * 4)
+    rollout = scored(agent, episodes, [np.ones(1)] * 4)
     assert rollout.batch.sampled.tolist() == [[True]] * 4
     assert rollout.entropy == pytest.approx(math.log(258))  # … so everything is as likely
     trajectory = episodes[0].trajectory("round 0", 0)
@@ -459,9 +467,7 @@ def test_without_bitsandbytes_a_sentence_says_what_to_install(monkeypatch):
 def test_the_log_probabilities_are_those_that_were_sampled_from():
     agent = make_agent(text={"temperature": 0.5})
     episodes = agent._play()
-    batch = agent._score_rollout(
-        episodes, PLAIN.rewards([e.trajectory("", 0) for e in episodes])
-    ).batch
+    batch = scored(agent, episodes, PLAIN.rewards([e.trajectory("", 0) for e in episodes])).batch
     for row, episode in enumerate(episodes):
         with torch.no_grad():
             logits = agent.model(torch.tensor([episode.ids])).logits[0].float() / 0.5
@@ -541,7 +547,7 @@ def test_other_architectures_are_computed_as_they_are_sampled_from(config, freez
         text={"temperature": 0.7},
     )  # fmt: skip
     episodes = agent._play()
-    batch = agent._score_rollout(episodes, [np.zeros(len(episode)) for episode in episodes]).batch
+    batch = scored(agent, episodes, [np.zeros(len(episode)) for episode in episodes]).batch
     for row, episode in enumerate(episodes):
         with torch.no_grad():
             logits = agent.model(torch.tensor([episode.ids])).logits[0].float() / 0.7
@@ -593,14 +599,20 @@ def test_the_divergence_costs_reward():
     agent.train(PLAIN, 40)
     episodes = agent._play()
     scores = [np.zeros(len(episode)) for episode in episodes]
-    free = agent._score_rollout(episodes, scores)
+    free = scored(agent, episodes, scores)
     agent.kl_coef = 0.5
-    costly = agent._score_rollout(episodes, scores)
+    costly = scored(agent, episodes, scores)
     difference = (costly.batch.returns - free.batch.returns)[:, 0]
     logprobs = compute_logprobs(agent.networks, episodes, agent.config)
     nats = torch.where(logprobs.sampled, logprobs.policy - logprobs.reference, 0.0).sum(1)
     assert difference.tolist() == pytest.approx((-0.5 * nats).tolist(), abs=1e-5)
     assert float(costly.kl.min()) > 0, "what is told is exact, so never below 0"
+
+
+def scored(agent, episodes, scores) -> RolloutBatch:
+    """What an update gets of episodes."""
+    logprobs = compute_logprobs(agent.networks, episodes, agent.config)
+    return score_rollout(logprobs, episodes, scores, agent.config, agent.kl_coef)
 
 
 def values_of(agent, batch):
@@ -617,7 +629,7 @@ def test_a_critic_follows_the_scale_of_a_refitted_reward(ppo):
     agent.train(PLAIN, 60)
     episodes = agent._play()
     trajectories = [episode.trajectory("", 0) for episode in episodes]
-    batch = agent._score_rollout(episodes, PLAIN.rewards(trajectories)).batch
+    batch = scored(agent, episodes, PLAIN.rewards(trajectories)).batch
     before = values_of(agent, batch)
     assert float(before.std()) > 1e-3, "it has learned something"
     assert not agent._rescale_critic(PLAIN), "the reward has not changed"
@@ -630,9 +642,39 @@ def test_a_critic_follows_the_scale_of_a_refitted_reward(ppo):
     assert agent._rescale_critic(Says(refitted))
     after = values_of(agent, batch)
     assert after.tolist() == pytest.approx((3 * before + 2).tolist(), abs=1e-3)
-    again = agent._score_rollout(episodes, Says(refitted).rewards(trajectories)).batch
+    again = scored(agent, episodes, Says(refitted).rewards(trajectories)).batch
     error, old = ((b.returns - b.values)[b.sampled] for b in (again, batch))
     assert error.tolist() == pytest.approx((3 * old).tolist(), abs=1e-3)
+
+
+@pytest.mark.parametrize("ppo", [{}, {"critic": "shared"}, {"freeze_layers": 1}])
+def test_values_can_be_computed_again_by_themselves(ppo):
+    agent = make_agent(**ppo)
+    agent.train(PLAIN, 40)
+    episodes = agent._play()
+    logprobs = compute_logprobs(agent.networks, episodes, agent.config)
+    with torch.no_grad():
+        agent.networks.value.bias += 3
+    after = compute_logprobs(agent.networks, episodes, agent.config)
+    values = compute_values(agent.networks, logprobs, agent.config)
+    torch.testing.assert_close(values, after.values)
+    moved = (values - logprobs.values)[logprobs.sampled]
+    torch.testing.assert_close(moved, torch.full_like(moved, 3.0))
+
+
+def test_frozen_layers_run_once_for_an_update(monkeypatch):
+    """What they give is kept for all its minibatches, and too much to be kept comes to the same."""
+    weights, passes = [], []
+    for most in (2**30, 0):
+        monkeypatch.setattr(rollout_module, "KEPT", most)
+        agent = make_agent(freeze_layers=1)
+        below = Mock(side_effect=agent.networks.below)
+        agent.networks.below = below
+        agent.train(PLAIN, 1)
+        passes.append(sum(len(call.args[0].ids) for call in below.call_args_list))
+        weights.append(torch.cat([p.detach().flatten() for p in agent.networks.trained().values()]))
+    assert passes[0] == 8 and passes[1] > 3 * 8
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-5)
 
 
 def test_a_reward_turned_round_leaves_a_critic_that_expects_the_mean():
@@ -641,9 +683,7 @@ def test_a_reward_turned_round_leaves_a_critic_that_expects_the_mean():
     turned = Says(lambda t: [-s for s in PLAIN.pay(t)])
     agent._rescale_critic(turned)
     episodes = agent._play()
-    values = values_of(
-        agent, agent._score_rollout(episodes, [np.zeros(len(e)) for e in episodes]).batch
-    )
+    values = values_of(agent, scored(agent, episodes, [np.zeros(len(e)) for e in episodes]).batch)
     mean = np.mean([score.sum() for score in turned.rewards(agent.sample)])
     assert values.tolist() == pytest.approx([mean] * len(values), abs=1e-4)
 
@@ -664,7 +704,7 @@ def test_leave_one_out_needs_no_critic():
     assert agent.networks.critic is None
     episodes = agent._play()
     scores = [np.full(len(e), float(n)) for n, e in enumerate(episodes)]
-    batch = agent._score_rollout(episodes, scores).batch
+    batch = scored(agent, episodes, scores).batch
     returns = np.array([score.sum() for score in scores]).reshape(2, 4)
     others = (returns.sum(1, keepdims=True) - returns) / 3
     expected = torch.tensor((returns - others).reshape(8, 1)) * batch.sampled

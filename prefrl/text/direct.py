@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ from prefrl.text.models.batches import by_length
 from prefrl.text.models.device import enough_memory
 from prefrl.text.models.networks import Networks
 from prefrl.text.models.template import Template
-from prefrl.text.models.tokens import right_padded, sampled_positions
+from prefrl.text.models.tokens import sampled_positions
+from prefrl.text.models.trees import Below, Tree, packed
 from prefrl.text.reward import ScoresTexts, written_turns
 from prefrl.types import Segment, Trajectory
 
@@ -44,6 +45,8 @@ class Encoded:
     """Of each sequence, how many tokens each reply has."""
     reference: list[Tensor]
     """Of each sequence, the reference's log-probability of each turn's reply, `[turn]`."""
+    below: Below = field(default_factory=Below, compare=False)
+    """What the frozen layers gave, while a fit reads them again and again."""
 
 
 class DirectReward(ScoresTexts):
@@ -181,9 +184,12 @@ class DirectReward(ScoresTexts):
     def _read(self, encoded: Encoded, rows: list[int], reference: bool) -> Tensor:
         """Return log-probabilities of tokens of replies, `[completion, token]`."""
         networks, device = self.networks, self.networks.model.device
-        tokens = right_padded([encoded.sequences[row] for row in rows], device)
+        trees = [Tree([row], 0, [encoded.sequences[row]]) for row in rows]
+        tokens, below = packed(trees, device), None
         positions, _ = sampled_positions([encoded.sampled[row] for row in rows], device)
-        below = networks.below(tokens)
+        if networks.lower is not None:
+            with torch.no_grad(), networks.autocast():
+                below = encoded.below.read(networks.lower, trees, tokens)
         hidden = (networks.reference_hidden if reference else networks.policy)(tokens, below)
         temperature = self.config.temperature
         return networks.log_probabilities(hidden, tokens, positions, temperature, reference)[0]

@@ -19,7 +19,12 @@ import torch
 from prefrl.config.text import TextConfig
 from prefrl.contracts import Reward
 from prefrl.learning.critic import new_scale, rescale
-from prefrl.text.agents.rollout import RolloutBatch, score_rollout
+from prefrl.text.agents.rollout import (
+    RolloutBatch,
+    compute_logprobs,
+    compute_values,
+    score_rollout,
+)
 from prefrl.text.agents.sampling import SamplingAgent, report
 from prefrl.text.agents.token_ppo import update
 from prefrl.text.episode import Episode
@@ -63,9 +68,12 @@ class TextAgent(SamplingAgent):
     def _learn(self, episodes: Sequence[Episode], scores: Sequence[np.ndarray]) -> dict[str, float]:
         """Make one update; return what was measured, then what the environment reports besides."""
         self.sample_scores = np.array([score.sum() for score in scores])
-        rollout = self._score_rollout(episodes, scores)
+        logprobs = compute_logprobs(self.networks, episodes, self.config)
+        given = episodes, scores, self.config, self.kl_coef
+        rollout = score_rollout(logprobs, *given)
         if self.refitted and self._warm_up_critic(rollout):
-            rollout = self._score_rollout(episodes, scores)
+            values = compute_values(self.networks, logprobs, self.config)
+            rollout = score_rollout(logprobs._replace(values=values), *given)
         self.refitted = False
         self._anneal()
         self.steps += sum(map(len, self.sample))
@@ -79,11 +87,6 @@ class TextAgent(SamplingAgent):
 
     def _end_round(self, metrics: dict[str, float]) -> dict[str, float]:
         return {"kl_coef": self.kl_coef}
-
-    def _score_rollout(
-        self, episodes: Sequence[Episode], scores: Sequence[np.ndarray]
-    ) -> RolloutBatch:
-        return score_rollout(self.networks, episodes, scores, self.config, self.kl_coef)
 
     def _warm_up_critic(self, rollout: RolloutBatch) -> bool:
         """Let the critic alone learn a reward that was refitted; return whether it did."""

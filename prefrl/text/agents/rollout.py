@@ -22,6 +22,7 @@ from prefrl.text.episode import Episode
 from prefrl.text.models.batches import by_length
 from prefrl.text.models.networks import Networks
 from prefrl.text.models.tokens import Tokens, right_padded, sampled_positions
+from prefrl.text.models.trees import KEPT
 
 
 class Logprobs(NamedTuple):
@@ -42,6 +43,8 @@ class Logprobs(NamedTuple):
     """[episode, action], KL(policy ‖ reference) over the whole vocabulary, in nats."""
     values: Tensor
     """[episode, action], what the critic expects before each token."""
+    below: Tensor | None
+    """[episode, token, width], what the frozen layers give, where it is small enough to keep."""
 
     def entropy(self) -> float:
         """Return the policy's mean entropy, in nats per token."""
@@ -60,20 +63,19 @@ class RolloutBatch:
 
 
 def score_rollout(
-    networks: Networks, episodes: Sequence[Episode], scores: Sequence[np.ndarray],
+    logprobs: Logprobs, episodes: Sequence[Episode], scores: Sequence[np.ndarray],
     config: TextConfig, kl_coef: float,
 ) -> RolloutBatch:  # fmt: skip
-    """Compute what an update needs of sampled episodes.
+    """Return what an update needs of sampled episodes.
 
     Args:
-        networks: before the update.
+        logprobs: of the networks before the update.
         episodes: as many of each task as the config says, one after the other.
         scores: predicted rewards, `[turn]` of each episode.
         config: the settings.
         kl_coef: reward that a nat of divergence from the reference costs.
     """
-    ppo, logprobs = config.ppo, compute_logprobs(networks, episodes, config)
-    sampled, values = logprobs.sampled, logprobs.values
+    ppo, sampled, values = config.ppo, logprobs.sampled, logprobs.values
     # The exact divergence at a token is the same whichever token was sampled there, so as a reward
     # it would not teach which one to sample: the penalty stays that of the sampled token.
     estimate = kl_estimate(logprobs.policy, logprobs.reference, ppo.kl_estimator)
@@ -88,8 +90,9 @@ def score_rollout(
         advantages, returns = advantages_gae(rewards, values, sampled, ppo.gamma, ppo.gae_lambda)
         advantages = whiten(advantages, sampled)
     batch = Batch(
-        logprobs.tokens, logprobs.positions, sampled, logprobs.policy, values, advantages, returns
-    )
+        logprobs.tokens, logprobs.positions, sampled, logprobs.policy, values, advantages,
+        returns, logprobs.below,
+    )  # fmt: skip
     kl = torch.where(sampled, logprobs.kl, 0.0).sum(1)
     return RolloutBatch(batch, kl, logprobs.entropy())
 
@@ -103,10 +106,14 @@ def compute_logprobs(
     tokens = right_padded([episode.ids for episode in episodes], device)
     positions, sampled = sampled_positions([episode.sampled for episode in episodes], device)
     columns = [torch.zeros(positions.shape, device=device) for _ in range(5)]
+    kept: Tensor | None = None
     for rows, width, actions in _passes(tokens, sampled, config):
         part = Tokens(tokens.ids[rows, :width], tokens.mask[rows, :width])
         part_positions = positions[rows, :actions]
         below = networks.below(part)
+        if below is not None and tokens.ids.numel() * below[0, 0].nbytes <= KEPT:
+            kept = below.new_zeros(*tokens.ids.shape, below.shape[-1]) if kept is None else kept
+            kept[rows, :width] = below
         hidden, other = networks.policy(part, below), networks.reference_hidden(part, below)
         given = part, part_positions, temperature
         logprobs, entropies = networks.log_probabilities(hidden, *given)
@@ -116,7 +123,20 @@ def compute_logprobs(
         computed = logprobs, reference, entropies, kl, values
         for column, part_of_column in zip(columns, computed, strict=True):
             column[rows, :actions] = part_of_column
-    return Logprobs(tokens, positions, sampled, *columns)
+    return Logprobs(tokens, positions, sampled, *columns, below=kept)
+
+
+@torch.no_grad()
+def compute_values(networks: Networks, logprobs: Logprobs, config: TextConfig) -> Tensor:
+    """Return what the critic expects now `[episode, action]`, where nothing else has learned."""
+    tokens, values = logprobs.tokens, torch.zeros_like(logprobs.values)
+    for rows, width, actions in _passes(tokens, logprobs.sampled, config):
+        part = Tokens(tokens.ids[rows, :width], tokens.mask[rows, :width])
+        kept = logprobs.below
+        below = networks.below(part) if kept is None else kept[rows, :width]
+        positions = logprobs.positions[rows, :actions]
+        values[rows, :actions] = networks.values(part, below, None, positions)
+    return values
 
 
 def _passes(

@@ -35,6 +35,8 @@ class Batch(NamedTuple):
     advantages: Tensor
     returns: Tensor
     """[episode, action], what the critic should have given."""
+    below: Tensor | None = None
+    """[episode, token, width], what the frozen layers give; None where each pass runs them."""
 
 
 def kl_estimate(log_probabilities: Tensor, reference: Tensor, estimator: str) -> Tensor:
@@ -189,10 +191,9 @@ def _losses(
         share: of the minibatch's tokens that are in `part`.
         acted: of the minibatch's actions, which may be whole episodes.
     """
-    below = networks.below(part.tokens)
-    hidden = networks.policy(part.tokens, below)
-    if critic_alone:
-        hidden = hidden.detach()
+    below = networks.below(part.tokens) if part.below is None else part.below
+    with torch.set_grad_enabled(not critic_alone):
+        hidden = networks.policy(part.tokens, below)
     loss, report = torch.zeros((), device=hidden.device), {}
     if config.advantage == "gae":
         values = networks.values(part.tokens, below, hidden, part.positions)
@@ -234,7 +235,13 @@ def _rows(batch: Batch, rows: Tensor) -> Batch:
     width = int(batch.tokens.mask[rows].sum(1).max())
     actions = int(batch.sampled[rows].sum(1).max())
     tokens = Tokens(batch.tokens.ids[rows, :width], batch.tokens.mask[rows, :width])
-    return Batch(tokens, *(column[rows, :actions] for column in batch[1:]))
+    columns = [
+        column[rows, :actions]
+        for column in (batch.positions, batch.sampled, batch.log_probabilities, batch.values,
+                       batch.advantages, batch.returns)
+    ]  # fmt: skip
+    below = None if batch.below is None else batch.below[rows, :width]
+    return Batch(tokens, *columns, below=below)
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -159,18 +159,21 @@ class Networks(nn.Module):
         return divergences(own, other, positions, temperature, self.least)
 
     def values(
-        self, tokens: Tokens, below: Tensor | None, hidden: Tensor, positions: Tensor
+        self, tokens: Tokens, below: Tensor | None, hidden: Tensor | None, positions: Tensor
     ) -> Tensor:
         """Return what the critic expects before each token at `positions`, `[sequence, action]`.
 
         Args:
             tokens: the batch.
             below: what the lower layers gave.
-            hidden: the policy's last hidden states, which a critic without layers reads.
+            hidden: the policy's last hidden states, which a critic without layers reads; None runs
+                the policy for them.
             positions: as for `log_probabilities`.
         """
         if self.critic is not None:
             with self.autocast():
                 hidden = hidden_states(self.critic, tokens, below)
+        elif hidden is None:
+            hidden = self.policy(tokens, below)
         rows = torch.arange(len(positions), device=positions.device)[:, None]
         return self.value(hidden[rows, positions - 1])

@@ -16,7 +16,8 @@ from torch import Tensor
 from prefrl.text.models.layers import hidden_states
 from prefrl.text.models.tokens import Tokens, right_padded
 
-KEPT = 2**30  # bytes of what frozen layers gave
+KEPT = 2**30
+"""Bytes of what frozen layers gave that are kept at most; of more, each pass runs them."""
 PADDED = -1  # the branch of what is no token
 TRIED = [1, 2, 3, 4, 5, 6], [1, 2, 3, 6, 5]  # two sequences that begin alike
 # Of the deviation of hidden states; SmolLM2, in single precision, differs by 4e-4 of it.
