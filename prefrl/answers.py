@@ -187,7 +187,7 @@ class Rewrite:
             task=original.task,
             source=answer.teacher,
         )
-        comparison = Comparison(rewritten, original, 1.0, query=query.id)
+        comparison = Comparison(rewritten, original, 1.0, query=query.id, aspect=query.aspect)
         return Lesson([comparison], [rewritten], [rewritten])
 
 
@@ -257,7 +257,9 @@ def to_comparisons(query: Query, answer: Answer, margin_scale: float = 0.0) -> L
         preference, margin = kind.pair(answer.value, i, j)
         left, right = query.segments[i], query.segments[j]
         comparisons.append(
-            Comparison(left, right, preference, margin * margin_scale, weight, query.id)
+            Comparison(
+                left, right, preference, margin * margin_scale, weight, query.id, query.aspect
+            )
         )
     return Lesson(comparisons, [], [])
 

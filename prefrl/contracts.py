@@ -195,8 +195,8 @@ class Store(Protocol):
         """Return the queries that still wait for an answer, oldest first."""
         ...
 
-    def truth(self, queries: Sequence[Query]) -> Truth:
-        """Return the true rewards of the clips of queries, for the oracle."""
+    def truth(self, queries: Sequence[Query], aspect: str = "") -> Truth:
+        """Return the true rewards of the clips of queries about an aspect, for the oracle."""
         ...
 
     def answer(self, *answers: Answer) -> int:
@@ -214,7 +214,8 @@ class Store(Protocol):
     ) -> None:  # fmt: skip
         """Write a round's queries, clips, true rewards and ledger entry, all or nothing.
 
-        `mean_return` is the mean true return of a clip of all that the round's policy did.
+        Names of true rewards are as `types.of_aspect` gives them. `mean_return` is the mean true
+        return of a clip of all that the round's policy did.
         """
         ...
 
@@ -250,7 +251,7 @@ class Store(Protocol):
         """Return what a segment looked like, None where it is redrawn from its extras."""
         ...
 
-    def true_rewards(self, segment_id: str) -> np.ndarray:
+    def true_rewards(self, segment_id: str, aspect: str = "") -> np.ndarray:
         """Return the true rewards `[step]` of a segment: for evaluation and plots."""
         ...
 

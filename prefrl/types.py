@@ -5,7 +5,7 @@ Numpy only. Every class is frozen; arrays are not to be written to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -72,6 +72,9 @@ class EnvironmentCard:
     observations: SpaceSpec | None = None
     """None where it is not known."""
     actions: SpaceSpec | None = None
+    aspects: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What each aspect asks, by its name, in the order in which they are asked; {} where there is
+    one question alone."""
 
     @property
     def spaces(self) -> dict[str, SpaceSpec]:
@@ -175,6 +178,18 @@ class Evaluation:
     """Replies to show: `prompt`, and of `reference` and `policy` `text` and `true_return`."""
 
 
+BETTER = "better"
+"""What the one aspect is called where a word is needed; in queries it is ""."""
+
+
+def of_aspect(clip: str, aspect: str) -> str:
+    """Return under which name true rewards of a clip are handed on: its id, of an aspect with it.
+
+    No id of a clip has a line break.
+    """
+    return f"{aspect}\n{clip}" if aspect else clip
+
+
 def text_array(texts: Sequence[str]) -> np.ndarray:
     """Return texts as an array `[text]` of `str`, each whole.
 
@@ -211,10 +226,13 @@ class Trajectory:
     """Number of the episode within its source."""
     start: int = 0
     """Step of the episode at which this trajectory begins."""
+    aspect_rewards: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """[step] each, what the environment truly pays for each aspect: for the oracle alone."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.observations), len(self.actions), len(self.env_rewards)}
         lengths |= {len(extra) for extra in self.extras.values()}
+        lengths |= {len(rewards) for rewards in self.aspect_rewards.values()}
         if len(lengths) != 1:
             raise ValueError(f"a trajectory's arrays differ in length: {sorted(lengths)} steps")
 
@@ -328,6 +346,8 @@ class Query:
     segments: tuple[Segment, ...]
     kind: str = "preference"
     question: str = ""
+    aspect: str = ""
+    """What the question is about, where a run asks about several aspects."""
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.segments) <= 9:
@@ -379,9 +399,9 @@ class Comparison:
     """By how much the better one should at least lead, in logits."""
     weight: float = 1.0
     query: QueryId = FIRST_QUERY
+    aspect: str = ""
+    """What it is about; see `Query`."""
 
     def swapped(self) -> Comparison:
         """Return the same comparison seen from the other side."""
-        return Comparison(
-            self.right, self.left, 1 - self.preference, self.margin, self.weight, self.query
-        )
+        return replace(self, left=self.right, right=self.left, preference=1 - self.preference)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from prefrl.config.fields import Count, CountOrZero, NotNegative, Positive, Share, above, at_least
@@ -131,3 +132,14 @@ class LoopConfig:
     question: str
     query: QueryConfig
     fit: FitConfig
+    aspects: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What each aspect asks, by its name; {} where there is one question alone."""
+
+    def aspects_in_turn(self, index: int) -> list[tuple[str, str]]:
+        """Return the aspects that a round asks in turn, and their questions.
+
+        Each round begins with another one, so that none is asked more often than the others.
+        """
+        aspects = [*self.aspects.items()] or [("", self.question)]
+        first = index % len(aspects)
+        return aspects[first:] + aspects[:first]

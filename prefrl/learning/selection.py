@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import combinations
+from itertools import combinations, cycle, zip_longest
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from prefrl.errors import UserError
 from prefrl.learning.preference import preference_probability
 from prefrl.learning.repeats import without_repeats
 from prefrl.learning.reward import predict_returns
-from prefrl.types import Comparison, Query, QueryId, Segment, Trajectory, steps_to_end
+from prefrl.types import Comparison, Query, QueryId, Segment, Trajectory, of_aspect, steps_to_end
 
 Acquisition = Callable[[Tensor], Tensor]
 """Scores candidates: returns `[member, candidate, K]` in, score `[candidate]` out."""
@@ -87,17 +87,38 @@ def select(
         )
     if distance is not None:
         candidates = drop_alike(candidates, max(count, len(candidates) // 2), distance)
-    chosen = choose(candidates, count, acquisition, reward_model)
+    chosen = _choose_in_turn(candidates, count, acquisition, reward_model, config, index)
     for those in (few or [])[: count - len(chosen)]:
         more, rewards_of_more = cut(those, None, size, generator)
         chosen.append(tuple(more))
         rewards |= rewards_of_more
+    turns = config.aspects_in_turn(index)
     queries = [
-        Query(QueryId(index, number), group, config.query.kind, config.question)
-        for number, group in enumerate(chosen)
+        Query(QueryId(index, number), group, config.query.kind, question, aspect)
+        for number, (group, (aspect, question)) in enumerate(zip(chosen, cycle(turns)))
     ]
     shown = {segment.id for group in chosen for segment in group}
-    return queries, {name: rewards[name] for name in rewards if name in shown}
+    return queries, {name: rewards[name] for name in rewards if name.split("\n")[-1] in shown}
+
+
+def _choose_in_turn(
+    candidates: Sequence[Group], count: int, acquisition: Acquisition,
+    reward_model: RewardModel | None, config: LoopConfig, index: int,
+) -> list[Group]:  # fmt: skip
+    """Keep the best candidates for each aspect by its own reward, in the order of their turns.
+
+    Each aspect has as many candidates of its own, so no group is asked about twice.
+    """
+    aspects = [aspect for aspect, _ in config.aspects_in_turn(index)]
+    parts = getattr(reward_model, "parts", {})
+    rows = [
+        choose(
+            candidates[turn :: len(aspects)], len(range(turn, count, len(aspects))), acquisition,
+            parts.get(aspect, reward_model),
+        )
+        for turn, aspect in enumerate(aspects)
+    ]  # fmt: skip
+    return [group for turn in zip_longest(*rows) for group in turn if group is not None]
 
 
 def cut(
@@ -115,7 +136,8 @@ def cut(
         generator: draws the starts; see `_starts` for which are possible.
 
     Returns:
-        The segments, copied out of the trajectories, and the true rewards `[step]` of each by id.
+        The segments, copied out of the trajectories, and the true rewards `[step]` of each by id,
+        of an aspect by what `types.of_aspect` makes of it.
         The two go separate ways: segments to the teacher and the reward model, rewards to the
         store's own table.
 
@@ -138,6 +160,9 @@ def cut(
         segment, reward = stretch(*piece)
         segments.append(segment)
         rewards[segment.id] = reward
+        trajectory, start, steps = piece
+        for aspect, paid in trajectory.aspect_rewards.items():
+            rewards[of_aspect(segment.id, aspect)] = paid[start : start + steps].copy()
     return segments, rewards
 
 

@@ -42,6 +42,7 @@ from prefrl.types import (
     Recorded,
     Segment,
     Truth,
+    of_aspect,
 )
 
 COLUMNS = 'round, "index", kind, value, teacher, shown_at, answered_at, repeat, uuid'  # an answer's
@@ -337,36 +338,43 @@ class FeedbackStore:
         )  # fmt: skip
         return Counts(*row)
 
-    def true_rewards(self, segment_id: str) -> np.ndarray:
-        """Return the true rewards `[step]` of a segment. Not for the reward model or the agent."""
+    def true_rewards(self, segment_id: str, aspect: str = "") -> np.ndarray:
+        """Return the true rewards `[step]` of a segment, or of an aspect of it.
+
+        Not for the reward model or the agent.
+        """
         with self.database.errors():
-            rewards = read_true_rewards(self.database.connection, segment_id)
+            rewards = read_true_rewards(self.database.connection, segment_id, aspect)
         if rewards is None:
-            raise UserError(f"the true rewards of {segment_id!r} are not known to {self.path}")
+            of = f" for {aspect}" if aspect else ""
+            hint = aspect and f'; its environment must report info["aspects"][{aspect!r}] each step'
+            raise UserError(
+                f"the true rewards of {segment_id!r}{of} are not known to {self.path}{hint}"
+            )
         return rewards
 
-    def truth(self, queries: Sequence[Query]) -> Truth:
-        """Return the true rewards of the clips of queries. For the oracle alone."""
+    def truth(self, queries: Sequence[Query], aspect: str = "") -> Truth:
+        """Return the true rewards of the clips of queries about an aspect. For the oracle alone."""
         names = {segment.id for query in queries for segment in query.segments}
         with self.database.errors():
-            means = read_mean_returns(self.database.connection)
+            means = {} if aspect else read_mean_returns(self.database.connection)
             rounds = {
-                index: asked_rewards(self.database.connection, index)
+                index: asked_rewards(self.database.connection, index, aspect)
                 for index in sorted({query.id.round for query in queries})
             }
         rewards = {name: row for known in rounds.values() for name, row in known.items()}
-        rewards |= {name: self.true_rewards(name) for name in names - rewards.keys()}
+        rewards |= {name: self.true_rewards(name, aspect) for name in names - rewards.keys()}
         asked = {index: [*known] for index, known in rounds.items()}
         return Truth(rewards, asked, {index: means[index] for index in asked if index in means})
 
     def _queries(self, where: str, *values: int) -> list[Query]:
         rows = self.database.run(
-            f'SELECT round, "index", kind, question, segments FROM query {where} '
+            f'SELECT round, "index", kind, question, segments, aspect FROM query {where} '
             'ORDER BY round, "index"',
             *values,
         )
         return [
-            Query(QueryId(r[0], r[1]), tuple(map(self.segment, json.loads(r[4]))), r[2], r[3])
+            Query(QueryId(r[0], r[1]), tuple(map(self.segment, json.loads(r[4]))), r[2], r[3], r[5])
             for r in rows
         ]
 
@@ -380,16 +388,20 @@ class FeedbackStore:
     ) -> None:  # fmt: skip
         execute = self.database.connection.execute
         execute("INSERT INTO round VALUES (?, ?)", (number, answers_through))
+        aspects = sorted({name.partition("\n")[0] for name in true_rewards if "\n" in name})
         for query in queries:
             check_plain("the question", query.question)
+            check_plain("the aspect", query.aspect)
             for segment in query.segments:
-                rewards, picture = true_rewards.get(segment.id), pictures.get(segment.id)
+                names = {aspect: of_aspect(segment.id, aspect) for aspect in ("", *aspects)}
+                rewards = {a: true_rewards[n] for a, n in names.items() if n in true_rewards}
+                picture = pictures.get(segment.id)
                 write_segment(self.database.connection, segment, rewards, picture)
-            names = json.dumps([segment.id for segment in query.segments])
+            shown = json.dumps([segment.id for segment in query.segments])
             execute(
-                'INSERT INTO query (round, "index", kind, question, segments) '
-                "VALUES (?, ?, ?, ?, ?)",
-                (*query.id, query.kind, query.question, names),
+                'INSERT INTO query (round, "index", kind, question, segments, aspect) '
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (*query.id, query.kind, query.question, shown, query.aspect),
             )
 
     def _unknown(self, answers: Sequence[Answer]) -> list[Answer]:
@@ -425,4 +437,5 @@ class FeedbackStore:
 
     @staticmethod
     def _key(query: Query) -> tuple:
-        return (query.id, query.kind, query.question, [segment.id for segment in query.segments])
+        clips = [segment.id for segment in query.segments]
+        return (query.id, query.kind, query.question, query.aspect, clips)

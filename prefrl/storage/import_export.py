@@ -59,6 +59,7 @@ def export_answers(store: FeedbackStore, env: str) -> Iterator[dict[str, Any]]:
             "index": query.id.index,
             "query_kind": query.kind,
             "question": query.question,
+            **({"aspect": query.aspect} if query.aspect else {}),
             "segments": [segment_as_json(segment) for segment in query.segments],
             "kind": answer.kind,
             "value": answer.value,

@@ -90,7 +90,7 @@ class Assignments:
         """Return a ticket's query, as its page shows it."""
         query = self.store.query(ticket.query)
         segments = query.segments[::-1] if ticket.repeat else query.segments
-        return Query(query.id, segments, query.kind, query.question)
+        return replace(query, segments=segments)
 
     def answer(self, ticket: Ticket, answer: Answer) -> int:
         """Store an answer, as it was given on the page, and return its number.

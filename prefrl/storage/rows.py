@@ -11,7 +11,7 @@ from prefrl.answers import check_answer
 from prefrl.storage.jsonl import contents, field, read_segment, said_where
 from prefrl.storage.spaces import check_segment, spaces_of
 from prefrl.storage.texts.examples import Example
-from prefrl.types import Answer, Query, QueryId, Segment, SpaceSpec, conversation_clip
+from prefrl.types import BETTER, Answer, Query, QueryId, Segment, SpaceSpec, conversation_clip
 
 UNKNOWN: Mapping[str, SpaceSpec] = MappingProxyType({})
 
@@ -72,7 +72,9 @@ class AnswerReader:
         ]
         asked = QueryId(field(row, "round", int, -1), field(row, "index", int, number))
         question, kind = field(row, "question", str, ""), field(row, "query_kind", str, "")
-        query = Query(asked, tuple(segments), kind or "preference", question)
+        aspect = field(row, "aspect", str, "")
+        aspect = "" if aspect == BETTER else aspect
+        query = Query(asked, tuple(segments), kind or "preference", question, aspect)
         answer = Answer(
             asked,
             field(row, "kind", str),  # pyright: ignore[reportArgumentType]
@@ -86,7 +88,8 @@ class AnswerReader:
         self.environments |= {env} if (env := field(row, "env", str, "")) else set()
         if answer.kind == "retraction":
             raise ValueError("it takes an answer back; expected answers that stand")
-        self.add((asked, question, tuple(segment.id for segment in segments)), query, answer)
+        clips = tuple(segment.id for segment in segments)
+        self.add((asked, question, aspect, clips), query, answer)
 
     def demonstration(self, example: Example, name: str) -> Segment:
         """Return the clip that an example of `texts.reader.demonstrations` shows, by this id."""

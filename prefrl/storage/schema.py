@@ -1,6 +1,6 @@
 """The tables of the store."""
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 # The seconds that an answer took; whoever took longer has made a pause.
 SECONDS = "max(0, min(answered_at - shown_at, 120))"
 SCHEMA = f"""
@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS query (
     open     INTEGER NOT NULL DEFAULT 1,    -- whether it waits for an answer
     labelled INTEGER NOT NULL DEFAULT 0,    -- whether an answer that stands is no skip
     decided  INTEGER NOT NULL DEFAULT 0,    -- whether one that stands prefers a segment
+    aspect   TEXT NOT NULL DEFAULT '',      -- what is asked about, where there are several aspects
     PRIMARY KEY (round, "index")
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS open_query ON query (round, "index") WHERE open;
@@ -134,6 +135,12 @@ CREATE TABLE IF NOT EXISTS true_reward (    -- for the oracle, evaluation and pl
     segment TEXT PRIMARY KEY REFERENCES segment,
     rewards BLOB NOT NULL                   -- float64, one a step
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS aspect_reward (  -- the same, of what each aspect truly pays
+    segment TEXT NOT NULL REFERENCES segment,
+    aspect  TEXT NOT NULL,
+    rewards BLOB NOT NULL,
+    PRIMARY KEY (segment, aspect)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS true_return (    -- for the oracle alone
     round INTEGER PRIMARY KEY REFERENCES round,
     mean  REAL NOT NULL                     -- of a clip of all that the round's policy did
@@ -150,6 +157,7 @@ MIGRATIONS = {
         "FROM query WHERE round >= 0), seconds = (SELECT coalesce(sum("
         f"{SECONDS}), 0) FROM answer WHERE round >= 0)",
     ),
+    5: ("ALTER TABLE query ADD COLUMN aspect TEXT NOT NULL DEFAULT ''",),
 }
 # Whether the answer `a` stood when the newest one had the id `:through`.
 STOOD = (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from sqlite3 import Connection
 
 import numpy as np
@@ -14,11 +15,24 @@ import numpy as np
 from prefrl.errors import UserError, check_plain
 from prefrl.types import Picture, Segment, is_text, text_array
 
+# The true rewards of all clips, of the environment itself or of the aspect that is given.
+REWARDS = (
+    "(SELECT segment, rewards FROM aspect_reward WHERE aspect = ?1 UNION ALL "
+    "SELECT segment, rewards FROM true_reward WHERE ?1 = '')"
+)
+
 
 def write_segment(
-    connection: Connection, segment: Segment, rewards: np.ndarray | None, picture: Picture | None
-) -> None:
+    connection: Connection, segment: Segment, rewards: Mapping[str, np.ndarray],
+    picture: Picture | None,
+) -> None:  # fmt: skip
     """Write a clip and what is known of it, unless there is one of its id.
+
+    Args:
+        connection: of the store.
+        segment: the clip.
+        rewards: its true rewards `[step]` by aspect, those of the environment itself under "".
+        picture: what it looked like.
 
     Raises:
         UserError: it holds neither numbers nor text, or its names hold control characters.
@@ -43,9 +57,13 @@ def write_segment(
             )
         row = (segment.id, name, *_encode(array))
         connection.execute("INSERT INTO array VALUES (?, ?, ?, ?, ?)", row)
-    if rewards is not None:
-        data = np.asarray(rewards, np.float64).tobytes()
-        connection.execute("INSERT INTO true_reward VALUES (?, ?)", (segment.id, data))
+    for aspect, steps in rewards.items():
+        data = np.asarray(steps, np.float64).tobytes()
+        if aspect:
+            row = (segment.id, aspect, data)
+            connection.execute("INSERT INTO aspect_reward VALUES (?, ?, ?)", row)
+        else:
+            connection.execute("INSERT INTO true_reward VALUES (?, ?)", (segment.id, data))
     if picture is not None:
         row = (segment.id, *dataclasses.astuple(picture))
         connection.execute("INSERT INTO picture VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -73,20 +91,25 @@ def read_picture(connection: Connection, name: str) -> Picture | None:
     return None if row is None else Picture(*row)
 
 
-def read_true_rewards(connection: Connection, name: str) -> np.ndarray | None:
-    """Return the true rewards `[step]` of a clip, None if they are not known."""
+def read_true_rewards(connection: Connection, name: str, aspect: str = "") -> np.ndarray | None:
+    """Return the true rewards `[step]` of a clip, or of an aspect; None if they are not known."""
     row = connection.execute(
-        "SELECT rewards FROM true_reward WHERE segment = ?", (name,)
+        f"SELECT rewards FROM {REWARDS} WHERE segment = ?", (aspect, name)
     ).fetchone()
     return None if row is None else np.frombuffer(row[0], np.float64)
 
 
-def asked_rewards(connection: Connection, round_index: int) -> dict[str, np.ndarray]:
-    """Return the true rewards `[step]` of the clips that a round asked about, in order of id."""
+def asked_rewards(
+    connection: Connection, round_index: int, aspect: str = ""
+) -> dict[str, np.ndarray]:
+    """Return the true rewards `[step]` of the clips that a round asked about, in order of id.
+
+    Of an aspect, they are of all clips of the round, whatever it asked about them.
+    """
     rows = connection.execute(
-        "SELECT t.segment, t.rewards FROM true_reward t WHERE t.segment IN (SELECT value FROM "
+        f"SELECT t.segment, t.rewards FROM {REWARDS} t WHERE t.segment IN (SELECT value FROM "
         "query, json_each(query.segments) WHERE query.round = ?) ORDER BY t.segment",
-        (round_index,),
+        (aspect, round_index),
     ).fetchall()
     return {name: np.frombuffer(rewards, np.float64) for name, rewards in rows}
 

@@ -23,7 +23,8 @@ def card_to_json(card: EnvironmentCard) -> dict[str, Any]:
         space = fields.pop(name)
         if space is not None:
             fields[name] = _space_to_json(space)
-    return fields
+    aspects = fields.pop("aspects")
+    return fields | ({"aspects": dict(aspects)} if aspects else {})
 
 
 def card_from_json(fields: dict[str, Any]) -> EnvironmentCard:
