@@ -177,6 +177,30 @@ def test_a_fit_is_dpo():
     assert its.returns(encoded, torch.arange(2))[0].diff() < 0, "the better one leads"
 
 
+def test_the_likelihood_of_the_better_one_can_be_learned_beside():
+    """The step is one on −log σ(β (h₊ − h₋)) − nll β h₊, whose last term is log π(y₊) but for ρ."""
+    agent, reward = make_pair("Letters")
+    one = comparison(agent, reward)
+    config = FitConfig(
+        learning_rate=1e-2, first_epochs=1, l2=0.0, uniform_error=0.0, held_out=0.0, batch_size=1,
+        nll=0.5,
+    )  # fmt: skip
+    fit(reward, [one], config, FitState(reward, config, 0))
+    mine = torch.cat([p.detach().flatten() for p in reward.parameters()])
+    _, its = make_pair("Letters")
+    encoded = its.encode([one.left, one.right])
+    optimizer = torch.optim.Adam(its.parameters(), 1e-2, fused=True)
+    better, worse = its.returns(encoded, torch.arange(2))[0]
+    (-torch.nn.functional.logsigmoid(better - worse) - 0.5 * better).backward()
+    optimizer.step()
+    theirs = torch.cat([p.detach().flatten() for p in its.parameters()])
+    assert torch.allclose(mine, theirs, rtol=0, atol=1e-6)
+    plain, config = make_pair("Letters")[1], replace(config, nll=0.0)
+    fit(plain, [one], config, FitState(plain, config, 0))
+    gains = [float(r.rewards([sampled(agent)[0]])[0].sum()) for r in (reward, plain)]
+    assert gains[0] > gains[1]
+
+
 def test_a_fit_begins_at_the_reference_unless_it_is_to_go_on():
     for restart in (True, False):
         agent, reward = make_pair("Letters", restart=restart)
@@ -204,6 +228,45 @@ def test_beta_follows_the_divergence():
     assert fixed.beta == 0.5
     fixed.load_state_dict(from_bytes(to_bytes(reward.state_dict())))
     assert fixed.beta == reward.beta
+
+
+def test_a_previous_reference_is_the_policy_before_the_fit():
+    agent, reward = make_pair("Letters", reference="previous", kl_target=2.0)
+    trajectories = sampled(agent)
+    move(agent)
+    first = [float(turns.sum()) for turns in reward.rewards(trajectories)]
+    assert max(map(abs, first)) > 1e-3, "until a fit it is the model that the run began with"
+    weights = reward._weights()
+    encoded = reward.encode(trajectories)
+    reward.normalise_inputs(encoded)
+    rows = torch.arange(len(trajectories))
+    assert reward.returns(encoded, rows)[0].tolist() == pytest.approx([0.0] * 6, abs=1e-5)
+    assert all(torch.equal(w, weights[name]) for name, w in reward._weights().items())
+    move(agent)
+    after = [float(turns.sum()) for turns in reward.rewards(trajectories)]
+    assert after == pytest.approx(reward.returns(encoded, rows)[0].tolist(), abs=1e-5)
+    other_agent, other = make_pair("Letters", reference="previous")
+    other_agent.load_state_dict(from_bytes(to_bytes(agent.state_dict())))
+    other.load_state_dict(from_bytes(to_bytes(reward.state_dict())))
+    again = [float(turns.sum()) for turns in other.rewards(trajectories)]
+    assert again == pytest.approx(after, abs=1e-6)
+    reward.adapt(4.0)
+    assert reward.beta == pytest.approx(0.5 * math.sqrt(2))
+
+
+def test_a_mean_over_tokens_counts_long_replies_no_more_than_short_ones():
+    returns = []
+    for per_token in (False, True):
+        agent, reward = make_pair(per_token=per_token)
+        trajectories = sampled(agent)
+        move(agent)
+        encoded = reward.encode(trajectories)
+        returns.append(reward.returns(encoded, torch.arange(6))[0].detach())
+        turns = [float(each.sum()) for each in reward.rewards(trajectories)]
+        assert turns == pytest.approx(returns[-1].tolist(), abs=1e-5)
+    counts = torch.tensor([sum(len(reply) for _, reply in turns_of(t)) for t in trajectories])
+    assert len(counts.unique()) > 1
+    torch.testing.assert_close(returns[1], returns[0] / counts)
 
 
 # --- losses -----------------------------------------------------------------------------------
@@ -420,6 +483,12 @@ def test_options_of_another_learner_are_refused(model, tmp_path, capsys):
     assert "--text.direct.beta is 2.0, but the learner is ppo; use --text.learner direct" in (
         complaint(given, capsys)
     )
+
+
+def test_a_likelihood_is_asked_of_policies_alone(tmp_path, capsys):
+    given = ["train", "random-walks", "--fit.nll", "1", "--run", str(tmp_path / "run")]
+    sentence = "--fit.nll is 1.0, but --learner ppo fits a reward"
+    assert sentence in complaint(given, capsys)
 
 
 def test_what_goes_wrong_names_options_of_its_own():

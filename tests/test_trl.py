@@ -1,4 +1,4 @@
-"""RLOO of ours and of TRL on the same batch; `pip install "prefrl[peers]"` makes it run."""
+"""Losses of ours and of TRL on the same batch; `pip install "prefrl[peers]"` makes it run."""
 
 import os
 import warnings
@@ -7,7 +7,11 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from prefrl.config.text import DirectConfig, TextConfig
+from prefrl.learning.preference import preference_loss, robust_loss, square_loss
+from prefrl.text.agents.direct import DirectAgent
 from prefrl.text.agents.token_ppo import advantages_rloo, kl_estimate, sequence_loss
+from prefrl.text.direct import DirectReward, Encoded
 from prefrl.text.models.load import save_language_model, tiny_language_model
 from prefrl.text.models.networks import Networks
 from prefrl.text.models.tokens import right_padded
@@ -109,3 +113,67 @@ def log_probabilities(model, prompts, replies, sampled):
         hidden = networks.policy(tokens, networks.below(tokens))
         said, _ = networks.log_probabilities(hidden, tokens, positions, 1.0)
     return torch.where(sampled, said, 0.0)
+
+
+ERROR = 0.2
+LOSSES = {
+    "sigmoid": preference_loss,
+    "robust": lambda *given: robust_loss(*given, error=ERROR),
+    # Its square is of a lead in nats a token, ours in logits, of which a nat is worth β.
+    "ipo": lambda *given: square_loss(*given) / BETA**2,
+}
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_our_losses_of_a_policy_are_those_of_trl(tmp_path, monkeypatch, loss_type):
+    """Of replies as TRL cut them into tokens, before the first step and after it."""
+    save_language_model(tiny(), tmp_path / "model")
+    steps = []
+    compute = trl.DPOTrainer._compute_loss
+
+    def spy(trainer, model, inputs, return_outputs):
+        result = compute(trainer, model, inputs, return_outputs)
+        loss = result[0] if return_outputs else result
+        state = {name: p.detach().clone() for name, p in model.named_parameters()}
+        steps.append((state, inputs, float(loss.detach())))
+        return result
+
+    monkeypatch.setattr(trl.DPOTrainer, "_compute_loss", spy)
+    replies = ["no", "a rather long reply", "yes", "maybe it is so", "it is", "never"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = trl.DPOConfig(
+            output_dir=str(tmp_path / "out"), per_device_train_batch_size=4, max_steps=4,
+            beta=BETA, loss_type=[loss_type], label_smoothing=ERROR if loss_type == "robust" else 0,
+            learning_rate=1e-2, lr_scheduler_type="constant", use_cpu=True, report_to=[],
+            save_strategy="no", bf16=False, disable_tqdm=True, logging_strategy="no",
+            activation_checkpointing=False, optim="adamw_torch",
+        )  # fmt: skip
+        pairs = [
+            {"prompt": f"{one} or {other}? ", "chosen": one, "rejected": other}
+            for one in replies for other in replies if one != other
+        ]  # fmt: skip
+        model = str(tmp_path / "model")
+        data = datasets.Dataset.from_list(pairs)
+        trl.DPOTrainer(model=model, args=config, train_dataset=data).train()
+    assert len(steps) == 4
+    for state, inputs, loss in steps:
+        text = TextConfig(
+            learner="direct",
+            direct=DirectConfig(beta=BETA, per_token=loss_type == "ipo"),
+        )
+        agent = DirectAgent([], tiny(), text, 0, nullcontext)
+        policy = agent.policy
+        reward = DirectReward(agent.networks, policy.template, policy.context, text)
+        there, said = inputs["attention_mask"].bool(), inputs["completion_mask"].bool()
+        sampled = [row[here].tolist() for row, here in zip(said, there, strict=True)]
+        encoded = Encoded(
+            rows(inputs["input_ids"], there), sampled, [[sum(s)] for s in sampled], []
+        )
+        encoded.reference = reward._of_reference(encoded)
+        agent.model.load_state_dict(state, strict=False)
+        with torch.no_grad():
+            better, worse = reward.returns(encoded, torch.arange(8)).chunk(2, dim=1)
+        ours = LOSSES[loss_type](better, worse, torch.ones(4)).mean()
+        assert float(ours) == pytest.approx(loss, rel=1e-5, abs=1e-5)
+    assert len({round(loss, 3) for _, _, loss in steps}) > 1, "it has learned"

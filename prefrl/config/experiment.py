@@ -112,6 +112,12 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
     check_fields(experiment)
     if isinstance(experiment.domain, ControlConfig | TextConfig):
         _check_learner(experiment.domain)
+        if experiment.fit.nll and experiment.domain.learner != "direct":
+            raise UserError(
+                f"--fit.nll is {experiment.fit.nll}, but --learner {experiment.domain.learner} "
+                "fits a reward, which gives clips no likelihood; leave it out, or use "
+                "--learner direct"
+            )
     _check_loss(experiment.fit)
     query, given = experiment.query, experiment.given_reward
     if given is not None and not Path(given).expanduser().is_dir():

@@ -32,6 +32,8 @@ class FitConfig:
     bias: Annotated[float, above(0, at_most=1)] = 1.0
     """Share of the worse clip's return that counts against the better one's; below 1 the better one
     must be good by itself, too (CPL)."""
+    nll: NotNegative = 0.0
+    """Weight of the better one's log-likelihood beside the loss, where the policy is fitted."""
     uniform_error: Share = 0.1
     """Assumed chance that a teacher answers at random (Christiano: 0.1)."""
     label_smoothing: Share = 0.0

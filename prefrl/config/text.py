@@ -81,6 +81,12 @@ class DirectConfig:
     """Nats of a completion that β is adapted to from round to round; None fixes it."""
     restart: bool = True
     """Begin each fit at the reference, with all answers so far, instead of going on."""
+    reference: Literal["first", "previous"] = "first"
+    """What a reply is to become likelier than: under the model that the run began with, or under
+    the policy as it was before the fit. The divergence that is told is always from the first."""
+    per_token: bool = False
+    """Take the mean over the tokens of a completion, not the sum, so that long ones count no more
+    than short ones (as IPO's authors do)."""
     episodes: Count = 64
     """Episodes that are sampled at a time."""
     completions_per_task: Count = 4

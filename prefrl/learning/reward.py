@@ -305,7 +305,10 @@ def _losses(left: Tensor, right: Tensor, data: _Data, rows: Tensor, config: FitC
             label_smoothing=config.label_smoothing, bias=bias,
         )  # fmt: skip
     if config.rankings == "plackett-luce":
-        return _as_choices(losses, left, right, data, rows, config)
+        losses = _as_choices(losses, left, right, data, rows, config)
+    if config.nll:
+        # A return is β log π/ρ, and ρ is given: what raises the one raises the likelihood.
+        losses = losses - config.nll * (preference * left + (1 - preference) * right)
     return losses
 
 

@@ -4,7 +4,7 @@ In maximum-entropy reinforcement learning the best policy is ρ exp(r / β), so 
 the reward r = β log π/ρ, up to what is alike for all replies to a prompt (Rafailov et al. 2023,
 arXiv 2305.18290, equations 4 to 7). Fitted to comparisons like any reward model it is DPO; with
 `--fit.label-smoothing` cDPO, with `--fit.loss square` IPO (arXiv 2310.12036), with `--fit.bias`
-CPL's conservative bias (arXiv 2310.13639).
+CPL's conservative bias (arXiv 2310.13639), with `--fit.nll` RPO's term (arXiv 2404.19733).
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ class DirectReward(ScoresTexts):
             for name, weights in (networks.trained() | begun).items()
         }
         """What the policy began as; where the reference has it, the reference's own."""
+        self.previous: dict[str, Tensor] | None = None
+        """What it was before the newest fit, if that is what it is compared with."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Return what is fitted: the policy."""
@@ -92,23 +94,44 @@ class DirectReward(ScoresTexts):
             encoded.sequences.append(ids[-self.context :])
             encoded.sampled.append(sampled)
             encoded.tokens.append(_counts([len(reply) for _, reply in turns], sum(sampled)))
-        with torch.no_grad():
-            encoded.reference = self._of_turns(encoded, [*range(len(segments))], reference=True)
+        encoded.reference = self._of_reference(encoded)
         return encoded
 
     def normalise_inputs(self, encoded: Encoded) -> None:
         """Let the coming fit begin at the reference, if each is to."""
-        if self.config.direct.restart:
-            with torch.no_grad():
-                for name, weights in self.networks.trained().items():
-                    weights.copy_(self.first[name])
+        if self.config.direct.reference == "previous":
+            self.previous = self._weights()
+            encoded.reference = self._of_reference(encoded)
+        elif self.config.direct.restart:
+            self._take(self.first)
+
+    @torch.no_grad()
+    def _of_reference(self, encoded: Encoded) -> list[Tensor]:
+        """Return the reference's log-probability of each reply, `[turn]` of each completion."""
+        rows = [*range(len(encoded.sequences))]
+        if self.previous is None:
+            return self._of_turns(encoded, rows, reference=True)
+        now = self._weights()
+        self._take(self.previous)
+        try:
+            return self._of_turns(encoded, rows)
+        finally:
+            self._take(now)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: w.detach().clone() for name, w in self.networks.trained().items()}
+
+    @torch.no_grad()
+    def _take(self, weights: dict[str, Tensor]) -> None:
+        for name, parameter in self.networks.trained().items():
+            parameter.copy_(weights[name])
 
     def returns(
         self, encoded: Encoded, rows: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """Return β log π/ρ of whole completions `[1, row]`; each is read once."""
         unique, row_of_unique = torch.unique(rows, return_inverse=True)
-        ratios = [ratio.sum() for ratio in self._log_ratios(encoded, unique.tolist())]
+        ratios = [turns.sum() for turns in self._log_ratios(encoded, unique.tolist())]
         return self.beta * torch.stack(ratios).cpu()[row_of_unique][None]
 
     def rewards(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
@@ -147,21 +170,29 @@ class DirectReward(ScoresTexts):
         target = self.config.direct.kl_target
         if target is not None:
             step = math.log(max(kl, 1e-3 * target) / target)
-            step = step if self.config.direct.restart else step / 2
+            direct = self.config.direct
+            anew = direct.restart and direct.reference == "first"
+            step = step if anew else step / 2
             self.beta *= math.exp(min(max(step, -MOST), MOST))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return β; the agent keeps the weights."""
-        return {"beta": self.beta}
+        """Return β, and the reference where it is not the first; the agent keeps the weights."""
+        state: dict[str, Any] = {"beta": self.beta}
+        return state if self.previous is None else state | {"previous": self.previous}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
         self.beta = state_dict["beta"]
+        self.previous = state_dict.get("previous")
 
     def _log_ratios(self, encoded: Encoded, rows: list[int]) -> list[Tensor]:
         """Return log π/ρ of each reply of some completions, `[turn]` each."""
         policy = self._of_turns(encoded, rows)
-        return [own - encoded.reference[row] for own, row in zip(policy, rows, strict=True)]
+        ratios = [own - encoded.reference[row] for own, row in zip(policy, rows, strict=True)]
+        if not self.config.direct.per_token:
+            return ratios
+        counts = [max(1, sum(encoded.tokens[row])) for row in rows]
+        return [ratio / count for ratio, count in zip(ratios, counts, strict=True)]
 
     @enough_memory("fit.batch-size", "text.max-new-tokens")
     def _of_turns(self, encoded: Encoded, rows: list[int], reference: bool = False) -> list[Tensor]:
