@@ -126,12 +126,13 @@ def test_every_command_is_in_readme():
         assert f"`prefrl {name}" in README
 
 
-@pytest.mark.parametrize("learner", ["ppo", "sac"])
+@pytest.mark.parametrize("learner", ["ppo", "sac", "direct"])
 def test_every_metric_is_explained(learner, tmp_path):
-    steps, explore_steps = (8_200, 4_100) if learner == "ppo" else (3_000, 1_500)
+    steps, explore_steps = (3_000, 1_500) if learner == "sac" else (8_200, 4_100)
     experiment = Experiment(
         env="prefrl/HalfCheetah-v0", labels=8, steps=steps, rounds=2,
-        domain=ControlConfig(learner=learner), query=QueryConfig(explore_steps=explore_steps),
+        domain=ControlConfig(learner=learner),
+        query=QueryConfig(explore_steps=explore_steps, acquisition="uniform"),
     )  # fmt: skip
     folder = train(experiment, tmp_path / "run")
     table = README[README.index("## Every metric") :]

@@ -602,7 +602,7 @@ def test_what_a_preset_chooses_for_ppo_is_for_ppo_alone():
             r"--ppo.hidden is \(8,\), but .* sac; use --learner ppo, or --sac.hidden instead",
         ),
         (ControlConfig(learner="sac", ppo=PPOConfig(anneal=True)), "--ppo.anneal .* leave it out"),
-        (ControlConfig(learner="dqn"), "--learner is 'dqn'; expected one of ppo, sac"),
+        (ControlConfig(learner="dqn"), "--learner is 'dqn'; expected one of ppo, sac, d"),
         (ControlConfig(learner="sac", sac=SACConfig(tau=0)), "--sac.tau is 0; expected a number a"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a robot's run has beside: environments, PPO or SAC, the ensemble of small networks."""
+"""What a robot's run has beside: environments, PPO, SAC or CPL, the ensemble of small networks."""
 
 from __future__ import annotations
 
@@ -87,6 +87,45 @@ class SACConfig:
 
 
 @dataclass(frozen=True)
+class CPLConfig:
+    """How a robot's policy learns from the answers themselves, without a reward (CPL).
+
+    The fit is that of a reward model: --fit.learning-rate, --fit.bias (λ) and so on are of the
+    policy.
+    """
+
+    alpha: Positive = 0.1
+    """Logits by which a clip leads for each nat by which its actions are likelier."""
+    gamma: Annotated[float, above(0, at_most=1)] = 1.0
+    """Discount per step of a clip."""
+    kl: bool = False
+    """Count how much likelier actions are than under the policy that the fit began with (CPL-KL),
+    instead of how likely they are."""
+    restart: bool = True
+    """Begin each fit with a policy that has cloned the clips, with all answers so far, instead of
+    going on."""
+    clone_epochs: CountOrZero = 20
+    """Passes over the steps of all clips, better and worse ones, that a policy imitates before it
+    is fitted to answers; 0 begins untrained."""
+    clone_learning_rate: Positive = 1e-3
+    """Adam's step size in them; it falls to zero."""
+    clone_batch_size: Count = 256
+    """Steps in a minibatch of them."""
+    n_steps: Count = 64
+    """Steps of each environment that are played at a time."""
+    hidden: tuple[Count, ...] = (64, 64)
+    """Hidden layers of the policy."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Its nonlinearity."""
+    orthogonal_init: bool = True
+    """Start with orthogonal weights."""
+    log_std_init: float = 0.0
+    """Logarithm of the first action noise (continuous actions)."""
+    sde_sample_freq: CountOrZero = 0
+    """Steps between two draws of noise that is a function of the state, as PPO's (gSDE)."""
+
+
+@dataclass(frozen=True)
 class RewardConfig:
     """The reward model for control: an ensemble of small networks of observation and action."""
 
@@ -108,7 +147,7 @@ class ControlConfig:
 
     kind: ClassVar[str] = "control"
     """Names it in a run's config.json."""
-    learners: ClassVar[tuple[str, ...]] = ("ppo", "sac")
+    learners: ClassVar[tuple[str, ...]] = ("ppo", "sac", "direct")
     """Each has options of its own, under its name."""
     prefix: ClassVar[str] = ""
     """Goes before the names of its options on the command line: nothing."""
@@ -116,23 +155,31 @@ class ControlConfig:
     horizon: Count | None = None
     """Steps of an episode, where the environment sets no limit."""
     num_envs: Count | None = None
-    """Environments that run side by side; by default 64 with ppo, 16 with sac."""
+    """Environments that run side by side; by default 64, but 16 with sac."""
     clip_seconds: Positive | None = None
     """Length of a clip; the environment's own proposal by default."""
-    learner: Literal["ppo", "sac"] = "ppo"
-    """ppo, or sac: several times fewer steps but far more computing for each, and no discrete
-    actions; for environments whose steps are slow."""
+    learner: Literal["ppo", "sac", "direct"] = "ppo"
+    """ppo; sac: several times fewer steps but far more computing for each, and no discrete actions,
+    for environments whose steps are slow; or direct: no reward, the policy itself is fitted to the
+    answers (CPL)."""
     restart: Share = 0.0
     """Share of the steps after which an untrained policy begins anew, on the reward that the
     answers so far have taught; 0 goes on with the first one, as the true reward always does."""
     ppo: PPOConfig = PPOConfig()
     sac: SACConfig = SACConfig()
+    direct: CPLConfig = CPLConfig()
     reward_model: RewardConfig = RewardConfig()
 
     @property
-    def agent(self) -> PPOConfig | SACConfig:
+    def reward_is_policy(self) -> bool:
+        """Whether the reward model's network is the policy, so that one is nothing without it."""
+        return self.learner == "direct"
+
+    @property
+    def agent(self) -> PPOConfig | SACConfig | CPLConfig:
         """The options of the learner."""
-        return self.sac if self.learner == "sac" else self.ppo
+        own = {"sac": self.sac, "direct": self.direct}
+        return own.get(self.learner, self.ppo)
 
     @property
     def environment_count(self) -> int:

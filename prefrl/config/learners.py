@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from prefrl.config.control import ControlConfig, PPOConfig
+from prefrl.config.control import ControlConfig, CPLConfig, PPOConfig, RewardConfig
 from prefrl.config.experiment import Experiment
+from prefrl.config.learning import QueryConfig
 from prefrl.config.text import DirectConfig, TextConfig, TextPPOConfig, TextRewardConfig
 
 PASSES = 4  # over the answers; of more, a language model learns them by heart
+CPL_PASSES, CPL_PATIENCE = 30, 6
+CPL_RATE, CPL_BIAS = 3e-4, 0.5
 
 
 def with_learner(experiment: Experiment, learner: str) -> Experiment:
@@ -18,8 +21,10 @@ def with_learner(experiment: Experiment, learner: str) -> Experiment:
     if learner == "sac" and isinstance(domain, ControlConfig):
         domain = dataclasses.replace(domain, learner="sac", ppo=PPOConfig())
         return dataclasses.replace(experiment, domain=domain)
-    if isinstance(domain, TextConfig) and learner == "direct" and domain.learner != learner:
+    if learner == "direct" and isinstance(domain, TextConfig) and domain.learner != learner:
         return _with_direct(experiment, domain)
+    if learner == "direct" and isinstance(domain, ControlConfig) and domain.learner != learner:
+        return _with_cpl(experiment, domain)
     return experiment
 
 
@@ -29,7 +34,7 @@ def _with_direct(experiment: Experiment, domain: TextConfig) -> Experiment:
     How much is sampled, and which layers stay as they are, is alike for all learners. A fit of the
     policy has no stop that is meant for a reward, and is of one network, which cannot disagree.
     """
-    ppo, query = domain.ppo, experiment.query
+    ppo = domain.ppo
     direct = DirectConfig(
         episodes=ppo.episodes, completions_per_task=ppo.completions_per_task,
         batch_size=ppo.batch_size, freeze_layers=ppo.freeze_layers,
@@ -38,8 +43,6 @@ def _with_direct(experiment: Experiment, domain: TextConfig) -> Experiment:
         domain, learner="direct", direct=direct, ppo=TextPPOConfig(),
         reward_model=TextRewardConfig(),
     )  # fmt: skip
-    if query.acquisition == "disagreement":
-        query = dataclasses.replace(query, acquisition="entropy")
     fit = dataclasses.replace(
         experiment.fit,
         stop_accuracy=math.inf,
@@ -48,4 +51,34 @@ def _with_direct(experiment: Experiment, domain: TextConfig) -> Experiment:
         epochs=PASSES,
         anneal=True,
     )
-    return dataclasses.replace(experiment, domain=domain, fit=fit, query=query)
+    return dataclasses.replace(experiment, domain=domain, fit=fit, query=_of_one(experiment.query))
+
+
+def _with_cpl(experiment: Experiment, domain: ControlConfig) -> Experiment:
+    """Return the experiment of a robot whose policy is fitted to the answers itself.
+
+    Its network is as large as PPO's, and it explores alike. A penalty would pull its weights to
+    zero, not to where it began; few answers are soon learned by heart, so a fit stops by what it
+    has not learned from.
+    """
+    ppo = domain.ppo
+    direct = CPLConfig(
+        n_steps=ppo.n_steps, hidden=ppo.hidden, activation=ppo.activation,
+        orthogonal_init=ppo.orthogonal_init, log_std_init=ppo.log_std_init,
+        sde_sample_freq=ppo.sde_sample_freq,
+    )  # fmt: skip
+    domain = dataclasses.replace(
+        domain, learner="direct", direct=direct, ppo=PPOConfig(), reward_model=RewardConfig(),
+        restart=0.0,
+    )  # fmt: skip
+    fit = dataclasses.replace(
+        experiment.fit, learning_rate=CPL_RATE, bias=CPL_BIAS, l2=0.0, patience=CPL_PATIENCE,
+        first_epochs=CPL_PASSES, epochs=CPL_PASSES, anneal=True,
+    )  # fmt: skip
+    return dataclasses.replace(experiment, domain=domain, fit=fit, query=_of_one(experiment.query))
+
+
+def _of_one(query: QueryConfig) -> QueryConfig:
+    """Return how one network chooses what is asked: it cannot disagree."""
+    disagrees = query.acquisition == "disagreement"
+    return dataclasses.replace(query, acquisition="entropy") if disagrees else query

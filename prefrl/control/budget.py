@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prefrl.config.control import RewardConfig
 from prefrl.config.experiment import Experiment
 from prefrl.errors import UserError
 
@@ -29,6 +30,33 @@ def _rollouts_needed(experiment: Experiment, clip_steps: int) -> int:
         return 1
     # r rollouts hold a stretch of (r * n_steps + 1) // 2
     return -((1 - 2 * clip_steps) // experiment.control.agent.n_steps)
+
+
+def check_learner(experiment: Experiment) -> None:
+    """Raise `UserError` unless there is what the learner learns from, and nothing else is given."""
+    control = experiment.control
+    if control.learner != "direct":
+        return
+    if not experiment.learns_reward:
+        raise UserError(
+            f"--reward is {experiment.reward!r}, but --learner direct learns from answers and "
+            "takes no reward; leave one of them out"
+        )
+    if control.reward_model != RewardConfig():
+        raise UserError(
+            "--reward-model is for a reward model, but --learner direct has none: the policy "
+            "itself is fitted; leave it out, --direct.hidden is the policy's"
+        )
+    if control.restart:
+        raise UserError(
+            f"--restart is {control.restart:g}, but --learner direct begins anew with each fit; "
+            "leave it out, or let fits go on with --direct.no-restart"
+        )
+    if experiment.query.acquisition == "disagreement":
+        raise UserError(
+            "--query.acquisition disagreement asks about what several networks disagree on, but "
+            "--learner direct fits one, the policy; use --query.acquisition entropy"
+        )
 
 
 def check_budget(experiment: Experiment, description: Description) -> None:

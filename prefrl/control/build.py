@@ -10,19 +10,24 @@ import torch
 from gymnasium.spaces import Discrete
 
 from prefrl.clips.scene import save_model
+from prefrl.config.control import SACConfig
 from prefrl.config.experiment import Experiment
 from prefrl.contracts import Agent, Components, Network
+from prefrl.control.agents.actor import Actor
+from prefrl.control.agents.direct import DirectAgent
 from prefrl.control.agents.ppo import PPOAgent
 from prefrl.control.agents.sac import SACAgent
-from prefrl.control.budget import check_budget
+from prefrl.control.budget import check_budget, check_learner
 from prefrl.control.environments.adapters import make_batched, make_environments
 from prefrl.control.environments.interface import Description, Environments
 from prefrl.control.environments.probe import try_out
+from prefrl.control.implicit import ImplicitReward
 from prefrl.control.policy import Policy
 from prefrl.control.reward import RewardEnsemble
 from prefrl.environments.ids import resolve
 from prefrl.errors import UserError
 from prefrl.learning.true_reward import TrueReward
+from prefrl.storage.checkpoint import from_bytes
 from prefrl.storage.folder import RunFolder
 from prefrl.types import EnvironmentCard, SpaceSpec
 
@@ -43,6 +48,7 @@ def build(
     # Small networks gain nothing from a second thread and lose much of the speed to it on a busy
     # machine; the second core takes the critic and half the physics.
     torch.set_num_threads(1)
+    _check_network(experiment, network)
     environments, notes = _tried_environments(experiment)
     description = environments.description
     with ExitStack() as undone:
@@ -54,30 +60,37 @@ def build(
         if "qpos" in environments.extras():
             save_model(environments.model(), folder.model)
 
-    ensemble = None
-    if experiment.learns_reward:
-        ensemble = build_reward(experiment, description, network)
+    agent, model = _learner(experiment, environments, network)
     return Components(
-        agent=_agent(experiment, environments),
-        reward=ensemble or TrueReward(),
-        reward_model=ensemble,
+        agent=agent,
+        reward=model or TrueReward(),
+        reward_model=model,
         card=_card(description),
         clip_steps=description.clip_steps,
         pictures=environments.pictures,
-        distance=ensemble.distance if ensemble else None,
+        distance=model.distance if model else None,
         save=save,
-        notes=(*notes, *_restart_notes(experiment)),
+        notes=(*notes, *_notes(experiment)),
         close=environments.close,
     )
 
 
-def _agent(experiment: Experiment, environments: Environments) -> Agent:
-    """Build the agent that the learner names."""
-    control = experiment.control
+def _learner(
+    experiment: Experiment, environments: Environments, network: Network | None
+) -> tuple[Agent, RewardEnsemble | ImplicitReward | None]:
+    """Build the pair that the learner names; no reward model where none is learned."""
+    control, description = experiment.control, environments.description
+    if control.reward_is_policy:
+        actor = Actor(description, control.direct, experiment.seed)
+        return DirectAgent(environments, actor, experiment.seed), ImplicitReward(actor)
+    model = None
+    if experiment.learns_reward:
+        model = build_reward(experiment, description, network)
+    after = restart_after(experiment)
     if control.learner == "sac":
-        return SACAgent(environments, control.sac, experiment.seed, restart_after(experiment))
+        return SACAgent(environments, control.sac, experiment.seed, after), model
     total = experiment.steps + experiment.query.explore_steps
-    return PPOAgent(environments, control.ppo, experiment.seed, total, restart_after(experiment))
+    return PPOAgent(environments, control.ppo, experiment.seed, total, after), model
 
 
 def restart_after(experiment: Experiment) -> int | None:
@@ -86,8 +99,13 @@ def restart_after(experiment: Experiment) -> int | None:
     return experiment.query.explore_steps + round(share * experiment.steps) if share else None
 
 
-def _restart_notes(experiment: Experiment) -> list[str]:
-    """Return what to say of a restart, so that nobody wonders at clips that look worse again."""
+def _notes(experiment: Experiment) -> list[str]:
+    """Return what nobody should wonder at: clips that look worse again, answers passed over."""
+    if experiment.control.learner == "direct":
+        return [
+            "the policy is one network: it learns from all answers but a share of "
+            f"{experiment.fit.held_out:g} of the queries, which judge it (--fit.held-out)"
+        ]
     after = restart_after(experiment)
     if after is None:
         return []
@@ -110,12 +128,22 @@ def _check_environment(
             f"{experiment.env} has discrete actions, which --learner sac cannot choose between; "
             "use --learner ppo"
         )
-    if control.ppo.sde_sample_freq and discrete:
+    if not isinstance(control.agent, SACConfig) and control.agent.sde_sample_freq and discrete:
         raise UserError(
-            f"{experiment.env} has discrete actions, which --ppo.sde-sample-freq cannot explore; "
-            "leave it at 0"
+            f"{experiment.env} has discrete actions, which --{control.learner}.sde-sample-freq "
+            "cannot explore; leave it at 0"
         )
+    check_learner(experiment)
     check_budget(experiment, description)
+
+
+def _check_network(experiment: Experiment, network: Network | None) -> None:
+    """Raise `UserError` if a reward network is given where there is no reward model."""
+    if network is not None and experiment.control.reward_is_policy:
+        raise UserError(
+            "a reward network of your own is given, but --learner direct has no reward model: the "
+            "policy itself is fitted; leave it out, or use --learner ppo"
+        )
 
 
 def _tried_environments(experiment: Experiment) -> tuple[Environments, list[str]]:
@@ -177,9 +205,19 @@ def load_policy(experiment: Experiment, agent_state: dict[str, Any], folder: Run
 
 def load_reward(
     experiment: Experiment, network: Network | None, folder: RunFolder
-) -> RewardEnsemble:
-    """Return the untrained reward model of an experiment, to be given a state."""
-    return build_reward(experiment, _description(experiment, folder), network)
+) -> RewardEnsemble | ImplicitReward:
+    """Return the untrained reward model of an experiment, to be given a state.
+
+    One that is the policy has the weights of the newest checkpoint.
+    """
+    description, control = _description(experiment, folder), experiment.control
+    _check_network(experiment, network)
+    if not control.reward_is_policy:
+        return build_reward(experiment, description, network)
+    actor, data = Actor(description, control.direct, experiment.seed), folder.checkpoint()
+    if data:
+        actor.load_state_dict(from_bytes(data)["agent"])
+    return ImplicitReward(actor)
 
 
 def _description(experiment: Experiment, folder: RunFolder) -> Description:

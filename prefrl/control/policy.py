@@ -11,7 +11,7 @@ from gymnasium.spaces import Box
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.sac.policies import SACPolicy
 
-from prefrl.config.control import PPOConfig, SACConfig
+from prefrl.config.control import CPLConfig, PPOConfig, SACConfig
 from prefrl.control.agents.networks import policy_options
 from prefrl.control.agents.off_policy import sac_policy_options
 from prefrl.control.environments.interface import Description, Environments
@@ -32,16 +32,17 @@ class Policy:
     """Chooses actions for raw observations."""
 
     def __init__(
-        self, description: Description, config: PPOConfig | SACConfig, state: dict[str, Any]
-    ):
-        """Build the policy from the state dict of a `PPOAgent` or a `SACAgent`."""
+        self, description: Description, config: PPOConfig | SACConfig | CPLConfig,
+        state: dict[str, Any],
+    ):  # fmt: skip
+        """Build the policy from the state dict of an agent with the same settings."""
         self.action_space, self.shows_end = description.action_space, description.shows_end
         self.mean, self.variance, _ = state["normaliser"]
         self.network = _network(description, config)
         self.network.load_state_dict(state["policy"])
         self.network.set_training_mode(False)
         self.samples = 0
-        self.sde_sample_freq = config.sde_sample_freq if isinstance(config, PPOConfig) else 0
+        self.sde_sample_freq = 0 if isinstance(config, SACConfig) else config.sde_sample_freq
 
     def predict(self, observations: np.ndarray, deterministic: bool = True) -> np.ndarray:
         """Return the actions for observations `[…, feature]`; the mode, or a sample.
@@ -60,22 +61,32 @@ class Policy:
 
 
 def _network(
-    description: Description, config: PPOConfig | SACConfig
+    description: Description, config: PPOConfig | SACConfig | CPLConfig
 ) -> ActorCriticPolicy | SACPolicy:
     """Build the untrained networks of an agent as it does."""
-    shown = Box(-OBSERVATION_CLIP, OBSERVATION_CLIP, description.observation_space.shape)
+    if not isinstance(config, SACConfig):
+        return untrained_actor(description, config)
     actions = policy_space(description.action_space)
-    if isinstance(config, SACConfig):
-        assert isinstance(actions, Box)
-        rate = config.learning_rate
-        return SACPolicy(shown, actions, lambda _: rate, **sac_policy_options(config))
+    assert isinstance(actions, Box)
+    rate = config.learning_rate
+    return SACPolicy(_shown(description), actions, lambda _: rate, **sac_policy_options(config))
+
+
+def untrained_actor(description: Description, config: PPOConfig | CPLConfig) -> ActorCriticPolicy:
+    """Build SB3's policy and critic; the weights come from torch's global generator."""
     return ActorCriticPolicy(
-        shown,
-        actions,
-        lambda _: config.learning_rate,
+        _shown(description),
+        policy_space(description.action_space),
+        lambda _: 0.0,  # of an optimiser that nobody uses
         use_sde=config.sde_sample_freq > 0,
         **policy_options(config),
     )
+
+
+def _shown(description: Description) -> Box:
+    """Return the space of normalised observations."""
+    shape = description.observation_space.shape
+    return Box(-OBSERVATION_CLIP, OBSERVATION_CLIP, shape, np.float32)
 
 
 class RandomPolicy:

@@ -111,7 +111,7 @@ def _copy(source: Path, into: Path) -> None:
         shutil.copytree(run.reference, copy.reference)
     experiment = run.experiment()
     kept = {"reward": state["reward"]}
-    if isinstance(experiment.domain, TextConfig) and experiment.domain.reward_is_policy:
+    if getattr(experiment.domain, "reward_is_policy", False):
         kept["agent"] = state["agent"]
     copy.save_checkpoint(0, to_bytes(kept))
     copy.save_experiment(experiment)
