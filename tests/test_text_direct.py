@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from processes import command, run
 from test_experiment import assert_replayed, assert_same_run
 from toy_texts import save_small_model, tiny_text
+from transformers import AutoModelForCausalLM, GPT2Config
 
 from prefrl.cli import main
 from prefrl.commands.worries import worries
@@ -34,7 +35,7 @@ from prefrl.text.agents.direct import DirectAgent
 from prefrl.text.build import _direct_reward
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import turns_of
-from prefrl.text.models.load import tiny_language_model
+from prefrl.text.models.load import byte_tokenizer, prepare, tiny_language_model
 from prefrl.text.reward import ScoresTexts
 from prefrl.types import Comparison, Counts, QueryId, Segment, Trajectory, text_array
 
@@ -52,12 +53,12 @@ def model(tmp_path_factory):
     return save_small_model(tmp_path_factory.mktemp("models") / "small")
 
 
-def make_pair(name="Talk", text=None, **direct):
+def make_pair(name="Talk", text=None, model=None, **direct):
     """Return an agent and its reward, of a model of ten thousand parameters."""
     given = {"max_new_tokens": 5, "learner": "direct", "direct": replace(SMALL, **direct)}
     config = TextConfig(**given | (text or {}))
     environments = [gymnasium.make(f"texts/{name}-v0") for _ in range(8)]
-    language_model = tiny_language_model(0, layers=2, width=16, heads=2, context=256)
+    language_model = model or tiny_language_model(0, layers=2, width=16, heads=2, context=256)
     agent = DirectAgent(environments, language_model, config, 0, nullcontext)
     return agent, _direct_reward(agent)
 
@@ -498,3 +499,89 @@ def test_what_goes_wrong_names_options_of_its_own():
     assert found.keys() == {"alike", "kl", "ends"}
     assert all("--text.direct." in sentence for sentence in found.values())
     assert not any("--text.ppo." in sentence for sentence in found.values())
+
+
+# --- what others got wrong (each is a fault that somebody reported) ---------------------------
+
+
+def test_preferred_replies_that_become_unlikelier_too_are_told_of():
+    """Likelihoods of both replies fell unseen (TRL #800, OpenRLHF #1054)."""
+    counts = Counts(30, 30, 30, 0, 60)
+    well = {"kl": 1.0, "beta": 0.5, "preferred_return": -1.0, "other_return": -4.0}
+    assert not worries(well, well, counts)
+    (sentence,) = worries(well, well | {"preferred_return": -2.0}, counts).values()
+    assert "less likely, too, by 4.0 nats" in sentence and "--fit.nll 0.1" in sentence
+    assert not worries(well, {"preferred_return": -9.0}, counts), "a reward has no likelihood"
+
+
+def test_a_fit_that_has_learned_nothing_is_told_of():
+    """An example of tinker-cookbook's ends at .516 of its own pairs, and says nothing."""
+    counts = Counts(30, 30, 30, 0, 60)
+    assert not worries({}, {"train_accuracy": 0.6}, counts)
+    (sentence,) = worries({}, {"train_accuracy": 0.516}, counts).values()
+    assert "agrees with 52% of the very answers" in sentence
+    assert not worries({}, {"train_accuracy": 0.516}, Counts(10, 10, 10, 0, 20)), "too few to say"
+
+
+def test_a_tie_prefers_neither_reply():
+    """Online DPO took the first of two equal scores for the winner (TRL, `>=`)."""
+    _, reward = make_pair("Letters")
+    agent, _ = make_pair("Letters")
+    pair = comparison(agent, reward)
+    for tie in (replace(pair, preference=0.5), replace(pair, preference=0.5).swapped()):
+        returns = reward.returns(reward.encode([tie.left, tie.right]), torch.arange(2))[0]
+        loss = preference_loss(returns[0], returns[1], torch.tensor(tie.preference))
+        gradients = torch.autograd.grad(loss, list(reward.parameters()), allow_unused=True)
+        size = max(float(g.abs().max()) for g in gradients if g is not None)
+        assert size < 1e-6, "at the reference nothing draws to either side"
+
+
+def test_dropout_moves_neither_the_policy_nor_its_reference():
+    """References with dropout on gave another log-probability at each call."""
+    config = GPT2Config(
+        vocab_size=258, n_embd=16, n_layer=1, n_head=2, resid_pdrop=0.5, embd_pdrop=0.5,
+        attn_pdrop=0.5,
+    )  # fmt: skip
+    agent, reward = make_pair(
+        "Letters", model=prepare(AutoModelForCausalLM.from_config(config), byte_tokenizer())
+    )
+    trajectories = sampled(agent)
+    agent.networks.train()
+    with torch.no_grad():
+        ratios = reward.returns(reward.encode(trajectories), torch.arange(6))
+    assert float(ratios.abs().max()) < 1e-5
+
+
+def test_the_reference_does_not_move_over_the_rounds():
+    """Which checkpoint, which reference? (Online-RLHF #5, #7.) The first, unless it is told."""
+    agent, reward = make_pair("Letters", restart=False)
+    trajectories = sampled(agent)
+    before = reward.encode(trajectories).reference
+    config = FitConfig(learning_rate=1e-2, first_epochs=2, epochs=2, l2=0.0, held_out=0.0)
+    state = FitState(reward, config, 0)
+    for _ in range(3):
+        fit(reward, [comparison(agent, reward)], config, state)
+    after = reward.encode(trajectories).reference
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert max(np.abs(turns).max() for turns in reward.rewards(trajectories)) > 0.05
+
+
+def test_each_loss_is_the_one_that_was_asked_for():
+    """`loss_type` was read, and passed over (ms-swift PR #10167)."""
+    weights = {}
+    for name, told in {
+        "dpo": {}, "ipo": {"loss": "square"}, "robust": {"loss": "robust", "uniform_error": 0.3},
+        "cdpo": {"label_smoothing": 0.3}, "cpl": {"bias": 0.5}, "rpo": {"nll": 1.0},
+        "bounded": {"uniform_error": 0.3},
+    }.items():  # fmt: skip
+        agent, reward = make_pair("Letters")
+        config = FitConfig(
+            learning_rate=1e-2, first_epochs=3, l2=0.0, held_out=0.0,
+            **{"uniform_error": 0.0} | told,
+        )  # fmt: skip
+        fit(reward, [comparison(agent, reward)], config, FitState(reward, config, 0))
+        weights[name] = torch.cat([p.detach().flatten() for p in reward.parameters()])
+    names = [*weights]
+    for n, one in enumerate(names):
+        for other in names[:n]:
+            assert not torch.allclose(weights[one], weights[other], rtol=0, atol=1e-6), (one, other)

@@ -10,6 +10,8 @@ ENOUGH_ANSWERS = 20
 FAR, FAR_A_TOKEN = 10.0, 0.5  # nats: of an episode, and of each of its tokens
 MANY_END, FALLEN = 0.5, 0.3  # shares of replies
 MOSTLY_ALIKE = 0.5  # share of pairs of replies
+NOTHING_LEARNED = 0.55  # share of answers that a fit to them agrees with
+UNLIKELIER = 3.0  # nats that preferred replies have lost
 
 
 def worries(
@@ -48,6 +50,20 @@ def worries(
                 else "raise --text.ppo.kl-coef, lower --text.ppo.learning-rate, or set "
                 "--text.ppo.kl-target"
             )
+        )
+    accuracy = metrics.get("train_accuracy", 1.0)
+    if counts.decisive >= ENOUGH_ANSWERS and accuracy < NOTHING_LEARNED:
+        found["fit"] = (
+            f"the fit agrees with {accuracy:.0%} of the very answers that it learns from, so it "
+            "has learned nothing; raise --fit.learning-rate or --fit.epochs, or see whether the "
+            "answers contradict each other"
+        )
+    preferred = metrics.get("preferred_return", 0.0) / metrics.get("beta", 1.0)
+    if direct and preferred < -UNLIKELIER:
+        found["likelihood"] = (
+            f"replies that were preferred have become less likely, too, by {-preferred:.1f} nats: "
+            "the policy moves to what nobody was asked about; raise --text.direct.beta, set "
+            "--text.direct.kl-target, or give --fit.bias 0.5 or --fit.nll 0.1"
         )
     before, now = first.get("finished", 0.0), metrics.get("finished", 1.0)
     if now < MANY_END and before - now > FALLEN:
