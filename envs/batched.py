@@ -218,7 +218,7 @@ class MujocoVectorEnv(VectorEnv):
     """`num_envs` simulations of a task, of fixed horizon, reset in the step that ends an episode.
 
     Besides Gymnasium's interface it has `qpos`, the live state a clip is redrawn from, and
-    `get_state` and `set_state`, with which a run resumes to the bit.
+    `get_state` and `set_state`, with which a run resumes to the bit, and `branch`.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (as Gymnasium declares it)
@@ -299,6 +299,23 @@ class MujocoVectorEnv(VectorEnv):
             "memory": {name: array.copy() for name, array in self.task.memory.items()},
             "generators": [generator.bit_generator.state for generator in self.task.generators],
         }
+
+    def branch(self, rows: np.ndarray) -> np.ndarray:
+        """Let each row go on from the state of another one, its episode too.
+
+        What is random later is drawn from each row's own generator as before.
+
+        Args:
+            rows: whose state each row takes, `[num_envs]`.
+
+        Returns:
+            The observations `[num_envs, …]`.
+        """
+        self.task.batch.state[:] = self.task.batch.state[rows]
+        self.elapsed[:] = self.elapsed[rows]
+        for array in self.task.memory.values():
+            array[:] = array[rows]
+        return self.task.observe()
 
     def set_state(self, state: dict[str, Any]) -> np.ndarray:
         """Continue from what `get_state` returned and return the observations `[num_envs, …]`."""

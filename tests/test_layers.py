@@ -108,6 +108,7 @@ ROWS = {
     "control.domain": ("config contracts errors storage types", ""),
     "control.environments": ("", ""),
     "control.environments.adapters": ("environments errors types", "gymnasium numpy"),
+    "control.environments.branching": ("errors types", "numpy"),
     "control.environments.fixed_horizon": ("environments errors", "gymnasium numpy"),
     "control.environments.interface": ("types", "gymnasium numpy"),
     "control.environments.make": ("environments errors", "gymnasium mujoco"),

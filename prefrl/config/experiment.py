@@ -142,6 +142,11 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
             f"--query.anchors is {query.anchors}, but a query shows {query.size} clips; expected "
             f"fewer, {query.size // 2} for instance"
         )
+    if query.anchors and query.same_start:
+        raise UserError(
+            "--query.same-start asks about clips that begin in the same state, but --query.anchors "
+            "are clips of earlier rounds, which began elsewhere; leave one of them out"
+        )
     if experiment.teacher in TEACHERS:
         return
     if experiment.oracle != OracleConfig():

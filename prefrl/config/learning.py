@@ -72,6 +72,9 @@ class QueryConfig:
     anchors: CountOrZero = 0
     """How many clips of a query are the best of earlier rounds, so that some clip differs where all
     clips of the newest policy look alike."""
+    same_start: bool = False
+    """Ask about clips that begin in the same state: one moment goes on several times (prefrl's own
+    MuJoCo tasks)."""
     pool: Count = 10
     """Candidate queries for each one asked."""
     first_share: Annotated[float, above(0, at_most=1)] = 0.25

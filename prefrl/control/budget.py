@@ -28,8 +28,17 @@ def smallest_round(experiment: Experiment, clip_steps: int) -> int:
 def _rollouts_needed(experiment: Experiment, clip_steps: int) -> int:
     if not experiment.learns_reward:
         return 1
-    # r rollouts hold a stretch of (r * n_steps + 1) // 2
-    return -((1 - 2 * clip_steps) // experiment.control.agent.n_steps)
+    # r rollouts hold a stretch of (r * n_steps + 1) // 2, where 2 are the pieces
+    pieces = _pieces(experiment)
+    return -((pieces - 1 - pieces * clip_steps) // experiment.control.agent.n_steps)
+
+
+def _pieces(experiment: Experiment) -> int:
+    """Return into how many pieces shorter than a clip a stretch may be cut, if at its worst.
+
+    Two by the end of an episode; with branches the short last one of an episode lies between.
+    """
+    return 3 if experiment.query.same_start else 2
 
 
 def check_learner(experiment: Experiment) -> None:
@@ -86,7 +95,7 @@ def check_budget(experiment: Experiment, description: Description) -> None:
         raise UserError(
             f"a clip lasts {clip_steps} steps, but a round of {rollouts * n_steps} steps in each "
             f"of {count} environments is only sure to hold a stretch of "
-            f"{(rollouts * n_steps + 1) // 2} within one episode; "
+            f"{-(-rollouts * n_steps // _pieces(experiment))} within one episode; "
             + _longer_rounds(experiment, needed)
         )
 

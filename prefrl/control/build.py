@@ -19,6 +19,7 @@ from prefrl.control.agents.ppo import PPOAgent
 from prefrl.control.agents.sac import SACAgent
 from prefrl.control.budget import check_budget, check_learner
 from prefrl.control.environments.adapters import make_batched, make_environments
+from prefrl.control.environments.branching import branched
 from prefrl.control.environments.interface import Description, Environments
 from prefrl.control.environments.probe import try_out
 from prefrl.control.implicit import ImplicitReward
@@ -157,6 +158,8 @@ def _tried_environments(experiment: Experiment) -> tuple[Environments, list[str]
         spec, control.environment_count, experiment.seed, control.horizon, experiment.threads,
         control.clip_seconds,
     )  # fmt: skip
+    if experiment.query.same_start and experiment.learns_reward:
+        return branched(batched, spec.id, experiment.query.size), []
     if batched is not None:
         return batched, []
     people = experiment.teacher == "human" and experiment.learns_reward and experiment.labels

@@ -133,7 +133,9 @@ def cut(
         trajectories: pieces of episodes; a segment never leaves one.
         length: steps of a segment; None takes whole trajectories, see `_whole`.
         count: how many, all different; fewer only if there are not so many.
-        generator: draws the starts; see `_starts` for which are possible.
+        generator: draws the starts; see `_starts` for which are possible. Trajectories of tasks are
+            those that begin alike: each gives its first segment, and those of one task come
+            together, since only they can be compared.
 
     Returns:
         The segments, copied out of the trajectories, and the true rewards `[step]` of each by id,
@@ -147,6 +149,10 @@ def cut(
     if length is None:
         chosen = _whole(trajectories, count, generator)
         pieces = [(trajectory, 0, len(trajectory)) for trajectory in chosen]
+    elif any(trajectory.task for trajectory in trajectories):
+        check_lengths(trajectories, length)
+        alike = [t for t in trajectories if t.start == 0 and len(t) >= length]
+        pieces = [(each, 0, length) for each in _whole(alike, count, generator)]
     else:
         check_lengths(trajectories, length)
         edges = np.cumsum(_starts(trajectories, length, count))

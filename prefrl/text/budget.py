@@ -96,6 +96,11 @@ def _check_completions(experiment: Experiment) -> None:
             f"--query.anchors is {experiment.query.anchors}, but earlier completions are of other "
             "tasks, with which none can be compared; leave it out"
         )
+    if experiment.query.same_start:
+        raise UserError(
+            "--query.same-start is for robots; the completions that a language model's queries "
+            "show begin alike anyway, with one task; leave it out"
+        )
     text, clips = experiment.text, experiment.query.size
     each = text.agent.completions_per_task
     setting = f"--text.{text.learner}.completions-per-task is {each}"

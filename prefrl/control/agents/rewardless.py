@@ -29,7 +29,7 @@ class RewardlessVecEnv(VecEnv):
         self.observations = np.zeros((environments.count, *space.shape))
         self.last_observations: dict[int, np.ndarray] = {}
         """By environment, the raw last observation of the episode that ended with this step."""
-        self.recorder = Recorder(environments.count)
+        self.recorder = Recorder(environments.count, environments.description.together)
 
     def normalise(self, observations: np.ndarray) -> np.ndarray:
         """Return observations as the policy sees them, float32 `[…, feature]`."""

@@ -82,6 +82,15 @@ class BatchedEnvironments:
         """Return the task's MuJoCo model."""
         return self.environments.model
 
+    @property
+    def can_branch(self) -> bool:
+        """Whether one simulation can be put into the state of another one."""
+        return hasattr(self.environments, "branch")
+
+    def branch(self, rows: np.ndarray) -> np.ndarray:
+        """Let each environment go on from the state of another one; return the observations."""
+        return self.environments.branch(rows)
+
     def get_state(self) -> dict[str, Any]:
         """Return the simulations' state."""
         return self.environments.get_state()

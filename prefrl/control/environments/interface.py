@@ -44,6 +44,8 @@ class Description:
     clip_steps: int
     shows_end: bool = False
     """Whether the last number of an observation is ours: it says that the episode has ended."""
+    together: int = 1
+    """How many environments side by side begin each clip in the same state."""
 
 
 class Environments(Protocol):

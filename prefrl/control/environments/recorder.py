@@ -33,8 +33,14 @@ class Recorded:
 class Recorder:
     """Keeps what the environments really did, until it is taken as trajectories."""
 
-    def __init__(self, count: int):
-        self.count = count
+    def __init__(self, count: int, together: int = 1):
+        """Begin with nothing.
+
+        Args:
+            count: environments.
+            together: how many of them, side by side, begin each episode in the same state.
+        """
+        self.count, self.together = count, together
         self.elapsed = np.zeros(count, np.int64)
         self.episodes = np.zeros(count, np.int64)
         self.returns = np.zeros(count)
@@ -59,8 +65,11 @@ class Recorder:
         self.elapsed += 1
         self.returns += step.env_rewards
         for row in np.flatnonzero(step.ended).tolist():
-            self.finished.append(step.reports[row] | {"true_return": float(self.returns[row])})
-            self.elapsed[row], self.returns[row] = 0, 0.0
+            if row in step.reports:  # else its state alone is another one's from here on
+                report = step.reports[row] | {"true_return": float(self.returns[row])}
+                self.finished.append(report)
+                self.returns[row] = 0.0
+            self.elapsed[row] = 0
             self.episodes[row] += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -97,9 +106,14 @@ class Recorder:
                     actions[row, begin:stop],
                     rewards[row, begin:stop],
                     {name: extra[row, begin:stop] for name, extra in extras.items()},
+                    task=self._start_of(source, row, int(episodes[begin])),
                     source=source,
                     episode=int(episodes[begin]) * self.count + row,
                     start=int(steps[begin].elapsed[row]),
                 )
                 pieces.append((row, begin, trajectory))
         return pieces
+
+    def _start_of(self, source: str, row: int, episode: int) -> str:
+        """Return what names the state in which an episode began, if others began in it, too."""
+        return f"{source}, start {episode}-{row // self.together}" if self.together > 1 else ""
