@@ -143,6 +143,40 @@ class Teacher(Protocol):
         ...
 
 
+class Speaker(Protocol):
+    """A language model that a judge or a reviser asks: it chooses among texts, and writes."""
+
+    name: str
+    at_once: int
+    """How many prompts are best given together."""
+
+    def choose(
+        self, prompts: Sequence[str], options: Sequence[Sequence[str]], whole: bool = False
+    ) -> np.ndarray:
+        """Return how probable each option is as the reply, `[prompt, option]`, rows summing to 1.
+
+        A row is NaN where the model says none of them.
+
+        Args:
+            prompts: what is said to the model.
+            options: of each prompt, all as many, by their first tokens alone.
+            whole: compare them by the mean log-probability of all of their tokens instead.
+
+        Raises:
+            Unreachable: the model does not answer for now.
+            UserError: it cannot be asked that.
+        """
+        ...
+
+    def write(self, prompts: Sequence[str], tokens: int) -> list[str]:
+        """Return a reply to each prompt, the likeliest, of so many tokens at most.
+
+        Raises:
+            Unreachable: the model does not answer for now.
+        """
+        ...
+
+
 class Pacing(Protocol):
     """When a round may begin, and how many queries it asks: by budget, or as people answer."""
 

@@ -24,6 +24,10 @@ class StoreError(UserError):
     """The feedback store cannot be used for now; what it holds is as it was."""
 
 
+class Unreachable(UserError):
+    """Whoever was asked does not answer for now; it may be asked again later."""
+
+
 class Note(UserWarning):
     """What a user should know although nothing fails; the command line prints it as a note."""
 

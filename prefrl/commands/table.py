@@ -12,6 +12,7 @@ from prefrl import __version__
 from prefrl.commands import answers, reports, text, training
 from prefrl.commands import check as checking
 from prefrl.commands import generate as generating
+from prefrl.commands import judge as judging
 from prefrl.commands import list as listing
 from prefrl.commands import sweep as sweeping
 from prefrl.commands.console import complain, parse, without_deprecations_of_dependencies
@@ -27,6 +28,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "score": (text.Score, text.score),
     "generate": (generating.Generate, generating.generate),
     "evaluate": (reports.Evaluate, reports.evaluate),
+    "judge": (judging.MeasureJudge, judging.measure_judge),
     "compare": (reports.Compare, reports.compare),
     "video": (reports.Video, reports.video),
     "plot": (reports.Plot, reports.plot),

@@ -17,7 +17,14 @@ from typing import Any, TypeVar
 
 from prefrl.config.control import ControlConfig
 from prefrl.config.fields import Count, CountOrZero, Seed, check_fields, options
-from prefrl.config.learning import TEACHERS, FitConfig, OracleConfig, QueryConfig
+from prefrl.config.learning import (
+    TEACHERS,
+    FitConfig,
+    JudgeConfig,
+    OracleConfig,
+    QueryConfig,
+    is_model,
+)
 from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
 
@@ -33,8 +40,9 @@ class Experiment:
     env_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
     """For the environment's constructor, as in is_slippery:False."""
     teacher: str = "oracle"
-    """oracle, or with a fault stoc, mistake, skip, equal or myopic; human (a page opens); or
-    MODULE:OBJECT: f(left, right) gives P(left is better)."""
+    """oracle, or with a fault stoc, mistake, skip, equal or myopic; human (a page opens);
+    MODULE:OBJECT: f(left, right) gives P(left is better); or a language model that judges:
+    judge:FOLDER, or judge:http://127.0.0.1:PORT/v1#MODEL of a server."""
     question: str = ""
     """What people are asked; the environment's own question by default."""
     instructions: str = ""
@@ -59,6 +67,7 @@ class Experiment:
     fit: FitConfig = field(default_factory=FitConfig)
     query: QueryConfig = field(default_factory=QueryConfig)
     oracle: OracleConfig = field(default_factory=OracleConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
 
     @property
     def round_count(self) -> int:
@@ -147,6 +156,7 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
             "--query.same-start asks about clips that begin in the same state, but --query.anchors "
             "are clips of earlier rounds, which began elsewhere; leave one of them out"
         )
+    _check_judge(experiment)
     if experiment.teacher in TEACHERS:
         return
     if experiment.oracle != OracleConfig():
@@ -161,6 +171,23 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
         raise UserError(
             f"the teacher {experiment.teacher} compares two clips; it cannot {cannot}; use "
             "--query.kind preference with --query.clips 2, or another teacher: oracle, human"
+        )
+
+
+def _check_judge(experiment: Experiment) -> None:
+    """Raise `UserError` unless what is said of a judge goes together, and there is one."""
+    judge = experiment.judge
+    low, high = judge.clamp
+    if low > high:
+        raise UserError(f"--judge.clamp is {low} {high}; expected the lower number first")
+    if judge.rationale and judge.ask != "pair":
+        raise UserError(
+            f"--judge.rationale is for --judge.ask pair, but that is {judge.ask}; leave one out"
+        )
+    if judge != JudgeConfig() and not is_model(experiment.teacher):
+        raise UserError(
+            f"--judge.* is about a language model that judges, but the teacher is "
+            f"{experiment.teacher}; leave it out, or use --teacher judge:FOLDER"
         )
 
 

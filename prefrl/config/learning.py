@@ -124,6 +124,53 @@ TEACHERS = {
 """B-Pref's six, by the names that its paper gives them (arXiv 2111.03026, section 3)."""
 
 
+JUDGE = "judge:"
+"""What the name of a teacher begins with that is a language model."""
+
+
+def is_model(teacher: str) -> bool:
+    """Return whether a teacher's name is that of a language model."""
+    return teacher.startswith(JUDGE)
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """How a language model is asked that answers (`--teacher judge:…`)."""
+
+    ask: Literal["pair", "score", "likelihood"] = "pair"
+    """Which of two replies is better; a score of each, from 1 to 9; or how likely the model is to
+    write each, by the mean log-probability of a token (of a folder's model alone)."""
+    orders: Literal["both", "first"] = "both"
+    """Ask about each pair in both orders, or only with the left reply first: cheaper, and then
+    every answer leans to where the judge does."""
+    disagree: Literal["average", "tie", "skip"] = "average"
+    """What an answer is where the orders disagree on the better one."""
+    principles: tuple[str, ...] = ()
+    """A file of principles, one a line, or the principles themselves; each query is asked about by
+    one of them, which follows from seed and query. By default the question of the environment."""
+    rationale: bool = False
+    """Let the judge write down its reasons first."""
+    clamp: tuple[Share, Share] = (0.0, 1.0)
+    """The lowest and the highest P(left is better) that is answered (Bai et al. 2022: .4 .6 after
+    reasons)."""
+    temperature: Positive = 1.0
+    """What the log odds of an answer are divided by; `prefrl judge` tells a good one."""
+    samples: Count = 8
+    """Replies that are counted, where a server tells no log-probabilities."""
+    timeout: Positive = 60.0
+    """Seconds in which a server must answer, three times at most."""
+    known: str = ""
+    """A run or a file with answers of others, by which the judge is measured before it may teach;
+    by default those of --from, if there are any."""
+    force: bool = False
+    """Let a judge teach that was measured and refused."""
+
+    @property
+    def orders_asked(self) -> tuple[int, ...]:
+        """Which of two replies stands first, each time that a pair is asked about."""
+        return (0, 1) if self.orders == "both" and self.ask == "pair" else (0,)
+
+
 @dataclass(frozen=True)
 class LoopConfig:
     """What the loop itself needs to know; made from an `Experiment` once its agent is known."""

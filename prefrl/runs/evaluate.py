@@ -6,6 +6,7 @@ import dataclasses
 from contextlib import closing
 from typing import Any
 
+from prefrl.config.learning import is_model
 from prefrl.contracts import EvaluationRequest
 from prefrl.errors import UserError
 from prefrl.runs.domains import domain_of
@@ -35,6 +36,11 @@ def evaluate_run(folder: RunFolder, request: EvaluationRequest) -> dict[str, Any
     minutes = {"minutes": round(counts.seconds / 60, 1)} if experiment.teacher == "human" else {}
     if request.teacher is not None and is_reward(request.teacher) and folder.card().is_text:
         judged_by = judge(request.teacher, experiment.seed, is_text=True)
+        request = dataclasses.replace(request, judge=judged_by)
+    elif is_model(request.teacher or experiment.teacher) and folder.card().is_text:
+        name = request.teacher or experiment.teacher
+        own = experiment.judge if name == experiment.teacher else None
+        judged_by = judge(name, experiment.seed, True, own)
         request = dataclasses.replace(request, judge=judged_by)
     policy = load_policy(folder.path)
     evaluation = domain_of(folder).evaluate(folder, experiment, policy, request)

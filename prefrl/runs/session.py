@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefrl.config.experiment import Experiment, check_experiment, with_named_teacher
-from prefrl.config.learning import LoopConfig
+from prefrl.config.learning import LoopConfig, is_model
 from prefrl.config.text import TextConfig
 from prefrl.contracts import Agent, Components, Domain, Network, Pacing, Reward, Teacher
 from prefrl.errors import UserError, check_plain
 from prefrl.learning.loop import LoopState, Round, preference_loop
 from prefrl.learning.pacing import ByBudget, ByPeople, answers_needed
+from prefrl.runs import judges
 from prefrl.runs.domains import chosen_domain, domain_of
 from prefrl.runs.given_reward import named_reward, with_reward
 from prefrl.runs.load import checkpoint, fitting
@@ -33,7 +34,9 @@ from prefrl.storage.import_export import about_another, copy_answers, import_fil
 from prefrl.storage.spaces import check_segment
 from prefrl.storage.texts.files import is_data
 from prefrl.teachers.function import FunctionTeacher, Preference, load_teacher, record_name
+from prefrl.teachers.judge import Judge
 from prefrl.teachers.oracle import Oracle
+from prefrl.types import Answer
 
 
 @dataclass
@@ -94,7 +97,7 @@ def start(
     old = None if source is None or is_data(source) else RunFolder.open(source)
     if teacher is not None:  # on record, so that resuming never takes another one unasked
         experiment = dataclasses.replace(experiment, teacher=record_name(teacher))
-    experiment = with_named_teacher(experiment)
+    experiment = judges.named_fully(with_named_teacher(experiment))
     check_experiment(experiment, labels_needed=answers_from is None)
     if answers_from is not None and not experiment.learns_reward:
         told = f"--reward {experiment.reward}"
@@ -113,6 +116,8 @@ def start(
         components = with_reward(components, experiment, given, network)
         experiment = dataclasses.replace(experiment, domain=components.domain or experiment.domain)
         check_plain("the environment's question", components.card.question)
+        if isinstance(judge, Judge):
+            notes += judges.admitted(judge, experiment, components.card.is_text, source)
         if answers and source:
             _check_answers(answers, components, answers.path.parent if old else source)
         components = dataclasses.replace(components, notes=(*components.notes, *notes))
@@ -147,10 +152,10 @@ def resume(
         )
     if more_labels < 0 or more_steps < 0:
         raise UserError("--labels and --steps of `prefrl resume` add to a run; expected +N")
-    judge = _teacher(experiment, teacher)
     with ExitStack() as undone:
         feedback = undone.enter_context(closing(FeedbackStore(folder.feedback)))
         feedback.claim()  # before anything is read that another trainer may be changing
+        judge = _teacher(experiment, teacher, feedback.answers())
         domain, state = domain_of(folder), checkpoint(folder)
         if more_labels or more_steps:
             next_round = state["loop"]["round"] if state else 0
@@ -195,12 +200,18 @@ def rounds(session: Session) -> Iterator[Round]:
             writer.close()
 
 
-def _teacher(experiment: Experiment, teacher: Preference | None) -> Teacher | None:
-    """Return whoever answers in this process."""
+def _teacher(
+    experiment: Experiment, teacher: Preference | None, before: Sequence[Answer] = ()
+) -> Teacher | None:
+    """Return whoever answers in this process, who may have answered before."""
     if teacher is not None:
         return FunctionTeacher(teacher, experiment.teacher)
     if experiment.teacher == "oracle":
         return Oracle(experiment.oracle, experiment.seed)
+    if is_model(experiment.teacher):
+        return judges.model_teacher(
+            experiment.teacher, experiment.judge, experiment.seed, before, waits=True
+        )
     return None if experiment.teacher == "human" else load_teacher(experiment.teacher)
 
 
