@@ -209,4 +209,5 @@ def become(words) -> None:
         exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
     else:
         sys.argv = [first, *rest]
+        sys.path[0] = str(Path(first).parent)
         runpy.run_path(first, run_name="__main__")

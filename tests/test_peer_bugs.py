@@ -569,7 +569,7 @@ READERS = {
     "learning/loop.py": {"LoopState.state_dict"},
     "learning/pacing.py": {"ByBudget.wait"},  # handed to a teacher that sees them
     "storage/feedback.py": {"FeedbackStore.truth"},
-    "text/agents/sampling.py": {"SamplingAgent.state_dict", "report"},  # kept, and told
+    "text/agents/sampling.py": {"SamplingAgent.progress", "report"},  # kept, and told
     "text/episode.py": {"Episode.trajectory"},
     "text/evaluation.py": {"_returns", "_told"},
     "text/environments.py": {"_turn"},

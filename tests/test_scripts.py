@@ -43,6 +43,7 @@ from prefrl.config.presets import preset
 from prefrl.config.text import TextPPOConfig
 from prefrl.reports import film
 from prefrl.runs import sweep
+from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.storage.sweeps import SweepFolder
 from prefrl.text.models.load import tiny_language_model
@@ -466,6 +467,40 @@ def test_benchmark_frontier_trains_once_measures_and_draws(tmp_path, monkeypatch
     frontier.main()
     assert finite(capsys.readouterr().out) == report
     assert figure.exists()
+
+
+def test_benchmark_family_tells_what_each_learner_makes_of_the_same_answers(tmp_path):
+    more = [
+        "steps = 64", "labels = 8", "query.explore-steps = 32", "text.select.episodes = 16",
+        "fit.first-epochs = 1", "fit.epochs = 1",
+    ]  # fmt: skip
+    words = [
+        "--targets", 0.3, "--seeds", 1, "--tasks", 2, "--samples", 300, "--episodes", 16,
+        "--jobs", 1, "--demonstrations", 400, "--folder", tmp_path / "runs", "--answers",
+        "reference", "--methods", "rejection sampling", "kept at random", "--more", *more,
+    ]  # fmt: skip
+    report = run("benchmark_family.py", *map(str, words), cwd=tmp_path, warm=TEXT)
+    rows = report["table"]
+    assert [(row["method"], row["target"]) for row in rows] == [
+        ("rejection sampling", 0.3), ("kept at random", None)
+    ]  # fmt: skip
+    for found, row in zip(report["runs"], rows, strict=True):
+        assert (found["answered"], found["samples"]) == (8, 64)
+        assert row["kl"] == found["kl"]["mean"] > 0 and row["seeds"] == 1
+        assert row["fraction"] == found["fraction"]
+    cells = SweepFolder.open(tmp_path / "runs" / "sweep").sweep().cells
+    assert [cell.experiment.text.select.keep for cell in cells] == ["best", "random"]
+    asked = []
+    for cell in cells:
+        with contextlib.closing(
+            FeedbackStore(tmp_path / "runs" / "sweep" / cell.name / "feedback.sqlite")
+        ) as store:
+            asked.append([
+                ([s.actions[0] for s in store.query(answer.query).segments], answer.value)
+                for answer in store.answers()
+            ])  # fmt: skip
+    assert len(asked[0]) == 8
+    assert asked[0] == asked[1], "the same answers"
 
 
 def check_runs(report):

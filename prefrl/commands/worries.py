@@ -13,6 +13,27 @@ MOSTLY_ALIKE = 0.5  # share of pairs of replies
 NOTHING_LEARNED = 0.55  # share of answers that a fit to them agrees with
 UNLIKELIER = 3.0  # nats that preferred replies have lost
 
+# What to change, by learner of text and worry.
+REMEDIES = {
+    "ppo": {
+        "alike": "raise --text.ppo.ent-coef",
+        "kl": "raise --text.ppo.kl-coef, lower --text.ppo.learning-rate, or set "
+        "--text.ppo.kl-target",
+        "ends": "--text.ppo.missing-end-penalty",
+    },
+    "direct": {
+        "alike": "raise --text.direct.beta",
+        "kl": "raise --text.direct.beta, lower --fit.learning-rate, or set --text.direct.kl-target",
+        "ends": "--text.direct.beta",
+    },
+    "select": {
+        "alike": "raise --text.select.temperature",
+        "kl": "lower --text.select.learning-rate or --text.select.n-epochs, or set "
+        "--text.select.kl-target",
+        "ends": "--text.select.missing-end-penalty",
+    },
+}
+
 
 def worries(
     first: Mapping[str, float], metrics: Mapping[str, float], counts: Counts
@@ -24,7 +45,8 @@ def worries(
         metrics: of a round.
         counts: of the answers so far.
     """
-    found, direct = {}, "beta" in metrics
+    learner = "direct" if "beta" in metrics else "select" if "kept" in metrics else "ppo"
+    found, remedies = {}, REMEDIES[learner]
     if counts.answered >= ENOUGH_ANSWERS and 2 * counts.decisive < counts.answered:
         differ = "raise --text.temperature" if "kl" in metrics else "make clips longer"
         found["ties"] = (
@@ -36,20 +58,14 @@ def worries(
         found["alike"] = (
             f"of two replies to the same task {alike:.0%} are the same text, which nobody is asked "
             "about; raise --text.temperature, allow longer replies (--text.max-new-tokens), or "
-            + ("raise --text.direct.beta" if direct else "raise --text.ppo.ent-coef")
+            + remedies["alike"]
         )
     kl, tokens = metrics.get("kl", 0.0), max(metrics.get("tokens", 1.0), 1.0)
     if kl > FAR and kl / tokens > FAR_A_TOKEN:
         found["kl"] = (
             f"the policy is {kl:.0f} nats from the model that it began as, {kl / tokens:.1f} a "
             "token, where the learned reward has hardly been asked about anything; "
-            + (
-                "raise --text.direct.beta, lower --fit.learning-rate, or set "
-                "--text.direct.kl-target"
-                if direct
-                else "raise --text.ppo.kl-coef, lower --text.ppo.learning-rate, or set "
-                "--text.ppo.kl-target"
-            )
+            + remedies["kl"]
         )
     accuracy = metrics.get("train_accuracy", 1.0)
     if counts.decisive >= ENOUGH_ANSWERS and accuracy < NOTHING_LEARNED:
@@ -59,7 +75,7 @@ def worries(
             "answers contradict each other"
         )
     preferred = metrics.get("preferred_return", 0.0) / metrics.get("beta", 1.0)
-    if direct and preferred < -UNLIKELIER:
+    if learner == "direct" and preferred < -UNLIKELIER:
         found["likelihood"] = (
             f"replies that were preferred have become less likely, too, by {-preferred:.1f} nats: "
             "the policy moves to what nobody was asked about; raise --text.direct.beta, set "
@@ -69,7 +85,11 @@ def worries(
     if now < MANY_END and before - now > FALLEN:
         found["ends"] = (
             f"replies stop ending: {now:.0%} do, {before:.0%} did at first; raise "
-            + ("--text.direct.beta" if direct else "--text.ppo.missing-end-penalty")
-            + " or --text.max-new-tokens"
+            + f"{remedies['ends']} or --text.max-new-tokens"
+        )
+    if metrics.get("kept") == 0:
+        found["kept"] = (
+            "nothing was kept to learn from, as all replies to each task score the same; give more "
+            "answers, or raise --text.select.temperature or --text.select.completions-per-task"
         )
     return found

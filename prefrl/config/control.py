@@ -182,6 +182,11 @@ class ControlConfig:
         return own.get(self.learner, self.ppo)
 
     @property
+    def chosen(self) -> tuple[str, ...]:
+        """The names of the options that count."""
+        return (self.learner,)
+
+    @property
     def environment_count(self) -> int:
         """How many environments run side by side."""
         return self.num_envs or (16 if self.learner == "sac" else 64)

@@ -214,15 +214,15 @@ def _check_loss(fit: FitConfig) -> None:
 def _check_learner(domain: ControlConfig | TextConfig) -> None:
     """Raise `UserError` if an option is given of a learner that is not the chosen one."""
     begin = f"--{domain.prefix}." if domain.prefix else "--"
-    twins = {option.name for option in options(domain.agent)}
+    twins, chosen = {option.name for option in options(domain.agent)}, domain.chosen
     for other in domain.learners:
         config = getattr(domain, other)
-        if other == domain.learner:
+        if other in chosen:
             continue
         usual = {option.name: option.value for option in options(type(config)())}
         for option in options(config):
             if option.value != usual[option.name]:
-                twin = f"{begin}{domain.learner}.{option.name}"
+                twin = f"{begin}{chosen[0]}.{option.name}"
                 raise UserError(
                     f"{begin}{other}.{option.name} is {option.value!r}, but the learner is "
                     f"{domain.learner}; use {begin}learner {other}, or "

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from dataclasses import replace
 
 from prefrl.config.control import ControlConfig, CPLConfig, PPOConfig, RewardConfig
 from prefrl.config.experiment import Experiment
 from prefrl.config.learning import QueryConfig
-from prefrl.config.text import DirectConfig, TextConfig, TextPPOConfig, TextRewardConfig
+from prefrl.config.text import (
+    DirectConfig,
+    SelectConfig,
+    TextConfig,
+    TextPPOConfig,
+    TextRewardConfig,
+)
+from prefrl.errors import UserError
 
 PASSES = 4  # over the answers; of more, a language model learns them by heart
 CPL_PASSES, CPL_PATIENCE = 30, 6
@@ -19,13 +26,31 @@ def with_learner(experiment: Experiment, learner: str) -> Experiment:
     """Return the experiment for a learner; what was chosen for PPO is for PPO alone."""
     domain = experiment.domain
     if learner == "sac" and isinstance(domain, ControlConfig):
-        domain = dataclasses.replace(domain, learner="sac", ppo=PPOConfig())
-        return dataclasses.replace(experiment, domain=domain)
-    if learner == "direct" and isinstance(domain, TextConfig) and domain.learner != learner:
-        return _with_direct(experiment, domain)
+        domain = replace(domain, learner="sac", ppo=PPOConfig())
+        return replace(experiment, domain=domain)
+    if isinstance(domain, TextConfig) and learner not in ("", domain.learner):
+        return _with_text(experiment, domain, learner)
     if learner == "direct" and isinstance(domain, ControlConfig) and domain.learner != learner:
         return _with_cpl(experiment, domain)
     return experiment
+
+
+def _with_text(experiment: Experiment, domain: TextConfig, learner: str) -> Experiment:
+    """Return the experiment of a language model for a learner, or several in turn."""
+    try:
+        chosen = replace(domain, learner=learner).chosen
+    except UserError:  # whoever checks the experiment says so
+        return experiment
+    if chosen == ("direct",):
+        return experiment if domain.reward_is_policy else _with_direct(experiment, domain)
+    ppo = domain.ppo
+    if "select" in chosen:
+        select = SelectConfig(
+            learning_rate=ppo.learning_rate, episodes=ppo.episodes, freeze_layers=ppo.freeze_layers
+        )
+        domain = replace(domain, select=select)
+    domain = replace(domain, learner=learner, ppo=ppo if "ppo" in chosen else TextPPOConfig())
+    return replace(experiment, domain=domain)
 
 
 def _with_direct(experiment: Experiment, domain: TextConfig) -> Experiment:
@@ -39,11 +64,11 @@ def _with_direct(experiment: Experiment, domain: TextConfig) -> Experiment:
         episodes=ppo.episodes, completions_per_task=ppo.completions_per_task,
         batch_size=ppo.batch_size, freeze_layers=ppo.freeze_layers,
     )  # fmt: skip
-    domain = dataclasses.replace(
+    domain = replace(
         domain, learner="direct", direct=direct, ppo=TextPPOConfig(),
         reward_model=TextRewardConfig(),
     )  # fmt: skip
-    fit = dataclasses.replace(
+    fit = replace(
         experiment.fit,
         stop_accuracy=math.inf,
         patience=0,
@@ -51,7 +76,7 @@ def _with_direct(experiment: Experiment, domain: TextConfig) -> Experiment:
         epochs=PASSES,
         anneal=True,
     )
-    return dataclasses.replace(experiment, domain=domain, fit=fit, query=_of_one(experiment.query))
+    return replace(experiment, domain=domain, fit=fit, query=_of_one(experiment.query))
 
 
 def _with_cpl(experiment: Experiment, domain: ControlConfig) -> Experiment:
@@ -67,18 +92,18 @@ def _with_cpl(experiment: Experiment, domain: ControlConfig) -> Experiment:
         orthogonal_init=ppo.orthogonal_init, log_std_init=ppo.log_std_init,
         sde_sample_freq=ppo.sde_sample_freq,
     )  # fmt: skip
-    domain = dataclasses.replace(
+    domain = replace(
         domain, learner="direct", direct=direct, ppo=PPOConfig(), reward_model=RewardConfig(),
         restart=0.0,
     )  # fmt: skip
-    fit = dataclasses.replace(
+    fit = replace(
         experiment.fit, learning_rate=CPL_RATE, bias=CPL_BIAS, l2=0.0, patience=CPL_PATIENCE,
         first_epochs=CPL_PASSES, epochs=CPL_PASSES, anneal=True,
     )  # fmt: skip
-    return dataclasses.replace(experiment, domain=domain, fit=fit, query=_of_one(experiment.query))
+    return replace(experiment, domain=domain, fit=fit, query=_of_one(experiment.query))
 
 
 def _of_one(query: QueryConfig) -> QueryConfig:
     """Return how one network chooses what is asked: it cannot disagree."""
     disagrees = query.acquisition == "disagreement"
-    return dataclasses.replace(query, acquisition="entropy") if disagrees else query
+    return replace(query, acquisition="entropy") if disagrees else query

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 from prefrl.config.fields import Count, CountOrZero, NotNegative, Positive, Share, above, at_least
 from prefrl.config.learning import FitConfig
+from prefrl.errors import UserError
 
 TEXT_FIT = FitConfig(learning_rate=3e-4, batch_size=32, l2=0.0, stop_accuracy=0.97)
 """What the fit of a language model begins with: it has learned the answers by heart within a few
 passes, and more make it worse at others."""
+
+
+TEXT_LEARNERS = ("ppo", "direct", "select", "rloo")
+MOST_ROUNDS = 10_000  # of one learner in a schedule, which is spelled out
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,41 @@ class DirectConfig:
 
 
 @dataclass(frozen=True)
+class SelectConfig:
+    """How a language model learns from the best of what it sampled (rejection sampling, ReST)."""
+
+    learning_rate: Positive = 1e-5
+    """Adam's step size; it falls to zero over what is learned in a round."""
+    keep: Literal["best", "top", "above", "random"] = "best"
+    """Of the completions of a task: the best one (rejection sampling); the best share; in turn
+    those above each of the thresholds (ReST); or one at random, the control."""
+    share: Share = 0.25
+    """Of a task's completions that top keeps."""
+    thresholds: tuple[Share, ...] = (0.5, 0.8, 0.9)
+    """Of above: ranks from 0 to 1 in a task, rising; each is learned from by itself."""
+    decay: Share = 0.4
+    """Of above: step size at a threshold over that at the one before."""
+    n_epochs: Count = 2
+    """Passes over what was kept, in each round and at each threshold."""
+    pool: bool = True
+    """Learn from what was kept in all rounds so far, not in the newest alone."""
+    kl_target: Positive | None = None
+    """Nats of a completion at which a round's learning ends; None learns all passes."""
+    missing_end_penalty: Annotated[float, at_least(0, infinite=True)] = 1.0
+    """Score lost by an episode whose last reply has no end; inf never keeps it."""
+    temperature: Positive = 1.0
+    """Of the sampling, times --text.temperature."""
+    episodes: Count = 64
+    """Episodes that are sampled at a time."""
+    completions_per_task: Count = 8
+    """Of them, how many of each task: the K that the best is one of."""
+    batch_size: Count = 64
+    """Completions in a minibatch."""
+    freeze_layers: CountOrZero = 0
+    """Lower layers that are not trained; policy and reference share them."""
+
+
+@dataclass(frozen=True)
 class TextRewardConfig:
     """The reward model for text: language models with a scalar head, begun from the policy."""
 
@@ -125,7 +165,7 @@ class TextConfig:
 
     kind: ClassVar[str] = "text"
     """Names it in a run's config.json."""
-    learners: ClassVar[tuple[str, ...]] = ("ppo", "direct")
+    learners: ClassVar[tuple[str, ...]] = ("ppo", "direct", "select")
     """Each has options of its own, under its name."""
     prefix: ClassVar[str] = "text"
     """Goes before the names of its options on the command line: --text.model."""
@@ -161,9 +201,10 @@ class TextConfig:
     """Must be 0: a truncated policy is not what the KL divergence is computed of."""
     top_p: float = 1.0
     """Must be 1, likewise."""
-    learner: Literal["ppo", "direct"] = "ppo"
-    """ppo trains against a reward model that is fitted to the answers; direct fits the policy to
-    them itself (DPO)."""
+    learner: str = "ppo"
+    """ppo trains against a reward model that is fitted to the answers, and so does rloo, without a
+    critic; select learns the best of its own replies; direct fits the policy to the answers
+    themselves (DPO). Or an order of them over the rounds, as in "select*4, ppo"."""
     demonstrations: CountOrZero = 0
     """Fine-tune the model on so many demonstrations of the environment first; 0 leaves it alone."""
     sft_epochs: Count = 3
@@ -174,15 +215,51 @@ class TextConfig:
     """Demonstrations in a minibatch."""
     ppo: TextPPOConfig = TextPPOConfig()
     direct: DirectConfig = DirectConfig()
+    select: SelectConfig = SelectConfig()
     reward_model: TextRewardConfig = TextRewardConfig()
     tiny: TinyConfig = TinyConfig()
 
     @property
     def reward_is_policy(self) -> bool:
         """Whether the reward model's network is the policy, so that one is nothing without it."""
-        return self.learner == "direct"
+        return {*self.schedule} == {"direct"}
 
     @property
-    def agent(self) -> TextPPOConfig | DirectConfig:
-        """The options of the learner."""
-        return self.direct if self.learner == "direct" else self.ppo
+    def schedule(self) -> tuple[str, ...]:
+        """The learner of each round that trains; the last of them goes on.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        learners: list[str] = []
+        for part in self.learner.split(","):
+            name, star, times = (word.strip() for word in part.partition("*"))
+            many = int(times) if times.isdecimal() else 0 if star else 1
+            learners += [name] * min(many, MOST_ROUNDS)
+            if name not in TEXT_LEARNERS or not many:
+                raise UserError(
+                    f"--text.learner is {self.learner!r}; expected one of "
+                    f"{', '.join(TEXT_LEARNERS)}, or several in the order of the rounds, as in "
+                    "'select*4, ppo'"
+                )
+        return tuple(learners)
+
+    @property
+    def agent(self) -> TextPPOConfig | DirectConfig | SelectConfig:
+        """The options of the learner, of several of the first."""
+        return getattr(self, self.chosen[0])
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The names of the options that count, those of the first learner first."""
+        return tuple(dict.fromkeys(map(options_of, self.schedule)))
+
+    def alone(self, learner: str) -> TextConfig:
+        """Return the configuration of one learner of the schedule by itself."""
+        advantage = "rloo" if learner == "rloo" else self.ppo.advantage
+        return replace(self, learner=learner, ppo=replace(self.ppo, advantage=advantage))
+
+
+def options_of(learner: str) -> str:
+    """Return the name of a learner's options: rloo has those of ppo."""
+    return "ppo" if learner == "rloo" else learner

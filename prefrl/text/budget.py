@@ -6,35 +6,29 @@ What is refused is told a number that works.
 from __future__ import annotations
 
 from prefrl.config.experiment import Experiment
-from prefrl.config.text import TextConfig, TextRewardConfig, TinyConfig
+from prefrl.config.text import SelectConfig, TextConfig, TextRewardConfig, TinyConfig
 from prefrl.errors import UserError
 
 
 def smallest_round(experiment: Experiment) -> int:
-    """Return the turns of one update, if each episode has one."""
-    return experiment.text.agent.episodes
+    """Return the turns of one update, if each episode has one; the most, of several learners."""
+    text = experiment.text
+    return max(text.alone(learner).agent.episodes for learner in text.schedule)
 
 
 def check_budget(experiment: Experiment) -> None:
     """Raise `UserError` unless the numbers make sense together."""
     _check_model(experiment.text)
     _check_learner(experiment)
+    _check_schedule(experiment)
     _check_sampling(experiment.text)
-    _check_completions(experiment)
-    _check_episodes(experiment.text)
-    learner, query = experiment.text.learner, experiment.query
-    if learner == "direct" and query.acquisition == "disagreement":
-        raise UserError(
-            "--query.acquisition disagreement asks about what several networks disagree on, but "
-            "--text.learner direct fits one, the policy; use --query.acquisition entropy"
-        )
-    alone = learner == "ppo" and experiment.text.reward_model.members == 1
-    if experiment.learns_reward and alone and query.acquisition == "disagreement":
-        raise UserError(
-            "--query.acquisition disagreement asks about what the members of the reward model "
-            "disagree on, but --text.reward-model.members is 1; use 2 or more, or "
-            "--query.acquisition uniform"
-        )
+    for learner in dict.fromkeys(experiment.text.schedule):
+        text = experiment.text.alone(learner)
+        if learner == "select":
+            _check_select(text.select)
+        _check_completions(experiment, text)
+        _check_episodes(text)
+    _check_acquisition(experiment)
     rounds, smallest = experiment.round_count, smallest_round(experiment)
     if experiment.steps < rounds * smallest:
         most = experiment.steps // smallest
@@ -43,6 +37,68 @@ def check_budget(experiment: Experiment) -> None:
             "episodes of one update; use "
             + (f"--rounds {most} or fewer" if most else f"--rounds 1 --steps {smallest} or more")
         )
+
+
+def _check_acquisition(experiment: Experiment) -> None:
+    """Raise `UserError` if one network is asked what several disagree on."""
+    if not experiment.learns_reward or experiment.query.acquisition != "disagreement":
+        return
+    if experiment.text.reward_is_policy:
+        raise UserError(
+            "--query.acquisition disagreement asks about what several networks disagree on, but "
+            "--text.learner direct fits one, the policy; use --query.acquisition entropy"
+        )
+    if experiment.text.reward_model.members == 1:
+        raise UserError(
+            "--query.acquisition disagreement asks about what the members of the reward model "
+            "disagree on, but --text.reward-model.members is 1; use 2 or more, or "
+            "--query.acquisition uniform"
+        )
+
+
+def _check_schedule(experiment: Experiment) -> None:
+    """Raise `UserError` unless the learners of a schedule can follow each other."""
+    text, rounds = experiment.text, experiment.round_count
+    schedule = text.schedule
+    if len(schedule) > rounds:
+        raise UserError(
+            f"--text.learner {text.learner!r} is of {len(schedule)} rounds, but the run has "
+            f"{rounds}; use --rounds {len(schedule)} or more, or leave some out"
+        )
+    if "direct" in schedule and {*schedule} != {"direct"}:
+        raise UserError(
+            f"--text.learner is {text.learner!r}, but direct fits the policy itself, and the "
+            "others need a reward model beside it; let direct learn by itself, or leave it out"
+        )
+    frozen = {name: getattr(text, name).freeze_layers for name in text.chosen}
+    if len({*frozen.values()}) > 1:
+        told = ", ".join(f"--text.{name}.freeze-layers {n}" for name, n in frozen.items())
+        raise UserError(
+            f"{told}, but the learners of --text.learner {text.learner!r} train the same layers of "
+            f"one policy; use {max(frozen.values())} for all"
+        )
+
+
+def _check_select(select: SelectConfig) -> None:
+    """Raise `UserError` unless something can be kept, and nothing is given that is passed over."""
+    if select.completions_per_task < 2:
+        raise UserError(
+            "--text.select.completions-per-task is 1, but of one completion of a task none is "
+            "better than another; use 2 or more"
+        )
+    rising = sorted({*select.thresholds})
+    if not rising or tuple(rising) != select.thresholds:
+        raise UserError(
+            f"--text.select.thresholds is {' '.join(map(str, select.thresholds)) or 'empty'}; "
+            "expected numbers that rise, 0.5 0.8 0.9 for instance"
+        )
+    usual, uses = SelectConfig(), {"share": "top", "thresholds": "above", "decay": "above"}
+    for name, way in uses.items():
+        if select.keep != way and getattr(select, name) != getattr(usual, name):
+            raise UserError(
+                f"--text.select.{name} is for --text.select.keep {way}, but that is {select.keep}; "
+                "leave one of them out"
+            )
 
 
 def _check_model(text: TextConfig) -> None:
@@ -65,7 +121,7 @@ def _check_model(text: TextConfig) -> None:
 
 def _check_learner(experiment: Experiment) -> None:
     """Raise `UserError` unless there is what the learner learns from, and nothing else is given."""
-    if experiment.text.learner != "direct":
+    if not experiment.text.reward_is_policy:
         return
     if not experiment.learns_reward:
         raise UserError(
@@ -89,8 +145,13 @@ def _check_sampling(text: TextConfig) -> None:
         )
 
 
-def _check_completions(experiment: Experiment) -> None:
-    """Raise `UserError` unless there are enough completions of a task to compare."""
+def _check_completions(experiment: Experiment, text: TextConfig) -> None:
+    """Raise `UserError` unless there are enough completions of a task to compare.
+
+    Args:
+        experiment: the numbers.
+        text: of one of its learners.
+    """
     if experiment.query.anchors:
         raise UserError(
             f"--query.anchors is {experiment.query.anchors}, but earlier completions are of other "
@@ -101,16 +162,16 @@ def _check_completions(experiment: Experiment) -> None:
             "--query.same-start is for robots; the completions that a language model's queries "
             "show begin alike anyway, with one task; leave it out"
         )
-    text, clips = experiment.text, experiment.query.size
-    each = text.agent.completions_per_task
-    setting = f"--text.{text.learner}.completions-per-task is {each}"
+    clips, each = experiment.query.size, text.agent.completions_per_task
+    setting = f"--text.{text.chosen[0]}.completions-per-task is {each}"
     if experiment.learns_reward and each < clips:
         raise UserError(
             f"{setting}, but a query shows {clips} completions of one task; use {clips} or more"
         )
-    if text.learner == "ppo" and text.ppo.advantage == "rloo" and each < 2:
+    if text.agent is text.ppo and text.ppo.advantage == "rloo" and each < 2:
+        named = "learner" if text.learner == "rloo" else "ppo.advantage"
         raise UserError(
-            f"{setting}, but --text.ppo.advantage rloo compares the completions of a task with "
+            f"{setting}, but --text.{named} rloo compares the completions of a task with "
             "each other; use 2 or more"
         )
 
@@ -118,14 +179,14 @@ def _check_completions(experiment: Experiment) -> None:
 def _check_episodes(text: TextConfig) -> None:
     """Raise `UserError` unless an update has whole tasks, and more than one episode."""
     episodes, each = text.agent.episodes, text.agent.completions_per_task
-    setting = f"--text.{text.learner}.episodes is {episodes}"
+    setting = f"--text.{text.chosen[0]}.episodes is {episodes}"
     enough = max(2, episodes)
     near = -(-enough // each) * each
     if episodes % each:
         raise UserError(
             f"{setting}; expected a multiple of the {each} completions of each task, such as {near}"
         )
-    if episodes < 2 and text.learner == "ppo":
+    if episodes < 2 and text.agent is text.ppo:
         raise UserError(
             f"{setting}, but advantages and a refitted reward are scaled "
             f"by how episodes differ; use {near} or more"

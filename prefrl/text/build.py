@@ -20,12 +20,16 @@ from prefrl.errors import UserError
 from prefrl.learning.true_reward import TrueReward
 from prefrl.storage.checkpoint import from_bytes
 from prefrl.storage.folder import RunFolder
+from prefrl.text import budget
 from prefrl.text.agents.direct import DirectAgent
 from prefrl.text.agents.ppo import TextAgent
-from prefrl.text.budget import check_budget
+from prefrl.text.agents.sampling import SamplingAgent
+from prefrl.text.agents.schedule import ScheduledAgent
+from prefrl.text.agents.select import SelectAgent
 from prefrl.text.check import check_environment
 from prefrl.text.direct import DirectReward
 from prefrl.text.models.device import (
+    Autocast,
     autocast_for,
     describe_model,
     enough_memory,
@@ -67,9 +71,9 @@ def build(
             f"{spec.id} does not speak text, but the settings are those of a language model, "
             "TextConfig(); expected ControlConfig(), or none (domain=None)"
         )
-    check_budget(experiment)
+    budget.check_budget(experiment)
     notes = _contract_notes(spec) if folder is None else []
-    environments += [make(spec) for _ in range(1, text.agent.episodes)]
+    environments += [make(spec) for _ in range(1, budget.smallest_round(experiment))]
     language_model, text, reference_notes = _reference(experiment, folder)
     experiment = dataclasses.replace(experiment, domain=text)
     notes += reference_notes
@@ -85,19 +89,19 @@ def build(
 
     notes += [describe_model(text.model, language_model.model, text)]
     reward_model: TextReward | DirectReward | None = None
-    members = ["text.reward-model.members"] if text.learner == "ppo" else []
+    members = [] if text.reward_is_policy else ["text.reward-model.members"]
     with _explained(
-        text, f"text.{text.learner}.batch-size", "text.max-new-tokens", *members
+        text, f"text.{text.chosen[0]}.batch-size", "text.max-new-tokens", *members
     ):  # fmt: skip
         given = environments, language_model, text, experiment.seed, autocast
-        agent: TextAgent | DirectAgent
-        if text.learner == "direct":
+        agent: DirectAgent | SamplingAgent | ScheduledAgent
+        if text.reward_is_policy:
             agent = DirectAgent(*given)
             reward_model = _direct_reward(agent)
         else:
             if experiment.learns_reward:
                 reward_model = _reward_model(experiment, language_model)
-            agent = TextAgent(*given, experiment.steps)
+            agent = _agent(*given, experiment.steps)
         if reward_model and reward_model.members == 1:
             notes += [
                 f"{_what_is_fitted(text)} is one network: it learns from all answers but a share "
@@ -122,6 +126,23 @@ def build(
         domain=text,
         close=close,
     )
+
+
+def _agent(
+    environments: list[gymnasium.Env], language_model: LanguageModel, text: TextConfig, seed: int,
+    autocast: Autocast, total_steps: int,
+) -> SamplingAgent | ScheduledAgent:  # fmt: skip
+    """Return the agent that learns from a reward, or several in turn; see `TextAgent`."""
+    agents: dict[str, SamplingAgent] = {}
+    # The critic is the first one's, and PPO alone has one.
+    for learner in sorted({*text.schedule}, key=lambda name: (name != "ppo", name)):
+        config, beside = text.alone(learner), next(iter(agents.values()), None)
+        given = environments, language_model, config, seed, autocast
+        if learner == "select":
+            agents[learner] = SelectAgent(*given, beside)
+        else:
+            agents[learner] = TextAgent(*given, total_steps, beside)
+    return ScheduledAgent(agents, text.schedule) if len(agents) > 1 else agents[text.schedule[0]]
 
 
 def card_of(env: EnvSpec | gymnasium.Env) -> EnvironmentCard:
@@ -195,7 +216,7 @@ def load_reward(
     """
     _check_no_network(network)
     language_model = load_reference(experiment, folder)
-    if experiment.text.learner != "direct":
+    if not experiment.text.reward_is_policy:
         return _reward_model(experiment, language_model)
     text, data = experiment.text, folder.checkpoint()
     agent = DirectAgent(
@@ -212,7 +233,7 @@ def _direct_reward(agent: DirectAgent) -> DirectReward:
 
 
 def _what_is_fitted(text: TextConfig) -> str:
-    return "the policy" if text.learner == "direct" else "the reward model"
+    return "the policy" if text.reward_is_policy else "the reward model"
 
 
 def _reward_model(experiment: Experiment, language_model: LanguageModel) -> TextReward:

@@ -77,7 +77,7 @@ class DirectReward(ScoresTexts):
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Return what is fitted: the policy."""
-        return (p for name, p in self.networks.trained().items() if not name.startswith("value."))
+        return iter(self.networks.trained_of_policy())
 
     def encode(self, segments: Sequence[Segment | Trajectory]) -> Encoded:
         """Return the ids that were sampled, or of what was written, with their reference."""

@@ -40,7 +40,7 @@ class TextAgent(SamplingAgent):
     def __init__(
         self, environments: Sequence[gymnasium.Env], language_model: LanguageModel,
         config: TextConfig, seed: int, autocast: Callable[[], AbstractContextManager],
-        total_steps: int = 0,
+        total_steps: int = 0, beside: SamplingAgent | None = None,
     ):  # fmt: skip
         """Build networks and optimiser; see `SamplingAgent`.
 
@@ -51,10 +51,11 @@ class TextAgent(SamplingAgent):
             seed: of the tasks, the sampling and the order of minibatches.
             autocast: the context in which passes are made.
             total_steps: turns of the whole training, over which a learning rate may fall.
+            beside: an agent whose networks it trains, too.
         """
         ppo = config.ppo
         own = ppo.critic == "own" and ppo.advantage == "gae"
-        super().__init__(environments, language_model, config, seed, autocast, own)
+        super().__init__(environments, language_model, config, seed, autocast, own, beside)
         trained = list(self.networks.trained().values())
         self.optimizer = adam(trained, ppo.learning_rate, ppo.adam_8bit)
         self.shuffling = torch.Generator().manual_seed(seed)
@@ -131,17 +132,16 @@ class TextAgent(SamplingAgent):
             error = min(max(kl / ppo.kl_target - 1, -KL_ERROR_CLIP), KL_ERROR_CLIP)
             self.kl_coef *= 1 + error * episodes / ppo.kl_horizon
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything the next round depends on; see `SamplingAgent.state_dict`."""
-        return super().state_dict() | {
+    def own_state(self) -> dict[str, Any]:
+        """Return optimiser, order of minibatches and coefficient."""
+        return {
             "optimizer": self.optimizer.state_dict(),
             "shuffling": self.shuffling.get_state(),
             "kl_coef": self.kl_coef,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned, to the bit."""
-        super().load_state_dict(state)
+    def load_own_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `own_state` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.shuffling.set_state(state["shuffling"])
         self.kl_coef = state["kl_coef"]

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from prefrl.config.text import TextConfig
+from prefrl.config.text import TextConfig, options_of
 from prefrl.contracts import Reward
 from prefrl.environments.info import means
 from prefrl.text.agents.rollout import compute_logprobs
@@ -31,7 +31,7 @@ class SamplingAgent:
     def __init__(
         self, environments: Sequence[gymnasium.Env], language_model: LanguageModel,
         config: TextConfig, seed: int, autocast: Callable[[], AbstractContextManager],
-        own_critic: bool = False,
+        own_critic: bool = False, beside: SamplingAgent | None = None,
     ):  # fmt: skip
         """Build the networks around a model, which is the reference from now on.
 
@@ -42,16 +42,20 @@ class SamplingAgent:
             seed: of the tasks, the sampling and whatever else is drawn.
             autocast: the context in which passes are made.
             own_critic: whether there is a critic with layers of its own.
+            beside: an agent whose policy and networks it trains, too, instead of its own.
         """
         self.environments, self.config, self.seed = environments, config, seed
         self.options = config.agent
         self.model = language_model.model
-        self.policy = TextPolicy(language_model, config, autocast, seed)
-        self.networks = Networks(
-            self.model, self.options.freeze_layers, own_critic, seed, autocast,
-            config.gradient_checkpointing, config.lora,
-        )  # fmt: skip
-        self.networks.least = self.policy.least
+        if beside:
+            self.policy, self.networks = beside.policy, beside.networks
+        else:
+            self.policy = TextPolicy(language_model, config, autocast, seed)
+            self.networks = Networks(
+                self.model, self.options.freeze_layers, own_critic, seed, autocast,
+                config.gradient_checkpointing, config.lora,
+            )  # fmt: skip
+            self.networks.least = self.policy.least
         self.round = self.tasks = self.played = self.steps = 0
         self.left_out = self.out_of_context = 0
         self.sample: list[Trajectory] = []
@@ -105,7 +109,7 @@ class SamplingAgent:
 
     def _enough_memory(self) -> AbstractContextManager:
         """Name the options that take the most memory, should a GPU have too little."""
-        kind = f"text.{self.config.learner}"
+        kind = f"text.{options_of(self.config.learner)}"
         return enough_memory(f"{kind}.batch-size", f"{kind}.episodes", "text.max-new-tokens")
 
     def _begin_round(self, reward: Reward) -> None:
@@ -150,8 +154,50 @@ class SamplingAgent:
         self.played += len(episodes)
         return [episode.trajectory(source, first + n) for n, episode in enumerate(episodes)]
 
+    def follow(self, other: SamplingAgent) -> None:
+        """Go on where another agent of the same networks is."""
+        self.load_progress(other.progress())
+
+    def progress(self) -> dict[str, Any]:
+        """Return where it is among tasks and rounds."""
+        return {
+            "round": self.round,
+            "tasks": self.tasks,
+            "played": self.played,
+            "steps": self.steps,
+            "left_out": self.left_out,
+            "out_of_context": self.out_of_context,
+            "sample": [[t.observations, t.actions, t.env_rewards, t.extras] for t in self.sample],
+            "sample_scores": self.sample_scores,
+        }
+
+    def load_progress(self, state: dict[str, Any]) -> None:
+        """Continue from what `progress` returned."""
+        self.round, self.tasks = state["round"], state["tasks"]
+        self.played, self.steps = state["played"], state["steps"]
+        self.left_out = state["left_out"]
+        self.out_of_context = state.get("out_of_context", 0)  # it was not counted once
+        self.sample = [Trajectory(*arrays) for arrays in state["sample"]]
+        self.sample_scores = state["sample_scores"]
+
+    def own_state(self) -> dict[str, Any]:
+        """Return what no other agent of the same networks needs."""
+        return {}
+
+    def load_own_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `own_state` returned."""
+
     def state_dict(self) -> dict[str, Any]:
-        """Return everything the next round depends on but the reference, which never changes.
+        """Return everything the next round depends on but the reference, which never changes."""
+        return self.shared_state() | self.own_state()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned, to the bit."""
+        self.load_shared_state(state)
+        self.load_own_state(state)
+
+    def shared_state(self) -> dict[str, Any]:
+        """Return the networks, and what every agent of theirs needs.
 
         Weights that are still those of the reference are left out: a folder holds these once.
         """
@@ -166,18 +212,11 @@ class SamplingAgent:
             "trained": [*trained],
             "networks": moved,
             "sampling": self.policy.generator.get_state(),
-            "round": self.round,
-            "tasks": self.tasks,
-            "played": self.played,
-            "steps": self.steps,
-            "left_out": self.left_out,
-            "out_of_context": self.out_of_context,
-            "sample": [[t.observations, t.actions, t.env_rewards, t.extras] for t in self.sample],
-            "sample_scores": self.sample_scores,
+            **self.progress(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned, to the bit."""
+    def load_shared_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `shared_state` returned."""
         here = self.model.device.type
         check_same_device(state.get("device", here), here)
         trained, weights = self.networks.trained(), self.networks.begun() | state["networks"]
@@ -188,12 +227,7 @@ class SamplingAgent:
             for name, parameter in trained.items():
                 parameter.copy_(weights[name])
         self.policy.generator.set_state(state["sampling"])
-        self.round, self.tasks = state["round"], state["tasks"]
-        self.played, self.steps = state["played"], state["steps"]
-        self.left_out = state["left_out"]
-        self.out_of_context = state.get("out_of_context", 0)  # it was not counted once
-        self.sample = [Trajectory(*arrays) for arrays in state["sample"]]
-        self.sample_scores = state["sample_scores"]
+        self.load_progress(state)
 
 
 def report(

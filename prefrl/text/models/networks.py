@@ -91,6 +91,10 @@ class Networks(nn.Module):
         """Return what is trained, by name; parameters that two parts share come once."""
         return {n: p for n, p in self.named_parameters() if p.requires_grad}
 
+    def trained_of_policy(self) -> list[nn.Parameter]:
+        """Return what is trained of the policy."""
+        return [p for n, p in self.trained().items() if not n.startswith(("critic.", "value."))]
+
     def begun(self) -> dict[str, Tensor]:
         """Return what trained weights were at first, by name, where the reference has that."""
         reference = dict(self.reference.named_parameters())
