@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from toy_texts import TINY_TEXT_FLAGS, save_small_model, tiny_text
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prefrl import load_reward
+from prefrl.answers import check_answer
 from prefrl.cli import main
 from prefrl.config.text import TextRewardConfig
 from prefrl.errors import UserError
@@ -29,10 +31,11 @@ from prefrl.runs.session import resume, rounds, start
 from prefrl.runs.train import train
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
+from prefrl.teachers.reward import RewardTeacher
 from prefrl.text.models.load import load_language_model, save_language_model
 from prefrl.text.models.tokens import right_padded
 from prefrl.text.stages.fitted import load_fitted
-from prefrl.types import Trajectory
+from prefrl.types import Query, QueryId, Segment, Trajectory
 
 CHAT = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|eos|>\n{% endfor %}"
@@ -287,7 +290,14 @@ def test_a_robot_is_trained_on_the_reward_of_a_run(robot, tmp_path):
         ("TEXT", "", "holds a reward for texts, but toy/Pay-v0 is an environment of numbers"),
         ("ROBOT", "--env Pendulum-v1", "whose observations are others than those of Pendulum-v1"),
         ("ROBOT", "--from ROBOT", "a reward that is given needs no answers; leave out --from or"),
-        ("learned", "--teacher TEXT", "to train on the reward of a folder, give it with --reward"),
+        ("learned", "--teacher TEXT", "holds a reward for texts, but toy/Pay-v0 is an environment"),
+        (
+            "learned",
+            "--teacher EMPTY",
+            "which holds no reward; expected a folder that",
+        ),
+        ("learned", "--teacher ROBOT --oracle.mistake .1", "are faults of an oracle, but the"),
+        ("learned", "--teacher fitted", "there is no teacher 'fitted'; expected oracle, stoc,"),
     ],
 )
 def test_rewards_that_cannot_be_trained_on(reward, more, sentence, robot, fitted, tmp_path, capsys):
@@ -303,6 +313,72 @@ def test_rewards_that_cannot_be_trained_on(reward, more, sentence, robot, fitted
 
 
 # A judge
+
+
+@pytest.mark.parametrize("kind", ["preference", "ranking", "choice", "ratings"])
+def test_it_answers_whatever_is_asked_by_what_it_pays(kind):
+    class Pays:
+        def rewards(self, clips):
+            return [clip.observations[:, 0] for clip in clips]
+
+    paid = [1.0, 5.0] if kind == "preference" else [1.0, 5.0, 3.0, 3.0]
+    clips = [
+        Segment(f"clip {p} {n}", np.array([[p]]), np.zeros((1, 1))) for n, p in enumerate(paid)
+    ]
+    query = Query(QueryId(2, 3), tuple(clips), kind)
+    (answer,) = RewardTeacher(Pays(), "it").answer([query])
+    values = {
+        "preference": {"left": 0.0},
+        "ranking": {"order": [[1], [2, 3], [0]]},
+        "choice": {"order": [[1], [0, 2, 3]]},
+        "ratings": {"ratings": [2, 6, 4, 4], "low": 1, "high": 7},
+    }
+    assert (answer.query, answer.teacher, answer.value) == (query.id, "it", values[kind])
+    check_answer(query, answer)
+
+
+def test_it_teaches_a_robot(robot, tmp_path):
+    """It orders six clips, by the copy that the run keeps; a killed run asks it again."""
+    source = shutil.copytree(robot, tmp_path / "taught")
+    experiment = tiny(
+        teacher=str(source), seed=9, labels=8, query=replace(tiny().query, kind="ranking", clips=3)
+    )
+    whole = train(experiment, tmp_path / "whole")
+    resumed = killed_between_rounds(experiment, tmp_path / "resumed", source)
+    assert resumed.metrics() == whole.metrics() and whole.metrics()[-1]["answered"] == 8
+    model = load_reward(robot)
+    with closing(FeedbackStore(whole.feedback)) as store:
+        for answer in store.answers():
+            paid = [float(r.sum()) for r in model.rewards(store.query(answer.query).segments)]
+            order = [index for group in answer.value["order"] for index in group]
+            assert answer.teacher == str(source)
+            assert [paid[n] for n in order] == sorted(paid, reverse=True)
+    for _ in replay(whole.path, tmp_path / "again"):
+        pass
+    assert RunFolder.open(tmp_path / "again").metrics() == whole.metrics()
+
+
+def test_a_policy_learns_from_fresh_pairs_that_a_reward_model_prefers(fitted, tmp_path, capsys):
+    """Online DPO: nobody is asked, and what it prefers is what it pays."""
+    model = save_small_model(tmp_path / "small")
+    options = (
+        "--env texts/Letters-v0 --learner direct --labels 8 --steps 16 --rounds 2 "
+        "--query.explore-steps 8 --text.max-new-tokens 6 --text.direct.episodes 8"
+    )
+    paths = {"--teacher": fitted, "--run": tmp_path / "run", "--text.model": model}
+    words = [str(word) for pair in paths.items() for word in pair]
+    main(["train", *options.split(), *words])
+    run = RunFolder.open(tmp_path / "run")
+    assert run.metrics()[-1]["answered"] == 8 and run.metrics()[-1]["train_accuracy"] >= 0.5
+    judge = load_fitted(fitted)
+    with closing(FeedbackStore(run.feedback)) as store:
+        for answer in store.answers():
+            clips = store.query(answer.query).segments
+            one, other = (float(paid.sum()) for paid in judge.rewards(clips))
+            assert answer.value["left"] == float(one > other)
+    capsys.readouterr()
+    main(["evaluate", str(run.path), "--episodes", "4", "--json"])
+    assert json.loads(capsys.readouterr().out)["teacher"] == "oracle"
 
 
 def test_it_judges_texts(fitted, robot, tmp_path, capsys):

@@ -175,7 +175,7 @@ ROWS = {
     "runs.check": ("environments", "gymnasium"),
     "runs.domains": ("config contracts environments errors storage", "gymnasium"),
     "runs.evaluate": ("config contracts errors storage", ""),
-    "runs.given_reward": ("config contracts errors learning storage types", ""),
+    "runs.given_reward": ("config contracts errors learning storage teachers types", ""),
     "runs.grid": ("config errors storage", ""),
     "runs.judges": (
         "answers config contracts environments errors learning pace storage teachers types",
@@ -223,7 +223,7 @@ ROWS = {
     "teachers.judge": ("config contracts errors types", "numpy"),
     "teachers.oracle": ("answers config types", "numpy"),
     "teachers.pairs": ("config contracts learning types", "numpy"),
-    "teachers.reward": ("types", ""),
+    "teachers.reward": ("config types", ""),
     "text": ("envs", ""),
     "text.adapters": ("envs errors", "gymnasium numpy"),
     "text.agents": ("", ""),

@@ -24,6 +24,7 @@ from prefrl.config.learning import (
     OracleConfig,
     QueryConfig,
     is_model,
+    is_reward,
 )
 from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
@@ -41,8 +42,9 @@ class Experiment:
     """For the environment's constructor, as in is_slippery:False."""
     teacher: str = "oracle"
     """oracle, or with a fault stoc, mistake, skip, equal or myopic; human (a page opens);
-    MODULE:OBJECT: f(left, right) gives P(left is better); or a language model that judges:
-    judge:FOLDER, or judge:http://127.0.0.1:PORT/v1#MODEL of a server."""
+    MODULE:OBJECT: f(left, right) gives P(left is better); FOLDER, of `prefrl fit` or a run, whose
+    learned reward prefers what it pays more; or a language model that judges: judge:FOLDER, or
+    judge:http://127.0.0.1:PORT/v1#MODEL of a server."""
     question: str = ""
     """What people are asked; the environment's own question by default."""
     instructions: str = ""
@@ -164,7 +166,7 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
             f"--oracle.* are faults of an oracle, but the teacher is {experiment.teacher}, which "
             "knows none of them; leave them out, or use --teacher oracle"
         )
-    if experiment.teacher == "human":
+    if experiment.teacher == "human" or is_reward(experiment.teacher):
         return
     if query.size > 2 or query.kind == "ratings":
         cannot = f"judge {query.size}" if query.size > 2 else "give grades (--query.kind ratings)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 from prefrl.config.fields import Count, CountOrZero, NotNegative, Positive, Share, above, at_least
@@ -131,6 +132,12 @@ JUDGE = "judge:"
 def is_model(teacher: str) -> bool:
     """Return whether a teacher's name is that of a language model."""
     return teacher.startswith(JUDGE)
+
+
+def is_reward(teacher: str) -> bool:
+    """Return whether a teacher's name is the folder of a learned reward; a run keeps it whole."""
+    path = Path(teacher).expanduser()
+    return teacher not in ("", "human", *TEACHERS) and (path.is_absolute() or path.is_dir())
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import dataclasses
 from contextlib import closing
 from typing import Any
 
-from prefrl.config.learning import is_model
+from prefrl.config.learning import is_model, is_reward
 from prefrl.contracts import EvaluationRequest
 from prefrl.errors import UserError
 from prefrl.runs.domains import domain_of
-from prefrl.runs.judges import is_reward, judge
+from prefrl.runs.judges import judge
 from prefrl.runs.load import load_policy
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder

@@ -1,15 +1,18 @@
-"""The reward that an experiment names: of `prefrl fit` or of another run, taken as it is.
+"""The reward that an experiment names, to train on or as its teacher, taken as it is.
 
-A run keeps a copy, so that it is whole without the folder that it is from.
+It is of `prefrl fit` or of another run. A run keeps a copy, so that it is whole without the folder
+that it is from.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from prefrl.config.experiment import Experiment
+from prefrl.config.learning import is_reward
 from prefrl.config.text import TextConfig
 from prefrl.contracts import Components, Network
 from prefrl.errors import UserError
@@ -18,6 +21,7 @@ from prefrl.runs.load import checkpoint, load_reward
 from prefrl.storage.checkpoint import to_bytes
 from prefrl.storage.fitted import FittedFolder
 from prefrl.storage.folder import RunFolder
+from prefrl.teachers.reward import RewardTeacher
 from prefrl.types import EnvironmentCard
 
 
@@ -27,22 +31,36 @@ def named_reward(experiment: Experiment) -> Path | None:
     Raises:
         UserError: it holds no learned reward.
     """
-    if experiment.given_reward is None:
-        return None
-    path = Path(experiment.given_reward).expanduser().absolute()
+    given = experiment.given_reward
+    return None if given is None else _reward_folder("--reward", given)
+
+
+def named_teacher(experiment: Experiment) -> Path | None:
+    """Return the folder of the reward that answers, None if somebody else does.
+
+    Raises:
+        UserError: it holds no learned reward.
+    """
+    teacher = experiment.teacher
+    return _reward_folder("--teacher", teacher) if is_reward(teacher) else None
+
+
+def _reward_folder(option: str, name: str) -> Path:
+    """Return the folder that holds the reward which is named; raise `UserError` if none does."""
+    path = Path(name).expanduser().absolute()
     if FittedFolder(path).is_one:
         return path
     if not (path / "config.json").is_file():
         raise UserError(
-            f"--reward is {experiment.given_reward!r}, which holds no reward; expected a folder "
-            "that `prefrl fit` made, or a run with a learned one"
+            f"{option} is {name!r}, which holds no reward; expected a folder that `prefrl fit` "
+            "made, or a run with a learned one"
         )
     run = RunFolder.open(path)
     if run.kind() == "comparison" or run.experiment().reward == "true":
         what = "a comparison" if run.kind() == "comparison" else "a run on the true reward"
         raise UserError(
-            f"--reward is {experiment.given_reward!r}, {what}, which has learned none; expected a "
-            "run with a learned one, or a folder that `prefrl fit` made"
+            f"{option} is {name!r}, {what}, which has learned none; expected a run with a learned "
+            "one, or a folder that `prefrl fit` made"
         )
     return path if run.experiment().given_reward is None else run.given_reward
 
@@ -64,20 +82,49 @@ def with_reward(
     if source is None:
         return components
     _check_spaces(source, components.card, experiment.env)
-    device = experiment.domain.device if isinstance(experiment.domain, TextConfig) else ""
-    model = load_reward(source, network, device)
+    model = load_reward(source, network, _device(experiment))
+    components = _keeping(components, source, lambda run: run.given_reward)
+    note = f"the reward is that of {source.name}, as it is: no answers are asked for"
+    return dataclasses.replace(
+        components, reward=GivenReward(model, components.clip_steps is None),
+        notes=(*components.notes, note),
+    )  # fmt: skip
+
+
+def with_teacher(components: Components, experiment: Experiment, source: Path | None) -> Components:
+    """Return components that keep the reward which answers; as they are, if none does.
+
+    Raises:
+        UserError: it is of another environment.
+    """
+    if source is None:
+        return components
+    _check_spaces(source, components.card, experiment.env)
+    return _keeping(components, source, lambda run: run.teacher)
+
+
+def reward_teacher(experiment: Experiment, source: Path, network: Network | None) -> RewardTeacher:
+    """Return the teacher that a folder's reward is: `named_teacher`, or the copy of a run."""
+    model = load_reward(source, network, _device(experiment))
+    return RewardTeacher(model, experiment.teacher)
+
+
+def _device(experiment: Experiment) -> str:
+    return experiment.domain.device if isinstance(experiment.domain, TextConfig) else ""
+
+
+def _keeping(
+    components: Components, source: Path, where: Callable[[RunFolder], Path]
+) -> Components:
+    """Return components that copy a reward into their run, once, as they save."""
     keep = components.save
 
     def save(run: RunFolder) -> None:
-        if not run.given_reward.exists():
-            _copy(source, run.given_reward)
+        if not where(run).exists():
+            _copy(source, where(run))
         keep(run)
 
-    note = f"the reward is that of {source.name}, as it is: no answers are asked for"
-    return dataclasses.replace(
-        components, reward=GivenReward(model, components.clip_steps is None), save=save,
-        notes=(*components.notes, note),
-    )  # fmt: skip
+    return dataclasses.replace(components, save=save)
 
 
 def _check_spaces(source: Path, card: EnvironmentCard, env: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from prefrl.answers import to_comparisons
 from prefrl.config.experiment import Experiment
-from prefrl.config.learning import JUDGE, TEACHERS, JudgeConfig, is_model
+from prefrl.config.learning import JUDGE, JudgeConfig, is_model, is_reward
 from prefrl.contracts import Speaker, Teacher
 from prefrl.environments.modules import load_object
 from prefrl.errors import UserError
@@ -37,11 +37,6 @@ from prefrl.teachers.reward import RewardTeacher
 from prefrl.types import Answer, Query, QueryId
 
 KNOWN_PAIRS = 200  # by which a judge is measured before it may teach
-
-
-def is_reward(name: str) -> bool:
-    """Return whether a teacher's name is that of a folder."""
-    return name not in (*TEACHERS, "human") and Path(name).expanduser().is_dir()
 
 
 def judge(name: str, seed: int, is_text: bool, config: JudgeConfig | None = None) -> Teacher:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.config.experiment import Experiment, check_experiment, with_named_teacher
-from prefrl.config.learning import LoopConfig, is_model
+from prefrl.config.learning import LoopConfig, is_model, is_reward
 from prefrl.config.text import TextConfig
 from prefrl.contracts import Agent, Components, Domain, Network, Pacing, Reward, Teacher
 from prefrl.errors import UserError, check_plain
@@ -23,7 +23,13 @@ from prefrl.learning.loop import LoopState, Round, preference_loop
 from prefrl.learning.pacing import ByBudget, ByPeople, answers_needed
 from prefrl.runs import judges
 from prefrl.runs.domains import chosen_domain, domain_of
-from prefrl.runs.given_reward import named_reward, with_reward
+from prefrl.runs.given_reward import (
+    named_reward,
+    named_teacher,
+    reward_teacher,
+    with_reward,
+    with_teacher,
+)
 from prefrl.runs.load import checkpoint, fitting
 from prefrl.runs.versions import versions
 from prefrl.storage.checkpoint import to_bytes
@@ -102,8 +108,10 @@ def start(
     if answers_from is not None and not experiment.learns_reward:
         told = f"--reward {experiment.reward}"
         raise UserError(f"a reward that is given needs no answers; leave out --from or {told}")
-    given = named_reward(experiment)
-    judge = _teacher(experiment, teacher)
+    given, taught_by = named_reward(experiment), named_teacher(experiment)
+    if taught_by is not None:
+        experiment = dataclasses.replace(experiment, teacher=str(taught_by))
+    judge = _teacher(experiment, teacher, network, taught_by)
     domain = domain or chosen_domain(experiment)
     experiment = dataclasses.replace(experiment, domain=experiment.domain or domain.default.domain)
     with ExitStack() as reading, ExitStack() as undone:
@@ -114,6 +122,7 @@ def start(
         components = domain.build(experiment, network, None)
         undone.callback(components.close)
         components = with_reward(components, experiment, given, network)
+        components = with_teacher(components, experiment, taught_by)
         experiment = dataclasses.replace(experiment, domain=components.domain or experiment.domain)
         check_plain("the environment's question", components.card.question)
         if isinstance(judge, Judge):
@@ -155,7 +164,8 @@ def resume(
     with ExitStack() as undone:
         feedback = undone.enter_context(closing(FeedbackStore(folder.feedback)))
         feedback.claim()  # before anything is read that another trainer may be changing
-        judge = _teacher(experiment, teacher, feedback.answers())
+        taught_by = folder.teacher if is_reward(experiment.teacher) else None
+        judge = _teacher(experiment, teacher, network, taught_by, feedback.answers())
         domain, state = domain_of(folder), checkpoint(folder)
         if more_labels or more_steps:
             next_round = state["loop"]["round"] if state else 0
@@ -201,9 +211,18 @@ def rounds(session: Session) -> Iterator[Round]:
 
 
 def _teacher(
-    experiment: Experiment, teacher: Preference | None, before: Sequence[Answer] = ()
-) -> Teacher | None:
-    """Return whoever answers in this process, who may have answered before."""
+    experiment: Experiment, teacher: Preference | None, network: Network | None,
+    taught_by: Path | None, before: Sequence[Answer] = (),
+) -> Teacher | None:  # fmt: skip
+    """Return whoever answers in this process.
+
+    Args:
+        experiment: which names the teacher.
+        teacher: your own function.
+        network: your own reward network.
+        taught_by: the folder of the reward that answers.
+        before: what was answered before.
+    """
     if teacher is not None:
         return FunctionTeacher(teacher, experiment.teacher)
     if experiment.teacher == "oracle":
@@ -212,6 +231,8 @@ def _teacher(
         return judges.model_teacher(
             experiment.teacher, experiment.judge, experiment.seed, before, waits=True
         )
+    if taught_by is not None:
+        return reward_teacher(experiment, taught_by, network)
     return None if experiment.teacher == "human" else load_teacher(experiment.teacher)
 
 

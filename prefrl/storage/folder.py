@@ -52,6 +52,7 @@ class RunFolder:
         self.model = self.path / "model.mjb"
         self.reference = self.path / "reference"
         self.given_reward = self.path / "reward"
+        self.teacher = self.path / "teacher"
 
     @classmethod
     def create(

@@ -9,7 +9,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from prefrl.config.learning import TEACHERS
@@ -124,10 +123,8 @@ def load_teacher(name: str) -> FunctionTeacher:
         )
     if ":" not in name or name.startswith((":", ".")):
         near = difflib.get_close_matches(name, [*TEACHERS, "human"], cutoff=0.5)
-        known = f"expected {', '.join(TEACHERS)}, human or MODULE:OBJECT"
+        known = f"expected {', '.join(TEACHERS)}, human, MODULE:OBJECT or the FOLDER of a reward"
         hint = f"did you mean {near[0]}?" if near else known
-        if name and Path(name).is_dir():
-            hint = "to train on the reward of a folder, give it with --reward"
         raise UserError(f"there is no teacher {name!r}; {hint}")
     teacher = load_object(name, "teacher")
     if not callable(teacher):

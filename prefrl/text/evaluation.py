@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from prefrl.config.experiment import Experiment
+from prefrl.config.learning import is_reward
 from prefrl.contracts import EvaluationRequest, Recording, Teacher
 from prefrl.environments.ids import installed, make, resolve
 from prefrl.environments.info import means
@@ -92,7 +93,7 @@ def _judge(request: EvaluationRequest, experiment: Experiment) -> tuple[str, Tea
     notes, name = [], request.teacher
     if request.judge is not None:
         return request.judge.name, request.judge, notes
-    if name is None and ":" in experiment.teacher:
+    if name is None and ":" in experiment.teacher and not is_reward(experiment.teacher):
         try:
             judge = judge_named(experiment.teacher, experiment.seed)
             return experiment.teacher, judge, notes
