@@ -164,17 +164,18 @@ def test_micro_batches_give_the_same_gradient():
         assert torch.allclose(other, gradients[0], rtol=0, atol=1e-6)
 
 
-def plainness_after(rounds=4, **select):
+def plainness_after(rounds=3, **select):
     agent = make_agent(**select)
-    told = [agent.train(Plainness(), 128)[1] for _ in range(rounds)]
-    return told[0]["true_return"], told[-1]["true_return"], told
+    told = [agent.train(Plainness(), 96)[1] for _ in range(rounds)]
+    last = np.mean([trajectory.env_rewards.sum() for trajectory in agent.explore(96)])
+    return told[0]["true_return"], last, told
 
 
 def test_the_best_of_its_replies_make_it_better_and_chance_does_not():
     first, last, told = plainness_after()
-    assert last > first + 0.15
-    assert [metrics["pool"] for metrics in told] == [16, 32, 48, 64], "winners of all rounds"
-    assert told[0]["kept"] == 16 and told[0]["tasks_left_out"] == 0
+    assert last > first + 0.1
+    assert [metrics["pool"] for metrics in told] == [12, 24, 36], "winners of all rounds"
+    assert told[0]["kept"] == 12 and told[0]["tasks_left_out"] == 0
     assert told[-1]["tuned_kl"] > told[0]["tuned_kl"] > told[0]["kl"] == pytest.approx(0, abs=1e-6)
     first, last, _ = plainness_after(keep="random")
     assert abs(last - first) < 0.08
@@ -187,18 +188,18 @@ def test_rest_improves_over_rising_thresholds_with_a_falling_step_size(monkeypat
     assert [rate for _, rate in tuned] == pytest.approx([1e-2, 5e-3, 2.5e-3])
     assert [len(kept) for kept, _ in tuned] == [8 * 4, 8 * 2, 8 * 1], "of eight: ranks of n / 7"
     assert metrics["kept"] == 32
-    first, last, _ = plainness_after(3, keep="above")
+    first, last, _ = plainness_after(2, keep="above")
     assert last > first + 0.1
 
 
 def test_only_the_newest_winners_are_learned_if_that_is_said():
     _, _, told = plainness_after(2, pool=False)
-    assert [metrics["pool"] for metrics in told] == [16, 16]
+    assert [metrics["pool"] for metrics in told] == [12, 12]
 
 
 def test_learning_ends_at_the_divergence_that_is_aimed_at():
-    agent = make_agent(kl_target=0.2, n_epochs=20)
-    told = [agent.train(Plainness(), 128)[1] for _ in range(2)]
+    agent = make_agent(kl_target=0.2, n_epochs=60)
+    told = [agent.train(Plainness(), 64)[1] for _ in range(2)]
     assert [metrics["tuned_kl"] for metrics in told] == pytest.approx([0.2, 0.2], rel=0.2)
     assert told[1]["kl"] == pytest.approx(0.2, rel=0.4), "of what is sampled with it"
 

@@ -30,6 +30,7 @@ from prefrl.text.models.optimizer import adam
 from prefrl.text.models.tokens import right_padded, sampled_positions
 
 BETWEEN = 8  # minibatches between two looks at the divergence, where one is aimed at
+NEAR, HALVINGS = 0.05, 5  # share of that divergence which is near enough; steps to get there
 MAX_GRAD_NORM = 1.0
 
 
@@ -116,8 +117,7 @@ class SelectAgent(SamplingAgent):
     def _tune(self, kept: Sequence[Kept], learning_rate: float) -> list[float]:
         """Fine-tune on what was kept; return the loss of each minibatch, in nats a token.
 
-        It ends early where the divergence that is aimed at is reached, between two looks at it:
-        there the weights are put that lie as far between them.
+        It ends early where the divergence that is aimed at is reached.
         """
         select, losses = self.select, list[float]()
         batches = [
@@ -127,8 +127,7 @@ class SelectAgent(SamplingAgent):
             if len(rows)
         ]
         pace, target = Pace("fine-tuning", len(batches)), select.kl_target
-        before = self._divergence() if target and batches else 0.0
-        if target and before >= target:
+        if target and batches and self._divergence() >= (1 - NEAR) * target:
             return []
         saved = self._weights() if target else []
         for number, rows in enumerate(batches, start=1):
@@ -138,10 +137,10 @@ class SelectAgent(SamplingAgent):
             pace.step(1, sum(len(kept[row].ids) for row in rows), f"loss {losses[-1]:.3f}")
             if target and (number % BETWEEN == 0 or number == len(batches)):
                 now = self._divergence()
-                if now >= target:
-                    self._go_back(saved, (target - before) / (now - before))
+                if now >= (1 - NEAR) * target:
+                    self._go_back(saved, now, target)
                     break
-                before, saved = now, self._weights()
+                saved = self._weights()
         return losses
 
     def _step(self, kept: Sequence[Kept]) -> float:
@@ -169,10 +168,24 @@ class SelectAgent(SamplingAgent):
         return [weights.detach().clone() for weights in self.networks.trained_of_policy()]
 
     @torch.no_grad()
-    def _go_back(self, before: Sequence[torch.Tensor], share: float) -> None:
-        """Put the weights at a share of the way from earlier ones to these."""
-        for weights, earlier in zip(self.networks.trained_of_policy(), before, strict=True):
-            weights.copy_(torch.lerp(earlier, weights, share))
+    def _go_back(self, before: Sequence[torch.Tensor], kl: float, target: float) -> None:
+        """Put the weights between earlier ones and these, where the divergence is that aimed at.
+
+        Args:
+            before: weights that are nearer to the reference than is aimed at.
+            kl: divergence at the weights as they are, in nats.
+            target: what is aimed at.
+        """
+        reached, low, high = self._weights(), 0.0, 1.0
+        for _ in range(HALVINGS):
+            if abs(kl - target) < NEAR * target:
+                return
+            share = (low + high) / 2
+            parts = zip(self.networks.trained_of_policy(), before, reached, strict=True)
+            for weights, earlier, later in parts:
+                weights.copy_(torch.lerp(earlier, later, share))
+            kl = self._divergence()
+            low, high = (share, high) if kl < target else (low, share)
 
     def own_state(self) -> dict[str, Any]:
         """Return optimiser, order of minibatches, and all that was kept."""
