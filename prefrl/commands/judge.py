@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 from prefrl.commands.console import live_line, say
 from prefrl.config.fields import Count, Seed
-from prefrl.config.learning import JudgeConfig, is_model
+from prefrl.config.learning import JUDGE, JudgeConfig
 from prefrl.errors import UserError
 
 
@@ -36,13 +36,14 @@ def measure_judge(chosen: MeasureJudge) -> None:
     from prefrl.reports.judge import in_words, measure
     from prefrl.runs.judges import model_teacher
     from prefrl.storage.folder import RunFolder
+    from prefrl.teachers.judge import Judge
 
     teacher, config = chosen.teacher, chosen.judge
     if not teacher and RunFolder(chosen.source).holds_run:
         experiment = RunFolder.open(chosen.source).experiment()
-        teacher = experiment.teacher if is_model(experiment.teacher) else ""
+        teacher = experiment.teacher if experiment.teacher.startswith(JUDGE) else ""
         config = experiment.judge if config == JudgeConfig() else config
-    if not is_model(teacher):
+    if not teacher.startswith(JUDGE):
         given = f"--teacher is {teacher!r}" if teacher else "no judge is named"
         raise UserError(
             f"{given}; expected --teacher judge:FOLDER, or judge:http://127.0.0.1:PORT/v1#MODEL of "
@@ -50,5 +51,6 @@ def measure_judge(chosen: MeasureJudge) -> None:
         )
     with live_line(beside=True):
         judge = model_teacher(teacher, config, chosen.seed)
+        assert isinstance(judge, Judge)
         report = measure(judge, chosen.source, chosen.pairs, chosen.seed)
     say(*([json.dumps(report)] if chosen.json else in_words(report)))

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from prefrl.config.control import ControlConfig
 from prefrl.config.fields import Count, CountOrZero, Seed, check_fields, options
 from prefrl.config.learning import (
+    REVISER,
     TEACHERS,
     FitConfig,
     JudgeConfig,
@@ -44,7 +45,8 @@ class Experiment:
     """oracle, or with a fault stoc, mistake, skip, equal or myopic; human (a page opens);
     MODULE:OBJECT: f(left, right) gives P(left is better); FOLDER, of `prefrl fit` or a run, whose
     learned reward prefers what it pays more; or a language model that judges: judge:FOLDER, or
-    judge:http://127.0.0.1:PORT/v1#MODEL of a server."""
+    judge:http://127.0.0.1:PORT/v1#MODEL of a server; with revise: instead it writes better
+    replies."""
     question: str = ""
     """What people are asked; the environment's own question by default."""
     instructions: str = ""
@@ -191,6 +193,23 @@ def _check_judge(experiment: Experiment) -> None:
             f"--judge.* is about a language model that judges, but the teacher is "
             f"{experiment.teacher}; leave it out, or use --teacher judge:FOLDER"
         )
+    revises, default = experiment.teacher.startswith(REVISER), JudgeConfig()
+    foreign = [
+        option.name
+        for option, usual in zip(options(judge), options(default), strict=True)
+        if option.value != usual.value
+        and (option.name in OF_REVISERS if not revises else option.name not in OF_BOTH)
+    ]
+    if foreign:
+        does, other = ("revises", "judges") if revises else ("judges", "revises")
+        raise UserError(
+            f"--judge.{foreign[0]} is about a model that {other}, but the teacher "
+            f"{experiment.teacher} {does}; leave it out"
+        )
+
+
+OF_REVISERS = {"revisions"}
+OF_BOTH = {"principles", "timeout", "samples", *OF_REVISERS}
 
 
 def _check_loss(fit: FitConfig) -> None:

@@ -125,13 +125,13 @@ TEACHERS = {
 """B-Pref's six, by the names that its paper gives them (arXiv 2111.03026, section 3)."""
 
 
-JUDGE = "judge:"
+JUDGE, REVISER = "judge:", "revise:"
 """What the name of a teacher begins with that is a language model."""
 
 
 def is_model(teacher: str) -> bool:
-    """Return whether a teacher's name is that of a language model."""
-    return teacher.startswith(JUDGE)
+    """Return whether a teacher's name is that of a language model, which judges or revises."""
+    return teacher.startswith((JUDGE, REVISER))
 
 
 def is_reward(teacher: str) -> bool:
@@ -142,7 +142,7 @@ def is_reward(teacher: str) -> bool:
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """How a language model is asked that answers (`--teacher judge:…`)."""
+    """How a language model is asked that answers (`--teacher judge:…` or `revise:…`)."""
 
     ask: Literal["pair", "score", "likelihood"] = "pair"
     """Which of two replies is better; a score of each, from 1 to 9; or how likely the model is to
@@ -164,6 +164,9 @@ class JudgeConfig:
     """What the log odds of an answer are divided by; `prefrl judge` tells a good one."""
     samples: Count = 8
     """Replies that are counted, where a server tells no log-probabilities."""
+    revisions: Count = 1
+    """Of --teacher revise: how often a reply is criticised and revised, each time by a principle
+    of its own, as long as a critique finds anything."""
     timeout: Positive = 60.0
     """Seconds in which a server must answer, three times at most."""
     known: str = ""

@@ -6,7 +6,7 @@ import dataclasses
 from contextlib import closing
 from typing import Any
 
-from prefrl.config.learning import is_model, is_reward
+from prefrl.config.learning import REVISER, is_model, is_reward
 from prefrl.contracts import EvaluationRequest
 from prefrl.errors import UserError
 from prefrl.runs.domains import domain_of
@@ -37,6 +37,8 @@ def evaluate_run(folder: RunFolder, request: EvaluationRequest) -> dict[str, Any
     if request.teacher is not None and is_reward(request.teacher) and folder.card().is_text:
         judged_by = judge(request.teacher, experiment.seed, is_text=True)
         request = dataclasses.replace(request, judge=judged_by)
+    elif request.teacher is None and experiment.teacher.startswith(REVISER):
+        request = dataclasses.replace(request, teacher="oracle")  # a reviser compares nothing
     elif is_model(request.teacher or experiment.teacher) and folder.card().is_text:
         name = request.teacher or experiment.teacher
         own = experiment.judge if name == experiment.teacher else None

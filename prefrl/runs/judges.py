@@ -16,8 +16,8 @@ from typing import Any
 
 from prefrl.answers import to_comparisons
 from prefrl.config.experiment import Experiment
-from prefrl.config.learning import JUDGE, JudgeConfig, is_model, is_reward
-from prefrl.contracts import Speaker, Teacher
+from prefrl.config.learning import JUDGE, REVISER, JudgeConfig, is_model, is_reward
+from prefrl.contracts import Teacher
 from prefrl.environments.modules import load_object
 from prefrl.errors import UserError
 from prefrl.learning.statistics import in_words as interval
@@ -29,6 +29,7 @@ from prefrl.storage.fitted import FittedFolder
 from prefrl.storage.folder import RunFolder
 from prefrl.storage.import_export import import_file
 from prefrl.storage.texts.files import is_data
+from prefrl.teachers.constitution import Reviser
 from prefrl.teachers.endpoint import Endpoint
 from prefrl.teachers.gate import Standing, Verdict, standing
 from prefrl.teachers.judge import Judge, refused
@@ -52,6 +53,8 @@ def judge(name: str, seed: int, is_text: bool, config: JudgeConfig | None = None
     Raises:
         UserError: there is no such judge, or it judges other clips.
     """
+    if name.startswith(REVISER):
+        raise UserError(f"the teacher {name} revises and compares nothing; give one that judges")
     if is_model(name):
         return model_teacher(name, config or JudgeConfig(), seed)
     if not is_reward(name):
@@ -68,11 +71,11 @@ def judge(name: str, seed: int, is_text: bool, config: JudgeConfig | None = None
 
 def model_teacher(
     name: str, config: JudgeConfig, seed: int, before: Sequence[Answer] = (), waits: bool = False
-) -> Judge:
+) -> Judge | Reviser:
     """Return a language model that answers.
 
     Args:
-        name: "judge:…".
+        name: "judge:…", or "revise:…", behind which a function may stand, too.
         config: how it is asked.
         seed: of the choice of principles.
         before: what has been answered already.
@@ -81,37 +84,51 @@ def model_teacher(
     Raises:
         UserError: there is no such model.
     """
+    config = with_principles(config)
+    if name.startswith(REVISER):
+        asked = speaker(name.removeprefix(REVISER), config, "reviser")
+        return Reviser(asked, config, seed, name, waits)
     asked = speaker(name.removeprefix(JUDGE), config)
     if config.ask == "likelihood" and isinstance(asked, Endpoint):
         raise UserError(
             f"--judge.ask is likelihood, which {asked.name.partition('#')[0]} does not tell of a "
             "given text; use pair or score, or a model in a folder"
         )
-    return Judge(asked, with_principles(config), seed, name, before, waits)
+    return Judge(asked, config, seed, name, before, waits)
 
 
-def speaker(what: str, config: JudgeConfig) -> Speaker:
-    """Return the language model that a word names: an address, a folder, or MODULE:OBJECT."""
+def speaker(what: str, config: JudgeConfig, role: str = "judge") -> Any:
+    """Return the language model that a word names: an address, a folder, or MODULE:OBJECT.
+
+    Args:
+        what: the word.
+        config: how a server is asked.
+        role: "judge", or "reviser", which may be a function.
+    """
     if what.startswith(("http://", "https://")):
         return Endpoint(what, config.timeout, config.samples)
     if ":" in what and not Path(what).expanduser().exists():
-        found: Any = load_object(what, "judge")
-        if not (hasattr(found, "choose") and hasattr(found, "write")):
+        found: Any = load_object(what, role)
+        speaks = hasattr(found, "choose") and hasattr(found, "write")
+        if not speaks and not (role == "reviser" and callable(found)):
+            function = "a function of a prompt, a reply and a principle, or "
             raise UserError(
-                f"the judge {what!r} is {found!r:.80}; expected an object with choose and write, "
-                "as prefrl.contracts.Speaker says"
+                f"the {role} {what!r} is {found!r:.80}; expected "
+                f"{function if role == 'reviser' else ''}an object with choose and write, as "
+                "prefrl.contracts.Speaker says"
             )
         return found
     if not what:
+        word = REVISER if role == "reviser" else JUDGE
         raise UserError(
-            f"--teacher is {JUDGE!r}, which names no model; expected judge:FOLDER or "
-            "judge:http://127.0.0.1:PORT/v1#MODEL"
+            f"the {role} names no model; expected {word}FOLDER or "
+            f"{word}http://127.0.0.1:PORT/v1#MODEL"
         )
     try:
         local = importlib.import_module("prefrl.text.speaker")
     except ModuleNotFoundError as error:
         raise UserError(
-            f"the judge {what} needs {error.name}: pip install 'prefrl[text]'"
+            f"the {role} {what} needs {error.name}: pip install 'prefrl[text]'"
         ) from None
     return local.local_speaker(what)
 
@@ -221,7 +238,7 @@ def verdicts(teacher: Judge, queries: Sequence[Query]) -> Iterator[Verdict]:
 
 
 def admitted(
-    teacher: Judge, experiment: Experiment, is_text: bool, answers_from: Path | None
+    teacher: Judge | Reviser, experiment: Experiment, is_text: bool, answers_from: Path | None
 ) -> list[str]:
     """Measure a judge before it may teach, if there are known pairs; return what to say of it.
 
@@ -236,9 +253,11 @@ def admitted(
     """
     if not is_text:
         raise UserError(
-            f"the teacher {experiment.teacher} judges texts, but {experiment.env} is an "
+            f"the teacher {experiment.teacher} reads texts, but {experiment.env} is an "
             "environment of numbers; use another teacher: oracle, human or MODULE:OBJECT"
         )
+    if isinstance(teacher, Reviser):
+        return []
     if experiment.judge.known:
         return [in_words(admit(teacher, Path(experiment.judge.known), experiment.seed))]
     try:

@@ -39,6 +39,7 @@ from prefrl.storage.folder import RunFolder, named_by_time
 from prefrl.storage.import_export import about_another, copy_answers, import_file
 from prefrl.storage.spaces import check_segment
 from prefrl.storage.texts.files import is_data
+from prefrl.teachers.constitution import Reviser
 from prefrl.teachers.function import FunctionTeacher, Preference, load_teacher, record_name
 from prefrl.teachers.judge import Judge
 from prefrl.teachers.oracle import Oracle
@@ -125,7 +126,7 @@ def start(
         components = with_teacher(components, experiment, taught_by)
         experiment = dataclasses.replace(experiment, domain=components.domain or experiment.domain)
         check_plain("the environment's question", components.card.question)
-        if isinstance(judge, Judge):
+        if isinstance(judge, Judge | Reviser):
             notes += judges.admitted(judge, experiment, components.card.is_text, source)
         if answers and source:
             _check_answers(answers, components, answers.path.parent if old else source)

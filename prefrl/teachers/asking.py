@@ -27,30 +27,31 @@ def shown(query: Query) -> Shown:
     Raises:
         UserError: these are no texts.
     """
-    for segment in query.segments:
-        if not (is_text(segment.observations) and is_text(segment.actions)):
-            raise UserError(
-                "a language model judges texts, but these clips are numbers; use another teacher: "
-                "oracle, human or MODULE:OBJECT"
-            )
     alike = _turns_alike(query.segments)
-    first = query.segments[0]
-    said, done = first.observations.tolist(), first.actions.tolist()
+    both = [as_texts(clip, alike) for clip in query.segments]
+    return Shown(both[0][0], [reply for _, reply in both])
+
+
+def as_texts(clip: Segment, turn: int) -> tuple[str, str]:
+    """Return what was said before a reply of a clip, and the clip from that reply on.
+
+    Raises:
+        UserError: it is no text.
+    """
+    if not (is_text(clip.observations) and is_text(clip.actions)):
+        raise UserError(
+            "a language model judges texts, but these clips are numbers; use another teacher: "
+            "oracle, human or MODULE:OBJECT"
+        )
+    said, done = clip.observations.tolist(), clip.actions.tolist()
     lines = [str(said[0])]
-    if alike:
+    if turn:
         human, assistant = SPEAKERS
-        lines = [
-            line
-            for turn in range(alike)
-            for line in (f"{human}{said[turn]}", f"{assistant}{done[turn]}")
-        ] + [f"{human}{said[alike]}"]
-    system = system_of(first)
-    context = "\n\n".join([system, *lines] if system else lines)
-    replies = [
-        transcript(clip.observations.tolist()[alike:], clip.actions.tolist()[alike:])
-        for clip in query.segments
-    ]
-    return Shown(context, replies)
+        before = zip(said[:turn], done[:turn], strict=True)
+        lines = [line for one, reply in before for line in (human + one, assistant + reply)]
+        lines.append(human + said[turn])
+    system = system_of(clip)
+    return "\n\n".join([system, *lines] if system else lines), transcript(said[turn:], done[turn:])
 
 
 def _turns_alike(segments: Sequence[Segment]) -> int:
