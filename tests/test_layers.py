@@ -173,6 +173,7 @@ ROWS = {
     "runs": ("", ""),
     "runs.cell": ("config contracts errors storage", ""),
     "runs.check": ("environments", "gymnasium"),
+    "runs.critic": ("config contracts errors storage teachers", "numpy"),
     "runs.domains": ("config contracts environments errors storage", "gymnasium"),
     "runs.evaluate": ("config contracts errors storage", ""),
     "runs.given_reward": ("config contracts errors learning storage teachers types", ""),

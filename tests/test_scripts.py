@@ -206,6 +206,23 @@ def test_benchmark_fit_fits_every_row_to_clips_of_a_run(tmp_path):
     assert [*again["rows"]] == rows
 
 
+def test_benchmark_offline_learns_from_the_same_clips_in_every_way(tmp_path):
+    report = run(
+        "benchmark_offline.py", "--tasks", "reacher", "--steps", 8192, "--rounds", 2, "--clips", 24,
+        "--answers", 30, "--episodes", 2, "--folder", tmp_path, cwd=tmp_path, warm=CONTROL,
+    )  # fmt: skip
+    [found] = report["reacher"]
+    untrained, half, final = found["policies"]
+    assert len({untrained, half, final}) == 3
+    ways = {"bc", "cpl", "cpl-kl", "select", "random tenth", "true tenth"}
+    assert ways <= found.keys() and all(found[way]["return"] < 0 for way in ways)
+    bc = found["bc"]["return"]
+    for way in ways - {"bc"}:
+        share = (found[way]["return"] - bc) / (final - bc)
+        assert found[way]["gain"] == pytest.approx(share, abs=1e-3)
+    assert len({found[way]["return"] for way in ways}) == len(ways), "each learns otherwise"
+
+
 def test_benchmark_fit_text_keeps_the_best_pass_where_others_make_them_all(tmp_path):
     words = ["--pairs", 40, "--fresh", 30, "--seeds", 1, "--epochs", 4]
     report = run("benchmark_fit_text.py", *words, cwd=tmp_path)

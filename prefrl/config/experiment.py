@@ -155,6 +155,7 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
             f"--query.anchors is {query.anchors}, but a query shows {query.size} clips; expected "
             f"fewer, {query.size // 2} for instance"
         )
+    _check_regret(experiment)
     if query.anchors and query.same_start:
         raise UserError(
             "--query.same-start asks about clips that begin in the same state, but --query.anchors "
@@ -210,6 +211,22 @@ def _check_judge(experiment: Experiment) -> None:
 
 OF_REVISERS = {"revisions"}
 OF_BOTH = {"principles", "timeout", "samples", *OF_REVISERS}
+
+
+def _check_regret(experiment: Experiment) -> None:
+    """Raise `UserError` if what is said of returns is asked for of regrets."""
+    oracle = experiment.oracle
+    of_returns = {
+        "--oracle.skip": oracle.skip, "--oracle.equal": oracle.equal,
+        "--oracle.strength": oracle.strength, "--oracle.bpref": oracle.bpref,
+        "--query.kind ratings": experiment.query.kind == "ratings",
+    }  # fmt: skip
+    given = [name for name, is_given in of_returns.items() if is_given]
+    if oracle.regret and given:
+        raise UserError(
+            f"{given[0]} measures by the returns of clips, but --oracle.regret compares them by "
+            "regret, which has another scale; leave one of them out"
+        )
 
 
 def _check_loss(fit: FitConfig) -> None:

@@ -59,6 +59,17 @@ class Policy:
         actions, _ = self.network.predict(seen, deterministic=deterministic)
         return from_policy(self.action_space, actions)
 
+    def values(self, observations: np.ndarray) -> np.ndarray:
+        """Return what the critic of PPO expects from observations `[step, feature]` on, `[step]`.
+
+        It is in the unit of the rewards that it was trained on.
+        """
+        assert isinstance(self.network, ActorCriticPolicy), "SAC's critics judge actions"
+        observations = with_ended(observations, len(self.mean), self.shows_end)
+        seen = torch.as_tensor(normalise(observations, self.mean, self.variance))
+        with torch.no_grad():
+            return self.network.predict_values(seen).squeeze(-1).double().numpy()
+
 
 def _network(
     description: Description, config: PPOConfig | SACConfig | CPLConfig

@@ -14,6 +14,7 @@ from prefrl.environments.contract import NOT_DETERMINISTIC
 from prefrl.environments.ids import resolve
 from prefrl.errors import UserError
 from prefrl.learning.loop import Round
+from prefrl.runs.critic import with_critic
 from prefrl.runs.domains import domain_of
 from prefrl.runs.given_reward import with_reward
 from prefrl.runs.load import checkpoint, load_reward
@@ -50,6 +51,8 @@ def replay(path: Path | str, into: Path | str, network: Network | None = None) -
         components = domain.build(experiment, network, source)
         given = source.given_reward if experiment.given_reward else None
         components = with_reward(components, experiment, given, network)
+        critic = source.critic if experiment.oracle.regret else None
+        components = with_critic(components, critic, experiment.env)
         session = _replaying(source, into, experiment, components, state)
         with closing(session):
             for now in rounds(session) if session.state.round < until else ():

@@ -22,6 +22,7 @@ from prefrl.errors import UserError, check_plain
 from prefrl.learning.loop import LoopState, Round, preference_loop
 from prefrl.learning.pacing import ByBudget, ByPeople, answers_needed
 from prefrl.runs import judges
+from prefrl.runs.critic import load_critic, named_critic, with_critic
 from prefrl.runs.domains import chosen_domain, domain_of
 from prefrl.runs.given_reward import (
     named_reward,
@@ -112,7 +113,8 @@ def start(
     given, taught_by = named_reward(experiment), named_teacher(experiment)
     if taught_by is not None:
         experiment = dataclasses.replace(experiment, teacher=str(taught_by))
-    judge = _teacher(experiment, teacher, network, taught_by)
+    critic = named_critic(experiment)
+    judge = _teacher(experiment, teacher, network, taught_by or critic)
     domain = domain or chosen_domain(experiment)
     experiment = dataclasses.replace(experiment, domain=experiment.domain or domain.default.domain)
     with ExitStack() as reading, ExitStack() as undone:
@@ -124,6 +126,7 @@ def start(
         undone.callback(components.close)
         components = with_reward(components, experiment, given, network)
         components = with_teacher(components, experiment, taught_by)
+        components = with_critic(components, critic, experiment.env)
         experiment = dataclasses.replace(experiment, domain=components.domain or experiment.domain)
         check_plain("the environment's question", components.card.question)
         if isinstance(judge, Judge | Reviser):
@@ -165,8 +168,9 @@ def resume(
     with ExitStack() as undone:
         feedback = undone.enter_context(closing(FeedbackStore(folder.feedback)))
         feedback.claim()  # before anything is read that another trainer may be changing
-        taught_by = folder.teacher if is_reward(experiment.teacher) else None
-        judge = _teacher(experiment, teacher, network, taught_by, feedback.answers())
+        kept = folder.teacher if is_reward(experiment.teacher) else None
+        kept = folder.critic if experiment.oracle.regret else kept
+        judge = _teacher(experiment, teacher, network, kept, feedback.answers())
         domain, state = domain_of(folder), checkpoint(folder)
         if more_labels or more_steps:
             next_round = state["loop"]["round"] if state else 0
@@ -221,13 +225,14 @@ def _teacher(
         experiment: which names the teacher.
         teacher: your own function.
         network: your own reward network.
-        taught_by: the folder of the reward that answers.
+        taught_by: the folder of the reward that answers, or of the critic that the oracle has.
         before: what was answered before.
     """
     if teacher is not None:
         return FunctionTeacher(teacher, experiment.teacher)
     if experiment.teacher == "oracle":
-        return Oracle(experiment.oracle, experiment.seed)
+        known = None if taught_by is None else load_critic(taught_by)
+        return Oracle(experiment.oracle, experiment.seed, known)
     if is_model(experiment.teacher):
         return judges.model_teacher(
             experiment.teacher, experiment.judge, experiment.seed, before, waits=True

@@ -10,6 +10,7 @@
     model.mjb           the MuJoCo model that clips are drawn with
     reference/          the language model that the run began with
     reward/             the reward that the run was given, which nothing is fitted to
+    critic/             the run whose critic the oracle compares clips by (--oracle.regret)
     status.json         what the trainer is doing, for whoever answers
     evaluation.json     what the policy achieved, if the run is a cell of a sweep
     viewer.json         the viewer's key, port and hosts, so that a restarted one is found again
@@ -53,6 +54,7 @@ class RunFolder:
         self.reference = self.path / "reference"
         self.given_reward = self.path / "reward"
         self.teacher = self.path / "teacher"
+        self.critic = self.path / "critic"
 
     @classmethod
     def create(

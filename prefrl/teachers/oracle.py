@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,26 @@ STRENGTHS = [*MARGIN_OF_STRENGTH]
 
 Order = list[list[int]]
 """Indices of clips, best first, equals together."""
+
+
+@dataclass(frozen=True)
+class Critic:
+    """What states are worth to a policy that was trained on the true reward."""
+
+    values: Callable[[np.ndarray], np.ndarray]
+    """Of observations `[step, feature]` the discounted true return from there on, `[step]`."""
+    gamma: float
+    """Discount of a step."""
+
+    def advantages(self, rewards: np.ndarray, observations: np.ndarray) -> np.ndarray:
+        """Return by how much each step went better than the policy would have done, `[step − 1]`.
+
+        That is r + γ V(s′) − V(s); it is not known of the last one, after which a clip shows no
+        state. Their sum is the negative regret of a clip: as γ comes to 1, Σ r + V(s_H) − V(s_0)
+        (Hejna et al. 2023, arXiv 2310.13639, section 3 and appendix).
+        """
+        values = self.values(observations)
+        return rewards[:-1] + self.gamma * values[1:] - values[:-1]
 
 
 class Scale(NamedTuple):
@@ -52,9 +73,17 @@ class Oracle:
     name = "oracle"
     sees_true_rewards = True
 
-    def __init__(self, config: OracleConfig, seed: int):
+    def __init__(self, config: OracleConfig, seed: int, critic: Critic | None = None):
+        """Keep what it answers by.
+
+        Args:
+            config: its faults.
+            seed: of its chances.
+            critic: of `--oracle.regret`: then clips are compared by their regret; thresholds and
+                the unit of rationality stay those of true returns.
+        """
         check_fields(config, "oracle.")
-        self.config, self.seed = config, seed
+        self.config, self.seed, self.critic = config, seed, critic
 
     def answer(self, queries: Sequence[Query], truth: Truth | None) -> Iterator[Answer]:
         """Answer queries, in order.
@@ -71,6 +100,9 @@ class Oracle:
                 asked = [truth.rewards[name] for name in truth.asked[number]]
                 scales[number] = self.scale(asked, truth.mean_return.get(number))
             rewards = [truth.rewards[segment.id] for segment in query.segments]
+            if self.critic:
+                seen = [segment.observations for segment in query.segments]
+                rewards = [*map(self.critic.advantages, rewards, seen)]
             yield self.judge(query.id, rewards, scales[number], query.kind)
 
     def scale(self, rewards: Sequence[np.ndarray], policy: float | None = None) -> Scale:
