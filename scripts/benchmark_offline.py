@@ -1,8 +1,9 @@
 """What do answers about clips of other policies teach a robot offline? Prints one JSON object.
 
-A run on the true reward gives three policies: untrained, half-way and final. Each plays clips that
-begin alike in groups of four, and an oracle says of pairs of a group which has the smaller regret,
-by the critic of that run. From these answers and clips alone learn
+A run on the true reward gives three policies: untrained, half-way and final. From each of many
+moments, which one of them has come to, all three go on twice, and of pairs of these six clips an
+oracle says which has the smaller regret, by the critic of that run. From these answers and clips
+alone learn
 
     bc              behaviour cloning of all clips
     cpl, cpl-kl     --learner direct, from that clone, without and with its log-probabilities
@@ -55,7 +56,7 @@ from prefrl.runs.session import rounds, start
 from prefrl.teachers.oracle import Critic
 from prefrl.types import Comparison, QueryId, Segment
 
-TOGETHER = 4
+TOGETHER, ROWS = 6, 192
 TASKS = "inverted-pendulum", "reacher", "half-cheetah"
 
 
@@ -70,7 +71,7 @@ class Arguments:
     rounds: int = 10
     """Of that run."""
     clips: int = 800
-    """Of each of the three policies."""
+    """Of each of the three policies, about."""
     answers: int = 2000
     """Pairs that the oracle compares."""
     returns: bool = False
@@ -134,8 +135,8 @@ def train(experiment: Experiment, path: Path) -> list[dict[str, Any]]:
         for done in rounds(session):
             if done.state == "done" and done.index in (
                 0,
-                experiment.rounds // 2,
-                experiment.rounds,
+                experiment.round_count // 2,
+                experiment.round_count,
             ):
                 state = session.agent.state_dict()
                 kept_of = {name: state[name] for name in ("policy", "normaliser")}
@@ -152,14 +153,9 @@ class Offline:
         arguments: Arguments,
     ):  # fmt: skip
         self.experiment, self.arguments = experiment, arguments
-        self.clips: list[Segment] = []
-        self.rewards: dict[str, np.ndarray] = {}
         self.generator = np.random.default_rng(experiment.seed)
         torch.manual_seed(experiment.seed)
-        for number, state in enumerate(states):
-            clips, rewards = self._play(state, f"policy {number}")
-            self.clips += clips
-            self.rewards |= rewards
+        self.clips, self.rewards = self._play(states)
         self.comparisons = self._compare(critic)
 
     def achieved(self, states: Sequence[dict[str, Any]]) -> list[float]:
@@ -200,7 +196,7 @@ class Offline:
         config = dataclasses.replace(
             experiment.fit, bias=bias, learning_rate=arguments.learning_rate
         )
-        reward = ImplicitReward(self._actor(direct))
+        reward = ImplicitReward(self._actor(direct), direct)
         if name == "bc":
             reward.normalise_inputs(reward.encode(self.clips))
             return self._result(reward.actor, {})
@@ -208,24 +204,34 @@ class Offline:
         return self._result(reward.actor, fit(reward, self.comparisons, config, state))
 
     def _play(
-        self, state: dict[str, Any], source: str
+        self, states: Sequence[dict[str, Any]]
     ) -> tuple[list[Segment], dict[str, np.ndarray]]:
-        """Return clips of a policy's sampled actions, and their true rewards."""
-        control = self.experiment.control
-        spec = resolve(self.experiment.env)
-        batched = make_batched(spec, 64, self.experiment.seed + 1, control.horizon, 1)
+        """Return clips of the policies' sampled actions, and their true rewards.
+
+        Who leads a group, so that the others go on from where it is, alternates between them.
+        """
+        control, spec = self.experiment.control, resolve(self.experiment.env)
+        batched = make_batched(spec, ROWS, self.experiment.seed + 1, control.horizon, 1)
+        rows = np.arange(ROWS)
+        acts = (rows % TOGETHER + rows // TOGETHER) % len(states)
         with closing(branched(batched, spec.id, TOGETHER)) as environments:
             self.description: Description = environments.description
-            policy = Policy(self.description, control.ppo, state)
-            recorder, observations = Recorder(64, TOGETHER), environments.reset()
-            for _ in range(self.description.horizon):  # a whole episode: all that it comes by
-                extras, actions = environments.extras(), policy.predict(observations, False)
+            horizon, length = self.description.horizon, self.description.clip_steps
+            policies = [Policy(self.description, control.ppo, state) for state in states]
+            recorder, observations = Recorder(ROWS, TOGETHER), environments.reset()
+            clips = len(states) * self.arguments.clips
+            for _ in range(horizon * -(-clips // (ROWS * (horizon // length)))):
+                extras = environments.extras()
+                each = np.stack([policy.predict(observations, False) for policy in policies])
+                actions = each[acts, rows]
                 step = environments.step(actions)
                 recorder.add(observations, actions, extras, step)
                 observations = step.observations
-        trajectories = [trajectory for _, _, trajectory in recorder.trajectories(source)]
-        length = self.description.clip_steps
-        return cut(trajectories, length, self.arguments.clips, self.generator)
+        trajectories = [
+            dataclasses.replace(trajectory, source=f"policy {acts[row]}")
+            for row, _, trajectory in recorder.trajectories("offline")
+        ]
+        return cut(trajectories, length, clips, self.generator)
 
     def _compare(self, critic: Critic) -> list[Comparison]:
         """Let an oracle compare pairs of clips."""

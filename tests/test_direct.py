@@ -57,6 +57,11 @@ def make_actor(actions=None, shows_end=False, **changes):
     return actor
 
 
+def make_reward(**more):
+    actor = make_actor(**more)
+    return ImplicitReward(actor, actor.config)
+
+
 def move(actor, size=0.3):
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -132,7 +137,7 @@ def log_probs(actor, clip, network=None):
 @pytest.mark.parametrize("sde", [0, 4])
 def test_the_return_is_what_cpl_sums(kl, sde):
     actor = make_actor(kl=kl, alpha=0.3, gamma=0.8, sde_sample_freq=sde)
-    reward = ImplicitReward(actor)
+    reward = ImplicitReward(actor, actor.config)
     clips = [make_clip(n, steps) for n, steps in enumerate((5, 3, 7))]
     own = [log_probs(actor, clip) for clip in clips]
     if kl:
@@ -152,13 +157,13 @@ def test_discrete_actions_have_their_own_chances():
     clip = make_clip(actions=np.array([0, 2, 1, 1, 0]))
     logits = actor.network.get_distribution(actor.normalise(clip.observations)).distribution.logits
     expected = logits.log_softmax(1)[torch.arange(5), torch.as_tensor(clip.actions)].sum()
-    reward = ImplicitReward(actor)
+    reward = ImplicitReward(actor, actor.config)
     returns = reward.returns(reward.encode([clip]), torch.tensor([0]))
     assert returns.item() == pytest.approx(0.1 * expected.item(), rel=1e-5)
 
 
 def test_steps_after_the_end_of_an_episode_do_not_count():
-    reward = ImplicitReward(make_actor(shows_end=True))
+    reward = make_reward(shows_end=True)
     ended, whole = make_clip(ended=3), make_clip(ended=9)
     rewards = reward.rewards([ended, whole])
     assert (rewards[0][3:] == 0).all() and (rewards[0][:3] != 0).all() and (rewards[1] != 0).all()
@@ -177,7 +182,7 @@ def test_a_fit_is_cpl():
     mine = fitted(actor, one, config)
 
     its = make_actor()
-    reward = ImplicitReward(its)
+    reward = ImplicitReward(its, its.config)
     encoded = reward.encode([one.left, one.right])
     reward.normalise_inputs(encoded)
     before = [weights.detach().clone() for weights in its.parameters()]
@@ -201,7 +206,7 @@ def partial_log_probs(actor):
 
 
 def fitted(actor, one, config):
-    reward = ImplicitReward(actor)
+    reward = ImplicitReward(actor, actor.config)
     state = FitState(reward, config, 0)
     fit(reward, [one], config, state)
     return [*actor.parameters()]
@@ -210,7 +215,7 @@ def fitted(actor, one, config):
 def test_only_the_policy_is_fitted():
     actor = make_actor()
     names = {id(p): name for name, p in actor.network.named_parameters()}
-    assert {names[id(p)] for p in ImplicitReward(actor).parameters()} == {
+    assert {names[id(p)] for p in ImplicitReward(actor, actor.config).parameters()} == {
         "log_std", "action_net.weight", "action_net.bias",
         "mlp_extractor.policy_net.0.weight", "mlp_extractor.policy_net.0.bias",
     }  # fmt: skip
@@ -226,7 +231,7 @@ def weights_of(actor):
 def test_a_fit_begins_at_a_clone_of_the_clips_unless_it_is_to_go_on():
     for restart in (True, False):
         actor = make_actor(restart=restart)
-        reward = ImplicitReward(actor)
+        reward = ImplicitReward(actor, actor.config)
         encoded = reward.encode([make_clip(n) for n in range(6)])
         reward.normalise_inputs(encoded)
         clone, statistics = weights_of(actor), actor.normaliser.mean
@@ -236,7 +241,7 @@ def test_a_fit_begins_at_a_clone_of_the_clips_unless_it_is_to_go_on():
         reward.normalise_inputs(encoded if restart else other)
         assert torch.equal(weights_of(actor), clone if restart else moved)
         assert np.array_equal(actor.normaliser.mean, statistics)
-        reference = ImplicitReward(actor)
+        reference = ImplicitReward(actor, actor.config)
         reference.load_state_dict(from_bytes(to_bytes(reward.state_dict())))
         assert torch.equal(weights_of(reference.reference), weights_of(actor))
 
@@ -261,7 +266,7 @@ def test_a_clone_does_as_it_was_shown():
 
 def test_a_fit_learns_which_clip_is_better_and_keeps_the_pass_that_held_out_answers_like():
     actor = make_actor(hidden=(16,))
-    reward = ImplicitReward(actor)
+    reward = ImplicitReward(actor, actor.config)
     comparisons = []
     for n in range(200):
         sides = [make_clip(2 * n), make_clip(2 * n + 1)]
@@ -282,7 +287,7 @@ def make_agent(name="toy/Pay-v0", seed=0, **changes):
         name, 4, seed=3, horizon=HORIZON, threads=1, truncate_after_end=True
     )
     actor = Actor(environments.description, replace(SMALL, **changes), seed)
-    return DirectAgent(environments, actor, seed), ImplicitReward(actor)
+    return DirectAgent(environments, actor, seed), ImplicitReward(actor, actor.config)
 
 
 @pytest.mark.parametrize("name", ["toy/Ends-v0", CHEETAH, "CartPole-v1", "Pendulum-v1"])
@@ -443,7 +448,7 @@ def test_a_learner_begins_with_what_is_meant_for_it():
         ("--reward true", "--learner direct learns from answers and takes no reward; leave one"),
         ("--ppo.gamma .9", "--ppo.gamma is 0.9, but the learner is direct; use --learner ppo"),
         ("--reward-model.members 2", "--learner direct has none: the policy itself is fitted"),
-        ("--restart .5", "begins anew with each fit; leave it out, or let fits go on with"),
+        ("--restart .5", "--learner direct clones clips anew in each round; leave it out"),
         ("--query.acquisition disagreement", "fits one, the policy; use --query.acquisition e"),
         ("--direct.alpha 0", "--direct.alpha is 0.0; expected a finite number above 0"),
         ("--direct.gamma 1.5", "--direct.gamma is 1.5; expected a number above 0, at most 1"),
@@ -468,7 +473,7 @@ def test_a_reward_network_of_ones_own_is_refused(tmp_path):
 
 
 def test_a_fit_that_leads_nowhere_says_what_to_lower():
-    reward = ImplicitReward(make_actor())
+    reward = make_reward()
     reward.calibrate([])
     with torch.no_grad():
         next(reward.parameters()).fill_(math.nan)

@@ -99,6 +99,7 @@ ROWS = {
         "gymnasium numpy stable_baselines3 torch",
     ),
     "control.agents.sampling": ("contracts environments types", "gymnasium numpy torch"),
+    "control.agents.select": ("config contracts learning types", "numpy torch"),
     "control.agents.side_by_side": ("config", "gymnasium numpy stable_baselines3 torch"),
     "control.budget": ("config errors", ""),
     "control.build": (
@@ -119,7 +120,7 @@ ROWS = {
     "control.environments.separate": ("clips environments errors types", "gymnasium numpy"),
     "control.environments.spaces": ("environments errors", "gymnasium numpy"),
     "control.evaluation": ("config contracts errors types", "torch"),
-    "control.implicit": ("types", "numpy torch"),
+    "control.implicit": ("config types", "numpy torch"),
     "control.policy": ("config environments types", "gymnasium numpy stable_baselines3 torch"),
     "control.reward": ("config errors types", "gymnasium numpy torch"),
     "environments": ("", ""),

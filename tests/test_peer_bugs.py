@@ -557,6 +557,7 @@ READERS = {
     "types.py": {"Trajectory.__post_init__", "subsample"},  # its length; a copy
     "control/environments/recorder.py": {"Recorder.add", "Recorder.trajectories"},
     "control/agents/ppo.py": {"PPOAgent.state_dict"},
+    "control/agents/select.py": {"SelectAgent.state_dict", "windows"},  # kept, and shown likewise
     "control/agents/replay.py": {
         "",
         "ReplayBuffer.__init__",

@@ -126,7 +126,7 @@ def test_every_command_is_in_readme():
         assert f"`prefrl {name}" in README
 
 
-@pytest.mark.parametrize("learner", ["ppo", "sac", "direct"])
+@pytest.mark.parametrize("learner", ["ppo", "sac", "direct", "select"])
 def test_every_metric_is_explained(learner, tmp_path):
     steps, explore_steps = (3_000, 1_500) if learner == "sac" else (8_200, 4_100)
     experiment = Experiment(

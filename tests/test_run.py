@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from strategies import few
 
 from prefrl.config.as_json import from_json, to_json
-from prefrl.config.control import ControlConfig, CPLConfig, PPOConfig, RewardConfig, SACConfig
+from prefrl.config.control import (
+    BestClipsConfig,
+    ControlConfig,
+    CPLConfig,
+    PPOConfig,
+    RewardConfig,
+    SACConfig,
+)
 from prefrl.config.experiment import Experiment
 from prefrl.config.learning import FitConfig, OracleConfig, QueryConfig
 from prefrl.config.presets import PRESETS, preset
@@ -95,11 +102,16 @@ robots = configs(
     ControlConfig,
     horizon=st.none() | st.integers(1, 99),
     num_envs=st.none() | st.integers(1, 99),
-    learner=st.sampled_from(["ppo", "sac", "direct"]),
+    learner=st.sampled_from(["ppo", "sac", "direct", "select"]),
     clip_seconds=st.none() | st.floats(0.1, 9),
     ppo=configs(PPOConfig, activation=st.sampled_from(["tanh", "relu"])),
     sac=configs(SACConfig),
     direct=configs(CPLConfig, activation=st.sampled_from(["tanh", "relu"])),
+    select=configs(
+        BestClipsConfig,
+        activation=st.sampled_from(["tanh", "relu"]),
+        keep=st.sampled_from(["best", "random"]),
+    ),
     reward_model=configs(RewardConfig),
 )
 models = configs(

@@ -176,11 +176,21 @@ class Replay:
     recorded: Run
     """The run folder."""
     run: Path | None = None
-    """Run folder to make; RUN-replay by default."""
+    """Run folder to make; RUN-replay by default, or RUN-LEARNER."""
+    learner: str = ""
+    """Let another learner begin anew from the same answers instead, such as direct: what would it
+    have made of them? Nobody is asked, and nothing is compared."""
 
 
 def replay(chosen: Replay) -> None:
-    """Run a run again beside what it recorded."""
+    """Run a run again beside what it recorded, or another learner on its answers."""
+    if chosen.learner:
+        from prefrl.runs.replay import relearn
+
+        with live_line():
+            session = relearn(chosen.recorded, chosen.learner, chosen.run)
+        _run(session)
+        return
     from prefrl.commands.progress import Display
     from prefrl.runs.replay import likely_cause
     from prefrl.runs.replay import replay as rounds_again

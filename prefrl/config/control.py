@@ -1,4 +1,4 @@
-"""What a robot's run has beside: environments, PPO, SAC or CPL, the ensemble of small networks."""
+"""What a robot's run has beside: environments, the learner, the ensemble of small networks."""
 
 from __future__ import annotations
 
@@ -87,26 +87,12 @@ class SACConfig:
 
 
 @dataclass(frozen=True)
-class CPLConfig:
-    """How a robot's policy learns from the answers themselves, without a reward (CPL).
+class ActorConfig:
+    """A policy that is trained by its actions' likelihood, and how it clones clips."""
 
-    The fit is that of a reward model: --fit.learning-rate, --fit.bias (λ) and so on are of the
-    policy.
-    """
-
-    alpha: Positive = 0.1
-    """Logits by which a clip leads for each nat by which its actions are likelier."""
-    gamma: Annotated[float, above(0, at_most=1)] = 1.0
-    """Discount per step of a clip."""
-    kl: bool = False
-    """Count how much likelier actions are than under the policy that the fit began with (CPL-KL),
-    instead of how likely they are."""
-    restart: bool = True
-    """Begin each fit with a policy that has cloned the clips, with all answers so far, instead of
-    going on."""
     clone_epochs: CountOrZero = 20
-    """Passes over the steps of all clips, better and worse ones, that a policy imitates before it
-    is fitted to answers; 0 begins untrained."""
+    """Passes of behaviour cloning over the steps of clips, with which a policy begins; 0 begins
+    untrained."""
     clone_learning_rate: Positive = 1e-3
     """Adam's step size in them; it falls to zero."""
     clone_batch_size: Count = 256
@@ -123,6 +109,39 @@ class CPLConfig:
     """Logarithm of the first action noise (continuous actions)."""
     sde_sample_freq: CountOrZero = 0
     """Steps between two draws of noise that is a function of the state, as PPO's (gSDE)."""
+
+
+@dataclass(frozen=True)
+class CPLConfig(ActorConfig):
+    """How a robot's policy learns from the answers themselves, without a reward (CPL).
+
+    The fit is that of a reward model: --fit.learning-rate, --fit.bias (λ) and so on are of the
+    policy. It begins as a clone of all clips, better and worse ones.
+    """
+
+    alpha: Positive = 0.1
+    """Logits by which a clip leads for each nat by which its actions are likelier."""
+    gamma: Annotated[float, above(0, at_most=1)] = 1.0
+    """Discount per step of a clip."""
+    kl: bool = False
+    """Count how much likelier actions are than under the policy that the fit began with (CPL-KL),
+    instead of how likely they are."""
+    restart: bool = True
+    """Begin each fit with a policy that has cloned the clips, with all answers so far, instead of
+    going on."""
+
+
+@dataclass(frozen=True)
+class BestClipsConfig(ActorConfig):
+    """How a robot's policy learns from the best of its own clips: it clones them."""
+
+    share: Annotated[float, above(0, at_most=1)] = 0.1
+    """Of a round's clips those that are cloned: the best by the reward."""
+    keep: Literal["best", "random"] = "best"
+    """best, or as many at random: the control."""
+    pool: bool = True
+    """Choose them from what was cloned before, too, by the newest reward, not from the newest round
+    alone."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +166,7 @@ class ControlConfig:
 
     kind: ClassVar[str] = "control"
     """Names it in a run's config.json."""
-    learners: ClassVar[tuple[str, ...]] = ("ppo", "sac", "direct")
+    learners: ClassVar[tuple[str, ...]] = ("ppo", "sac", "direct", "select")
     """Each has options of its own, under its name."""
     prefix: ClassVar[str] = ""
     """Goes before the names of its options on the command line: nothing."""
@@ -158,16 +177,17 @@ class ControlConfig:
     """Environments that run side by side; by default 64, but 16 with sac."""
     clip_seconds: Positive | None = None
     """Length of a clip; the environment's own proposal by default."""
-    learner: Literal["ppo", "sac", "direct"] = "ppo"
+    learner: Literal["ppo", "sac", "direct", "select"] = "ppo"
     """ppo; sac: several times fewer steps but far more computing for each, and no discrete actions,
-    for environments whose steps are slow; or direct: no reward, the policy itself is fitted to the
-    answers (CPL)."""
+    for environments whose steps are slow; direct: no reward, the policy itself is fitted to the
+    answers (CPL); or select: the policy clones the best of its own clips."""
     restart: Share = 0.0
     """Share of the steps after which an untrained policy begins anew, on the reward that the
     answers so far have taught; 0 goes on with the first one, as the true reward always does."""
     ppo: PPOConfig = PPOConfig()
     sac: SACConfig = SACConfig()
     direct: CPLConfig = CPLConfig()
+    select: BestClipsConfig = BestClipsConfig()
     reward_model: RewardConfig = RewardConfig()
 
     @property
@@ -176,9 +196,9 @@ class ControlConfig:
         return self.learner == "direct"
 
     @property
-    def agent(self) -> PPOConfig | SACConfig | CPLConfig:
+    def agent(self) -> PPOConfig | SACConfig | CPLConfig | BestClipsConfig:
         """The options of the learner."""
-        own = {"sac": self.sac, "direct": self.direct}
+        own = {"sac": self.sac, "direct": self.direct, "select": self.select}
         return own.get(self.learner, self.ppo)
 
     @property

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
-from prefrl.config.control import ControlConfig, CPLConfig, PPOConfig, RewardConfig
+from prefrl.config.control import (
+    ActorConfig,
+    BestClipsConfig,
+    ControlConfig,
+    CPLConfig,
+    PPOConfig,
+    RewardConfig,
+)
 from prefrl.config.experiment import Experiment
-from prefrl.config.learning import QueryConfig
+from prefrl.config.learning import FitConfig, QueryConfig
 from prefrl.config.text import (
+    TEXT_FIT,
     DirectConfig,
     SelectConfig,
     TextConfig,
@@ -30,8 +39,13 @@ def with_learner(experiment: Experiment, learner: str) -> Experiment:
         return replace(experiment, domain=domain)
     if isinstance(domain, TextConfig) and learner not in ("", domain.learner):
         return _with_text(experiment, domain, learner)
-    if learner == "direct" and isinstance(domain, ControlConfig) and domain.learner != learner:
-        return _with_cpl(experiment, domain)
+    if isinstance(domain, ControlConfig) and domain.learner != learner:
+        if learner == "direct":
+            return _with_cpl(experiment, domain)
+        if learner == "select":
+            select = BestClipsConfig(**_as_ppo(domain.ppo))
+            domain = replace(domain, learner=learner, select=select, ppo=PPOConfig(), restart=0.0)
+            return replace(experiment, domain=domain)
     return experiment
 
 
@@ -79,6 +93,29 @@ def _with_direct(experiment: Experiment, domain: TextConfig) -> Experiment:
     return replace(experiment, domain=domain, fit=fit, query=_of_one(experiment.query))
 
 
+def relearned(experiment: Experiment, learner: str) -> Experiment:
+    """Return the experiment of a finished run for another learner, which asks nobody.
+
+    What was chosen for PPO suits those that come after it; what other learners had is left out.
+    """
+    domain = experiment.domain
+    if not isinstance(domain, ControlConfig | TextConfig):
+        return replace(experiment, labels=0)
+    if domain.learner not in (learner, "ppo"):
+        usual = type(domain)()
+        options = {name: getattr(usual, name) for name in domain.learners}
+        fit = TEXT_FIT if isinstance(domain, TextConfig) else FitConfig()
+        fit = fit if domain.reward_is_policy else experiment.fit
+        domain = replace(domain, learner="ppo", **options)
+        experiment = replace(experiment, domain=domain, fit=fit)
+    experiment = with_learner(experiment, learner)
+    domain = experiment.domain
+    assert isinstance(domain, ControlConfig | TextConfig)
+    if domain.learner != learner:  # whoever checks the experiment says so
+        domain = replace(domain, learner=learner)  # pyright: ignore[reportArgumentType]
+    return replace(experiment, labels=0, domain=domain)
+
+
 def _with_cpl(experiment: Experiment, domain: ControlConfig) -> Experiment:
     """Return the experiment of a robot whose policy is fitted to the answers itself.
 
@@ -86,12 +123,7 @@ def _with_cpl(experiment: Experiment, domain: ControlConfig) -> Experiment:
     zero, not to where it began; few answers are soon learned by heart, so a fit stops by what it
     has not learned from.
     """
-    ppo = domain.ppo
-    direct = CPLConfig(
-        n_steps=ppo.n_steps, hidden=ppo.hidden, activation=ppo.activation,
-        orthogonal_init=ppo.orthogonal_init, log_std_init=ppo.log_std_init,
-        sde_sample_freq=ppo.sde_sample_freq,
-    )  # fmt: skip
+    direct = CPLConfig(**_as_ppo(domain.ppo))
     domain = replace(
         domain, learner="direct", direct=direct, ppo=PPOConfig(), reward_model=RewardConfig(),
         restart=0.0,
@@ -101,6 +133,12 @@ def _with_cpl(experiment: Experiment, domain: ControlConfig) -> Experiment:
         first_epochs=CPL_PASSES, epochs=CPL_PASSES, anneal=True,
     )  # fmt: skip
     return replace(experiment, domain=domain, fit=fit, query=_of_one(experiment.query))
+
+
+def _as_ppo(ppo: PPOConfig) -> dict[str, Any]:
+    """Return what a policy that is trained by likelihood has from PPO: its network, its noise."""
+    shared = {field.name for field in fields(ActorConfig)} & vars(ppo).keys()
+    return {name: getattr(ppo, name) for name in shared}
 
 
 def _of_one(query: QueryConfig) -> QueryConfig:

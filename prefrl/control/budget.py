@@ -44,6 +44,11 @@ def _pieces(experiment: Experiment) -> int:
 def check_learner(experiment: Experiment) -> None:
     """Raise `UserError` unless there is what the learner learns from, and nothing else is given."""
     control = experiment.control
+    if control.restart and control.learner in ("direct", "select"):
+        raise UserError(
+            f"--restart is {control.restart:g}, but --learner {control.learner} clones clips anew "
+            "in each round; leave it out"
+        )
     if control.learner != "direct":
         return
     if not experiment.learns_reward:
@@ -55,11 +60,6 @@ def check_learner(experiment: Experiment) -> None:
         raise UserError(
             "--reward-model is for a reward model, but --learner direct has none: the policy "
             "itself is fitted; leave it out, --direct.hidden is the policy's"
-        )
-    if control.restart:
-        raise UserError(
-            f"--restart is {control.restart:g}, but --learner direct begins anew with each fit; "
-            "leave it out, or let fits go on with --direct.no-restart"
         )
     if experiment.query.acquisition == "disagreement":
         raise UserError(

@@ -17,6 +17,7 @@ from prefrl.control.agents.actor import Actor
 from prefrl.control.agents.direct import DirectAgent
 from prefrl.control.agents.ppo import PPOAgent
 from prefrl.control.agents.sac import SACAgent
+from prefrl.control.agents.select import SelectAgent
 from prefrl.control.budget import check_budget, check_learner
 from prefrl.control.environments.adapters import make_batched, make_environments
 from prefrl.control.environments.branching import branched
@@ -83,10 +84,14 @@ def _learner(
     control, description = experiment.control, environments.description
     if control.reward_is_policy:
         actor = Actor(description, control.direct, experiment.seed)
-        return DirectAgent(environments, actor, experiment.seed), ImplicitReward(actor)
+        agent = DirectAgent(environments, actor, experiment.seed)
+        return agent, ImplicitReward(actor, control.direct)
     model = None
     if experiment.learns_reward:
         model = build_reward(experiment, description, network)
+    if control.learner == "select":
+        actor = Actor(description, control.select, experiment.seed)
+        return SelectAgent(environments, actor, control.select, experiment.seed), model
     after = restart_after(experiment)
     if control.learner == "sac":
         return SACAgent(environments, control.sac, experiment.seed, after), model
@@ -220,7 +225,7 @@ def load_reward(
     actor, data = Actor(description, control.direct, experiment.seed), folder.checkpoint()
     if data:
         actor.load_state_dict(from_bytes(data)["agent"])
-    return ImplicitReward(actor)
+    return ImplicitReward(actor, control.direct)
 
 
 def _description(experiment: Experiment, folder: RunFolder) -> Description:

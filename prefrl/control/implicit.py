@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prefrl.config.control import CPLConfig
 from prefrl.control.agents.actor import Actor
 from prefrl.control.environments.spaces import to_policy, with_ended
 from prefrl.types import Segment, Trajectory
@@ -46,10 +47,10 @@ class ImplicitReward:
 
     members = 1
 
-    def __init__(self, actor: Actor):
+    def __init__(self, actor: Actor, config: CPLConfig):
         """Share the policy of an agent; a fit trains it."""
-        self.actor, self.config = actor, actor.config
-        self.reference = Actor(actor.description, actor.config, actor.seed)
+        self.actor, self.config = actor, config
+        self.reference = Actor(actor.description, config, actor.seed)
         self.reference.normaliser = actor.normaliser
         self.fitted = False
         """Whether there has been a fit."""

@@ -11,7 +11,7 @@ from gymnasium.spaces import Box
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.sac.policies import SACPolicy
 
-from prefrl.config.control import CPLConfig, PPOConfig, SACConfig
+from prefrl.config.control import ActorConfig, PPOConfig, SACConfig
 from prefrl.control.agents.networks import policy_options
 from prefrl.control.agents.off_policy import sac_policy_options
 from prefrl.control.environments.interface import Description, Environments
@@ -32,7 +32,7 @@ class Policy:
     """Chooses actions for raw observations."""
 
     def __init__(
-        self, description: Description, config: PPOConfig | SACConfig | CPLConfig,
+        self, description: Description, config: PPOConfig | SACConfig | ActorConfig,
         state: dict[str, Any],
     ):  # fmt: skip
         """Build the policy from the state dict of an agent with the same settings."""
@@ -72,7 +72,7 @@ class Policy:
 
 
 def _network(
-    description: Description, config: PPOConfig | SACConfig | CPLConfig
+    description: Description, config: PPOConfig | SACConfig | ActorConfig
 ) -> ActorCriticPolicy | SACPolicy:
     """Build the untrained networks of an agent as it does."""
     if not isinstance(config, SACConfig):
@@ -83,7 +83,7 @@ def _network(
     return SACPolicy(_shown(description), actions, lambda _: rate, **sac_policy_options(config))
 
 
-def untrained_actor(description: Description, config: PPOConfig | CPLConfig) -> ActorCriticPolicy:
+def untrained_actor(description: Description, config: PPOConfig | ActorConfig) -> ActorCriticPolicy:
     """Build SB3's policy and critic; the weights come from torch's global generator."""
     return ActorCriticPolicy(
         _shown(description),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 
 from prefrl.config.control import ControlConfig
 from prefrl.config.experiment import Experiment
+from prefrl.config.learners import relearned
+from prefrl.config.text import TextConfig
 from prefrl.contracts import Components, Network
 from prefrl.environments.contract import NOT_DETERMINISTIC
 from prefrl.environments.ids import resolve
@@ -18,7 +22,14 @@ from prefrl.runs.critic import with_critic
 from prefrl.runs.domains import domain_of
 from prefrl.runs.given_reward import with_reward
 from prefrl.runs.load import checkpoint, load_reward
-from prefrl.runs.session import Session, assemble, load_state, rounds, save_components
+from prefrl.runs.session import (
+    Session,
+    assemble,
+    load_state,
+    rounds,
+    save_components,
+    start,
+)
 from prefrl.runs.versions import differences, versions
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
@@ -60,6 +71,38 @@ def replay(path: Path | str, into: Path | str, network: Network | None = None) -
                 if session.state.round == until:
                     break
         state = checkpoint(session.folder)
+
+
+def relearn(path: Path | str, learner: str, into: Path | str | None = None) -> Session:
+    """Begin a run of another learner that learns from all of a run's answers, and asks nobody.
+
+    What was chosen for the run's own learner is left out; a language model begins as it did there.
+
+    Args:
+        path: the run whose answers they are.
+        learner: as --learner names it.
+        into: the run folder to make; RUN-LEARNER by default.
+
+    Raises:
+        UserError: the run has no answers, or its environment no such learner.
+    """
+    source = RunFolder.open(path)
+    experiment = source.experiment()
+    if not experiment.learns_reward:
+        raise UserError(
+            f"{source.path} was trained with --reward {experiment.reward}, so it has no answers "
+            "that another learner could learn from; name a run with a learned one"
+        )
+    experiment = relearned(experiment, learner)
+    if isinstance(experiment.domain, TextConfig) and source.reference.exists():
+        begun = dataclasses.replace(
+            experiment.domain, model=str(source.reference), demonstrations=0
+        )
+        experiment = dataclasses.replace(experiment, domain=begun)
+    if into is None:
+        words = re.sub(r"[^a-z0-9]+", "-", learner.lower()).strip("-")
+        into = source.path.with_name(f"{source.path.name}-{words}")
+    return start(experiment, into, answers_from=source.path, domain=domain_of(source))
 
 
 def likely_cause(source: RunFolder, copy: RunFolder) -> tuple[str, list[str]]:

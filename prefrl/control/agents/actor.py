@@ -18,7 +18,7 @@ from gymnasium.spaces import Box
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from torch import Tensor, nn
 
-from prefrl.config.control import CPLConfig
+from prefrl.config.control import ActorConfig
 from prefrl.control.environments.interface import Description
 from prefrl.control.policy import normalise, untrained_actor
 
@@ -43,7 +43,7 @@ def clipped_log_prob(mean: Tensor, std: Tensor, actions: Tensor) -> Tensor:
 class Actor:
     """SB3's policy, its actions' log-probabilities, and frozen statistics of what it observes."""
 
-    def __init__(self, description: Description, config: CPLConfig, seed: int):
+    def __init__(self, description: Description, config: ActorConfig, seed: int):
         self.description, self.config, self.seed = description, config, seed
         with torch.random.fork_rng():
             torch.manual_seed(seed)

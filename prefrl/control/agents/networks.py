@@ -14,7 +14,7 @@ from stable_baselines3.common.distributions import StateDependentNoiseDistributi
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
-from prefrl.config.control import CPLConfig, PPOConfig
+from prefrl.config.control import ActorConfig, PPOConfig
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 LEAST_VARIANCE = 1e-6
@@ -179,7 +179,7 @@ def linear_layers(hidden: nn.Module, last: nn.Module) -> list[nn.Linear]:
             if isinstance(module, nn.Linear)]  # fmt: skip
 
 
-def policy_options(config: PPOConfig | CPLConfig) -> dict[str, Any]:
+def policy_options(config: PPOConfig | ActorConfig) -> dict[str, Any]:
     """Return how SB3 is to build the two networks."""
     return {
         "net_arch": {"pi": list(config.hidden), "vf": list(config.hidden)},
