@@ -21,6 +21,7 @@ _TASKS = {
     "prefrl/HopperBackflip-v1": ("hopper_backflip:HopperBackflip", 500),
     "prefrl/InvertedDoublePendulum-v0": ("pendulums:InvertedDoublePendulum", 1000),
     "prefrl/InvertedPendulum-v0": ("pendulums:InvertedPendulum", 1000),
+    "prefrl/LevelCheetah-v0": ("level_cheetah:LevelCheetah", 1000),
     "prefrl/OneLeggedCheetah-v0": ("one_legged_cheetah:OneLeggedCheetah", 500),
     "prefrl/QuadrupedRun-v0": ("deepmind:QuadrupedRun", 1000),
     "prefrl/QuadrupedWalk-v0": ("deepmind:QuadrupedWalk", 1000),
@@ -36,6 +37,7 @@ _TEXT_TASKS = {
     "prefrl/MovieSentiment-v0": "movie_sentiment:MovieSentiment",
     "prefrl/RandomWalks-v0": "random_walks:RandomWalks",
     "prefrl/TinyReviews-v0": "tiny_reviews:TinyReviews",
+    "prefrl/TinyReviewsTwo-v0": "tiny_reviews_two:TinyReviewsTwo",
 }
 
 SUMMARIES = {
@@ -51,6 +53,7 @@ SUMMARIES = {
     "prefrl/HopperBackflip-v1": "turn backward in the air and land on the foot",
     "prefrl/InvertedDoublePendulum-v0": "balance two poles (InvertedDoublePendulum-v5, likewise)",
     "prefrl/InvertedPendulum-v0": "balance a pole (InvertedPendulum-v5 of fixed horizon)",
+    "prefrl/LevelCheetah-v0": "run forward with a level torso (two aspects)",
     "prefrl/MovieSentiment-v0": "text: continue a film review positively",
     "prefrl/OneLeggedCheetah-v0": "run forward on one leg",
     "prefrl/QuadrupedRun-v0": "run on four legs (dm_control's quadruped-run)",
@@ -59,6 +62,7 @@ SUMMARIES = {
     "prefrl/Reacher-v0": "bring an arm's tip to a target (Reacher-v5)",
     "prefrl/Swimmer-v0": "swim forward (Swimmer-v5)",
     "prefrl/TinyReviews-v0": "text: write a short review in favour",
+    "prefrl/TinyReviewsTwo-v0": "text: write a short review in favour, not rude (two aspects)",
     "prefrl/Walker2d-v0": "walk forward without falling (Walker2d-v5 of fixed horizon)",
     "prefrl/WalkerRun-v0": "stand up and run (dm_control's walker-run)",
     "prefrl/WalkerWalk-v0": "stand up and walk (dm_control's walker-walk)",

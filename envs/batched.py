@@ -71,6 +71,7 @@ class Task:
     frame_skip: ClassVar[int]
     remembers: ClassVar[tuple[str, ...]] = ()
     counts: ClassVar[tuple[str, ...]] = ()
+    aspects: ClassVar[dict[str, str]] = {}  # what each asks; `evaluate` reports them as "aspects"
     up_to_date: ClassVar[bool] = False  # see `advance`
     persistent: ClassVar[bool] = False  # keeps all that a step computed, for the next, or to read
 
@@ -102,9 +103,7 @@ class Task:
     def clear(self, rows: np.ndarray) -> None:
         """Forget, for these rows, what the task remembered of the episode that ended."""
 
-    def evaluate(
-        self, action: np.ndarray, before: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def evaluate(self, action: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
         """Return the reward `[count]` of the step just made, and numbers to report.
 
         It may move the simulations afterwards, as a person would who sets a robot on its feet.
@@ -162,7 +161,7 @@ class Task:
             self.qpos[row], self.qvel[row] = self.initial_state(self.generators[row])
         self.batch.forward(rows)
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
         """Advance every simulation by one control step.
 
         Raises:
@@ -362,7 +361,7 @@ class MujocoEnv(gymnasium.Env):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Advance one control step; the task itself never ends an episode."""
         reward, values = self.task.step(np.asarray(action)[None])
-        info = {name: value[0] for name, value in values.items()}
+        info = _of_first(values)
         return self.task.observe()[0], float(reward[0]), False, False, info
 
 
@@ -376,7 +375,7 @@ def _task_metadata(task: Task) -> dict[str, Any]:
         "render_fps": round(1 / task.dt),
         "question": task.question,
         "clip_seconds": task.clip_seconds,
-    }
+    } | ({"aspects": dict(task.aspects)} if task.aspects else {})
 
 
 def _spaces(task: Task) -> tuple[Box, Box]:
@@ -385,8 +384,16 @@ def _spaces(task: Task) -> tuple[Box, Box]:
     return Box(-np.inf, np.inf, (size,), np.float64), Box(low, high, dtype=np.float32)
 
 
-def _with_masks(values: dict[str, np.ndarray], mask: np.ndarray) -> dict[str, Any]:
+def _with_masks(values: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
     info: dict[str, Any] = {}
     for name, value in values.items():
-        info[name], info[f"_{name}"] = value, mask.copy()
+        inner = _with_masks(value, mask) if isinstance(value, dict) else value
+        info[name], info[f"_{name}"] = inner, mask.copy()
     return info
+
+
+def _of_first(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _of_first(value) if isinstance(value, dict) else value[0]
+        for name, value in values.items()
+    }

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mujoco
 import numpy as np
 
@@ -70,9 +72,7 @@ class HalfCheetah(Task):
         """Return x, as HalfCheetah-v5 does."""
         return {"x_position": self.qpos[:, 0].copy()}
 
-    def evaluate(
-        self, action: np.ndarray, before: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def evaluate(self, action: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
         """Return the forward speed and HalfCheetah-v5's reward terms."""
         velocity = (self.qpos[:, 0] - before[:, 0]) / self.dt
         return velocity, {

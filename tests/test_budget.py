@@ -24,6 +24,7 @@ ROUNDS = {
     "walker-walk": 20, "walker-run": 20, "cheetah-run": 20,
     "quadruped-walk": 20, "quadruped-run": 20,
     "random-walks": 12, "guess-number": 8, "tiny-reviews": 10, "movie-sentiment": 20,
+    "tiny-reviews-two": 10, "level-cheetah": 20,
 }  # fmt: skip
 ROBOTS = [name for name, p in PRESETS.items() if isinstance(p.experiment.domain, ControlConfig)]
 DESCRIPTIONS = {

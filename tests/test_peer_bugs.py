@@ -551,8 +551,10 @@ def test_true_rewards_change_nothing_but_what_is_reported(tmp_path):
         assert returns[1:] != parts[0][3][1:]
 
 
-SQL_OF_REWARDS = re.compile(r"(FROM|INTO|TABLE|JOIN|EXISTS) true_re(ward|turn)\b")
-TRUE_REWARDS = {"env_rewards", "true_rewards", "truth"}
+SQL_OF_REWARDS = re.compile(
+    r"(FROM|INTO|TABLE|JOIN|EXISTS) (true_reward|true_return|aspect_reward)\b"
+)
+TRUE_REWARDS = {"env_rewards", "aspect_rewards", "true_rewards", "truth"}
 READERS = {
     "types.py": {"Trajectory.__post_init__", "subsample"},  # its length; a copy
     "control/environments/recorder.py": {"Recorder.add", "Recorder.trajectories"},
@@ -566,14 +568,14 @@ READERS = {
     },  # kept, and shown to whoever rewards
     "control/policy.py": {"play"},
     "learning/true_reward.py": {"TrueReward.rewards", "TrueReward.calibrate"},
-    "learning/selection.py": {"stretch", "mean_return"},
+    "learning/selection.py": {"cut", "stretch", "mean_return"},
     "learning/loop.py": {"LoopState.state_dict"},
-    "learning/pacing.py": {"ByBudget.wait"},  # handed to a teacher that sees them
+    "learning/pacing.py": {"_let_answer"},  # handed to a teacher that sees them
     "storage/feedback.py": {"FeedbackStore.truth"},
     "text/agents/sampling.py": {"SamplingAgent.progress", "report"},  # kept, and told
     "text/episode.py": {"Episode.trajectory"},
     "text/evaluation.py": {"_returns", "_told"},
-    "text/environments.py": {"_turn"},
+    "text/environments.py": {"_turn", "_report"},
     "reports/inspect.py": {"_against_truth"},
 }
 

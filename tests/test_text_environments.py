@@ -28,6 +28,7 @@ IDS = [
     "prefrl/GuessNumber-v0",
     "prefrl/RandomWalks-v0",
     "prefrl/TinyReviews-v0",
+    "prefrl/TinyReviewsTwo-v0",
     pytest.param("prefrl/MovieSentiment-v0", marks=reviews),
 ]
 every_id = pytest.mark.parametrize("name", IDS)

@@ -239,3 +239,19 @@ TINY_FLAGS = (
     "--query.explore-steps 256"
 )
 """The same for the command line, less the environment."""
+
+
+class Two(Pay):
+    """Two aspects: to push, and to push back; the reward is their sum, which is nothing."""
+
+    metadata: ClassVar = Pay.metadata | {
+        "aspects": {"push": "Which pushes more?", "rest": "Which rests more?"}
+    }
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        info["aspects"] = {"push": reward, "rest": -abs(reward)}
+        return observation, reward - abs(reward), terminated, truncated, info
+
+
+register("Two", Two)

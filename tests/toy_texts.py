@@ -89,7 +89,20 @@ class Odd(Letters):
         return *super().step(action)[:4], dict.fromkeys(names, -7.0)
 
 
-for _kind in (Letters, Talk, Wordy, Odd):
+class Two(Letters):
+    """Two aspects: to be plain, and to be short."""
+
+    metadata = Letters.metadata | {
+        "aspects": {"plain": "Which reply is plainer?", "short": "Which reply is shorter?"}
+    }
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        info["aspects"] = {"plain": reward, "short": -len(action)}
+        return observation, reward, terminated, truncated, info
+
+
+for _kind in (Letters, Talk, Wordy, Odd, Two):
     gymnasium.register(f"texts/{_kind.__name__}-v0", _kind, disable_env_checker=True)
 
 

@@ -11,6 +11,7 @@ B-Pref's for preferences.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from prefrl.config.learning import (
     JudgeConfig,
     OracleConfig,
     QueryConfig,
+    RuleConfig,
     is_model,
     is_reward,
 )
@@ -46,7 +48,10 @@ class Experiment:
     MODULE:OBJECT: f(left, right) gives P(left is better); FOLDER, of `prefrl fit` or a run, whose
     learned reward prefers what it pays more; or a language model that judges: judge:FOLDER, or
     judge:http://127.0.0.1:PORT/v1#MODEL of a server; with revise: instead it writes better
-    replies."""
+    replies. Of several aspects each may have its own: helpful=human,safe=oracle."""
+    aspects: tuple[str, ...] = ()
+    """What is asked about in turn, each with a reward of its own: NAME of the environment's, or
+    NAME:QUESTION; by default all that it has. better asks its one plain question."""
     question: str = ""
     """What people are asked; the environment's own question by default."""
     instructions: str = ""
@@ -72,6 +77,20 @@ class Experiment:
     query: QueryConfig = field(default_factory=QueryConfig)
     oracle: OracleConfig = field(default_factory=OracleConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
+    rule: RuleConfig = field(default_factory=RuleConfig)
+
+    @property
+    def teachers(self) -> dict[str, str]:
+        """Who answers about each aspect that has a teacher of its own; under "" who answers all."""
+        if "=" not in self.teacher or is_model(self.teacher) or is_reward(self.teacher):
+            return {"": self.teacher}
+        pairs = [word.partition("=") for word in self.teacher.split(",")]
+        return {aspect.strip(): name.strip() for aspect, _, name in pairs}
+
+    @property
+    def asks_people(self) -> bool:
+        """Whether people answer, about one aspect at least."""
+        return "human" in self.teachers.values()
 
     @property
     def round_count(self) -> int:
@@ -162,19 +181,36 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
             "are clips of earlier rounds, which began elsewhere; leave one of them out"
         )
     _check_judge(experiment)
-    if experiment.teacher in TEACHERS:
-        return
-    if experiment.oracle != OracleConfig():
+    _check_teachers(experiment)
+
+
+def _check_teachers(experiment: Experiment) -> None:
+    """Raise `UserError` unless those who answer can answer what is asked."""
+    teachers, query = experiment.teachers, experiment.query
+    names = [*teachers.values()]
+    if "" not in teachers and ("" in names or len(names) <= experiment.teacher.count(",")):
+        raise UserError(
+            f"--teacher is {experiment.teacher!r}; expected a teacher for each aspect, once, as in "
+            "helpful=human,safe=oracle"
+        )
+    faulty = [name for name in names if name in TEACHERS and name != "oracle"]
+    if faulty and "" not in teachers:
+        raise UserError(
+            f"--teacher names {faulty[0]} for an aspect; expected oracle there, and its faults in "
+            "--oracle.*, which all aspects share"
+        )
+    if not any(name in TEACHERS for name in names) and experiment.oracle != OracleConfig():
         raise UserError(
             f"--oracle.* are faults of an oracle, but the teacher is {experiment.teacher}, which "
             "knows none of them; leave them out, or use --teacher oracle"
         )
-    if experiment.teacher == "human" or is_reward(experiment.teacher):
-        return
-    if query.size > 2 or query.kind == "ratings":
+    functions = [
+        name for name in names if name not in TEACHERS and name != "human" and not is_reward(name)
+    ]
+    if functions and (query.size > 2 or query.kind == "ratings"):
         cannot = f"judge {query.size}" if query.size > 2 else "give grades (--query.kind ratings)"
         raise UserError(
-            f"the teacher {experiment.teacher} compares two clips; it cannot {cannot}; use "
+            f"the teacher {functions[0]} compares two clips; it cannot {cannot}; use "
             "--query.kind preference with --query.clips 2, or another teacher: oracle, human"
         )
 
@@ -189,12 +225,13 @@ def _check_judge(experiment: Experiment) -> None:
         raise UserError(
             f"--judge.rationale is for --judge.ask pair, but that is {judge.ask}; leave one out"
         )
-    if judge != JudgeConfig() and not is_model(experiment.teacher):
+    if judge != JudgeConfig() and not any(map(is_model, experiment.teachers.values())):
         raise UserError(
             f"--judge.* is about a language model that judges, but the teacher is "
             f"{experiment.teacher}; leave it out, or use --teacher judge:FOLDER"
         )
-    revises, default = experiment.teacher.startswith(REVISER), JudgeConfig()
+    names, default = experiment.teachers.values(), JudgeConfig()
+    revises = any(name.startswith(REVISER) for name in names)
     foreign = [
         option.name
         for option, usual in zip(options(judge), options(default), strict=True)
@@ -226,6 +263,78 @@ def _check_regret(experiment: Experiment) -> None:
         raise UserError(
             f"{given[0]} measures by the returns of clips, but --oracle.regret compares them by "
             "regret, which has another scale; leave one of them out"
+        )
+
+
+def check_aspects(experiment: Experiment, aspects: Mapping[str, str]) -> None:
+    """Raise `UserError` unless teachers and rule go with the aspects that are asked about.
+
+    Args:
+        experiment: what is to be run.
+        aspects: what each asks, by its name; {} for one plain question.
+    """
+    named, rule = [*experiment.teachers], experiment.rule
+    if named != [""]:
+        unknown = [name for name in named if name not in aspects]
+        missing = [name for name in aspects if name not in named]
+        there = ", ".join(aspects) or "one question alone (better)"
+        if unknown:
+            raise UserError(
+                f"--teacher names {unknown[0]!r}, but what is asked about is {there}; expected a "
+                "teacher for each of these, or one for all, as in --teacher oracle"
+            )
+        if missing:
+            raise UserError(
+                f"--teacher names nobody who answers about {', '.join(missing)}; add "
+                f"{','.join(f'{name}=oracle' for name in missing)}, or {missing[0]}=human for "
+                "people"
+            )
+    if aspects and experiment.oracle.regret:
+        raise UserError(
+            "--oracle.regret compares clips by the environment's own reward, but what is asked "
+            f"about is {', '.join(aspects)}; leave it out, or ask the one question (--aspects "
+            "better)"
+        )
+    if len(aspects) < 2:
+        if rule != RuleConfig():
+            raise UserError(
+                "--rule.* makes one reward of several, but what is asked about is "
+                f"{', '.join(aspects) or 'better'} alone; leave it out, or name several --aspects"
+            )
+        return
+    if experiment.question:
+        raise UserError(
+            f"--question is one question, but what is asked about is {', '.join(aspects)}; give "
+            f"each its own, as in --aspects '{next(iter(aspects))}:Which is better?' …"
+        )
+    _check_rule(rule, [*aspects])
+
+
+def check_one_aspect(aspects: Mapping[str, str]) -> None:
+    """Raise `UserError` if a policy that is its own reward would learn from several aspects."""
+    if len(aspects) > 1:
+        raise UserError(
+            "--learner direct fits the policy itself to the answers, which are about "
+            f"{', '.join(aspects)}; use --learner ppo, or ask about one of them (--aspects "
+            f"{next(iter(aspects))})"
+        )
+
+
+def _check_rule(rule: RuleConfig, aspects: list[str]) -> None:
+    """Raise `UserError` unless a rule can be applied to these aspects, two or more."""
+    if rule.guard and rule.kind == "weights":
+        raise UserError(
+            f"--rule.guard is {rule.guard}, but --rule.kind weights guards none; use threshold or "
+            "constraint, or leave it out"
+        )
+    if rule.guard and rule.guard not in aspects:
+        raise UserError(f"--rule.guard is {rule.guard!r}; expected one of {', '.join(aspects)}")
+    guard = rule.guard or aspects[-1]
+    weighed = [a for a in aspects if rule.kind == "weights" or a != guard]
+    if rule.weights and (len(rule.weights) != len(weighed) or not any(rule.weights)):
+        raise UserError(
+            f"--rule.weights are {', '.join(f'{weight:g}' for weight in rule.weights)}; expected "
+            f"one for each of {', '.join(weighed)}, not all 0"
         )
 
 

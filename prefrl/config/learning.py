@@ -61,6 +61,31 @@ class FitConfig:
 
 
 @dataclass(frozen=True)
+class RuleConfig:
+    """How the rewards of several aspects become one."""
+
+    kind: Literal["weights", "threshold", "constraint"] = "weights"
+    """weights adds them up; threshold pays one of them alone while it is bad (Llama 2); constraint
+    weighs one so that its mean stays above a bound."""
+    weights: tuple[NotNegative, ...] = ()
+    """Of the aspects, in their order and without --rule.guard where one is guarded; alike by
+    default. Each aspect's reward has deviation 1 on what the first policy did."""
+    guard: str = ""
+    """Of threshold and constraint: the aspect that must be good enough; the last one by default."""
+    threshold: Annotated[float, above(0, at_most=0.5)] = 0.15
+    """Of threshold: below this chance to be judged better than what the reference does best."""
+    anchor: Share = 0.9
+    """Of threshold: what the first policy does best, in the guarded aspect, is what only one in ten
+    surpasses."""
+    bound: float = 0.0
+    """Of constraint: least mean of the guarded aspect, in deviations above the first policy's."""
+    multiplier: NotNegative = 1.0
+    """Of constraint: the first weight of the guarded aspect; it adapts."""
+    multiplier_rate: Positive = 1.0
+    """Of constraint: by how much the weight rises in a round for each deviation below the bound."""
+
+
+@dataclass(frozen=True)
 class QueryConfig:
     """Which clips are asked about, and when."""
 

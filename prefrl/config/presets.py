@@ -104,6 +104,7 @@ PRESETS = {
         ),
     ),
     "half-cheetah": _robot("HalfCheetah learns to run", "HalfCheetah"),
+    "level-cheetah": _robot("HalfCheetah learns to run, torso level,", "LevelCheetah"),
     "hopper": _robot("Hopper learns to hop", "Hopper", HOPPER),
     "walker2d": _robot("Walker2d learns to walk", "Walker2d"),
     "ant": _robot("Ant learns to walk", "Ant"),
@@ -158,6 +159,23 @@ PRESETS = {
         "a small language model learns to write favourable reviews from 1,000 answers",
         Experiment(
             env="prefrl/TinyReviews-v0",
+            labels=1000,
+            steps=10_240,
+            steps_per_round=1024,
+            fit=replace(TEXT_FIT, first_epochs=20, epochs=4, batch_size=64),
+            query=QueryConfig(explore_steps=4096, decay_steps=10_240, first_share=0.4),
+            domain=TextConfig(
+                max_new_tokens=32,
+                demonstrations=2000,
+                ppo=TINY_PPO,
+                reward_model=TextRewardConfig(members=2),
+            ),
+        ),
+    ),
+    "tiny-reviews-two": Preset(
+        "a small language model learns to write favourable, safe reviews from 2 × 500 answers",
+        Experiment(
+            env="prefrl/TinyReviewsTwo-v0",
             labels=1000,
             steps=10_240,
             steps_per_round=1024,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -11,7 +13,7 @@ from gymnasium.spaces import Discrete
 
 from prefrl.clips.scene import save_model
 from prefrl.config.control import SACConfig
-from prefrl.config.experiment import Experiment
+from prefrl.config.experiment import Experiment, check_aspects, check_one_aspect
 from prefrl.contracts import Agent, Components, Network
 from prefrl.control.agents.actor import Actor
 from prefrl.control.agents.direct import DirectAgent
@@ -26,8 +28,10 @@ from prefrl.control.environments.probe import try_out
 from prefrl.control.implicit import ImplicitReward
 from prefrl.control.policy import Policy
 from prefrl.control.reward import RewardEnsemble
+from prefrl.environments.aspects import chosen_aspects
 from prefrl.environments.ids import resolve
 from prefrl.errors import UserError
+from prefrl.learning.composed import ComposedReward
 from prefrl.learning.true_reward import TrueReward
 from prefrl.storage.checkpoint import from_bytes
 from prefrl.storage.folder import RunFolder
@@ -62,12 +66,13 @@ def build(
         if "qpos" in environments.extras():
             save_model(environments.model(), folder.model)
 
-    agent, model = _learner(experiment, environments, network)
+    aspects = folder.card().aspects if folder else _chosen_aspects(experiment, description)
+    agent, model = _learner(experiment, environments, network, aspects)
     return Components(
         agent=agent,
         reward=model or TrueReward(),
         reward_model=model,
-        card=_card(description),
+        card=dataclasses.replace(_card(description), aspects=aspects),
         clip_steps=description.clip_steps,
         pictures=environments.pictures,
         distance=model.distance if model else None,
@@ -78,17 +83,19 @@ def build(
 
 
 def _learner(
-    experiment: Experiment, environments: Environments, network: Network | None
-) -> tuple[Agent, RewardEnsemble | ImplicitReward | None]:
+    experiment: Experiment, environments: Environments, network: Network | None,
+    aspects: Mapping[str, str],
+) -> tuple[Agent, RewardEnsemble | ImplicitReward | ComposedReward | None]:  # fmt: skip
     """Build the pair that the learner names; no reward model where none is learned."""
     control, description = experiment.control, environments.description
     if control.reward_is_policy:
+        check_one_aspect(aspects)
         actor = Actor(description, control.direct, experiment.seed)
         agent = DirectAgent(environments, actor, experiment.seed)
         return agent, ImplicitReward(actor, control.direct)
     model = None
     if experiment.learns_reward:
-        model = build_reward(experiment, description, network)
+        model = _reward_of(experiment, description, network, aspects)
     if control.learner == "select":
         actor = Actor(description, control.select, experiment.seed)
         return SelectAgent(environments, actor, control.select, experiment.seed), model
@@ -167,7 +174,7 @@ def _tried_environments(experiment: Experiment) -> tuple[Environments, list[str]
         return branched(batched, spec.id, experiment.query.size), []
     if batched is not None:
         return batched, []
-    people = experiment.teacher == "human" and experiment.learns_reward and experiment.labels
+    people = experiment.asks_people and experiment.learns_reward and experiment.labels
     notes = try_out(spec, control.horizon, pictures=people > 0)
     return build_environments(experiment, control.environment_count), notes
 
@@ -206,6 +213,23 @@ def build_reward(
     )  # fmt: skip
 
 
+def _reward_of(
+    experiment: Experiment, description: Description, network: Network | None,
+    aspects: Mapping[str, str],
+) -> RewardEnsemble | ComposedReward:  # fmt: skip
+    """Build the reward model, or of several aspects one for each."""
+    if len(aspects) < 2:
+        return build_reward(experiment, description, network)
+    parts = {aspect: build_reward(experiment, description, network) for aspect in aspects}
+    return ComposedReward(parts, experiment.rule, whole_episodes=False)
+
+
+def _chosen_aspects(experiment: Experiment, description: Description) -> dict[str, str]:
+    aspects = chosen_aspects(experiment.aspects, description.aspects, experiment.env)
+    check_aspects(experiment, aspects)
+    return aspects
+
+
 def load_policy(experiment: Experiment, agent_state: dict[str, Any], folder: RunFolder) -> Policy:
     """Return the policy of an agent's state dict."""
     return Policy(_description(experiment, folder), experiment.control.agent, agent_state)
@@ -213,7 +237,7 @@ def load_policy(experiment: Experiment, agent_state: dict[str, Any], folder: Run
 
 def load_reward(
     experiment: Experiment, network: Network | None, folder: RunFolder
-) -> RewardEnsemble | ImplicitReward:
+) -> RewardEnsemble | ImplicitReward | ComposedReward:
     """Return the untrained reward model of an experiment, to be given a state.
 
     One that is the policy has the weights of the newest checkpoint.
@@ -221,7 +245,7 @@ def load_reward(
     description, control = _description(experiment, folder), experiment.control
     _check_network(experiment, network)
     if not control.reward_is_policy:
-        return build_reward(experiment, description, network)
+        return _reward_of(experiment, description, network, folder.card().aspects)
     actor, data = Actor(description, control.direct, experiment.seed), folder.checkpoint()
     if data:
         actor.load_state_dict(from_bytes(data)["agent"])

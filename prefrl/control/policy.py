@@ -133,11 +133,19 @@ def play(
     """
     observations = environments.reset()
     returns, extras, reports = np.zeros(environments.count), [], {}
+    by_aspect = {
+        aspect: np.zeros(environments.count) for aspect in environments.description.aspects
+    }
     for _ in range(environments.description.horizon):
         extras.append(environments.extras())
         step = environments.step(policy.predict(observations, deterministic))
         returns += step.env_rewards
+        for aspect, paid in step.aspect_rewards.items():
+            by_aspect[aspect] += paid
         observations, reports = step.observations, step.reports
+    for aspect, sums in by_aspect.items():
+        for row, report in reports.items():
+            report[f"{aspect}.true_return"] = float(sums[row])
     kept = {name: np.stack([extra[name] for extra in extras]) for name in extras[0]}
     return Episodes(returns, means([*reports.values()]), kept)
 

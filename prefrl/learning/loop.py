@@ -15,8 +15,8 @@ from typing import Any, Literal
 from prefrl.config.learning import LoopConfig
 from prefrl.contracts import Agent, Pacing, Reward, RewardModel, Store
 from prefrl.errors import UserError
+from prefrl.learning.composed import begin_fit, fit
 from prefrl.learning.repeats import share_alike
-from prefrl.learning.reward import FitState, fit
 from prefrl.learning.selection import mean_return, select
 from prefrl.types import Comparison, Counts, Trajectory
 
@@ -50,7 +50,7 @@ class LoopState:
         self.steps = 0
         """Steps trained, exploration not counted."""
         self.reward_model = reward_model
-        self.fit = FitState(reward_model, config.fit, config.seed) if reward_model else None
+        self.fit = begin_fit(reward_model, config.fit, config.seed) if reward_model else None
         self.sample: list[Trajectory] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -145,7 +145,12 @@ def _comparisons(
         return None
     if reward_model is None:
         return []
-    comparisons = store.comparisons(through, config.fit.margin_scale)
+    aspects = config.aspects or ("",)
+    comparisons = [
+        comparison
+        for comparison in store.comparisons(through, config.fit.margin_scale)
+        if comparison.aspect in aspects
+    ]
     if comparisons:
         return comparisons
     if not config.labels:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from prefrl.config.learning import LoopConfig
 from prefrl.contracts import Distance, ShowClips, Store, Teacher
-from prefrl.types import Counts, Picture, Segment
+from prefrl.types import Counts, Picture, Query, Segment
 
 WAIT_SECONDS = 1.0
 
@@ -29,12 +30,15 @@ class ByBudget:
 
     distance: Distance | None = None
 
-    def __init__(self, config: LoopConfig, teacher: Teacher, skips_count: bool = False):
+    def __init__(
+        self, config: LoopConfig, teacher: Teacher | Mapping[str, Teacher],
+        skips_count: bool = False,
+    ):  # fmt: skip
         """Keep who answers.
 
         Args:
             config: of the loop.
-            teacher: in this process.
+            teacher: in this process; or one for each aspect.
             skips_count: whether a skipped query spends a label instead of being replaced.
         """
         self.config, self.teacher, self.skips_count = config, teacher, skips_count
@@ -42,10 +46,7 @@ class ByBudget:
     def wait(self, store: Store, index: int) -> Iterator[Counts]:
         """Let the teacher answer; yield as long as something is still pending."""
         while True:
-            queries = store.pending()
-            truth = store.truth(queries) if self.teacher.sees_true_rewards else None
-            for answer in self.teacher.answer(queries, truth):
-                store.answer(answer)
+            _let_answer(store, self.teacher)
             counts = store.counts()
             if not counts.pending:
                 return
@@ -68,20 +69,59 @@ class ByBudget:
         return {}
 
 
+def _let_answer(store: Store, teachers: Teacher | Mapping[str, Teacher]) -> None:
+    """Let whoever answers in this process answer what is pending, one aspect after another."""
+    by_aspect: dict[str, list[Query]] = {}
+    for query in store.pending():
+        by_aspect.setdefault(query.aspect, []).append(query)
+    if not isinstance(teachers, Mapping) and not by_aspect:
+        by_aspect = {"": []}  # a teacher is told that there is nothing, too
+    for aspect, queries in by_aspect.items():
+        teacher = teachers.get(aspect) if isinstance(teachers, Mapping) else teachers
+        if teacher is None:  # people do
+            continue
+        truth = store.truth(queries, aspect) if teacher.sees_true_rewards else None
+        for answer in teacher.answer(queries, truth):
+            store.answer(answer)
+
+
 class ByPeople:
     """People answer in another process; a round begins once they have bought its steps."""
 
-    def __init__(self, config: LoopConfig, pictures: ShowClips, distance: Distance | None):
+    def __init__(
+        self, config: LoopConfig, pictures: ShowClips, distance: Distance | None,
+        teachers: Mapping[str, Teacher] = MappingProxyType({}),
+    ):  # fmt: skip
+        """Keep who answers.
+
+        Args:
+            config: of the loop.
+            pictures: draws clips that people cannot see otherwise.
+            distance: how different two clips look.
+            teachers: who answers in this process, by aspect; people answer about the others.
+        """
         self.config, self.pictures, self.distance = config, pictures, distance
+        self.teachers = teachers
 
     def wait(self, store: Store, index: int) -> Iterator[Counts]:
         """Yield until enough is answered, or nothing is pending because all of it was skipped."""
         while True:
+            _let_answer(store, self.teachers)
             counts = store.counts()
-            if counts.answered >= answers_needed(self.config, index) or not counts.pending:
+            if self._is_enough(store, counts, index) or not counts.pending:
                 return
             yield counts
             time.sleep(WAIT_SECONDS)
+
+    def _is_enough(self, store: Store, counts: Counts, index: int) -> bool:
+        """Return whether people have answered as much of what is needed as is theirs to answer."""
+        needed: float = answers_needed(self.config, index)
+        if not self.teachers:
+            return counts.answered >= needed
+        names = {teacher.name for teacher in self.teachers.values()}
+        others = {a.query for a in store.answers() if a.teacher in names and a.kind != "skip"}
+        own = counts.answered - sum(query.round >= 0 for query in others)
+        return own >= needed * (1 - len(self.teachers) / len(self.config.aspects))
 
     def queries_due(self, store: Store, index: int) -> int:
         """Return enough that some are spare, so nobody runs out while the policy trains."""

@@ -39,7 +39,9 @@ def inspect_run(folder: RunFolder, worst: int = 20) -> dict[str, Any]:
         `[true, predicted]`; `worst`: the answers of largest loss with `said` and `predicted`,
         P(left is better), and how many `members` predict; `disagreeing`: all answers, newest
         first, of which the model prefers another side; `traces`: predicted rewards of the newest
-        answered queries' clips, `[step]` each, and the answers to them.
+        answered queries' clips, `[step]` each, and the answers to them. Of several aspects also
+        `aspects`: for each its `answers`, `judged`, `decisive`, `agreement`, `correlation` and
+        `clips`, by its own reward and its own true one; then `true` is that of the first.
 
         Members of the ensemble that were fitted to an answer to a query say nothing of it. If all
         were, the answer is not judged, and their mean is what is listed as `predicted`.
@@ -59,17 +61,31 @@ def _report(folder: RunFolder, feedback: FeedbackStore, model: Any, worst: int) 
     if not lessons:
         raise UserError(f"{folder.path} holds no answers yet; there is nothing to inspect")
     row_of = {name: row for row, name in enumerate(segments)}
-    returns = predict_returns(model, list(segments.values()))
-    unfitted = _unfitted(folder, feedback, model.members, list(queries))
-    judged = [
-        _judged(answer, comparisons, returns, row_of, unfitted[answer.query])
-        for answer, comparisons in lessons if comparisons
-    ]  # fmt: skip
+    models = getattr(model, "parts", None) or {
+        one: model for one in folder.card().aspects or {"": ""}
+    }
+    returns, unfitted = {}, {}
+    for aspect, part in models.items():
+        returns[aspect] = predict_returns(part, list(segments.values()))
+        unfitted[aspect] = _unfitted(folder, feedback, part.members, list(queries))
+    judged = []
+    for answer, comparisons in lessons:
+        aspect = queries[answer.query].aspect
+        if comparisons and aspect in models:
+            own = returns[aspect], row_of, unfitted[aspect][answer.query]
+            entry = _judged(answer, comparisons, *own)
+            judged.append(entry | ({"aspect": aspect} if aspect else {}))
+    true = {a: _against_truth(feedback, list(segments), own, a) for a, own in returns.items()}
+    several = {
+        aspect: _teacher([entry for entry in judged if entry["aspect"] == aspect]) | true[aspect]
+        for aspect in (models if len(models) > 1 else ())
+    }
     return {
         "round": folder.metrics()[-1]["round"],
         "answers": len(judged),
         "teachers": _teachers(judged),
-        "true": _against_truth(feedback, list(segments), returns),
+        "true": next(iter(true.values())),
+        **({"aspects": several} if several else {}),
         "worst": sorted(judged, key=lambda entry: -entry["loss"])[:worst],
         "disagreeing": [e for e in reversed(judged) if e["agreed"] < e["decisive"]],
         "traces": _traces(model, [queries[name] for name in sorted(queries)[-TRACES:]], answers),
@@ -145,13 +161,13 @@ def _share(entries: list[dict[str, Any]]) -> float | None:
 
 
 def _against_truth(
-    feedback: FeedbackStore, names: list[str], returns: torch.Tensor
+    feedback: FeedbackStore, names: list[str], returns: torch.Tensor, aspect: str = ""
 ) -> dict[str, Any]:
     """Compare predicted with true returns of the clips whose true rewards are known."""
     pairs = []
     for name, predicted in zip(names, returns.mean(0), strict=True):
         with contextlib.suppress(UserError):  # imported and rewritten clips have no true reward
-            pairs.append((float(feedback.true_rewards(name).sum()), float(predicted)))
+            pairs.append((float(feedback.true_rewards(name, aspect).sum()), float(predicted)))
     correlation = None
     if len(pairs) > 2 and all(np.std(column) > 0 for column in zip(*pairs, strict=True)):
         correlation = float(np.corrcoef(np.array(pairs).T)[0, 1])
@@ -194,7 +210,15 @@ def in_words(report: dict[str, Any]) -> list[str]:
             f"  {name}: {agrees} of {entry['decisive']} decisive comparisons, in {entry['judged']} "
             f"of {entry['answers']} answers: each judged by members that were not fitted to it"
         )
-    if report["true"]["correlation"] is not None:
+    for aspect, entry in report.get("aspects", {}).items():
+        share, correlation = entry["agreement"], entry["correlation"]
+        agrees = "nothing decisive" if share is None else f"agrees with {share:.0%}"
+        true = "" if correlation is None else f"; correlation with the true one {correlation:.2f}"
+        lines.append(
+            f"  {aspect}: its reward {agrees} of {entry['decisive']} decisive comparisons, in "
+            f"{entry['judged']} of {entry['answers']} answers{true}"
+        )
+    if report["true"]["correlation"] is not None and "aspects" not in report:
         lines.append(
             f"predicted against true return of {len(report['true']['clips'])} clips: "
             f"correlation {report['true']['correlation']:.2f}"

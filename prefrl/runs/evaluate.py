@@ -33,7 +33,7 @@ def evaluate_run(folder: RunFolder, request: EvaluationRequest) -> dict[str, Any
     experiment = folder.experiment()
     with closing(FeedbackStore(folder.feedback, read_only=True)) as store:
         counts = store.counts()
-    minutes = {"minutes": round(counts.seconds / 60, 1)} if experiment.teacher == "human" else {}
+    minutes = {"minutes": round(counts.seconds / 60, 1)} if experiment.asks_people else {}
     if request.teacher is not None and is_reward(request.teacher) and folder.card().is_text:
         judged_by = judge(request.teacher, experiment.seed, is_text=True)
         request = dataclasses.replace(request, judge=judged_by)

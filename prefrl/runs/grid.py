@@ -276,7 +276,7 @@ def _checked(experiment: Experiment) -> Experiment:
             query=QueryConfig(explore_steps=experiment.query.explore_steps),
             fit=FitConfig(), oracle=OracleConfig(),
         )  # fmt: skip
-    if experiment.teacher == "human":
+    if experiment.asks_people:
         raise UserError(
             "the teacher is human, but nobody sits beside a sweep; expected oracle or MODULE:OBJECT"
         )

@@ -138,16 +138,23 @@ def named_fully(experiment: Experiment) -> Experiment:
 
     A run is then the same wherever it goes on, and whatever becomes of the file.
     """
-    if not is_model(experiment.teacher):
+    teachers = experiment.teachers
+    if not any(map(is_model, teachers.values())):
         return experiment
-    prefix, _, what = experiment.teacher.partition(":")
-    folder = Path(what).expanduser()
-    what = str(folder.absolute()) if what and folder.is_dir() else what
+    full = {a: _in_full(name) if is_model(name) else name for a, name in teachers.items()}
+    teacher = ",".join(f"{aspect}={name}" if aspect else name for aspect, name in full.items())
     known = experiment.judge.known
     config = dataclasses.replace(
         with_principles(experiment.judge), known=str(Path(known).absolute()) if known else ""
     )
-    return dataclasses.replace(experiment, teacher=f"{prefix}:{what}", judge=config)
+    return dataclasses.replace(experiment, teacher=teacher, judge=config)
+
+
+def _in_full(name: str) -> str:
+    """Return the name of a judge, its folder written out."""
+    prefix, _, what = name.partition(":")
+    folder = Path(what).expanduser()
+    return f"{prefix}:{folder.absolute()}" if what and folder.is_dir() else name
 
 
 def with_principles(config: JudgeConfig) -> JudgeConfig:

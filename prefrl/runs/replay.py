@@ -136,7 +136,7 @@ def _replaying(
     """Return a session of the copy of a run: a new one, or one that goes on from a state."""
     if state:
         folder = RunFolder(into)
-        session = assemble(folder, experiment, components, None, FeedbackStore(folder.feedback))
+        session = assemble(folder, experiment, components, {}, FeedbackStore(folder.feedback))
         load_state(session, state)
         folder.extend(session.state.round, experiment)
         return session
@@ -145,7 +145,7 @@ def _replaying(
         with closing(FeedbackStore(source.feedback, read_only=True)) as feedback:
             feedback.copy(folder.feedback)
         feedback = FeedbackStore(folder.feedback)
-        session = assemble(folder, experiment, components, None, feedback)
+        session = assemble(folder, experiment, components, {}, feedback)
         save_components(session, components)
         folder.save_experiment(experiment)  # last: a kill before it leaves no run
     return session

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefrl.config.experiment import Experiment, check_experiment, with_named_teacher
+from prefrl.config.experiment import (
+    Experiment,
+    check_aspects,
+    check_experiment,
+    with_named_teacher,
+)
 from prefrl.config.learning import LoopConfig, is_model, is_reward
 from prefrl.config.text import TextConfig
 from prefrl.contracts import Agent, Components, Domain, Network, Pacing, Reward, Teacher
@@ -44,7 +49,7 @@ from prefrl.teachers.constitution import Reviser
 from prefrl.teachers.function import FunctionTeacher, Preference, load_teacher, record_name
 from prefrl.teachers.judge import Judge
 from prefrl.teachers.oracle import Oracle
-from prefrl.types import Answer
+from prefrl.types import BETTER, Answer
 
 
 @dataclass
@@ -114,7 +119,7 @@ def start(
     if taught_by is not None:
         experiment = dataclasses.replace(experiment, teacher=str(taught_by))
     critic = named_critic(experiment)
-    judge = _teacher(experiment, teacher, network, taught_by or critic)
+    teachers = _teachers(experiment, teacher, network, taught_by or critic)
     domain = domain or chosen_domain(experiment)
     experiment = dataclasses.replace(experiment, domain=experiment.domain or domain.default.domain)
     with ExitStack() as reading, ExitStack() as undone:
@@ -124,13 +129,15 @@ def start(
             reading.enter_context(closing(answers))
         components = domain.build(experiment, network, None)
         undone.callback(components.close)
+        check_aspects(experiment, components.card.aspects)
         components = with_reward(components, experiment, given, network)
         components = with_teacher(components, experiment, taught_by)
         components = with_critic(components, critic, experiment.env)
         experiment = dataclasses.replace(experiment, domain=components.domain or experiment.domain)
         check_plain("the environment's question", components.card.question)
-        if isinstance(judge, Judge | Reviser):
-            notes += judges.admitted(judge, experiment, components.card.is_text, source)
+        for judge in teachers.values():
+            if isinstance(judge, Judge | Reviser):
+                notes += judges.admitted(judge, experiment, components.card.is_text, source)
         if answers and source:
             _check_answers(answers, components, answers.path.parent if old else source)
         components = dataclasses.replace(components, notes=(*components.notes, *notes))
@@ -138,7 +145,7 @@ def start(
         undone.enter_context(folder.removed_if_it_fails())
         feedback = undone.enter_context(closing(FeedbackStore(folder.feedback)))
         feedback.claim()
-        session = assemble(folder, experiment, components, judge, feedback)
+        session = assemble(folder, experiment, components, teachers, feedback)
         save_components(session, components)
         if answers and source:
             name = answers.path.parent.name if old else in_utf8(source.stem)
@@ -170,7 +177,7 @@ def resume(
         feedback.claim()  # before anything is read that another trainer may be changing
         kept = folder.teacher if is_reward(experiment.teacher) else None
         kept = folder.critic if experiment.oracle.regret else kept
-        judge = _teacher(experiment, teacher, network, kept, feedback.answers())
+        teachers = _teachers(experiment, teacher, network, kept, feedback.answers())
         domain, state = domain_of(folder), checkpoint(folder)
         if more_labels or more_steps:
             next_round = state["loop"]["round"] if state else 0
@@ -182,7 +189,7 @@ def resume(
         undone.callback(components.close)
         given = folder.given_reward if experiment.given_reward else None
         components = with_reward(components, experiment, given, network)
-        session = assemble(folder, experiment, components, judge, feedback)
+        session = assemble(folder, experiment, components, teachers, feedback)
         load_state(session, state)
         save_components(session, components)  # nothing is written before all is known to fit
         if more_labels or more_steps:
@@ -215,31 +222,35 @@ def rounds(session: Session) -> Iterator[Round]:
             writer.close()
 
 
-def _teacher(
+def _teachers(
     experiment: Experiment, teacher: Preference | None, network: Network | None,
     taught_by: Path | None, before: Sequence[Answer] = (),
-) -> Teacher | None:  # fmt: skip
-    """Return whoever answers in this process.
+) -> dict[str, Teacher]:  # fmt: skip
+    """Return whoever answers in this process about each aspect, under "" about all.
 
     Args:
-        experiment: which names the teacher.
+        experiment: which names the teachers.
         teacher: your own function.
         network: your own reward network.
         taught_by: the folder of the reward that answers, or of the critic that the oracle has.
         before: what was answered before.
     """
     if teacher is not None:
-        return FunctionTeacher(teacher, experiment.teacher)
-    if experiment.teacher == "oracle":
-        known = None if taught_by is None else load_critic(taught_by)
-        return Oracle(experiment.oracle, experiment.seed, known)
-    if is_model(experiment.teacher):
-        return judges.model_teacher(
-            experiment.teacher, experiment.judge, experiment.seed, before, waits=True
-        )
+        return {"": FunctionTeacher(teacher, experiment.teacher)}
+    if taught_by is not None and is_reward(experiment.teacher):
+        return {"": reward_teacher(experiment, taught_by, network)}
     if taught_by is not None:
-        return reward_teacher(experiment, taught_by, network)
-    return None if experiment.teacher == "human" else load_teacher(experiment.teacher)
+        return {"": Oracle(experiment.oracle, experiment.seed, load_critic(taught_by))}
+    names = experiment.teachers.items()
+    return {a: _teacher(experiment, name, before) for a, name in names if name != "human"}
+
+
+def _teacher(experiment: Experiment, name: str, before: Sequence[Answer]) -> Teacher:
+    if name == "oracle":
+        return Oracle(experiment.oracle, experiment.seed)
+    if is_model(name):
+        return judges.model_teacher(name, experiment.judge, experiment.seed, before, waits=True)
+    return load_teacher(name)
 
 
 def _answers_of(
@@ -261,9 +272,16 @@ def _answers_of(
 
 def _check_answers(answers: FeedbackStore, components: Components, path: Path) -> None:
     """Raise `UserError` unless a reward for this environment can be learned from them."""
-    comparisons = answers.comparisons()
+    comparisons, aspects = answers.comparisons(), components.card.aspects or {"": ""}
     if not comparisons:
         raise UserError(f"{path} holds no answer that says anything about a clip")
+    if not any(comparison.aspect in aspects for comparison in comparisons):
+        about = dict.fromkeys(comparison.aspect or BETTER for comparison in comparisons)
+        asked = ", ".join(aspect or BETTER for aspect in aspects)
+        raise UserError(
+            f"{path} holds answers about {', '.join(about)} alone, but what is asked about here is "
+            f"{asked}; choose the same with --aspects"
+        )
     spaces = components.card.spaces
     for segment in {s.id: s for c in comparisons for s in (c.left, c.right)}.values():
         try:
@@ -275,10 +293,19 @@ def _check_answers(answers: FeedbackStore, components: Components, path: Path) -
 
 
 def assemble(
-    folder: RunFolder, experiment: Experiment, components: Components, teacher: Teacher | None,
-    feedback: FeedbackStore,
+    folder: RunFolder, experiment: Experiment, components: Components,
+    teachers: Mapping[str, Teacher], feedback: FeedbackStore,
 ) -> Session:  # fmt: skip
-    """Put the live parts of a run together; no teacher means that people answer."""
+    """Put the live parts of a run together.
+
+    Args:
+        folder: of the run.
+        experiment: what is run.
+        components: what the domain built.
+        teachers: who answers in this process, by aspect, or under "" about all; people answer the
+            rest.
+        feedback: the run's store.
+    """
     config = LoopConfig(
         seed=experiment.seed,
         rounds=experiment.round_count,
@@ -288,12 +315,14 @@ def assemble(
         question=experiment.question or components.card.question,
         query=experiment.query,
         fit=experiment.fit,
+        aspects=components.card.aspects,
     )
-    if teacher is None:
-        pacing: Pacing = ByPeople(config, components.pictures, components.distance)
+    for_all = teachers.get("")
+    if for_all is None and (not teachers or len(teachers) < len(config.aspects)):
+        pacing: Pacing = ByPeople(config, components.pictures, components.distance, teachers)
     else:
-        skips_count = isinstance(teacher, Oracle) and teacher.config.bpref
-        pacing = ByBudget(config, teacher, skips_count)
+        skips_count = experiment.oracle.bpref and "oracle" in experiment.teachers.values()
+        pacing = ByBudget(config, for_all or teachers, skips_count)
     return Session(
         folder, experiment, components.agent, components.reward, pacing, feedback, config,
         LoopState(components.reward_model, config), components.notes, components.close,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
-from prefrl.config.experiment import Experiment
+from prefrl.config.experiment import Experiment, check_aspects, check_one_aspect
 from prefrl.config.text import TextConfig
 from prefrl.contracts import Components, Network
 from prefrl.environments import contract
+from prefrl.environments.aspects import aspects_of, chosen_aspects
 from prefrl.environments.ids import holds_text, make, resolve
 from prefrl.errors import UserError
+from prefrl.learning.composed import ComposedReward
 from prefrl.learning.true_reward import TrueReward
 from prefrl.storage.checkpoint import from_bytes
 from prefrl.storage.folder import RunFolder
@@ -88,7 +90,13 @@ def build(
             save_language_model(begun, run.reference)
 
     notes += [describe_model(text.model, language_model.model, text)]
-    reward_model: TextReward | DirectReward | None = None
+    reward_model: TextReward | DirectReward | ComposedReward | None = None
+    card = card_of(environments[0])
+    known = card.aspects
+    aspects = (
+        folder.card().aspects if folder else chosen_aspects(experiment.aspects, known, spec.id)
+    )
+    check_aspects(experiment, aspects)
     members = [] if text.reward_is_policy else ["text.reward-model.members"]
     with _explained(
         text, f"text.{text.chosen[0]}.batch-size", "text.max-new-tokens", *members
@@ -96,11 +104,12 @@ def build(
         given = environments, language_model, text, experiment.seed, autocast
         agent: DirectAgent | SamplingAgent | ScheduledAgent
         if text.reward_is_policy:
+            check_one_aspect(aspects)
             agent = DirectAgent(*given)
             reward_model = _direct_reward(agent)
         else:
             if experiment.learns_reward:
-                reward_model = _reward_model(experiment, language_model)
+                reward_model = _reward_model(experiment, language_model, aspects)
             agent = _agent(*given, experiment.steps)
         if reward_model and reward_model.members == 1:
             notes += [
@@ -117,7 +126,7 @@ def build(
         agent=agent,
         reward=reward_model or TrueReward(whole_episodes=True),
         reward_model=reward_model,
-        card=card_of(environments[0]),
+        card=dataclasses.replace(card, aspects=aspects),
         clip_steps=None,
         pictures=lambda segments: {},  # text is shown as text
         distance=reward_model.distance if reward_model else None,
@@ -157,7 +166,8 @@ def card_of(env: EnvSpec | gymnasium.Env) -> EnvironmentCard:
             f"{env.id} does not speak text, as language models do; name an environment of text"
         )
     question = environment.unwrapped.metadata.get("question", "Which reply is better?")
-    return EnvironmentCard("prefrl.text:DOMAIN", TURN_SECONDS, question, TEXT, TEXT)
+    aspects = aspects_of(environment.unwrapped.metadata, contract.name_of(environment))
+    return EnvironmentCard("prefrl.text:DOMAIN", TURN_SECONDS, question, TEXT, TEXT, aspects)
 
 
 def _contract_notes(spec: EnvSpec) -> list[str]:
@@ -209,7 +219,7 @@ def load_reference(experiment: Experiment, folder: RunFolder) -> LanguageModel:
 
 def load_reward(
     experiment: Experiment, network: Network | None, folder: RunFolder
-) -> TextReward | DirectReward:
+) -> TextReward | DirectReward | ComposedReward:
     """Return the unfitted reward model of an experiment, to be given a state.
 
     One that is the policy has the weights of the newest checkpoint.
@@ -217,7 +227,7 @@ def load_reward(
     _check_no_network(network)
     language_model = load_reference(experiment, folder)
     if not experiment.text.reward_is_policy:
-        return _reward_model(experiment, language_model)
+        return _reward_model(experiment, language_model, folder.card().aspects)
     text, data = experiment.text, folder.checkpoint()
     agent = DirectAgent(
         [], language_model, text, experiment.seed, autocast_for(text, language_model.model.device)
@@ -236,13 +246,24 @@ def _what_is_fitted(text: TextConfig) -> str:
     return "the policy" if text.reward_is_policy else "the reward model"
 
 
-def _reward_model(experiment: Experiment, language_model: LanguageModel) -> TextReward:
+def _reward_model(
+    experiment: Experiment, language_model: LanguageModel, aspects: Mapping[str, str]
+) -> TextReward | ComposedReward:
+    """Build the reward model, or of several aspects one for each."""
     text = experiment.text
-    return TextReward(
-        language_model, text.reward_model, experiment.seed, text.chat,
-        autocast_for(text, language_model.model.device), micro_batch_size=text.micro_batch_size,
-        gradient_checkpointing=text.gradient_checkpointing,
-    )  # fmt: skip
+
+    def ensemble() -> TextReward:
+        return TextReward(
+            language_model, text.reward_model, experiment.seed, text.chat,
+            autocast_for(text, language_model.model.device),
+            micro_batch_size=text.micro_batch_size,
+            gradient_checkpointing=text.gradient_checkpointing,
+        )  # fmt: skip
+
+    if len(aspects) < 2:
+        return ensemble()
+    parts = {aspect: ensemble() for aspect in aspects}
+    return ComposedReward(parts, experiment.rule, whole_episodes=True)
 
 
 def _check_no_network(network: Any) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
 
 from prefrl.environments import contract
+from prefrl.environments.aspects import aspects_of, paid_by_aspect
 from prefrl.environments.info import numbers
 from prefrl.pace import Pace
 from prefrl.text.episode import Episode
@@ -92,16 +94,25 @@ def _turn(episode: Episode, environment: gymnasium.Env, policy: TextPolicy, repl
     contract.check_text(environment, observation, "step gave the observation")
     episode.append_reply(action, reply.ids, reply.finished)
     episode.env_rewards.append(reward)
+    aspects = aspects_of(environment.unwrapped.metadata, contract.name_of(environment))
+    for aspect, paid in paid_by_aspect(info, aspects).items():
+        episode.aspect_rewards.setdefault(aspect, []).append(paid)
     if terminated or truncated:
-        episode.report = numbers(info)
+        episode.report = _report(episode, info)
         return True
     following = policy.template.next(observation, reply.ids[-1] == policy.template.end_id)
     if len(episode.ids) + len(following) >= policy.context:  # no room to go on
-        episode.report = numbers(info)
+        episode.report = _report(episode, info)
         episode.out_of_context = True
         return True
     episode.append_observation(observation, following)
     return False
+
+
+def _report(episode: Episode, info: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of an episode's last info, and the true return for each aspect."""
+    returns = {f"{a}.true_return": sum(paid) for a, paid in episode.aspect_rewards.items()}
+    return numbers(info) | returns
 
 
 def task_seed(seed: int, task: int) -> int:

@@ -43,6 +43,8 @@ class Episode:
     observations: list[str] = field(default_factory=list)
     actions: list[str] = field(default_factory=list)
     env_rewards: list[float] = field(default_factory=list)
+    aspect_rewards: dict[str, list[float]] = field(default_factory=dict)
+    """What each turn truly pays for each aspect, where the environment says it of all turns."""
     report: dict[str, float] = field(default_factory=dict)
     """Numbers that the environment gave with the last step."""
 
@@ -91,6 +93,11 @@ class Episode:
             task=f"seed {self.seed}",
             source=source,
             episode=number,
+            aspect_rewards={
+                aspect: np.array(paid, float)
+                for aspect, paid in self.aspect_rewards.items()
+                if len(paid) == turns
+            },
         )
 
 

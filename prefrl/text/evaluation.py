@@ -93,7 +93,8 @@ def _judge(request: EvaluationRequest, experiment: Experiment) -> tuple[str, Tea
     notes, name = [], request.teacher
     if request.judge is not None:
         return request.judge.name, request.judge, notes
-    if name is None and ":" in experiment.teacher and not is_reward(experiment.teacher):
+    named = experiment.teacher
+    if name is None and ":" in named and not is_reward(named) and "" in experiment.teachers:
         try:
             judge = judge_named(experiment.teacher, experiment.seed)
             return experiment.teacher, judge, notes

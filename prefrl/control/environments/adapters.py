@@ -52,12 +52,20 @@ class BatchedEnvironments:
         except Exception as error:  # whatever somebody's environment raises
             raise UserError(f"{self.name}: {raised_by('step', error)}") from error
         _check_finite(self.name, observations, rewards)
+        paid = self._paid(info)
         if not truncated.any():
-            return Step(observations, rewards, truncated)
+            return Step(observations, rewards, truncated, aspect_rewards=paid)
         rows, final = np.flatnonzero(truncated), info["final_info"]
         reports = {int(row): numbers(_row_of(final, int(row))) for row in rows}
         last = {int(row): info["final_obs"][row] for row in rows}
-        return Step(observations, rewards, truncated, last, reports)
+        return Step(observations, rewards, truncated, last, reports, paid)
+
+    def _paid(self, info: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Return what is truly paid for each aspect, `[env]`, of the steps that were just made."""
+        paid = info.get("aspects", {})
+        if not all(isinstance(paid.get(aspect), np.ndarray) for aspect in self.description.aspects):
+            return {}
+        return {aspect: np.array(paid[aspect], float) for aspect in self.description.aspects}
 
     def extras(self) -> dict[str, np.ndarray]:
         """Return the joint positions, and who has just been stood up where a task does that."""

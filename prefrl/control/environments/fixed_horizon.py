@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -72,6 +73,9 @@ class FixedHorizon(gymnasium.Wrapper):
                 self.left = min(self.left, self.wait)
         else:
             self.last = self.after_end
+            paid = self.info.get("aspects")
+            if isinstance(paid, Mapping):  # like the reward
+                self.info = self.info | {"aspects": dict.fromkeys(paid, 0.0)}
         return self.last, reward, False, self.left <= 0, self.info
 
     def _broken(self, call: str, problem: str) -> UserError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
+from prefrl.environments.aspects import aspects_of
 from prefrl.types import Picture, Segment
 
 
@@ -28,6 +29,8 @@ class Step:
     """By environment, the last observation of the episode that ended."""
     reports: dict[int, dict[str, float]] = field(default_factory=dict)
     """By environment, the numbers reported at the end of the episode."""
+    aspect_rewards: dict[str, np.ndarray] = field(default_factory=dict)
+    """[env] each: what is truly paid for each aspect."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Description:
     """Whether the last number of an observation is ours: it says that the episode has ended."""
     together: int = 1
     """How many environments side by side begin each clip in the same state."""
+    aspects: Mapping[str, str] = field(default_factory=dict)
+    """What may be asked about, and the question of each; {} where there is one question alone."""
 
 
 class Environments(Protocol):
@@ -107,7 +112,8 @@ def describe(
         name: the id.
         space: of observations.
         actions: of actions.
-        metadata: the environment's own; `render_fps`, `clip_seconds` and `question` are read.
+        metadata: the environment's own; `render_fps`, `clip_seconds`, `question` and `aspects` are
+            read.
         horizon: most steps of an episode.
         dt: seconds of a step, where they are known otherwise.
         clip_seconds: length of a clip, where it is given.
@@ -119,7 +125,10 @@ def describe(
     question = metadata.get("question")
     if not isinstance(question, str) or not question:
         question = f"Which clip is better at {name}?"
-    return Description(space, actions, horizon, seconds, question, round(clip / seconds), shows_end)
+    return Description(
+        space, actions, horizon, seconds, question, round(clip / seconds), shows_end,
+        aspects=aspects_of(metadata, name),
+    )  # fmt: skip
 
 
 def positive(value: Any) -> float | None:

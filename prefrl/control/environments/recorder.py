@@ -28,6 +28,8 @@ class Recorded:
     """[env], number of each environment's episode."""
     elapsed: np.ndarray
     """[env], steps made in it before."""
+    aspect_rewards: dict[str, np.ndarray]
+    """[env] each."""
 
 
 class Recorder:
@@ -44,6 +46,7 @@ class Recorder:
         self.elapsed = np.zeros(count, np.int64)
         self.episodes = np.zeros(count, np.int64)
         self.returns = np.zeros(count)
+        self.aspect_returns: dict[str, np.ndarray] = {}
         self.finished: list[dict[str, float]] = []
         self.steps: list[Recorded] = []
 
@@ -59,14 +62,19 @@ class Recorder:
         self.steps.append(
             Recorded(
                 observations.astype(np.float32), np.array(actions), step.env_rewards, extras,
-                self.episodes.copy(), self.elapsed.copy(),
+                self.episodes.copy(), self.elapsed.copy(), step.aspect_rewards,
             )
         )  # fmt: skip
         self.elapsed += 1
         self.returns += step.env_rewards
+        for aspect, paid in step.aspect_rewards.items():
+            self.aspect_returns.setdefault(aspect, np.zeros(self.count))
+            self.aspect_returns[aspect] += paid
         for row in np.flatnonzero(step.ended).tolist():
             if row in step.reports:  # else its state alone is another one's from here on
                 report = step.reports[row] | {"true_return": float(self.returns[row])}
+                for aspect, sums in self.aspect_returns.items():
+                    report[f"{aspect}.true_return"], sums[row] = float(sums[row]), 0.0
                 self.finished.append(report)
                 self.returns[row] = 0.0
             self.elapsed[row] = 0
@@ -74,12 +82,14 @@ class Recorder:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is known of the episodes under way."""
-        return {"elapsed": self.elapsed, "episodes": self.episodes, "returns": self.returns}
+        state = {"elapsed": self.elapsed, "episodes": self.episodes, "returns": self.returns}
+        return state | ({"aspect_returns": self.aspect_returns} if self.aspect_returns else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue the episodes that were under way."""
         self.elapsed, self.episodes = state["elapsed"].copy(), state["episodes"].copy()
         self.returns = state["returns"].copy()
+        self.aspect_returns = {a: s.copy() for a, s in state.get("aspect_returns", {}).items()}
         self.finished = []
         self.clear()
 
@@ -96,6 +106,10 @@ class Recorder:
         extras = {
             name: np.stack([step.extras[name] for step in steps], 1) for name in steps[0].extras
         }
+        paid = {
+            aspect: np.stack([step.aspect_rewards[aspect] for step in steps], 1)
+            for aspect in steps[0].aspect_rewards
+        }
         pieces = []
         for row in range(self.count):
             episodes = np.array([step.episodes[row] for step in steps])
@@ -110,6 +124,7 @@ class Recorder:
                     source=source,
                     episode=int(episodes[begin]) * self.count + row,
                     start=int(steps[begin].elapsed[row]),
+                    aspect_rewards={aspect: each[row, begin:stop] for aspect, each in paid.items()},
                 )
                 pieces.append((row, begin, trajectory))
         return pieces

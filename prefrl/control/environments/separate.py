@@ -30,6 +30,7 @@ from prefrl.control.environments.redraw import (
     steps_per_picture,
 )
 from prefrl.environments import contract
+from prefrl.environments.aspects import paid_by_aspect
 from prefrl.environments.info import numbers
 from prefrl.errors import UserError, note
 from prefrl.types import ENDED, Picture, Segment
@@ -97,7 +98,15 @@ class SeparateEnvironments:
                 self.episodes[row] += 1
                 observations[row] = self._reset(row)
         self.shown = np.stack(observations)
-        return Step(self.shown, rewards, ended, last, reports)
+        return Step(self.shown, rewards, ended, last, reports, self._paid(results))
+
+    def _paid(self, results: Sequence[tuple[Any, ...]]) -> dict[str, np.ndarray]:
+        """Return what is truly paid for each aspect, `[env]`; nothing where not all say it."""
+        aspects = self.description.aspects
+        rows = [paid_by_aspect(result[4], aspects) for result in results] if aspects else []
+        if not all(rows):
+            return {}
+        return {aspect: np.array([row[aspect] for row in rows]) for aspect in aspects}
 
     def extras(self) -> dict[str, np.ndarray]:
         """Return whether episodes are over, and the joint positions where there are any.
