@@ -209,7 +209,8 @@ def test_benchmark_fit_fits_every_row_to_clips_of_a_run(tmp_path):
 def test_benchmark_offline_learns_from_the_same_clips_in_every_way(tmp_path):
     report = run(
         "benchmark_offline.py", "--tasks", "reacher", "--steps", 8192, "--rounds", 2, "--clips", 24,
-        "--answers", 30, "--episodes", 2, "--folder", tmp_path, cwd=tmp_path, warm=CONTROL,
+        "--answers", 30, "--episodes", 2, "--folder", tmp_path, "--passes", 2, cwd=tmp_path,
+        warm=CONTROL,
     )  # fmt: skip
     [found] = report["reacher"]
     untrained, half, final = found["policies"]

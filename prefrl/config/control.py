@@ -135,6 +135,8 @@ class CPLConfig(ActorConfig):
 class BestClipsConfig(ActorConfig):
     """How a robot's policy learns from the best of its own clips: it clones them."""
 
+    clone_epochs: CountOrZero = 100
+    """Passes over the steps of what is kept, which are few."""
     share: Annotated[float, above(0, at_most=1)] = 0.1
     """Of a round's clips those that are cloned: the best by the reward."""
     keep: Literal["best", "random"] = "best"

@@ -28,7 +28,7 @@ from prefrl.errors import UserError
 
 PASSES = 4  # over the answers; of more, a language model learns them by heart
 CPL_PASSES, CPL_PATIENCE = 30, 6
-CPL_RATE, CPL_BIAS = 3e-4, 0.5
+CPL_RATE, CPL_BIAS = 1e-3, 0.5
 
 
 def with_learner(experiment: Experiment, learner: str) -> Experiment:
