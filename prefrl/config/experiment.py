@@ -144,7 +144,7 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
     check_fields(experiment)
     if isinstance(experiment.domain, ControlConfig | TextConfig):
         _check_learner(experiment.domain)
-        if experiment.fit.nll and experiment.domain.learner != "direct":
+        if experiment.fit.nll and not experiment.domain.reward_is_policy:
             raise UserError(
                 f"--fit.nll is {experiment.fit.nll}, but --learner {experiment.domain.learner} "
                 "fits a reward, which gives clips no likelihood; leave it out, or use "
