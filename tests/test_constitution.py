@@ -1,12 +1,16 @@
 """Revisers: critique and revision by principles, as answers and as demonstrations."""
 
+import importlib.util
 import json
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
+import numpy as np
 import pytest
 import toy_texts  # noqa: F401
 from fakes import Killed, make_query
+from prefrl.envs.tiny_reviews import TinyReviews, favour
 from test_judge import killed_at, pair
 from toy_server import Toy, serving
 from toy_texts import save_small_model, tiny_text
@@ -221,3 +225,48 @@ def test_what_does_not_go_together_is_a_sentence(teacher, judge, sentence, model
     with pytest.raises(UserError, match=sentence):
         start(experiment(model, teacher, **judge), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+# --- what a constitution of rules is worth ------------------------------------------------------
+
+
+def load_script():
+    path = Path(__file__).parents[1] / "scripts" / "constitution.py"
+    spec = importlib.util.spec_from_file_location("constitution", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_revisions_are_worth_what_exact_counting_says():
+    script = load_script()
+    reviews = [turns[0] for turns in TinyReviews().demonstrations(6000)]
+    queries = [pair(text, text, n, prompt=prompt) for n, (prompt, text) in enumerate(reviews)]
+    said = revised(script.revise, queries, principles=tuple(script.RULES), revisions=2)
+    worth = [favour("", answer.value["text"]) for answer in said if answer.kind == "rewrite"]
+    exact = script.counted()
+    assert exact["reviews"] == pytest.approx(0)
+    share = exact["share_revised"]
+    assert len(worth) / len(said) == pytest.approx(share, abs=4 * (share / 6000) ** 0.5)
+    error = np.std(worth) / len(worth) ** 0.5
+    assert np.mean(worth) == pytest.approx(exact["revisions"], abs=4 * error)
+
+
+def test_the_script_of_a_constitution_goes_from_a_model_to_its_revisions(
+    tmp_path, monkeypatch, capsys
+):
+    script = load_script()
+    small = "--demonstrations 20 --labels 16 --replies 8 --folder"
+    monkeypatch.setattr(script, "MODEL", str(save_small_model(tmp_path / "small")))
+    monkeypatch.setattr(script, "TEACHER", "test_constitution:polite")
+    monkeypatch.setattr("sys.argv", ["constitution.py", *small.split(), str(tmp_path / "all")])
+    script.main()
+    report = json.loads(capsys.readouterr().out)
+    assert report["revisions"]["asked"] == report["revisions"]["revised"] == 16
+    assert {*report["tuned"]} == {*report["reference"]} == {"mean", "interval"}
+    assert report["revisions"]["return"]["mean"] == 2
+
+
+def polite(prompt, reply, principle):
+    """Whatever is said, it is fab."""
+    return f"{prompt} fab"
