@@ -102,7 +102,7 @@ class ActorConfig:
     hidden: tuple[Count, ...] = (64, 64)
     """Hidden layers of the policy."""
     activation: Literal["tanh", "relu"] = "tanh"
-    """Its nonlinearity."""
+    """Nonlinearity of the policy."""
     orthogonal_init: bool = True
     """Start with orthogonal weights."""
     log_std_init: float = 0.0
