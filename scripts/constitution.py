@@ -21,7 +21,13 @@ from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
-from prefrl.envs.tiny_reviews import FAVOUR, MOST_WORDS, SUBJECTS, favour, words_of
+from prefrl.envs.tiny_reviews import (  # pyright: ignore[reportMissingImports]
+    FAVOUR,
+    MOST_WORDS,
+    SUBJECTS,
+    favour,
+    words_of,
+)
 
 from prefrl import cli
 from prefrl.config.learning import REVISER, JudgeConfig
@@ -116,7 +122,7 @@ def measured(model: Path, replies: int, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     """Fine-tune, collect, fine-tune again, measure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, help="where to leave models and run")
     parser.add_argument("--demonstrations", type=int, default=2000)
     parser.add_argument("--labels", type=int, default=1000)
