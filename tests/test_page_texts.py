@@ -51,6 +51,33 @@ def opened(tmp_path, viewer_of, open_page, *segments, kind="preference"):
     return page, folder
 
 
+def test_each_aspect_is_asked_about_in_turn_under_its_own_question(tmp_path, viewer_of, open_page):
+    aspects = {"helpful": "Which reply helps more?", "safe": "Which reply is safer?"}
+    queries = [
+        Query(
+            QueryId(0, index),
+            tuple(talk(f"{index}{side}", ("Hello?", f"Hi {index}{side}!")) for side in "ab"),
+            question=aspects[aspect],
+            aspect=aspect,
+        )
+        for index, aspect in enumerate([*aspects] * 2)
+    ]
+    folder = make_run(tmp_path / "run", *queries)
+    folder.save_card(dataclasses.replace(folder.card(), aspects=aspects))
+    page = open_page(viewer_of(folder).address)
+    wait_for(page, state="labelling")
+    asked = []
+    for count in range(1, 5):
+        time.sleep(GUARD_SECONDS)
+        asked.append(page.locator("#question").inner_text())
+        page.keyboard.press("ArrowLeft")
+        saved(page, count)
+    assert asked == [aspects["safe"], aspects["helpful"]] * 2
+    with contextlib.closing(FeedbackStore(folder.feedback)) as store:
+        taught = [comparison.aspect for comparison in store.comparisons()]
+    assert taught == ["safe", "helpful"] * 2
+
+
 def lines(node):
     return [line for line in node.inner_text().split("\n") if line]
 

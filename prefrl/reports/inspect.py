@@ -61,9 +61,9 @@ def _report(folder: RunFolder, feedback: FeedbackStore, model: Any, worst: int) 
     if not lessons:
         raise UserError(f"{folder.path} holds no answers yet; there is nothing to inspect")
     row_of = {name: row for row, name in enumerate(segments)}
-    models = getattr(model, "parts", None) or {
-        one: model for one in folder.card().aspects or {"": ""}
-    }
+    named = any(query.aspect for query in queries.values())
+    alone = dict.fromkeys((folder.card().aspects if named else ()) or ("",), model)
+    models: dict[str, Any] = getattr(model, "parts", alone)
     returns, unfitted = {}, {}
     for aspect, part in models.items():
         returns[aspect] = predict_returns(part, list(segments.values()))

@@ -44,6 +44,9 @@ class View:
         self.assignments = Assignments(self.feedback)
         self.clips = Clips(_model(folder), card.dt, self.feedback.picture)
         self.question, self.is_text = card.question, card.is_text
+        self.has_aspects = len(card.aspects) > 1
+        if card.aspects:  # each query asks its own
+            self.question = " ".join(card.aspects.values())
         self.is_comparison = folder.kind() == "comparison"
         self.inspector = Inspector(folder.path)
         self.progress = Progress(folder, self.feedback)
@@ -159,9 +162,8 @@ class View:
         self.feedback.demonstrate(prompt, response, person, fields.word(body, "uuid"))
         line = json.dumps({"prompt": prompt, "response": response})
         taught = False
-        if response is not None and (
-            self.feedback.segments(prompt) or self.feedback.segments_after(prompt)
-        ):
+        comparable = response is not None and not self.has_aspects  # better in which aspect?
+        if comparable and (self.feedback.segments(prompt) or self.feedback.segments_after(prompt)):
             try:
                 import_demonstrations(self.feedback, [line], person)
             except StoreError:
