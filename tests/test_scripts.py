@@ -459,6 +459,20 @@ FRONTIER = [
 ]  # fmt: skip
 
 
+def test_benchmark_aspects_knows_the_optimum_and_what_points_dominate():
+    assert (SCRIPTS / "benchmark_aspects.py").exists()
+    script = load("benchmark_aspects")
+    points = [script.Point(2, *each) for each in ((3, 1), (1, 3), (0.5, 0.5), (9, -1))]
+    assert script.hypervolume(points, script.Point(0, 0, 0)) == 3 * 1 + 1 * 2
+    assert script.hypervolume([], script.Point(0, 0, 0)) == 0
+    optimum = script.Optimum(np.array([0.0, 3, 1, 3]), np.array([0.0, -1, 0, -1]))
+    most = optimum.weighted(1.0, 0.5)
+    assert most.kl == pytest.approx(0.5, abs=1e-3) and most.favour > 2.5
+    best = optimum.safe(np.log(2) + 0.1)
+    assert best.safety == 0 and 0.5 < best.favour < 1
+    assert optimum.safe(0.5) is None, "half of the replies are safe, which is log 2 nats away"
+
+
 def test_benchmark_frontier_trains_once_measures_and_draws(tmp_path, monkeypatch, capsys):
     runs, figure = tmp_path / "runs", tmp_path / "pictures" / "frontier.png"
     words = [*map(str, FRONTIER), "--folder", str(runs), "--figure", str(figure)]
