@@ -231,8 +231,8 @@ def test_what_does_not_go_together_is_a_sentence(teacher, judge, sentence, model
 
 
 def load_script():
-    path = Path(__file__).parents[1] / "scripts" / "constitution.py"
-    spec = importlib.util.spec_from_file_location("constitution", path)
+    path = Path(__file__).parents[1] / "scripts" / "benchmark_constitution.py"
+    spec = importlib.util.spec_from_file_location("benchmark_constitution", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -259,7 +259,9 @@ def test_the_script_of_a_constitution_goes_from_a_model_to_its_revisions(
     small = "--demonstrations 20 --labels 16 --replies 8 --folder"
     monkeypatch.setattr(script, "MODEL", str(save_small_model(tmp_path / "small")))
     monkeypatch.setattr(script, "TEACHER", "test_constitution:polite")
-    monkeypatch.setattr("sys.argv", ["constitution.py", *small.split(), str(tmp_path / "all")])
+    monkeypatch.setattr(
+        "sys.argv", ["benchmark_constitution.py", *small.split(), str(tmp_path / "all")]
+    )
     script.main()
     report = json.loads(capsys.readouterr().out)
     assert report["revisions"]["asked"] == report["revisions"]["revised"] == 16

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from math import exp, log, sqrt
 from pathlib import Path
 from statistics import NormalDist
@@ -471,6 +472,20 @@ def test_benchmark_aspects_knows_the_optimum_and_what_points_dominate():
     best = optimum.safe(np.log(2) + 0.1)
     assert best.safety == 0 and 0.5 < best.favour < 1
     assert optimum.safe(0.5) is None, "half of the replies are safe, which is log 2 nats away"
+
+
+def test_benchmark_constitution_counts_all_ways_of_drawing_rules():
+    """tests/test_constitution.py runs it, and holds what it counts to what is drawn."""
+    assert (SCRIPTS / "benchmark_constitution.py").exists()
+    script = load("benchmark_constitution")
+    ways = [*script.outcomes(Counter({"bad": 2, "fun": 1}), 1)]
+    assert sum(chance for chance, _ in ways) == pytest.approx(1)
+    assert [(chance, dict(words)) for chance, words in ways if "ace" in words] == [
+        (0.25, {"ace": 2, "fun": 1})
+    ]
+    twice = [*script.outcomes(Counter({"bad": 1, "dim": 1}))]
+    both = sum(chance for chance, words in twice if words == Counter({"ace": 1, "fab": 1}))
+    assert both == pytest.approx(2 / 16), "one rule and then the other, in either order"
 
 
 def test_benchmark_frontier_trains_once_measures_and_draws(tmp_path, monkeypatch, capsys):

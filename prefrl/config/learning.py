@@ -135,7 +135,7 @@ class OracleConfig:
     """Say how much better one of two is: a step of the four words for each half of a standard
     deviation of the returns of the round's clips."""
     regret: str = ""
-    """A run of a robot with --reward true, whose critic says what states are worth: clips are
+    """A run with --reward true, whose critic says what states are worth: clips are
     compared by regret, as CPL's are, instead of by return."""
     bpref: bool = False
     """B-Pref as published: β of raw rewards, shares of what a clip of the policy returns in the

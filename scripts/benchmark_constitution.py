@@ -1,6 +1,6 @@
 """What does a constitution of rules make of a small language model? Prints one JSON object.
 
-    python scripts/constitution.py --folder runs/constitution
+    python scripts/benchmark_constitution.py --folder runs/constitution
 
 A model learns to write reviews that praise and blame at random (`prefrl/TinyReviews-v0`). A
 reviser reads some of its reviews by rules such as "Say ace instead of bad.", and the model is
@@ -40,7 +40,7 @@ from prefrl.text.policy import named_policy
 
 ENV = "prefrl/TinyReviews-v0"
 MODEL = "tiny"
-TEACHER = "constitution:revise"
+TEACHER = "benchmark_constitution:revise"
 BETTER = {"bad": "ace", "dim": "fab", "dry": "wry", "odd": "fun"}
 RULES = {f"Say {good} instead of {bad}.": (bad, good) for bad, good in BETTER.items()}
 REVISIONS = 2
@@ -130,7 +130,9 @@ def main() -> None:
     parser.add_argument("--replies", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
-    sys.path.insert(0, str(Path(__file__).parent))  # the teacher is named "constitution:revise"
+    sys.path.insert(
+        0, str(Path(__file__).parent)
+    )  # the teacher is named "benchmark_constitution:revise"
     with tempfile.TemporaryDirectory() as temporary, redirect_stdout(sys.stderr):
         folder = chosen.folder or Path(temporary)
         reference, run, tuned = folder / "reference", folder / "run", folder / "tuned"
