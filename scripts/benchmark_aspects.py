@@ -205,26 +205,35 @@ def measured(
             {"weight": weight} | optimum.weighted(weight, arguments.target)._asdict()
             for weight in arguments.weights
         ],
-        "hypervolume": [front(seed, optimum, arguments.weights) for seed in by_seed],
+        "hypervolume": [front(seed, optimum, arguments.target) for seed in by_seed],
         THRESHOLD: [r for r in reports if r["rule"] == THRESHOLD],
         "runs": reports,
         "versions": versions(),
     }
 
 
-def front(
-    reports: Sequence[dict[str, Any]], optimum: Optimum, weights: Sequence[float]
-) -> dict[str, float]:
-    """Return the hypervolume of a seed's runs of weights, and its share of the optimum's."""
+def front(reports: Sequence[dict[str, Any]], optimum: Optimum, target: float) -> dict[str, float]:
+    """Return the hypervolume of a seed's runs of weights, and its shares of the optimum's.
+
+    The optimum has the same weights, at the divergence that is aimed at (`share`), or each at the
+    one that its run came to (`share_at_own_kl`).
+    """
+    runs = {float(r["rule"]): r for r in reports if r["rule"] != THRESHOLD}
     points = [
-        Point(r["kl"]["mean"], r["favour"]["mean"], r["safety"]["mean"])
-        for r in reports
-        if r["rule"] != THRESHOLD
+        Point(r["kl"]["mean"], r["favour"]["mean"], r["safety"]["mean"]) for r in runs.values()
     ]
-    kl = float(np.mean([point.kl for point in points]))
-    best = hypervolume([optimum.weighted(weight, kl) for weight in weights], optimum.reference)
     own = hypervolume(points, optimum.reference)
-    return {"kl": kl, "learned": own, "optimum": best, "share": own / best if best else 0.0}
+    wanted, reached = (
+        hypervolume(
+            [optimum.weighted(*at) for at in zip(runs, kls, strict=True)], optimum.reference
+        )
+        for kls in ([target] * len(runs), [point.kl for point in points])
+    )
+    return {
+        "kl": float(np.mean([point.kl for point in points])),
+        "learned": own, "optimum": wanted, "share": own / wanted if wanted else 0.0,
+        "share_at_own_kl": own / reached if reached else 0.0,
+    }  # fmt: skip
 
 
 def different_tasks(experiment: Experiment) -> list[int]:

@@ -472,6 +472,14 @@ def test_benchmark_aspects_knows_the_optimum_and_what_points_dominate():
     best = optimum.safe(np.log(2) + 0.1)
     assert best.safety == 0 and 0.5 < best.favour < 1
     assert optimum.safe(0.5) is None, "half of the replies are safe, which is log 2 nats away"
+    optimum, runs = script.Optimum(np.array([0.0, 3, 1, 2]), np.array([0.0, -1, 0, 0])), []
+    for weight, kl in ((0.8, 0.5), (0.5, 0.2)):
+        reached = optimum.weighted(weight, kl)
+        means = {"kl": reached.kl, "favour": reached.favour, "safety": reached.safety}
+        runs.append({"rule": f"{weight:g}"} | {name: {"mean": m} for name, m in means.items()})
+    found = script.front(runs, optimum, 0.5)
+    assert found["share_at_own_kl"] == pytest.approx(1, abs=1e-3)
+    assert 0 < found["share"] < 1, "one did not go as far as it was to"
 
 
 def test_benchmark_constitution_counts_all_ways_of_drawing_rules():
