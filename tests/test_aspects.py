@@ -14,7 +14,12 @@ from prefrl.config.learning import FitConfig, LoopConfig, QueryConfig
 from prefrl.errors import UserError
 from prefrl.learning.selection import cut, select
 from prefrl.storage.feedback import FeedbackStore
-from prefrl.storage.import_export import copy_answers, export_answers, import_answers
+from prefrl.storage.import_export import (
+    copy_answers,
+    export_answers,
+    import_answers,
+    import_file,
+)
 from prefrl.storage.labelling import Assignments, Ticket
 from prefrl.types import Answer, QueryId, of_aspect
 
@@ -111,6 +116,23 @@ def test_export_and_import_carry_the_aspect(store, tmp_path):
     with closing(FeedbackStore(tmp_path / "fourth.sqlite")) as fourth:
         import_answers(fourth, [better], "file")
         assert aspects_of(fourth) == [""], "the one aspect may be called by its name"
+
+
+def test_what_is_imported_is_about_an_aspect_of_the_run(tmp_path):
+    """Rows that say nothing of aspects would never be learned from where there are several."""
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    with closing(FeedbackStore(tmp_path / "feedback.sqlite")) as store:
+        with pytest.raises(UserError, match="about none in particular, but the run asks"):
+            import_file(store, path, aspects=("fast", "level"))
+        assert store.counts().asked == 0 and not store.comparisons()
+        with pytest.raises(UserError, match="about odd, but the run asks one question alone"):
+            import_file(store, path, aspects=(), aspect="odd")
+        import_file(store, path, aspects=("fast", "level"), aspect="level")
+        assert [comparison.aspect for comparison in store.comparisons()] == ["level"]
+    with closing(FeedbackStore(":memory:")) as store:
+        import_file(store, path, aspect="any")  # as --from reads it, which looks for itself
+        assert [comparison.aspect for comparison in store.comparisons()] == ["any"]
 
 
 def test_a_pair_that_is_shown_again_asks_about_the_same_aspect(store):

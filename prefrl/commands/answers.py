@@ -71,6 +71,8 @@ class Import:
     prefrl/text/README.md lists the forms."""
     demonstrations: bool = False
     """The rows are {"prompt", "completion"} or {"segment"}: each beats a clip of the run."""
+    aspect: Annotated[str, arg(metavar="NAME")] = ""
+    """What rows are about that do not say it, where the run asks about several aspects."""
 
 
 def import_file(chosen: Import) -> None:
@@ -83,7 +85,10 @@ def import_file(chosen: Import) -> None:
     with closing(FeedbackStore(folder.feedback)) as store:
         experiment, card = folder.experiment(), folder.card()
         chat = True if card.is_text and experiment.text.chat else None
-        done = exchange.import_file(store, chosen.file, chosen.demonstrations, card.spaces, chat)
+        done = exchange.import_file(
+            store, chosen.file, chosen.demonstrations, card.spaces, chat, tuple(card.aspects),
+            chosen.aspect,
+        )  # fmt: skip
     say(
         f"imported {done.answers} answers to {done.queries} queries; the next round that begins "
         "learns from them"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +74,7 @@ def export_answers(store: FeedbackStore, env: str) -> Iterator[dict[str, Any]]:
 def import_file(
     store: FeedbackStore, path: Path, demonstrations: bool = False,
     spaces: Mapping[str, SpaceSpec] = UNKNOWN, chat: bool | None = None,
+    aspects: Collection[str] | None = None, aspect: str = "",
 ) -> Imported:  # fmt: skip
     """Import a file of answers and pairs, or of demonstrations.
 
@@ -83,6 +84,9 @@ def import_file(
         demonstrations: it holds demonstrations.
         spaces: what its clips must be of; see `import_answers`.
         chat: whether the run speaks through a chat template, where that is known.
+        aspects: those that the run asks about, none if there is one question alone; None if any
+            will do.
+        aspect: what the rows are about that do not say it themselves.
 
     Raises:
         UserError: it cannot be read, or does not fit; then nothing is imported.
@@ -90,7 +94,7 @@ def import_file(
     with _or_nothing():
         read = texts.read_file(path, chat)
     take = _take_demonstrations if demonstrations else _take_answers
-    return take(store, read, in_utf8(path.stem), spaces)
+    return take(store, read, in_utf8(path.stem), spaces, lambda q: _about(q, aspects, aspect))
 
 
 def import_answers(
@@ -108,7 +112,7 @@ def import_answers(
     Raises:
         UserError: a line does not fit, or this was imported before; then nothing is imported.
     """
-    return _take_answers(store, _read_lines(lines, name), name, spaces)
+    return _take_answers(store, _read_lines(lines, name), name, spaces, list)
 
 
 def import_demonstrations(
@@ -128,7 +132,7 @@ def import_demonstrations(
         UserError: a line does not fit, there is no clip of its task, or this was imported before;
             then nothing is imported.
     """
-    return _take_demonstrations(store, _read_lines(lines, name), name, spaces)
+    return _take_demonstrations(store, _read_lines(lines, name), name, spaces, list)
 
 
 def _read_lines(lines: Iterable[str], name: str) -> texts.Texts:
@@ -136,20 +140,45 @@ def _read_lines(lines: Iterable[str], name: str) -> texts.Texts:
         return texts.read_rows(read_rows(lines, name), name, "JSON lines", chat=None)
 
 
+def _about(queries: Sequence[Query], aspects: Collection[str] | None, aspect: str) -> list[Query]:
+    """Return queries with the aspect that each is about.
+
+    Raises:
+        UserError: one is about none of the run's.
+    """
+    about = [replace(query, aspect=query.aspect or aspect) for query in queries]
+    asked = aspects or ("",)
+    others = dict.fromkeys(query.aspect for query in about if query.aspect not in asked)
+    if aspects is None or not others:
+        return about
+    theirs = ", ".join(other or "none in particular" for other in others)
+    if not aspects:
+        raise UserError(
+            f"there are answers about {theirs}, but the run asks one question alone; import them "
+            "into a run with such aspects"
+        )
+    raise UserError(
+        f"there are answers about {theirs}, but the run asks about {', '.join(aspects)}; say with "
+        "--aspect what those without an aspect are about"
+    )
+
+
 def _take_answers(
-    store: FeedbackStore, read: texts.Texts, name: str, spaces: Mapping[str, SpaceSpec]
-) -> Imported:
+    store: FeedbackStore, read: texts.Texts, name: str, spaces: Mapping[str, SpaceSpec],
+    about: Callable[[Sequence[Query]], list[Query]],
+) -> Imported:  # fmt: skip
     reader = AnswerReader(name, spaces or _spaces_in(store))
     with _or_nothing():
         examples, notes = texts.compared(read)
         for example in examples:
             reader.read(example)
+        queries = about(reader.queries)
     if reader.left_out and not reader.answers:
         raise UserError(
             f"{name} holds nothing to import: the two texts of each of its {reader.left_out} pairs "
             "are the same"
         )
-    done = _record(store, name, reader.queries, reader.answers)
+    done = _record(store, name, queries, reader.answers)
     return done._replace(
         left_out=reader.left_out, environments=tuple(sorted(reader.environments)),
         notes=(read.took, *read.notes, *notes),
@@ -157,8 +186,9 @@ def _take_answers(
 
 
 def _take_demonstrations(
-    store: FeedbackStore, read: texts.Texts, name: str, spaces: Mapping[str, SpaceSpec]
-) -> Imported:
+    store: FeedbackStore, read: texts.Texts, name: str, spaces: Mapping[str, SpaceSpec],
+    about: Callable[[Sequence[Query]], list[Query]],
+) -> Imported:  # fmt: skip
     reader, kept = AnswerReader(name, spaces or _spaces_in(store)), set()
     with _or_nothing():
         shown, notes = texts.demonstrations(read, clips=True)
@@ -169,7 +199,8 @@ def _take_demonstrations(
             kept.add(other.id)
             query = Query(QueryId(-1, index), (replace(segment, task=other.task), other))
             reader.add(index, query, Answer(query.id, "preference", {"left": 1.0}, name))
-    done = _record(store, name, reader.queries, reader.answers, kept)
+        queries = about(reader.queries)
+    done = _record(store, name, queries, reader.answers, kept)
     return done._replace(notes=(read.took, *read.notes, *notes))
 
 
