@@ -15,7 +15,7 @@ from .half_cheetah import HalfCheetah
 class LevelCheetah(HalfCheetah):
     """A planar cheetah, two legs of three joints each, runs forward (towards +x), its torso level.
 
-    Observation and action: as of HalfCheetah. Two aspects. `fast`: the forward speed in m/s.
+    Observation `[17]` and Action `[6]`: as of HalfCheetah. Two aspects. `fast`: forward speed, m/s.
     `level`: the cosine of the torso's pitch, 1 level and −1 on its back. Reward: both added up.
     `info["aspects"]` holds each. An episode is always 1,000 steps (50 s).
 
