@@ -7,6 +7,7 @@ Nothing here is imported at run time but types: a contract costs nothing to read
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -297,12 +298,16 @@ class Store(Protocol):
         """Return the prompts and responses that people wrote, in order."""
         ...
 
-    def claim(self) -> None:
-        """Become the run's trainer; raise `UserError` while another one is alive."""
+    def claim(self, wait: bool = False) -> None:
+        """Become the run's trainer; raise `UserError` while another one is alive, or wait."""
         ...
 
     def check_claim(self) -> None:
         """Raise `UserError` if somebody else has become the run's trainer."""
+        ...
+
+    def training(self) -> AbstractContextManager[Any]:
+        """Let nobody take the run over within this, for files; raise `UserError` if one has."""
         ...
 
     def release(self) -> None:

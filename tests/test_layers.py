@@ -203,6 +203,7 @@ ROWS = {
     "storage.formats": ("errors", ""),
     "storage.history": ("types", ""),
     "storage.import_export": ("errors types", ""),
+    "storage.journal": ("", ""),
     "storage.jsonl": ("errors types", "numpy"),
     "storage.labelling": ("answers errors types", ""),
     "storage.processes": ("", ""),

@@ -292,15 +292,15 @@ def test_a_cell_is_finished_however_often_it_was_killed_and_then_left_alone(tmp_
         patched.setattr(RunFolder, "save_experiment", lambda *_: (_ for _ in ()).throw(Killed()))
         start(tiny(), killed.path)
     assert not (killed.path / "config.json").exists()  # half a start, which is begun anew
-    keep = RunFolder.save_checkpoint
+    keep = RunFolder.keep_checkpoint
 
-    def killed_after_round_2(folder, index, data):
-        keep(folder, index, data)
+    def killed_after_round_2(folder, index, prepared):
+        keep(folder, index, prepared)
         if index == 2:
             raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(RunFolder, "save_checkpoint", killed_after_round_2)
+        patched.setattr(RunFolder, "keep_checkpoint", killed_after_round_2)
         cells.finish(tiny(), killed, TWO)
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(RunFolder, "save_evaluation", lambda *_: (_ for _ in ()).throw(Killed()))
@@ -311,7 +311,7 @@ def test_a_cell_is_finished_however_often_it_was_killed_and_then_left_alone(tmp_
         alone.path / "metrics.jsonl"
     ).read_bytes()
 
-    monkeypatch.setattr(session, "resume", lambda *_: pytest.fail("it has finished"))
+    monkeypatch.setattr(session, "resume", lambda *_, **__: pytest.fail("it has finished"))
     assert cells.finish(tiny(), killed, TWO) == again
 
 

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -13,12 +14,13 @@ import pytest
 from fakes import make_query
 from toy_environments import prefer_larger, tiny
 
-from prefrl.errors import UserError
+from prefrl.errors import Note, StoreError, UserError
 from prefrl.runs.replay import replay
 from prefrl.runs.session import resume, rounds, start
 from prefrl.runs.train import train
-from prefrl.storage import processes, trainer
+from prefrl.storage import processes, sqlite, trainer
 from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.folder import RunFolder
 from prefrl.storage.processes import Process, this_process
 from prefrl.types import Answer, QueryId
 
@@ -99,13 +101,28 @@ def test_a_killed_trainer_is_succeeded_at_once(path, other):
         assert store.database.connection.execute("SELECT epoch FROM trainer").fetchone() == (2,)
 
 
-def test_a_trainer_that_stands_still_keeps_its_run(path, other):
+def test_a_trainer_that_stands_still_keeps_its_run_for_a_minute(path, other):
     other.send_signal(signal.SIGSTOP)
     with closing(FeedbackStore(path)) as store:
-        store.database.connection.execute("UPDATE trainer SET seen = seen - 3600")
-        with pytest.raises(UserError, match="is being trained by process"):
+        store.database.run("UPDATE trainer SET seen = seen - 50")
+        with pytest.raises(UserError, match=r"is being trained by process .* heard of 5\d s ago"):
             store.claim()
-    other.send_signal(signal.SIGCONT)
+        store.database.run("UPDATE trainer SET seen = seen - 10")
+        store.claim()
+        other.send_signal(signal.SIGCONT)
+        store.check_claim()
+
+
+def test_who_waits_says_so_once_and_trains_as_soon_as_the_run_is_free(path, other, monkeypatch):
+    monkeypatch.setattr(trainer, "WAIT_SECONDS", 0.02)
+    threading.Timer(0.3, other.kill).start()
+    with closing(FeedbackStore(path)) as store:
+        with pytest.warns(Note) as said:
+            store.claim(wait=True)
+        assert len(said) == 1
+        assert str(said[0].message).endswith("s ago; this process waits for it to end")
+        assert f"is being trained by process {other.pid} on" in str(said[0].message)
+        store.check_claim()
 
 
 def test_another_process_of_the_same_number_is_not_the_trainer(path, other):
@@ -195,12 +212,15 @@ def test_a_trainer_is_heard_of_while_a_round_takes_long(path, monkeypatch):
 
 def test_a_heartbeat_makes_no_file_where_the_run_was_deleted(path, monkeypatch):
     monkeypatch.setattr(trainer, "BEAT_SECONDS", 0.01)
-    beat = trainer.Heartbeat(path.parent / "gone" / "feedback.sqlite", 1)
-    other_beat = trainer.Heartbeat(path.with_name("gone.sqlite"), 1)
-    time.sleep(0.1)
-    beat.stop()
-    other_beat.stop()
-    assert not path.with_name("gone.sqlite").exists()
+    with closing(FeedbackStore(path)) as store:
+        store.claim()
+        path.unlink()
+        time.sleep(0.1)
+        assert not path.exists()
+        with pytest.raises(
+            UserError, match=r"feedback\.sqlite was deleted or replaced while .* was"
+        ):
+            store.check_claim()
 
 
 # --- whole runs -------------------------------------------------------------------------------
@@ -240,36 +260,122 @@ def test_a_trainer_that_was_taken_over_adds_neither_metrics_nor_checkpoint(tmp_p
     assert len(session.folder.metrics()) == 1
 
 
+def test_nobody_takes_over_between_the_check_and_the_files_of_a_round(tmp_path, monkeypatch):
+    session = start(tiny(), tmp_path / "run", prefer_larger)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
+    append, refused = RunFolder.append_round, []
+
+    def tried(folder, *line):
+        with pytest.raises(StoreError, match="locked"):
+            FeedbackStore(folder.feedback)
+        refused.append(folder)
+        append(folder, *line)
+
+    monkeypatch.setattr(RunFolder, "append_round", tried)
+    for _ in rounds(session):
+        pass
+    assert len(refused) == len(session.folder.metrics()) > 1
+
+
 TRAINS_A_RUN = """
 import sys
 from toy_environments import prefer_larger
+from prefrl.errors import UserError
 from prefrl.runs.session import resume, rounds
-for done in rounds(resume(sys.argv[1], teacher=prefer_larger)):
-    print(done.state, flush=True)
-    if done.state == "training":
-        sys.stdin.readline()
+try:
+    for done in rounds(resume(sys.argv[1], teacher=prefer_larger, wait="wait" in sys.argv)):
+        print(done.state, flush=True)
+        if done.state == "training" and "asks" in sys.argv:
+            sys.stdin.readline()
+except UserError as error:
+    print("refused:", error, flush=True)
 """
 
 
-def test_a_second_resume_is_refused_and_goes_on_once_the_first_was_killed(tmp_path):
+@pytest.fixture
+def trains():
+    """Return what starts a process that resumes a run, waits if told, asks before it trains."""
+    begun = []
+
+    def begin(path, *words):
+        process = subprocess.Popen(
+            [sys.executable, "-c", TRAINS_A_RUN, str(path), *words], cwd=Path(__file__).parent,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        begun.append(process)
+        return process
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The metrics of a run that was never disturbed."""
+    path = tmp_path_factory.mktemp("alone") / "run"
+    train(tiny(), path, prefer_larger)
+    return (path / "metrics.jsonl").read_bytes()
+
+
+def until(process, word):
+    for line in process.stdout:
+        if line.startswith(word):
+            return line
+    pytest.fail(f"it ended before it said {word!r}: {process.stderr.read()}")
+
+
+def test_a_second_resume_is_refused_and_goes_on_once_the_first_was_killed(tmp_path, trains, alone):
     path = tmp_path / "run"
     start(tiny(), path, prefer_larger).feedback.close()
-    first = subprocess.Popen(
-        [sys.executable, "-c", TRAINS_A_RUN, str(path)], cwd=Path(__file__).parent,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while first.stdout.readline() != "training\n":
-        pass
+    first = trains(path, "asks")
+    until(first, "training")
     before = {p: p.read_bytes() for p in path.rglob("*") if p.suffix in (".json", ".jsonl", ".pt")}
     with pytest.raises(UserError, match=f"is being trained by process {first.pid}"):
         resume(path, teacher=prefer_larger)
     assert {p: p.read_bytes() for p in before} == before
+    second = trains(path, "wait")
     first.kill()
     first.communicate()
-    for _ in rounds(resume(path, teacher=prefer_larger)):
-        pass
-    train(tiny(), tmp_path / "never killed", prefer_larger)
-    whole = (tmp_path / "never killed" / "metrics.jsonl").read_bytes()
-    assert (path / "metrics.jsonl").read_bytes() == whole
-    assert [*map(int, re.findall(rb'"round": (\d+)', whole))] == list(range(whole.count(b"\n")))
+    until(second, "done")
+    second.communicate()
+    assert (path / "metrics.jsonl").read_bytes() == alone
+    numbers = [*map(int, re.findall(rb'"round": (\d+)', alone))]
+    assert numbers == list(range(alone.count(b"\n")))
+    assert [*replay(path, tmp_path / "replay")]
+
+
+def test_of_two_trainers_at_once_one_goes_on_and_the_run_is_as_if_it_were_alone(
+    tmp_path, trains, alone
+):
+    path = tmp_path / "run"
+    start(tiny(), path, prefer_larger).feedback.close()
+    both = [trains(path, "asks") for _ in range(2)]
+    said = [process.stdout.readline() for process in both]
+    loser = next(index for index, line in enumerate(said) if line.startswith("refused"))
+    assert "is being trained by process" in said[loser] and said[1 - loser] == "exploring\n"
+    both[1 - loser].communicate("\n" * 99)
+    assert (path / "metrics.jsonl").read_bytes() == alone
+
+
+def test_a_trainer_that_stood_still_wakes_up_to_a_sentence_and_has_written_nothing(
+    tmp_path, trains, alone
+):
+    path = tmp_path / "run"
+    start(tiny(), path, prefer_larger).feedback.close()
+    old = trains(path, "asks")
+    until(old, "training")
+    old.send_signal(signal.SIGSTOP)
+    with closing(FeedbackStore(path / "feedback.sqlite")) as store:
+        store.database.run("UPDATE trainer SET seen = seen - 61")
+    new = trains(path)
+    until(new, "done")
+    old.send_signal(signal.SIGCONT)
+    old.stdin.write("\n" * 99)
+    old.stdin.flush()
+    sentence = until(old, "refused")
+    assert "was taken over by " in sentence and "it stops now" in sentence
+    new.communicate()
+    assert (path / "metrics.jsonl").read_bytes() == alone
     assert [*replay(path, tmp_path / "replay")]

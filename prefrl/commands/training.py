@@ -108,6 +108,8 @@ class Resume:
     """Labels to add to the budget."""
     steps: int = 0
     """Steps to add."""
+    wait: bool = False
+    """Wait for whoever trains the run to end, instead of refusing."""
     port: Port | None = None
     """Port of the page on which people answer; the one it had before by default."""
     host: str = ""
@@ -120,7 +122,7 @@ def resume(chosen: Resume) -> None:
 
     from prefrl.runs.session import resume as resume_run
 
-    session = resume_run(chosen.run, chosen.labels, chosen.steps)
+    session = resume_run(chosen.run, chosen.labels, chosen.steps, wait=chosen.wait)
     if session.state.round > session.config.rounds:
         raise UserError(
             f"{chosen.run} has finished its {session.config.steps} steps; add some with --steps +N"

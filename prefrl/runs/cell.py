@@ -22,6 +22,7 @@ from prefrl.config.text import TextConfig
 from prefrl.contracts import EvaluationRequest
 from prefrl.errors import UserError
 from prefrl.runs.versions import code
+from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.storage.sweeps import SweepFolder
 
@@ -76,11 +77,11 @@ def is_finished(folder: RunFolder, request: EvaluationRequest) -> bool:
 
 
 def _train(experiment: Experiment, folder: RunFolder) -> None:
-    """Train what is left of a run; what a kill left of a start is begun anew."""
+    """Train what is left of a run; whoever trains it still is waited for."""
     from prefrl.runs.session import resume, rounds, start
 
+    _clear(folder)
     if not (folder.path / "config.json").exists():
-        shutil.rmtree(folder.path, ignore_errors=True)
         session = start(experiment, folder.path)
     else:
         if not _same(RunFolder.open(folder.path).experiment(), experiment):
@@ -88,10 +89,21 @@ def _train(experiment: Experiment, folder: RunFolder) -> None:
                 f"{folder.path} holds another experiment by now, as a run that was extended does; "
                 "move it elsewhere, and the sweep begins this cell anew"
             )
-        session = resume(folder.path)
+        session = resume(folder.path, wait=True)
     with closing(session):
         for _ in rounds(session):
             pass
+
+
+def _clear(folder: RunFolder) -> None:
+    """Delete what a kill left of a start; one that is still alive is waited for."""
+    if not folder.path.exists() or (folder.path / "config.json").exists():
+        return
+    with closing(FeedbackStore(folder.feedback)) as feedback:
+        feedback.claim(wait=True)
+        with feedback.training():
+            if not (folder.path / "config.json").exists():
+                shutil.rmtree(folder.path, ignore_errors=True)
 
 
 def _same(kept: Experiment, asked: Experiment) -> bool:

@@ -150,7 +150,8 @@ def start(
         if answers and source:
             name = answers.path.parent.name if old else in_utf8(source.stem)
             copy_answers(answers, feedback, name)
-        folder.save_experiment(experiment)  # last: a kill before it leaves no run
+        with feedback.training():
+            folder.save_experiment(experiment)  # last: a kill before it leaves no run
         undone.pop_all()
     return session
 
@@ -161,8 +162,21 @@ def resume(
     more_steps: int = 0,
     teacher: Preference | None = None,
     network: Network | None = None,
+    wait: bool = False,
 ) -> Session:
-    """Take up a killed run after its last finished round, or extend a finished one."""
+    """Take up a killed run after its last finished round, or extend a finished one.
+
+    Args:
+        path: the run folder.
+        more_labels: added to the budget.
+        more_steps: to train, beyond those it had.
+        teacher: see `train`.
+        network: see `train`.
+        wait: for whoever trains it to end, instead of refusing.
+
+    Raises:
+        UserError: something is wrong that you can put right; the message says what.
+    """
     folder = RunFolder.open(path)
     experiment = folder.experiment()
     if folder.kind() == "comparison":
@@ -174,7 +188,7 @@ def resume(
         raise UserError("--labels and --steps of `prefrl resume` add to a run; expected +N")
     with ExitStack() as undone:
         feedback = undone.enter_context(closing(FeedbackStore(folder.feedback)))
-        feedback.claim()  # before anything is read that another trainer may be changing
+        feedback.claim(wait)  # before anything is read that another trainer may be changing
         kept = folder.teacher if is_reward(experiment.teacher) else None
         kept = folder.critic if experiment.oracle.regret else kept
         teachers = _teachers(experiment, teacher, network, kept, feedback.answers())
@@ -191,10 +205,12 @@ def resume(
         components = with_reward(components, experiment, given, network)
         session = assemble(folder, experiment, components, teachers, feedback)
         load_state(session, state)
+        feedback.check_claim()
         save_components(session, components)  # nothing is written before all is known to fit
-        if more_labels or more_steps:
-            folder.extend(session.state.round, experiment)
-        folder.truncate_rounds(session.state.round)
+        with feedback.training():
+            if more_labels or more_steps:
+                folder.extend(session.state.round, experiment)
+            folder.truncate_rounds(session.state.round)
         undone.pop_all()
     return session
 
@@ -208,18 +224,26 @@ def rounds(session: Session) -> Iterator[Round]:
             session.agent, session.reward, session.pacing, session.feedback, session.config,
             session.state,
         ):  # fmt: skip
-            session.feedback.check_claim()  # these files are whoever's the run is
-            if done.state == "done":
-                session.folder.append_round(done.metrics, {"round": done.index} | done.timings)
-                session.folder.save_checkpoint(done.index, to_bytes(_state(session)))
-                for name, value in done.metrics.items() if writer else ():
-                    writer.add_scalar(name, value, done.metrics["steps"])
-            session.folder.save_status(_status(session, done))
+            _save(session, done)
+            for name, value in done.metrics.items() if writer and done.state == "done" else ():
+                writer.add_scalar(name, value, done.metrics["steps"])
             yield done
     finally:
         session.feedback.release()
         if writer:
             writer.close()
+
+
+def _save(session: Session, done: Round) -> None:
+    """Write what a round came to, and the status: all of it while the run is this trainer's."""
+    folder, prepared = session.folder, None
+    if done.state == "done":  # this takes a while, in which others may write to the store
+        prepared = folder.prepare_checkpoint(to_bytes(_state(session)))
+    with session.feedback.training():
+        if prepared:
+            folder.append_round(done.metrics, {"round": done.index} | done.timings)
+            folder.keep_checkpoint(done.index, prepared)
+        folder.save_status(_status(session, done))
 
 
 def _teachers(

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -84,23 +85,35 @@ class FeedbackStore:
         """Write the whole store to another file, as it stands."""
         self.database.copy(path)
 
-    def claim(self) -> None:
+    def claim(self, wait: bool = False) -> None:
         """Become the run's trainer: nobody else trains it, until this is released or closed.
 
         Every transaction from now on checks that nobody has taken the run over.
 
+        Args:
+            wait: until nobody trains it, however long that is.
+
         Raises:
             UserError: another process trains the run, or may do so.
         """
-        self.database.claim()
+        self.database.fence.claim(wait)
 
     def check_claim(self) -> None:
         """Raise `UserError` if somebody else has become the run's trainer."""
-        self.database.check_claim()
+        with self.training():
+            pass
+
+    def training(self) -> AbstractContextManager[Any]:
+        """Let nobody take the run over within this: for what is quickly written beside the store.
+
+        Raises:
+            UserError: somebody else has become the run's trainer.
+        """
+        return self.database.transaction()
 
     def release(self) -> None:
         """Let others train the run."""
-        self.database.release()
+        self.database.fence.release()
 
     def ask(
         self,

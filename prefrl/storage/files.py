@@ -97,12 +97,24 @@ def whole(path: Path, mode: int = 0o666, durable: bool = True) -> Iterator[Path]
         yield partial
         if durable:
             to_disk(partial)
-        _replace(partial, path)
+        if durable:
+            renamed(partial, path)
+        else:
+            _replace(partial, path)
     except OSError:  # a disk that is full has room for nothing
         partial.unlink(missing_ok=True)
         raise
-    if durable and os.name == "posix":  # or a power cut could undo the renaming
-        to_disk(path.parent)
+
+
+def renamed(path: Path, to: Path) -> None:
+    """Give a file of the same folder another name, for good; what had that one is replaced.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    _replace(path, to)
+    if os.name == "posix":  # or a power cut could undo it
+        to_disk(to.parent)
 
 
 @contextmanager

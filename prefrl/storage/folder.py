@@ -35,7 +35,7 @@ from typing import Any
 from prefrl.config.as_json import UnknownField, from_json, to_json
 from prefrl.config.experiment import Experiment
 from prefrl.errors import UserError
-from prefrl.storage.files import whole, writing
+from prefrl.storage.files import renamed, whole, writing
 from prefrl.storage.formats import AnotherVersion, Fields, Kind, another_version, migrated, stamped
 from prefrl.storage.spaces import card_from_json, card_to_json, check_unchanged
 from prefrl.types import EnvironmentCard
@@ -111,10 +111,13 @@ class RunFolder:
     @contextmanager
     def removed_if_it_fails(self) -> Iterator[None]:
         """Leave no half of a new folder where something that can be mended went wrong."""
+        made = self.path.stat()
         try:
             yield
         except (Exception, KeyboardInterrupt):
-            shutil.rmtree(self.path, ignore_errors=True)
+            with suppress(OSError):
+                if os.path.samestat(made, self.path.stat()):  # else it is somebody else's by now
+                    shutil.rmtree(self.path, ignore_errors=True)
             raise
 
     @classmethod
@@ -211,9 +214,22 @@ class RunFolder:
 
     def save_checkpoint(self, round_index: int, data: bytes) -> None:
         """Write the checkpoint after a round and delete all but the newest few."""
-        self._write(f"checkpoints/round-{round_index:04d}.pt", data)
-        for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
-            old.unlink()
+        self.keep_checkpoint(round_index, self.prepare_checkpoint(data))
+
+    def prepare_checkpoint(self, data: bytes) -> Path:
+        """Write a checkpoint, which is none before `keep_checkpoint` is given this path."""
+        path = self.path / "checkpoints" / f"prepared-{secrets.token_hex(4)}"
+        with self.writing(path), whole(path) as partial:
+            partial.write_bytes(data)
+        return path
+
+    def keep_checkpoint(self, round_index: int, prepared: Path) -> None:
+        """Let this be the newest checkpoint and delete all but a few; that is quick."""
+        with self.writing(prepared):
+            renamed(prepared, prepared.with_name(f"round-{round_index:04d}.pt"))
+        left_by_kills = (self.path / "checkpoints").glob("prepared-*")
+        for old in [*self._checkpoints()[:-KEPT_CHECKPOINTS], *left_by_kills]:
+            old.unlink(missing_ok=True)
 
     def checkpoint(self) -> bytes | None:
         """Read the newest checkpoint, None if no round was finished."""

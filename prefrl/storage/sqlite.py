@@ -1,7 +1,7 @@
 """The file of a feedback store: opened, read and written, all or nothing.
 
-One process trains a run: a database that has been claimed checks in every transaction that it is
-still the trainer's (`storage/trainer.py`).
+One process trains a run: a database whose fence has been claimed checks in every transaction that
+it is still the trainer's (`storage/trainer.py`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from prefrl.errors import StoreError, UserError
-from prefrl.storage import trainer
+from prefrl.errors import StoreError, UserError, note
 from prefrl.storage.formats import another_version
+from prefrl.storage.journal import why_not_ahead
 from prefrl.storage.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
+from prefrl.storage.trainer import SEEN, Fence
 
 BUSY_SECONDS = 10.0
 COPY_TRIES, COPY_PAUSE_SECONDS = 5, 0.2
@@ -40,14 +41,14 @@ class Database:
         """
         memory = str(path) == MEMORY
         self.path = Path(path) if memory else Path(path).absolute()
-        self.epoch: int | None = None
-        """As whose trainer this writes; None if it does not train."""
-        self._heartbeat: trainer.Heartbeat | None = None
+        self.called = str(self.path.parent)
+        self.fence = Fence(self)
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         with self.errors():
             self.connection = (
                 self._open_to_read() if read_only else _open_to_write(self.path, self.path)
             )
+        self._file = None if memory or read_only else _file(self.path)
 
     def _open_to_read(self) -> sqlite3.Connection:
         try:
@@ -69,7 +70,7 @@ class Database:
     def close(self) -> None:
         """Close the file, and let others train."""
         with suppress(StoreError):  # then they find out for themselves
-            self.release()
+            self.fence.release()
         self.connection.close()
         if self._scratch:
             self._scratch.cleanup()
@@ -94,8 +95,7 @@ class Database:
         with self.errors():
             self.connection.execute("BEGIN IMMEDIATE")
             try:
-                if self.epoch is not None:
-                    trainer.check(self.connection, self.epoch, self.path.parent)
+                self.fence.check()
                 yield self.connection.execute
                 self.connection.execute("COMMIT")
             except BaseException:
@@ -118,41 +118,33 @@ class Database:
                 f"{self.path} is damaged or not a feedback store ({error}); restore it from a copy"
             ) from error
 
-    def claim(self) -> None:
-        """Become the run's trainer, unless this is it already.
+    def now(self) -> float:
+        """Return the time, in seconds since the epoch."""
+        return time.time()
 
-        Raises:
-            UserError: another process trains the run, or may do so.
-        """
-        if self.epoch is not None:
+    def beat(self, epoch: int) -> None:
+        """Say through a connection of its own that the trainer of an epoch is there."""
+        if str(self.path) == MEMORY:
             return
-        with self.transaction():
-            epoch = trainer.take(self.connection, self.path.parent)
-        self.epoch = epoch
-        if str(self.path) != MEMORY:
-            self._heartbeat = trainer.Heartbeat(self.path, epoch)
+        with self.errors():
+            address = f"{self.path.as_uri()}?mode=rw"  # makes no file where the run was deleted
+            with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as own:
+                own.execute(SEEN, (self.now(), epoch)).fetchall()
 
-    def check_claim(self) -> None:
-        """Raise `UserError` if somebody else has become the run's trainer."""
-        with self.transaction():
-            pass
-
-    def release(self) -> None:
-        """Let others train the run."""
-        epoch, self.epoch = self.epoch, None
-        if self._heartbeat:
-            self._heartbeat.stop()
-            self._heartbeat = None
-        if epoch is not None:
-            with self.errors():
-                trainer.release(self.connection, epoch)
+    def check_there(self) -> None:
+        """Raise `UserError` if the file was deleted or replaced: what is written to it is lost."""
+        if self._file is not None and _file(self.path) != self._file:
+            raise UserError(
+                f"{self.path} was deleted or replaced while {self.called} was trained; this "
+                "process stops now, and what it did since is lost"
+            )
 
 
 def _open_to_write(path: Path, called: Path) -> sqlite3.Connection:
     """Open a file, or make it; in sentences it is called by another name where it is a copy."""
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     with _closing_if_it_fails(connection):
-        _write_ahead(connection)
+        _choose_journal(connection, path)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         if _check_version(connection, called, (0, *MIGRATIONS, SCHEMA_VERSION)) in MIGRATIONS:
@@ -200,18 +192,28 @@ def _copy_at_rest(path: Path, folder: Path) -> None:
     Raises:
         OSError: they cannot be read, or somebody writes without pause.
     """
-    log = path.with_name(path.name + "-wal")
+    files = [path, *(path.with_name(path.name + log) for log in ("-wal", "-journal"))]
     for _ in range(COPY_TRIES):
-        before = [_state(path), _state(log)]
+        before = [*map(_state, files)]
         shutil.copyfile(path, folder / path.name)
-        with suppress(FileNotFoundError):
-            shutil.copyfile(log, folder / log.name)
-        if [_state(path), _state(log)] == before:
+        for log in files[1:]:
+            with suppress(FileNotFoundError):
+                shutil.copyfile(log, folder / log.name)
+        if [*map(_state, files)] == before:
             return
         for copied in folder.iterdir():
             copied.unlink()
         time.sleep(COPY_PAUSE_SECONDS)
     raise OSError("it is being written all the time")
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Return which file a path names by now, None if none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 def _state(path: Path) -> tuple[int, int] | None:
@@ -230,6 +232,21 @@ def _check_version(connection: sqlite3.Connection, path: Path, known: tuple[int,
     if version not in known:
         raise another_version(path, f"its format is {version}, this one reads {SCHEMA_VERSION}")
     return version
+
+
+def _choose_journal(connection: sqlite3.Connection, path: Path) -> None:
+    """Write ahead where the file system lets SQLite do so; else say so when the file is made."""
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if mode in ("wal", "memory"):
+        return
+    why = why_not_ahead(path.parent)
+    if not why:
+        _write_ahead(connection)
+    elif not path.stat().st_size:
+        note(
+            f"{path} is written without a log of SQLite's, since {why}: writers and readers wait "
+            "for each other, and people should answer on one machine alone"
+        )
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:

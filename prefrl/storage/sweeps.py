@@ -17,11 +17,11 @@ from prefrl.config.as_json import from_json, to_json
 from prefrl.config.experiment import Experiment
 from prefrl.config.sweep import Cell, Sweep
 from prefrl.errors import StoreError, UserError
-from prefrl.storage import trainer
 from prefrl.storage.files import writing
 from prefrl.storage.folder import RunFolder, read_fields, write_fields
 from prefrl.storage.formats import Fields
 from prefrl.storage.sqlite import Database
+from prefrl.storage.trainer import Trained, holder, in_words
 
 SWEEP = "sweep.json"
 
@@ -66,26 +66,27 @@ class SweepFolder:
             )
         owner = Database(self.path / "sweep.sqlite")
         try:
-            owner.claim()
-        except StoreError:
-            owner.close()
-            raise
-        except UserError:
-            known = trainer.holder(owner.connection)
+            owner.fence.claim()
+        except Trained:
+            known = holder(owner)
             owner.close()
             if known is None:  # it ended just now
                 return self.claim()
             raise UserError(
-                f"{self.path} is being worked on by {trainer.in_words(known)}; wait until it has "
+                f"{self.path} is being worked on by {in_words(known)}; wait until it has "
                 f"finished, end it (process {known.process.number}), or give another folder with "
                 "--folder"
             ) from None
+        except StoreError:
+            owner.close()
+            raise
         self._owner = owner
 
     def check_claim(self) -> None:
         """Raise `UserError` if another process works on the sweep by now."""
         if self._owner:
-            self._owner.check_claim()
+            with self._owner.transaction():
+                pass
 
     def close(self) -> None:
         """Let others work on the sweep."""
