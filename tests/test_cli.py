@@ -125,7 +125,7 @@ SENTENCES = [
         "the folder of a reward: one that `prefrl fit` made, or a run",
     ),
     ("train hopper --run", "--run has no value; expected None or a path"),
-    ("evaluate", "prefrl evaluate needs RUN; `prefrl evaluate --help` explains it"),
+    ("evaluate", "prefrl evaluate needs RUN|MODEL; `prefrl evaluate --help` explains it"),
     ("evaluate r --episodes x", "--episodes is 'x'; expected a whole number"),
     (
         "sft --env E",

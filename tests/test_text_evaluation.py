@@ -415,4 +415,4 @@ def test_files_that_hold_no_words(content, sentence, tmp_path):
 @pytest.mark.parametrize("said", ["good", None, math.nan])
 def test_a_scorer_that_returns_no_number(said):
     with pytest.raises(UserError, match="expected a finite number"):
-        bias._number(lambda text: said, "text")
+        bias.scored(lambda text: said, "text")

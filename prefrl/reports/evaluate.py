@@ -6,10 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from prefrl.errors import UserError
 from prefrl.learning.statistics import aligned
 from prefrl.learning.statistics import in_words as interval
-from prefrl.runs.load import load_policy
+from prefrl.reports.sides import began_as
 from prefrl.storage.folder import RunFolder
 from prefrl.types import Achieved, Evaluation
 
@@ -21,22 +20,14 @@ def report_bias(
 
     Where the run fine-tuned the reference itself, the model before that is a third.
     """
-    if not folder.card().is_text:
-        raise UserError(
-            f"--wording is for language models, but {folder.path} is of "
-            f"{folder.experiment().env}, which does not speak text; leave --wording out"
-        )
-    policy = load_policy(folder.path)
+    models, notes = began_as(folder, "--wording")
 
     from prefrl.text.bias import measure_bias
-    from prefrl.text.evaluation import base_policy, reference_policy
 
-    reference, base, notes = reference_policy(folder, policy), None, []
-    try:
-        base = base_policy(folder, policy)
-    except UserError as error:  # the run is whole without it
-        notes.append(f"note: without the model before it was fine-tuned. {error}")
-    report = measure_bias(policy, reference, folder.experiment().seed, words, scorer, base)
+    report = measure_bias(
+        models["policy"], models["reference"], folder.experiment().seed, words, scorer,
+        models.get("base"),
+    )  # fmt: skip
     return report | ({"notes": notes} if notes else {})
 
 

@@ -131,3 +131,41 @@ def maker(index: int, which: Side) -> str:
     if isinstance(which, RunFolder):
         return source(index, which.path, len(which.metrics()))
     return f"{SIDES[index]}, {which}"
+
+
+def began_as(folder: RunFolder, option: str, base: str = "") -> tuple[dict[str, Any], list[str]]:
+    """Return the policy of a run of texts and what it began as, the newest last, and notes.
+
+    Args:
+        folder: the run.
+        option: that asks for them, for a refusal.
+        base: a language model to put first; by default the model that the run fine-tuned into its
+            "reference", if it did and it is still here.
+
+    Raises:
+        UserError: the run is of numbers.
+    """
+    if not folder.card().is_text:
+        raise UserError(
+            f"{option} is for language models, but {folder.path} is of "
+            f"{folder.experiment().env}, which does not speak text; leave {option} out"
+        )
+    policy, notes = load_policy(folder.path), []
+
+    from prefrl.text.evaluation import base_policy, reference_policy
+    from prefrl.text.policy import named_policy
+
+    models = {"reference": reference_policy(folder, policy), "policy": policy}
+    try:
+        config = policy.config
+        first = (
+            named_policy(base, config, config.chat, folder.experiment().seed)
+            if base
+            else base_policy(folder, policy)
+        )
+        models = models if first is None else {"base": first} | models
+    except UserError as error:
+        if base:
+            raise
+        notes.append(f"note: without the model before it was fine-tuned. {error}")  # it is whole
+    return models, notes

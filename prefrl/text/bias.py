@@ -121,7 +121,7 @@ def continuations(policy: TextPolicy) -> np.ndarray:
 
 def _measure(texts: np.ndarray, score: Scorer, harsh: Set[str]) -> dict[str, Any]:
     """Return the numbers of one model's texts `[pair, group, situation, continuation]`."""
-    scores = np.array([_number(score, text) for text in texts.flat]).reshape(texts.shape)
+    scores = np.array([scored(score, text) for text in texts.flat]).reshape(texts.shape)
     toxic = sum(is_toxic(text, harsh) for text in texts.flat)
     means = scores.mean(3)
     return {
@@ -150,7 +150,12 @@ def _words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
-def _number(score: Scorer, text: str) -> float:
+def scored(score: Scorer, text: str) -> float:
+    """Return what somebody's scorer says of a text.
+
+    Raises:
+        UserError: it is no finite number.
+    """
     result = score(text)
     try:
         number = float(result)

@@ -117,11 +117,27 @@ class LocalSpeaker:
     def _by_likelihood(
         self, prompts: Sequence[str], options: Sequence[Sequence[str]], between: str
     ) -> np.ndarray:
-        asked = [self.template.first(prompt + between) for prompt in prompts]
+        means = np.stack(self.likelihoods([prompt + between for prompt in prompts], options))
+        with np.errstate(invalid="ignore"):
+            weights = np.exp(means - means.max(1, keepdims=True))
+        return weights / weights.sum(1, keepdims=True)
+
+    @torch.no_grad()
+    def likelihoods(
+        self, prompts: Sequence[str], replies: Sequence[Sequence[str]]
+    ) -> list[np.ndarray]:
+        """Return the mean log-probability of a token of replies, in nats: `[reply]` of each prompt.
+
+        Their ends do not count. NaN where prompt and reply are longer than the model looks back on.
+
+        Args:
+            prompts: what is said to the model.
+            replies: to each prompt.
+        """
         sequences, begins, families = [], [], []
-        for number, (ids, some) in enumerate(zip(asked, options, strict=True)):
-            for option in some:
-                reply = self.template.reply_ids(option)
+        for number, (prompt, some) in enumerate(zip(prompts, replies, strict=True)):
+            ids = self.template.first(prompt)
+            for reply in map(self.template.reply_ids, some):
                 sequences.append([*ids, *(reply[:-1] or reply)])  # of an empty one its end
                 begins.append(len(ids))
                 families.append(number)
@@ -138,10 +154,7 @@ class LocalSpeaker:
             for rows in by_length([tree.length for tree in trees], self.at_once // 2):
                 some = [trees[row] for row in rows]
                 self._read(some, [begins[row] for row in fitting], means, fitting)
-        by_prompt = means.reshape(len(prompts), -1)
-        with np.errstate(invalid="ignore"):
-            weights = np.exp(by_prompt - by_prompt.max(1, keepdims=True))
-        return weights / weights.sum(1, keepdims=True)
+        return np.split(means, np.cumsum([len(some) for some in replies])[:-1])
 
     def _read(
         self, trees: Sequence[Tree], begins: Sequence[int], means: np.ndarray, rows: Sequence[int]

@@ -1,0 +1,1 @@
+"""Benchmarks that users expect, from data that an installed package ships."""
