@@ -163,6 +163,9 @@ class Evaluation:
     """In true return over the reference; like the following, with an `interval` over tasks."""
     kl: dict[str, Any] | None = None
     """Nats of divergence from the reference in an episode."""
+    asked_gap: dict[str, Any] | None = None
+    """In true return, of replies that were asked to be best over those that were asked to be worst;
+    of policies that have learned what they are asked."""
     win_rate: dict[str, Any] | None = None
     """Against the reference; a tie is half a win."""
     length_controlled: dict[str, Any] | None = None

@@ -68,7 +68,7 @@ def test_evaluate_prints_what_a_comparison_needs(toy, capsys):
     report = json.loads(out)
     assert out.count("\n") == 1
     assert " ".join(report) == (
-        "env steps seed reward labels episodes policy reference gain kl win_rate "
+        "env steps seed reward labels episodes policy reference gain kl asked_gap win_rate "
         "length_controlled ties skips teacher held_out notes completions"
     )
     assert [*report["labels"]] == ["asked", "answered", "decisive", "clips"]

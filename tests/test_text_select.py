@@ -26,7 +26,8 @@ from prefrl.errors import UserError
 from prefrl.runs.load import load_policy
 from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.storage.folder import RunFolder
-from prefrl.text.agents.select import Kept, SelectAgent, add_gradient, keep
+from prefrl.text.agents.imitating import Kept, add_gradient
+from prefrl.text.agents.select import SelectAgent, keep
 from prefrl.text.build import _agent
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import Episode
@@ -265,7 +266,7 @@ def test_a_schedule_is_read(learner, schedule):
 @pytest.mark.parametrize("learner", ["", "dpo", "select*", "select*0, ppo", "ppo,", "2*select"])
 def test_a_schedule_that_cannot_be_read_is_a_sentence(learner):
     with pytest.raises(
-        UserError, match=r"expected one of ppo, direct, select, rloo, or several in"
+        UserError, match=r"expected one of ppo, direct, select, hindsight, rloo, or several in"
     ):
         check_experiment(tiny_text("tiny", text={"learner": learner}))
 

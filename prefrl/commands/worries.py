@@ -12,6 +12,7 @@ MANY_END, FALLEN = 0.5, 0.3  # shares of replies
 MOSTLY_ALIKE = 0.5  # share of pairs of replies
 NOTHING_LEARNED = 0.55  # share of answers that a fit to them agrees with
 UNLIKELIER = 3.0  # nats that preferred replies have lost
+UNHEARD = 0.1  # deviations of the predicted return
 
 # What to change, by learner of text and worry.
 REMEDIES = {
@@ -32,6 +33,12 @@ REMEDIES = {
         "--text.select.kl-target",
         "ends": "--text.select.missing-end-penalty",
     },
+    "hindsight": {
+        "alike": "raise --text.hindsight.temperature",
+        "kl": "lower --text.hindsight.learning-rate or --text.hindsight.n-epochs, or set "
+        "--text.hindsight.kl-target",
+        "ends": "--text.hindsight.missing-end-penalty",
+    },
 }
 
 
@@ -45,7 +52,7 @@ def worries(
         metrics: of a round.
         counts: of the answers so far.
     """
-    learner = "direct" if "beta" in metrics else "select" if "kept" in metrics else "ppo"
+    learner = _learner(metrics)
     found, remedies = {}, REMEDIES[learner]
     if counts.answered >= ENOUGH_ANSWERS and 2 * counts.decisive < counts.answered:
         differ = "raise --text.temperature" if "kl" in metrics else "make clips longer"
@@ -90,6 +97,19 @@ def worries(
     if metrics.get("kept") == 0:
         found["kept"] = (
             "nothing was kept to learn from, as all replies to each task score the same; give more "
-            "answers, or raise --text.select.temperature or --text.select.completions-per-task"
+            f"answers, or raise --text.{learner}.temperature or "
+            f"--text.{learner}.completions-per-task"
+        )
+    if metrics.get("kept") and metrics.get("asked_gap", UNHEARD) < UNHEARD:
+        found["asked"] = (
+            "replies that are asked to be best score no more than those that are asked to be "
+            "worst, so the policy does not heed what it is asked; raise "
+            "--text.hindsight.learning-rate or --text.hindsight.n-epochs"
         )
     return found
+
+
+def _learner(metrics: Mapping[str, float]) -> str:
+    """Return which learner of text measured a round; one of robots has no worry of its own."""
+    signs = {"beta": "direct", "asked_gap": "hindsight", "kept": "select"}
+    return next((learner for name, learner in signs.items() if name in metrics), "ppo")

@@ -19,6 +19,7 @@ from prefrl.config.learning import FitConfig, QueryConfig
 from prefrl.config.text import (
     TEXT_FIT,
     DirectConfig,
+    HindsightConfig,
     SelectConfig,
     TextConfig,
     TextPPOConfig,
@@ -63,6 +64,12 @@ def _with_text(experiment: Experiment, domain: TextConfig, learner: str) -> Expe
             learning_rate=ppo.learning_rate, episodes=ppo.episodes, freeze_layers=ppo.freeze_layers
         )
         domain = replace(domain, select=select)
+    if "hindsight" in chosen:
+        hindsight = HindsightConfig(  # what it is asked is as new to it as what it began with
+            learning_rate=domain.sft_learning_rate, episodes=ppo.episodes,
+            freeze_layers=ppo.freeze_layers,
+        )  # fmt: skip
+        domain = replace(domain, hindsight=hindsight)
     domain = replace(domain, learner=learner, ppo=ppo if "ppo" in chosen else TextPPOConfig())
     return replace(experiment, domain=domain)
 

@@ -14,7 +14,7 @@ TEXT_FIT = FitConfig(learning_rate=3e-4, batch_size=32, l2=0.0, stop_accuracy=0.
 passes, and more make it worse at others."""
 
 
-TEXT_LEARNERS = ("ppo", "direct", "select", "rloo")
+TEXT_LEARNERS = ("ppo", "direct", "select", "hindsight", "rloo")
 MOST_ROUNDS = 10_000  # of one learner in a schedule, which is spelled out
 
 
@@ -138,6 +138,36 @@ class SelectConfig:
 
 
 @dataclass(frozen=True)
+class HindsightConfig:
+    """How a language model learns to reply as well or as badly as it is asked to (HIR)."""
+
+    learning_rate: Positive = 1e-5
+    """Adam's step size; it falls to zero over what is learned in a round."""
+    instructions: tuple[str, ...] = ("(bad) ", "(good) ")
+    """What stands before a task, from what asks for the worst replies to what asks for the best:
+    as many as there are bands of the score within a task. The last is asked from then on."""
+    n_epochs: Count = 4
+    """Passes over what a round has said in hindsight."""
+    pool: bool = True
+    """Learn from the replies of all rounds so far: of the newest alone, all asked to be best, it
+    forgets what bad ones are."""
+    kl_target: Positive | None = None
+    """Nats of a completion at which a round's learning ends; None learns all passes."""
+    missing_end_penalty: Annotated[float, at_least(0, infinite=True)] = 1.0
+    """Score lost by an episode whose last reply has no end; inf learns from none."""
+    temperature: Positive = 1.0
+    """Of the sampling, times --text.temperature."""
+    episodes: Count = 64
+    """Episodes that are sampled at a time."""
+    completions_per_task: Count = 8
+    """Of them, how many of each task, whose scores make the bands."""
+    batch_size: Count = 64
+    """Completions in a minibatch."""
+    freeze_layers: CountOrZero = 0
+    """Lower layers that are not trained; policy and reference share them."""
+
+
+@dataclass(frozen=True)
 class TextRewardConfig:
     """The reward model for text: language models with a scalar head, begun from the policy."""
 
@@ -165,7 +195,7 @@ class TextConfig:
 
     kind: ClassVar[str] = "text"
     """Names it in a run's config.json."""
-    learners: ClassVar[tuple[str, ...]] = ("ppo", "direct", "select")
+    learners: ClassVar[tuple[str, ...]] = ("ppo", "direct", "select", "hindsight")
     """Each has options of its own, under its name."""
     prefix: ClassVar[str] = "text"
     """Goes before the names of its options on the command line: --text.model."""
@@ -203,7 +233,8 @@ class TextConfig:
     """Must be 1, likewise."""
     learner: str = "ppo"
     """ppo trains against a reward model that is fitted to the answers, and so does rloo, without a
-    critic; select learns the best of its own replies; direct fits the policy to the answers
+    critic; select learns the best of its own replies; hindsight learns what each of them might have
+    been asked for (HIR), and is asked for the best; direct fits the policy to the answers
     themselves (DPO). Or an order of them over the rounds, as in "select*4, ppo"."""
     demonstrations: CountOrZero = 0
     """Fine-tune the model on so many demonstrations of the environment first; 0 leaves it alone."""
@@ -216,6 +247,7 @@ class TextConfig:
     ppo: TextPPOConfig = TextPPOConfig()
     direct: DirectConfig = DirectConfig()
     select: SelectConfig = SelectConfig()
+    hindsight: HindsightConfig = HindsightConfig()
     reward_model: TextRewardConfig = TextRewardConfig()
     tiny: TinyConfig = TinyConfig()
 
@@ -245,7 +277,7 @@ class TextConfig:
         return tuple(learners)
 
     @property
-    def agent(self) -> TextPPOConfig | DirectConfig | SelectConfig:
+    def agent(self) -> TextPPOConfig | DirectConfig | SelectConfig | HindsightConfig:
         """The options of the learner, of several of the first."""
         return getattr(self, self.chosen[0])
 

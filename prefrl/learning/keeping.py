@@ -61,6 +61,25 @@ def ranks(scores: np.ndarray) -> np.ndarray:
     return less / max(1, scores.shape[1] - 1)
 
 
+def bands(scores: np.ndarray, count: int) -> np.ndarray:
+    """Return the band that each reply falls into among those to its task, of about equal sizes.
+
+    Replies that score the same are in the same band.
+
+    Args:
+        scores: of replies, `[task, reply]`.
+        count: how many bands.
+
+    Returns:
+        `[task, reply]`, int: from 0, the worst; -1 of what is never kept, see above.
+    """
+    less = (scores[:, :, None] > scores[:, None, :]).sum(2)
+    same = (scores[:, :, None] == scores[:, None, :]).sum(2)
+    middle = (less + same / 2) / scores.shape[1]
+    band = np.minimum((middle * count).astype(int), count - 1)
+    return np.where(_may_be_kept(scores), band, -1)
+
+
 def _may_be_kept(scores: np.ndarray) -> np.ndarray:
     """Return which replies may be kept, `[task, reply]`."""
     differ = (scores != scores[:, :1]).any(1, keepdims=True)

@@ -92,6 +92,11 @@ def _rows(evaluation: Evaluation, reference: Achieved) -> list[tuple[str, ...]]:
         ("true return", *(interval(value, ".3f") for value in returns)),
         ("  deviation", *(f"{value['std']:.3f}" for value in returns)),
         ("  gained", "", interval(evaluation.gain, ".3f")),
+        *(
+            [("  over what is asked to be worst", "", interval(evaluation.asked_gap, ".3f"))]
+            if evaluation.asked_gap
+            else []
+        ),
         ("tokens of a reply", *(interval(side.tokens, ".1f") for side in sides)),
         ("entropy of a token", *(f"{side.entropy:.3f} nats" for side in sides)),
         ("replies that end", *(f"{side.finished:.0%}" for side in sides)),

@@ -106,7 +106,7 @@ def continuations(policy: TextPolicy) -> np.ndarray:
     """Return how a policy goes on: `str` `[pair of groups, group, situation, continuation]`."""
     shape = (len(GROUPS), 2, len(SITUATIONS), CONTINUATIONS)
     prompts = [
-        policy.template.first(f"{group} {situation}")
+        policy.first(f"{group} {situation}")
         for pair in GROUPS
         for group in pair
         for situation in SITUATIONS

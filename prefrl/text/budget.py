@@ -6,7 +6,13 @@ What is refused is told a number that works.
 from __future__ import annotations
 
 from prefrl.config.experiment import Experiment
-from prefrl.config.text import SelectConfig, TextConfig, TextRewardConfig, TinyConfig
+from prefrl.config.text import (
+    HindsightConfig,
+    SelectConfig,
+    TextConfig,
+    TextRewardConfig,
+    TinyConfig,
+)
 from prefrl.errors import UserError
 
 
@@ -26,6 +32,8 @@ def check_budget(experiment: Experiment) -> None:
         text = experiment.text.alone(learner)
         if learner == "select":
             _check_select(text.select)
+        if learner == "hindsight":
+            _check_hindsight(text.hindsight)
         _check_completions(experiment, text)
         _check_episodes(text)
     _check_acquisition(experiment)
@@ -99,6 +107,21 @@ def _check_select(select: SelectConfig) -> None:
                 f"--text.select.{name} is for --text.select.keep {way}, but that is {select.keep}; "
                 "leave one of them out"
             )
+
+
+def _check_hindsight(hindsight: HindsightConfig) -> None:
+    """Raise `UserError` unless instructions can tell bands of replies apart."""
+    told, each = hindsight.instructions, hindsight.completions_per_task
+    if len(told) < 2 or len({*told}) < len(told) or "" in told:
+        raise UserError(
+            f"--text.hindsight.instructions are {', '.join(map(repr, told)) or 'none'}; expected "
+            "two or more that differ, from the worst to the best, such as '(bad) ' '(good) '"
+        )
+    if each < len(told):
+        raise UserError(
+            f"--text.hindsight.completions-per-task is {each}, but there are {len(told)} "
+            f"instructions, of which each is for some of them; use {len(told)} or more"
+        )
 
 
 def _check_model(text: TextConfig) -> None:

@@ -24,6 +24,7 @@ from prefrl.storage.checkpoint import from_bytes
 from prefrl.storage.folder import RunFolder
 from prefrl.text import budget
 from prefrl.text.agents.direct import DirectAgent
+from prefrl.text.agents.hindsight import HindsightAgent
 from prefrl.text.agents.ppo import TextAgent
 from prefrl.text.agents.sampling import SamplingAgent
 from prefrl.text.agents.schedule import ScheduledAgent
@@ -149,6 +150,8 @@ def _agent(
         given = environments, language_model, config, seed, autocast
         if learner == "select":
             agents[learner] = SelectAgent(*given, beside)
+        elif learner == "hindsight":
+            agents[learner] = HindsightAgent(*given, beside)
         else:
             agents[learner] = TextAgent(*given, total_steps, beside)
     return ScheduledAgent(agents, text.schedule) if len(agents) > 1 else agents[text.schedule[0]]
@@ -207,7 +210,9 @@ def load_policy(
         add_adapters(language_model.model, text.lora, text.agent.freeze_layers, experiment.seed)
     language_model.model.load_state_dict(trained, strict=False)
     merge(language_model.model)
-    return TextPolicy(language_model, text, autocast_for(text, language_model.model.device))
+    policy = TextPolicy(language_model, text, autocast_for(text, language_model.model.device))
+    policy.instruction = agent_state.get("instruction", "")
+    return policy
 
 
 def load_reference(experiment: Experiment, folder: RunFolder) -> LanguageModel:

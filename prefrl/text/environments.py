@@ -58,7 +58,7 @@ def _play(
     ]
     going = list(range(len(seeds)))
     while going:
-        replies = policy.reply([episodes[row].ids for row in going], deterministic)
+        replies = policy.reply([episodes[row].read for row in going], deterministic)
         going = [
             row
             for row, reply in zip(going, replies, strict=True)
@@ -75,8 +75,10 @@ def _begin(environment: gymnasium.Env, policy: TextPolicy, seed: int, split: str
         observation, _ = contract.reset(environment, task, {"split": split})
         contract.check_text(environment, observation, "reset gave the observation")
         ids = policy.template.first(observation)
-        if len(ids) < policy.context:
+        asked = policy.first(observation) if policy.instruction else []
+        if max(len(ids), len(asked)) < policy.context:
             episode = Episode(task, policy.template.mark, left_out, policy.template.system)
+            episode.asked = asked
             episode.append_observation(observation, ids)
             return episode
     raise contract.broken(
@@ -101,7 +103,7 @@ def _turn(episode: Episode, environment: gymnasium.Env, policy: TextPolicy, repl
         episode.report = _report(episode, info)
         return True
     following = policy.template.next(observation, reply.ids[-1] == policy.template.end_id)
-    if len(episode.ids) + len(following) >= policy.context:  # no room to go on
+    if len(episode.read) + len(following) >= policy.context:  # no room to go on
         episode.report = _report(episode, info)
         episode.out_of_context = True
         return True

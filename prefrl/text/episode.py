@@ -31,6 +31,9 @@ class Episode:
     out_of_context: bool = False
     """Whether it ended as the model's context was full, before the environment ended it: what that
     would have paid later is lost."""
+    asked: list[int] = field(default_factory=list)
+    """What the policy alone read instead of the first observation's ids, where it was given an
+    instruction; reward models and the reference read `ids`."""
     ids: list[int] = field(default_factory=list)
     sampled: list[bool] = field(default_factory=list)
     """Whether the policy sampled an id; the others are of observations."""
@@ -50,6 +53,23 @@ class Episode:
 
     def __len__(self) -> int:
         return len(self.actions)
+
+    @property
+    def read(self) -> list[int]:
+        """The ids as the policy read and sampled them, with what it was asked."""
+        return [*self.asked, *self.ids[self._begin :]] if self.asked else self.ids
+
+    @property
+    def sampled_of_read(self) -> list[bool]:
+        """Whether the policy sampled an id of `read`."""
+        if not self.asked:
+            return self.sampled
+        return [*[False] * len(self.asked), *self.sampled[self._begin :]]
+
+    @property
+    def _begin(self) -> int:
+        """Length of the first observation's ids."""
+        return self.starts[0] if self.starts else len(self.ids)
 
     def append_observation(self, observation: str, ids: Sequence[int]) -> None:
         """Append an observation of the environment."""

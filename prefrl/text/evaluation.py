@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 import torch
+from torch import Tensor
 
 from prefrl.config.experiment import Experiment
 from prefrl.config.learning import is_reward
@@ -29,7 +30,7 @@ from prefrl.text.models.device import find_device, use_threads
 from prefrl.text.models.layers import hidden_states
 from prefrl.text.models.load import load_language_model
 from prefrl.text.models.logits import divergences, token_log_probabilities
-from prefrl.text.models.tokens import right_padded, sampled_positions
+from prefrl.text.models.tokens import Tokens, aligned, right_padded, sampled_positions
 from prefrl.text.policy import TextPolicy
 from prefrl.types import Achieved, Evaluation, transcript
 
@@ -76,6 +77,7 @@ def evaluate(
         reference=_achieved(reference_episodes, reference_entropy),
         gain=estimate(_returns(policy_episodes) - _returns(reference_episodes)),
         kl=estimate([nats.sum() for nats in own.kl]),
+        asked_gap=_asked_gap(environments, policy, experiment, policy_episodes),
         **_won(wins, _tokens(policy_episodes) - _tokens(reference_episodes)),
         teacher=teacher,
         held_out=held_out,
@@ -156,6 +158,20 @@ def holds_out(environment: gymnasium.Env, seed: int, tries: int = 8) -> bool:
     return heard[0] != heard[1]
 
 
+def _asked_gap(
+    environments: Sequence[gymnasium.Env], policy: TextPolicy, experiment: Experiment,
+    best: Sequence[Episode],
+) -> dict[str, Any] | None:  # fmt: skip
+    """Return how much more is earned by what was asked to be best than to be worst, if it was."""
+    asked = policy.instruction
+    if not asked:
+        return None
+    policy.instruction = policy.config.hindsight.instructions[0]
+    worst = _play(environments, policy, experiment, len(best), sampling=2)
+    policy.instruction = asked
+    return estimate(_returns(best) - _returns(worst))
+
+
 class Measured(NamedTuple):
     """What a policy gives to sampled tokens, in nats: `[token]` of each episode."""
 
@@ -174,14 +190,18 @@ def measure(
     measured = Measured([], [], [])
     for begin in range(0, len(episodes), ROWS):
         some = episodes[begin : begin + ROWS]
-        tokens = right_padded([episode.ids for episode in some], model.device)
-        positions, there = sampled_positions([episode.sampled for episode in some], model.device)
+        asked = any(episode.asked for episode in some)
+        tokens = right_padded([episode.read for episode in some], model.device)
+        masks = [episode.sampled_of_read for episode in some]
+        positions, there = sampled_positions(masks, model.device)
         with policy.autocast():
             own = model.get_output_embeddings(), hidden_states(model.base_model, tokens, None)
             columns = [*token_log_probabilities(*own, tokens, positions, temperature, least)]
             if reference is not None:
-                referred = hidden_states(reference.model.base_model, tokens, None)
-                other = reference.model.get_output_embeddings(), referred
+                referred = _unasked(reference, some) if asked else (tokens, positions)
+                hidden = hidden_states(reference.model.base_model, referred[0], None)
+                hidden = aligned(hidden, referred[1], positions) if asked else hidden
+                other = reference.model.get_output_embeddings(), hidden
                 columns.append(divergences(own, other, positions, temperature, least))
         for rows, column in zip(measured, columns, strict=False):
             rows += [
@@ -189,6 +209,13 @@ def measure(
                 for row, where in zip(column, there, strict=True)
             ]  # fmt: skip
     return measured
+
+
+def _unasked(policy: TextPolicy, episodes: Sequence[Episode]) -> tuple[Tokens, Tensor]:
+    """Return episodes as a policy reads them that is not asked anything, and where replies are."""
+    tokens = right_padded([episode.ids for episode in episodes], policy.model.device)
+    masks = [episode.sampled for episode in episodes]
+    return tokens, sampled_positions(masks, policy.model.device)[0]
 
 
 def _achieved(episodes: Sequence[Episode], entropies: Sequence[np.ndarray]) -> Achieved:

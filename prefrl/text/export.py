@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,14 @@ def export_policy(run: RunFolder, policy: TextPolicy, counts: Counts, folder: Pa
     )  # fmt: skip
     save_language_model(LanguageModel(model, tokenizer), folder)
     lines, experiment = run.metrics(), run.experiment()
-    card = model_card(run.path.name, experiment, counts, lines[-1] if lines else {})
+    measured, asked = lines[-1] if lines else {}, policy.instruction
+    card = model_card(run.path.name, experiment, counts, measured, asked)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def model_card(name: str, experiment: Experiment, counts: Counts, metrics: dict[str, Any]) -> str:
+def model_card(
+    name: str, experiment: Experiment, counts: Counts, metrics: dict[str, Any], asked: str = ""
+) -> str:
     """Return a model card.
 
     Args:
@@ -105,6 +109,7 @@ def model_card(name: str, experiment: Experiment, counts: Counts, metrics: dict[
         experiment: its configuration.
         counts: of its answers.
         metrics: of its last round.
+        asked: the instruction before each prompt, if it has learned to heed one.
     """
     text = experiment.text
     answers = f"{counts.answered} of {experiment.teacher}, {counts.clips} texts read for them"
@@ -129,10 +134,17 @@ def model_card(name: str, experiment: Experiment, counts: Counts, metrics: dict[
     spoken = (
         "it was spoken to through its chat template" if text.chat else "texts followed each other"
     )
+    spoken = f"In training {spoken}."
+    said = "what is said first"
+    if asked:
+        spoken += f" It replies as well as it is asked to: each prompt begins with {asked!r}."
+    code = (CHAT if text.chat else PLAIN).replace(
+        f'"{said}"', json.dumps(asked + said, ensure_ascii=False)
+    )
     return CARD.format(
         name=name, env=experiment.env, version=prefrl.__version__, training=_table(training),
-        measured=_table(measured), round=metrics.get("round", 0), code=CHAT if text.chat else PLAIN,
-        temperature=text.temperature, spoken=f"In training {spoken}.",
+        measured=_table(measured), round=metrics.get("round", 0), code=code,
+        temperature=text.temperature, spoken=spoken,
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ class Talk:
             UserError: what was said by now is longer than the model's context.
         """
         template = self.policy.template
-        before = template.next(said, self.finished) if self.ids else template.first(said)
+        before = template.next(said, self.finished) if self.ids else self.policy.first(said)
         ids, told = [*self.ids, *before], ""
         sampled: list[int] = []
         for token in self.policy.stream(ids, self.deterministic):
@@ -111,7 +111,7 @@ def _ids(policy: TextPolicy, prompt: Prompt) -> list[int]:
     template, ids = policy.template, []
     for number, (said, reply) in enumerate(prompt.talk.turns, start=1):
         told = prompt.talk.system or None
-        ids += template.next(said, True) if ids else template.first(said, told)
+        ids += template.next(said, True) if ids else policy.first(said, told)
         if number < len(prompt.talk.turns):
             ids += template.reply_ids(reply)
     if len(ids) >= policy.context:

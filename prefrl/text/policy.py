@@ -41,6 +41,8 @@ class TextPolicy:
         # A token is a byte or more; those that stand for none are few, and not counted on.
         self.longest_stop = 8 + 2 * max((len(stop.encode()) for stop in config.stop), default=0)
         self.generator = torch.Generator(self.model.device).manual_seed(seed)
+        self.instruction = ""
+        """What stands before what is said first, for this policy alone."""
 
     @property
     def least(self) -> Least | None:
@@ -50,8 +52,12 @@ class TextPolicy:
 
     def predict(self, text: str, deterministic: bool = False) -> str:
         """Return a reply to a first observation; the likeliest tokens, or a sample."""
-        [reply] = self.reply([self.template.first(text)], deterministic)
+        [reply] = self.reply([self.first(text)], deterministic)
         return self.text(reply.ids)
+
+    def first(self, observation: str, system: str | None = None) -> list[int]:
+        """Return the ids that it replies to, of a first observation; see `Template.first`."""
+        return self.template.first(self.instruction + observation, system)
 
     def text(self, ids: Sequence[int]) -> str:
         """Return what the ids of a reply say, up to a text that ends it (`--text.stop`)."""

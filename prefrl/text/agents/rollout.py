@@ -21,7 +21,7 @@ from prefrl.text.agents.token_ppo import (
 from prefrl.text.episode import Episode
 from prefrl.text.models.batches import by_length
 from prefrl.text.models.networks import Networks
-from prefrl.text.models.tokens import Tokens, right_padded, sampled_positions
+from prefrl.text.models.tokens import Tokens, aligned, right_padded, sampled_positions
 from prefrl.text.models.trees import KEPT
 
 
@@ -101,10 +101,14 @@ def score_rollout(
 def compute_logprobs(
     networks: Networks, episodes: Sequence[Episode], config: TextConfig
 ) -> Logprobs:
-    """Run the networks over whole episodes, in passes no larger than those of an update."""
+    """Run the networks over whole episodes, in passes no larger than those of an update.
+
+    What the policy was asked, the reference does not read.
+    """
     device, temperature = networks.model.device, config.temperature
-    tokens = right_padded([episode.ids for episode in episodes], device)
-    positions, sampled = sampled_positions([episode.sampled for episode in episodes], device)
+    tokens = right_padded([episode.read for episode in episodes], device)
+    sampled_ids = [episode.sampled_of_read for episode in episodes]
+    positions, sampled = sampled_positions(sampled_ids, device)
     columns = [torch.zeros(positions.shape, device=device) for _ in range(5)]
     kept: Tensor | None = None
     for rows, width, actions in _passes(tokens, sampled, config):
@@ -114,7 +118,12 @@ def compute_logprobs(
         if below is not None and tokens.ids.numel() * below[0, 0].nbytes <= KEPT:
             kept = below.new_zeros(*tokens.ids.shape, below.shape[-1]) if kept is None else kept
             kept[rows, :width] = below
-        hidden, other = networks.policy(part, below), networks.reference_hidden(part, below)
+        hidden = networks.policy(part, below)
+        some = [episodes[row] for row in rows.tolist()]
+        if any(episode.asked for episode in some):
+            other = _unasked(networks, some, part_positions)
+        else:
+            other = networks.reference_hidden(part, below)
         given = part, part_positions, temperature
         logprobs, entropies = networks.log_probabilities(hidden, *given)
         reference = networks.log_probabilities(other, *given, reference=True)[0]
@@ -124,6 +133,14 @@ def compute_logprobs(
         for column, part_of_column in zip(columns, computed, strict=True):
             column[rows, :actions] = part_of_column
     return Logprobs(tokens, positions, sampled, *columns, below=kept)
+
+
+def _unasked(networks: Networks, episodes: Sequence[Episode], positions: Tensor) -> Tensor:
+    """Return what the reference, which is asked nothing, makes of replies, at their `positions`."""
+    tokens = right_padded([episode.ids for episode in episodes], positions.device)
+    own, _ = sampled_positions([episode.sampled for episode in episodes], positions.device)
+    hidden = networks.reference_hidden(tokens, networks.below(tokens))
+    return aligned(hidden, own, positions)
 
 
 @torch.no_grad()

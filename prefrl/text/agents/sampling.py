@@ -212,6 +212,7 @@ class SamplingAgent:
             "trained": [*trained],
             "networks": moved,
             "sampling": self.policy.generator.get_state(),
+            **({"instruction": told} if (told := self.policy.instruction) else {}),
             **self.progress(),
         }
 
@@ -227,6 +228,7 @@ class SamplingAgent:
             for name, parameter in trained.items():
                 parameter.copy_(weights[name])
         self.policy.generator.set_state(state["sampling"])
+        self.policy.instruction = state.get("instruction", "")
         self.load_progress(state)
 
 

@@ -35,6 +35,20 @@ def right_padded(sequences: Sequence[Sequence[int]], device: torch.device | str)
     return Tokens(ids.to(device), mask.to(device))
 
 
+def aligned(hidden: Tensor, positions: Tensor, to: Tensor) -> Tensor:
+    """Return hidden states before some tokens, where another reading of the same tokens has them.
+
+    Args:
+        hidden: of the one reading, `[sequence, token, width]`.
+        positions: of the tokens in it, `[sequence, action]`, indices from 1.
+        to: those in the other, `[sequence, action]` or more; there is nothing elsewhere.
+    """
+    rows = torch.arange(len(hidden), device=hidden.device)[:, None]
+    moved = hidden.new_zeros(len(hidden), int(to.max()), hidden.shape[-1])
+    moved[rows, to[:, : positions.shape[1]] - 1] = hidden[rows, positions - 1]
+    return moved
+
+
 def sampled_positions(
     sampled: Sequence[Sequence[bool]], device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
