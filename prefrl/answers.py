@@ -155,7 +155,10 @@ class Nothing:
 
 
 class Rewrite:
-    """A better last action of one segment, which it is preferred to; with an order of all, too."""
+    """Another last action of one segment, better than what it was made of; with an order, too.
+
+    A person who overrules a model's rewrite says by "preferred" how far it is better.
+    """
 
     @staticmethod
     def problem(value: Value, segments: Sequence[Segment]) -> str | None:
@@ -166,16 +169,19 @@ class Rewrite:
             return "is a rewrite without a text or without the segment it rewrites"
         if not is_text(segments[index].actions):
             return "is a rewrite of actions that are not text; expected another kind of answer"
+        preferred = _of_rewrite(value)
+        if problem := Preference.problem(preferred, segments[:1] * 2):
+            return problem
         return Ranking.problem(value, segments) if "order" in value else None
 
     @staticmethod
     def decides(value: Value) -> bool:
-        """Return True."""
-        return True
+        """Return whether it or what it was made of is preferred."""
+        return value.get("preferred", 1) != 0.5
 
     @staticmethod
-    def lesson(query: Query, answer: Answer) -> Lesson:
-        """Return the new segment, better than the one it was made of, as a demonstration, too."""
+    def lesson(query: Query, answer: Answer, margin_scale: float) -> Lesson:
+        """Return the new segment beside the one it was made of; a better one is a demonstration."""
         original = query.segments[answer.value["segment"]]
         actions = original.actions.astype(object)
         actions[-1] = answer.value["text"]
@@ -187,8 +193,18 @@ class Rewrite:
             task=original.task,
             source=answer.teacher,
         )
-        comparison = Comparison(rewritten, original, 1.0, query=query.id, aspect=query.aspect)
-        return Lesson([comparison], [rewritten], [rewritten])
+        preferred, margin = Preference.pair(_of_rewrite(answer.value), 0, 1)
+        comparison = Comparison(
+            rewritten, original, preferred, margin * margin_scale, query=query.id,
+            aspect=query.aspect,
+        )  # fmt: skip
+        return Lesson([comparison], [rewritten], [rewritten] if preferred > 0.5 else [])
+
+
+def _of_rewrite(value: Value) -> Value:
+    """Return what a rewrite's value says as a preference, with the new text on the left."""
+    strength = {"strength": value["strength"]} if "strength" in value else {}
+    return {"left": value.get("preferred", 1)} | strength
 
 
 KINDS = {
@@ -241,7 +257,7 @@ def to_comparisons(query: Query, answer: Answer, margin_scale: float = 0.0) -> L
     if answer.repeat or kind is Nothing:
         return Lesson([], [], [])
     if kind is Rewrite:
-        lesson = Rewrite.lesson(query, answer)
+        lesson = Rewrite.lesson(query, answer, margin_scale)
         if "order" not in answer.value:
             return lesson
         order = replace(answer, kind="ranking", value={"order": answer.value["order"]})
@@ -262,6 +278,12 @@ def to_comparisons(query: Query, answer: Answer, margin_scale: float = 0.0) -> L
             )
         )
     return Lesson(comparisons, [], [])
+
+
+def not_overruled(answers: Sequence[Answer]) -> list[Answer]:
+    """Return the answers that none of them overrules: a person's in the place of a model's."""
+    overruled = {answer.value.get("overrules") for answer in answers} - {None}
+    return [answer for answer in answers if answer.uuid not in overruled]
 
 
 def _is_number(value: Any) -> bool:

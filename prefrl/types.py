@@ -371,7 +371,10 @@ class Answer:
         ranking: {"order": [[index, …], …]}, best first, equals together;
         ratings: {"ratings": [number, …], "low": number, "high": number};
         rewrite: {"segment": index, "text": a better last action} and, if given, the "order" of a
-            ranking.
+            ranking, or how far it is "preferred" to the segment, from 0 to 1, with a "strength".
+
+    A person's answer may name one of a model's that it "overrules", by uuid; a model's that "asks"
+    is shown to people for that.
     """
 
     query: QueryId

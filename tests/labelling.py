@@ -80,15 +80,19 @@ def queries_of(round_index, count, kind="preference", segments=2, make=pose_segm
 
 
 def make_run(
-    path, *queries, labels=100, robot_name="Hopper-v5", dt=0.02, status=None, pictures=None
-):
-    """Make a run folder whose round 0 asks these queries; without a robot if it has pictures."""
+    path, *queries, labels=100, robot_name="Hopper-v5", dt=0.02, status=None, pictures=None,
+    of_text=False,
+):  # fmt: skip
+    """Make a run folder whose round 0 asks these queries, if there are any.
+
+    Without a robot if it has pictures, or is of texts.
+    """
     asked = QueryConfig()
     if queries:
         asked = QueryConfig(kind=queries[0].kind, clips=len(queries[0].segments))
     experiment = Experiment(env="Hopper-v5", teacher="human", labels=labels, query=asked)
     folder = RunFolder.create(path, experiment, {"prefrl": "0"})
-    of_text = bool(queries) and is_text(queries[0].segments[0].observations)
+    of_text = of_text or (bool(queries) and is_text(queries[0].segments[0].observations))
     space = SpaceSpec(text=True) if of_text else None
     folder.save_card(EnvironmentCard("prefrl.control:DOMAIN", dt, QUESTION, space, space))
     if pictures is None and not of_text:
@@ -96,6 +100,7 @@ def make_run(
     if status:
         folder.save_status(status)
     store = FeedbackStore(folder.feedback)
-    store.ask(0, queries, {}, 0, pictures or {})
+    if queries or not of_text:
+        store.ask(0, queries, {}, 0, pictures or {})
     store.close()
     return folder

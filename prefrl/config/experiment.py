@@ -225,13 +225,19 @@ def _check_judge(experiment: Experiment) -> None:
         raise UserError(
             f"--judge.rationale is for --judge.ask pair, but that is {judge.ask}; leave one out"
         )
+    revises = any(name.startswith(REVISER) for name in experiment.teachers.values())
+    if judge.ask_people and not revises and len(judge.orders_asked) < 2:
+        how = "--judge.orders first" if judge.ask == "pair" else f"--judge.ask {judge.ask}"
+        raise UserError(
+            f"--judge.ask-people is about pairs on which two orders disagree, but {how} asks in "
+            "one; leave it out, or use --judge.ask pair with --judge.orders both"
+        )
     if judge != JudgeConfig() and not any(map(is_model, experiment.teachers.values())):
         raise UserError(
             f"--judge.* is about a language model that judges, but the teacher is "
             f"{experiment.teacher}; leave it out, or use --teacher judge:FOLDER"
         )
-    names, default = experiment.teachers.values(), JudgeConfig()
-    revises = any(name.startswith(REVISER) for name in names)
+    default = JudgeConfig()
     foreign = [
         option.name
         for option, usual in zip(options(judge), options(default), strict=True)
@@ -247,7 +253,7 @@ def _check_judge(experiment: Experiment) -> None:
 
 
 OF_REVISERS = {"revisions"}
-OF_BOTH = {"principles", "timeout", "samples", *OF_REVISERS}
+OF_BOTH = {"principles", "timeout", "samples", "ask-people", *OF_REVISERS}
 
 
 def _check_regret(experiment: Experiment) -> None:

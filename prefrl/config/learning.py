@@ -197,6 +197,9 @@ class JudgeConfig:
     of its own, as long as a critique finds anything."""
     timeout: Positive = 60.0
     """Seconds in which a server must answer, three times at most."""
+    ask_people: bool = False
+    """Show each pair on which the orders disagree, or each revision, to people on the page of
+    `prefrl label`, whose answer takes the place of the model's."""
     known: str = ""
     """A run or a file with answers of others, by which the judge is measured before it may teach;
     by default those of --from, if there are any."""

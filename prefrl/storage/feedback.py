@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from prefrl.answers import check_answer, is_decisive, to_comparisons
+from prefrl.answers import check_answer, is_decisive, not_overruled, to_comparisons
 from prefrl.errors import UserError, check_plain
 from prefrl.storage.schema import SECONDS, STOOD
 from prefrl.storage.segments import (
@@ -276,6 +276,8 @@ class FeedbackStore:
     def answers(self, through: int | None = None, repeats: bool = False) -> list[Answer]:
         """Return the answers that stand, by id: the last of each teacher to each query.
 
+        A model's that a person overrules is none of them.
+
         Args:
             through: those that stood when the newest answer had this id; now by default.
             repeats: those to pairs that were shown again, too, which teach nothing.
@@ -285,7 +287,7 @@ class FeedbackStore:
             "ORDER BY id",
             through=2**62 if through is None else through, repeats=repeats,
         )  # fmt: skip
-        return [*map(answer_of, rows)]
+        return not_overruled([*map(answer_of, rows)])
 
     def answered_queries(self, through: int) -> set[QueryId]:
         """Return the queries to which an answer with id up to `through` once taught something."""

@@ -9,9 +9,9 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from prefrl.answers import check_answer
+from prefrl.answers import Value, check_answer, to_comparisons
 from prefrl.errors import UserError
 from prefrl.storage.feedback import COLUMNS, FeedbackStore, answer_of
 from prefrl.types import Answer, Query, QueryId
@@ -22,7 +22,15 @@ LONGEST_LEASE_SECONDS = 600.0  # then a page that is open, but idle, lets go of 
 REPEATED_SHARE = 0.05  # of a person's pairs are shown once more, sides swapped
 REPEATED_AFTER = 10  # answers that lie between the two, at least
 
-TICKET = re.compile("(-?[0-9]{1,9})-([0-9]{1,9})(-repeat)?")  # imported rounds are below 0
+# Imported rounds are below 0.
+TICKET = re.compile("(-?[0-9]{1,9})-([0-9]{1,9})(-repeat|-revision)?")
+# Queries about which a model has asked for people's opinion, and nobody has given one yet.
+ASKED_AGAIN = (
+    "SELECT s.round, s.\"index\", s.kind = 'rewrite' FROM standing s WHERE s.round >= 0 AND "
+    "json_extract(s.value, '$.asks') AND NOT EXISTS (SELECT 1 FROM standing o WHERE "
+    'o.round = s.round AND o."index" = s."index" AND '
+    "json_extract(o.value, '$.overrules') IS NOT NULL)"
+)
 
 
 class Ticket(NamedTuple):
@@ -31,9 +39,12 @@ class Ticket(NamedTuple):
     query: QueryId
     repeat: bool = False
     """Whether the person has answered it before; then the sides are swapped."""
+    revision: bool = False
+    """Whether what a model has made of one of its texts is shown, right of that text."""
 
     def __str__(self) -> str:
-        return f"{self.query.round}-{self.query.index}" + ("-repeat" if self.repeat else "")
+        which = "-repeat" if self.repeat else "-revision" if self.revision else ""
+        return f"{self.query.round}-{self.query.index}{which}"
 
     @classmethod
     def parse(cls, text: str) -> Ticket:
@@ -45,7 +56,8 @@ class Ticket(NamedTuple):
         match = TICKET.fullmatch(text)
         if not match:
             raise UserError(f"{text[:40]!r} is not a ticket; expected one that the viewer gave out")
-        return cls(QueryId(int(match[1]), int(match[2])), bool(match[3]))
+        query = QueryId(int(match[1]), int(match[2]))
+        return cls(query, match[3] == "-repeat", match[3] == "-revision")
 
 
 class Assignments:
@@ -77,6 +89,8 @@ class Assignments:
                 (now, person, tab, LEASE_SECONDS - SILENT_SECONDS, count - bool(repeat)),
             ).fetchall()
             tickets = [Ticket(QueryId(*row)) for row in rows]
+            if left := count - bool(repeat) - len(tickets):
+                tickets += self._asked_again(person, tab, now, left)
             for ticket in tickets:
                 self._lease(ticket.query, person, tab, now)
         return ([repeat] if repeat else []) + tickets, lost
@@ -87,8 +101,17 @@ class Assignments:
             execute("DELETE FROM lease WHERE teacher = ? AND tab = ?", (person, tab))
 
     def query(self, ticket: Ticket) -> Query:
-        """Return a ticket's query, as its page shows it."""
+        """Return a ticket's query, as its page shows it.
+
+        Raises:
+            UserError: there is none, or no revision of it.
+        """
         query = self.store.query(ticket.query)
+        if ticket.revision:
+            revised = self.revision(ticket)
+            [new] = to_comparisons(query, revised).segments
+            segments = (query.segments[revised.value["segment"]], new)
+            return replace(query, segments=segments, kind="preference")
         segments = query.segments[::-1] if ticket.repeat else query.segments
         return replace(query, segments=segments)
 
@@ -104,7 +127,32 @@ class Assignments:
         if ticket.repeat:
             check_answer(self.store.query(ticket.query), answer)
             answer = replace(_swapped(answer), repeat=True)
+        elif ticket.revision:
+            check_answer(self.query(ticket), answer)
+            answer = _of_revision(answer, self.revision(ticket))
+        elif asking := self._model_answer(ticket.query, "json_extract(value, '$.asks')"):
+            answer = replace(answer, value={**answer.value, "overrules": asking.uuid})
         return self.store.answer(answer)
+
+    def revision(self, ticket: Ticket) -> Answer:
+        """Return the answer with which a model has revised a text of a query.
+
+        Raises:
+            UserError: there is none.
+        """
+        found = self._model_answer(ticket.query, "kind = 'rewrite'")
+        if found is None:
+            raise UserError(f"no model has revised a text of the query {tuple(ticket.query)}")
+        return found
+
+    def _model_answer(self, query: QueryId, which: str) -> Answer | None:
+        """Return the newest answer to a query that a model gave and that is `which`."""
+        rows = self.store.database.run(
+            f'SELECT {COLUMNS} FROM standing WHERE round = ? AND "index" = ? AND '
+            f"json_extract(value, '$.model') IS NOT NULL AND {which} ORDER BY id DESC LIMIT 1",
+            *query,
+        )
+        return answer_of(rows[0]) if rows else None
 
     def undo(
         self, person: str, tab: str, uuid: str, meant: str | None = None
@@ -130,12 +178,12 @@ class Assignments:
             if undone is None:
                 return None
             answer, stands = undone
-            ticket = Ticket(answer.query, answer.repeat)
+            ticket, given = as_given(answer)
             if stands:
                 self._retract(answer, uuid)
                 if not ticket.repeat:
                     self._lease(ticket.query, person, tab, time.time())
-        return ticket, _swapped(answer) if answer.repeat else answer
+        return ticket, given
 
     def withdraw_damaged(self, ticket: Ticket, person: str, tab: str) -> None:
         """Ask a query nobody any more: the page that holds it cannot show a clip of it.
@@ -161,9 +209,10 @@ class Assignments:
         return bool(
             self.store.database.run(
                 "UPDATE lease SET until = min(?, since + ?) "
-                'WHERE round = ? AND "index" = ? AND teacher = ? AND tab = ? AND EXISTS ('
+                'WHERE round = ? AND "index" = ? AND teacher = ? AND tab = ? AND (EXISTS ('
                 "SELECT 1 FROM query q WHERE q.open AND q.round = lease.round "
-                'AND q."index" = lease."index") RETURNING 1',
+                f'AND q."index" = lease."index") OR EXISTS ({ASKED_AGAIN} '
+                'AND s.round = lease.round AND s."index" = lease."index")) RETURNING 1',
                 now + LEASE_SECONDS, LONGEST_LEASE_SECONDS, *ticket.query, person, tab,
             )
         )  # fmt: skip
@@ -173,6 +222,16 @@ class Assignments:
             "INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?)",
             *query, person, tab, now, now + LEASE_SECONDS,
         )  # fmt: skip
+
+    def _asked_again(self, person: str, tab: str, now: float, count: int) -> list[Ticket]:
+        """Return what a model asks people's opinion of, the newest policy's first."""
+        rows = self.store.database.run(
+            f"{ASKED_AGAIN} AND NOT EXISTS (SELECT 1 FROM lease l WHERE l.round = s.round AND "
+            'l."index" = s."index" AND l.until > ? + CASE WHEN l.teacher = ? AND l.tab <> ? THEN ? '
+            'ELSE 0 END) ORDER BY s.round DESC, s."index" DESC LIMIT ?',
+            now, person, tab, LEASE_SECONDS - SILENT_SECONDS, count,
+        )  # fmt: skip
+        return [Ticket(QueryId(*row[:2]), revision=bool(row[2])) for row in rows]
 
     def _repeat(self, person: str) -> Ticket | None:
         """Choose a pair to show once more, if it is time for one."""
@@ -234,6 +293,45 @@ class Assignments:
             answer.query, "retraction", {}, answer.teacher, now, now, answer.repeat, uuid
         )
         self.store.write_answer(retraction)
+
+
+def as_given(answer: Answer) -> tuple[Ticket, Answer]:
+    """Return what an answer was given to on the page, or would be, and as what."""
+    value = {name: each for name, each in answer.value.items() if name != "overrules"}
+    if answer.repeat:
+        return Ticket(answer.query, repeat=True), _swapped(answer)
+    if answer.kind == "rewrite" and "model" in value:  # which people may overrule
+        return Ticket(answer.query, revision=True), answer
+    if "segment" in value and answer.kind == "skip":
+        return Ticket(answer.query, revision=True), replace(answer, value={})
+    if "preferred" in value:
+        tie = value["preferred"] == 0.5
+        said: Value = {"left": 1 - value["preferred"], **_strength(value)}
+        given = replace(answer, kind="tie" if tie else "preference", value={} if tie else said)
+        return Ticket(answer.query, revision=True), given
+    return Ticket(answer.query), replace(answer, value=value)
+
+
+def _of_revision(answer: Answer, revised: Answer) -> Answer:
+    """Return what is stored of an answer to a text, left, and what a model has made of it, right.
+
+    A text of the person's own is better than the one that the model revised.
+    """
+    overrules = {"overrules": revised.uuid}
+    about = {name: revised.value[name] for name in ("segment", "text")}
+    if answer.kind == "rewrite":
+        value = about | {"text": answer.value["text"]}
+    elif answer.kind in ("preference", "tie"):
+        preferred = {"preferred": 1 - answer.value.get("left", 0.5)}
+        value = about | preferred | _strength(answer.value)
+        answer = replace(answer, kind="rewrite")
+    else:
+        value = about
+    return replace(answer, value=value | overrules)
+
+
+def _strength(value: Value) -> dict[str, Any]:
+    return {"strength": value["strength"]} if "strength" in value else {}
 
 
 def _swapped(answer: Answer) -> Answer:

@@ -191,7 +191,8 @@ class Reviser:
             value["critiques"] = [*new.critiques]
         if new.reply.strip() in ("", old.reply.strip()):
             return "skip", value
-        return "rewrite", {"segment": row, "text": new.reply} | value
+        asks = {"asks": True} if self.config.ask_people else {}
+        return "rewrite", {"segment": row, "text": new.reply} | asks | value
 
 
 def _draft(clip: Segment) -> Draft:

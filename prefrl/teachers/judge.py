@@ -207,6 +207,8 @@ class Judge:
             orders = [None if math.isnan(chance) else chance for chance in verdict.orders]
             return "skip", {"orders": orders, "unread": True} | known
         known["orders"] = [*verdict.orders]
+        if self.config.ask_people and verdict.agrees is False:
+            known["asks"] = True
         low, high = self.config.clamp
         left = round(min(max(verdict.left, low), high), DIGITS)
         if verdict.agrees is False and self.config.disagree == "skip":

@@ -15,7 +15,7 @@ from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.storage.history import HistoryEntry
 from prefrl.storage.import_export import import_demonstrations
-from prefrl.storage.labelling import Assignments, Ticket
+from prefrl.storage.labelling import Assignments, Ticket, as_given
 from prefrl.types import RATING_SCALE, Answer, Query
 from prefrl.viewer import fields
 from prefrl.viewer.clips import Clips
@@ -248,9 +248,10 @@ class View:
         ]
         scale = {"scale": [*RATING_SCALE]} if query.kind == "ratings" else {}
         question = query.question or self.question
+        more = {"revision": _revision(self.assignments.revision(ticket))} if ticket.revision else {}
         return {
             "ticket": str(ticket), "kind": query.kind, "question": question, "clips": clips,
-        } | scale  # fmt: skip
+        } | scale | more  # fmt: skip
 
     def _forms(self) -> list[str]:
         """Say what kinds of clips there are to see."""
@@ -262,16 +263,22 @@ class View:
 
 
 def _entry(entry: HistoryEntry) -> dict[str, Any]:
-    answer = entry.answer
+    ticket, answer = as_given(entry.answer)
     return {
         "answer": entry.number,
-        "ticket": str(Ticket(answer.query)),
+        "ticket": str(ticket),
         "person": answer.teacher,
         "kind": answer.kind,
         "value": answer.value,
         "answered_at": answer.answered_at,
         "seconds": max(0.0, answer.answered_at - answer.shown_at),
     }
+
+
+def _revision(answer: Answer) -> dict[str, Any]:
+    """Return why a model has revised a text, and which one it is."""
+    names = ("principles", "critiques")
+    return {"by": answer.teacher} | {name: answer.value.get(name, []) for name in names}
 
 
 def _model(folder: RunFolder) -> Any:

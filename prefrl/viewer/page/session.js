@@ -10,6 +10,14 @@ const GONE = "The server does not answer; nothing was undone.";
 const PARTS = ["stage", "transport", "judge"];
 const GUARD = 250; // milliseconds after a pair appears in which nothing can be answered
 
+/** Says who has made the right text of the left one, and why. */
+export function revisionInWords({ revision }) {
+	if (!revision) return "";
+	const { by, principles, critiques } = revision;
+	const why = principles.map((said, i) => `Principle: ${said}${critiques[i] ? ` Critique: ${critiques[i]}` : ""}`);
+	return visible([`${by} has made the right text of the left one.`, ...why].join(" "));
+}
+
 /** One person's sitting at the page. `mode` is "labelling", "practice" or "review"; `view` what is on screen. */
 export class Session {
 	constructor({ run, stage, outbox, identity }) {
@@ -50,7 +58,7 @@ export class Session {
 		find("question").textContent = visible(query.question || this.run.question);
 		this.judge = this.judges[query.kind] ?? this.judges.preference;
 		if (this.judge.root.parentNode !== find("judge")) find("judge").replaceChildren(this.judge.root);
-		this.note(was ? `You had said: ${inWords(was.kind, was.value)}.` : "");
+		this.note(was ? `You had said: ${inWords(was.kind, was.value)}.` : revisionInWords(query));
 		this.stage.show(entry);
 		this.judge.open(query, was);
 		this.onShown();

@@ -102,7 +102,8 @@ export class Stage {
 		if (clips[0].form !== "text") return;
 		const { common, raw, lengths } = this;
 		find("prompt-text").replaceChildren(...conversation(clips[0].messages.slice(0, common), { raw }));
-		const parts = this.different && clips.length === 2 ? differences(...clips.map(lastReply)) : null;
+		const compared = (this.different || this.entry.query.revision) && clips.length === 2;
+		const parts = compared ? differences(...clips.map(lastReply)) : null;
 		this.drawers.forEach((drawer, i) => drawer.show(common, parts?.[i] ?? null, { lengths, raw }));
 	}
 

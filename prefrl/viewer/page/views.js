@@ -2,6 +2,7 @@
 
 import { button, find, say, visible } from "./dom.js";
 import { inWords } from "./pair.js";
+import { revisionInWords } from "./session.js";
 
 /** Opens and closes views. A list is {title, opened, enter(), leave()}; its element has its name. */
 export class Views {
@@ -61,8 +62,9 @@ export class Views {
 		this.#show("labelling");
 		session.enter("review", entry, answer);
 		const own = answer.person === session.identity().person;
-		session.note(`${visible(answer.person)} had said: ${inWords(answer.kind, answer.value)}. `
-			+ (own ? "A new answer replaces it." : "Yours will stand beside it."),
+		const said = `${visible(answer.person)} had said: ${inWords(answer.kind, answer.value)}.`;
+		session.note(`${answer.kind === "rewrite" && revisionInWords(query) || said} `
+			+ (own || query.revision ? "A new answer replaces it." : "Yours will stand beside it."),
 		button("Back to the list", () => this.leaveReview(), { className: "small" }));
 	}
 
