@@ -4,18 +4,22 @@ import hashlib
 import json
 import math
 import re
+import signal
+import subprocess
 from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
+import processes
 import pytest
 import torch
 import toy_texts  # noqa: F401
 from fakes import Killed, make_query
 from prefrl.envs.tiny_reviews import FAVOUR, favour
+from processes import Process, command
 from toy_environments import tiny
 from toy_server import Toy, longer, replies_in, serving
-from toy_texts import save_small_model, tiny_text
+from toy_texts import TINY_TEXT_FLAGS, save_small_model, tiny_text
 
 from prefrl import cli
 from prefrl.answers import to_comparisons
@@ -445,6 +449,39 @@ def test_a_run_is_taught_by_a_server_and_asks_nothing_twice(model, tmp_path, mon
     # Killed twice between two answers: of what it was told then, at most a batch was lost.
     assert 2 * len(kept) <= asked <= 2 * len(kept) + 2 * Endpoint.at_once
     assert all(b"s3cret" not in file.read_bytes() for file in path.rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize("moment", [2, 9, 21])  # of 32 questions, eight at once
+def test_a_judge_is_asked_nothing_twice_but_what_was_in_flight_at_a_kill(moment, model, tmp_path):
+    running, toy = [], Toy()
+
+    def chances(prompt):
+        if running and len(toy.asked) >= moment:
+            running.pop().kill()
+        return longer(prompt)
+
+    toy.chances, path = chances, tmp_path / "run"
+    with serving(toy) as address:
+        words = ["train", "--env", "toy_texts:texts/Letters-v0", "--text.model", model]
+        words += [*TINY_TEXT_FLAGS.split(), "--judge.force", "--teacher", f"judge:{address}"]
+        with Process(**command([*words, "--run", path]), stdout=subprocess.DEVNULL) as process:
+            running.append(process)
+            assert process.wait() == -signal.SIGKILL
+        before = len(toy.asked)
+        assert processes.run(**command(["resume", path])).returncode == 0
+    with closing(FeedbackStore(path / "feedback.sqlite", read_only=True)) as store:
+        answered = len(store.answers())
+    assert answered == 16 and before < 2 * answered
+    assert 2 * answered <= len(toy.asked) <= 2 * answered + Endpoint.at_once
+
+
+def test_principles_of_an_aspect_are_for_what_is_asked_about_it():
+    told = ("Which is better?", "[safe] Which is safer?", "[kind]Which is kinder?")
+    queries = [replace(pair("a", "b", number), aspect="safe") for number in range(40)]
+    said = answers(lambda prompt: {"A": 0.8, "B": 0.2}, queries, principles=told)
+    assert {answer.value["principle"] for answer in said} == {"Which is better?", "Which is safer?"}
+    [answer] = answers(lambda prompt: {"A": 0.8, "B": 0.2}, [pair("a", "b")], principles=told[1:])
+    assert answer.value["principle"] == "Which is longer?", "the question; no principle is for it"
 
 
 def killed_at(store, moment):

@@ -182,7 +182,8 @@ class JudgeConfig:
     """What an answer is where the orders disagree on the better one."""
     principles: tuple[str, ...] = ()
     """A file of principles, one a line, or the principles themselves; each query is asked about by
-    one of them, which follows from seed and query. By default the question of the environment."""
+    one of them, which follows from seed and query; one that begins with "[ASPECT]" is for queries
+    about that alone. By default the question of the environment."""
     rationale: bool = False
     """Let the judge write down its reasons first."""
     clamp: tuple[Share, Share] = (0.0, 1.0)

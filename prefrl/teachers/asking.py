@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from prefrl.errors import UserError
-from prefrl.types import Query, QueryId, Segment, is_text, system_of, transcript
+from prefrl.types import Query, Segment, is_text, system_of, transcript
 
 SPEAKERS = "Human: ", "Assistant: "  # where a conversation has several turns
+OF_ASPECT = re.compile(r"\s*(?:\[([^\]]+)\])?\s*(.*)", re.DOTALL)  # "[safe] Which is less harmful?"
 
 
 class Shown(NamedTuple):
@@ -66,8 +68,20 @@ def _turns_alike(segments: Sequence[Segment]) -> int:
     return alike
 
 
-def principle(principles: Sequence[str], seed: int, query: QueryId, turn: int = 0) -> str:
-    """Return the one of some principles that follows from seed, query and turn alone."""
-    key = f"principle {seed} {query.round} {query.index} {turn}"
+def principle(
+    principles: Sequence[str], default: str, seed: int, query: Query, turn: int = 0
+) -> str:
+    """Return the one of some principles that follows from seed, query and turn alone.
+
+    Args:
+        principles: those that begin with "[ASPECT]" are for queries about that aspect alone.
+        default: what is asked where none of them is for the query.
+        seed: of the choice.
+        query: what is asked about.
+        turn: which of several critiques of it.
+    """
+    found = (OF_ASPECT.fullmatch(text) for text in principles)
+    known = [match[2] for match in found if match and match[1] in (None, query.aspect)]
+    key = f"principle {seed} {query.id.round} {query.id.index} {turn}"
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-    return principles[int.from_bytes(digest, "big") % len(principles)]
+    return known[int.from_bytes(digest, "big") % len(known)] if known else default

@@ -129,7 +129,7 @@ class Reviser:
         for turn in range(self.config.revisions):
             rows = [row for row, draft in enumerate(done) if not draft.is_final]
             said = [
-                principle(self.config.principles or (DEFAULT,), self.seed, queries[row].id, turn)
+                principle(self.config.principles, DEFAULT, self.seed, queries[row], turn)
                 for row in rows
             ]
             step = self._by_function if self.is_function else self._by_model

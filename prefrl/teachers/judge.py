@@ -120,7 +120,7 @@ class Judge:
         """
         texts = [_pair(query) for query in queries]
         principles = [
-            principle(self.config.principles or (query.question or DEFAULT,), self.seed, query.id)
+            principle(self.config.principles, query.question or DEFAULT, self.seed, query)
             for query in queries
         ]
         ask = {"pair": self._letters, "score": self._scores, "likelihood": self._likelihoods}
