@@ -358,6 +358,32 @@ def test_it_teaches_a_robot(robot, tmp_path):
     assert RunFolder.open(tmp_path / "again").metrics() == whole.metrics()
 
 
+def test_it_teaches_one_aspect_while_others_teach_the_other(fitted, tmp_path, capsys):
+    """The run keeps a copy, so that it goes on without the folder."""
+    source = shutil.copytree(fitted, tmp_path / "reward")
+    experiment = replace(
+        tiny_text(save_small_model(tmp_path / "small")), env="toy_texts:texts/Two-v0",
+        teacher=f"plain=oracle,short={source}", steps=32, rounds=2,
+    )  # fmt: skip
+    whole = train(experiment, tmp_path / "whole")
+    resumed = killed_between_rounds(experiment, tmp_path / "resumed", source)
+    assert resumed.metrics() == whole.metrics()
+    judge = load_fitted(fitted)
+    with closing(FeedbackStore(whole.feedback)) as store:
+        kept = [(store.query(answer.query), answer) for answer in store.answers()]
+    assert {(query.aspect, answer.teacher) for query, answer in kept} == {
+        ("plain", "oracle"),
+        ("short", str(source)),
+    }
+    for query, answer in kept:
+        one, other = (float(paid.sum()) for paid in judge.rewards(query.segments))
+        if query.aspect == "short" and one != other:
+            assert answer.value["left"] == float(one > other)
+    words = ["train", "--env", "toy_texts:texts/Two-v0", "--run", tmp_path / "none"]
+    said = complaint([*words, "--teacher", f"plain={fitted},short={tmp_path}"], capsys)
+    assert "names the folders" in said and "expected one" in said
+
+
 def test_a_policy_learns_from_fresh_pairs_that_a_reward_model_prefers(fitted, tmp_path, capsys):
     """Online DPO: nobody is asked, and what it prefers is what it pays."""
     model = save_small_model(tmp_path / "small")

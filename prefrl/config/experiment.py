@@ -125,6 +125,11 @@ class Experiment:
         return self.domain
 
 
+def named_by_aspect(teachers: Mapping[str, str]) -> str:
+    """Return how --teacher names whoever answers about each aspect: of `Experiment.teachers`."""
+    return ",".join(f"{aspect}={name}" if aspect else name for aspect, name in teachers.items())
+
+
 def with_named_teacher(experiment: Experiment) -> Experiment:
     """Return the experiment with the oracle that its teacher names, if it names one.
 

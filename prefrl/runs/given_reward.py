@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from prefrl.config.experiment import Experiment
+from prefrl.config.experiment import Experiment, named_by_aspect
 from prefrl.config.learning import is_reward
 from prefrl.config.text import TextConfig
 from prefrl.contracts import Components, Network
@@ -36,13 +36,26 @@ def named_reward(experiment: Experiment) -> Path | None:
 
 
 def named_teacher(experiment: Experiment) -> Path | None:
-    """Return the folder of the reward that answers, None if somebody else does.
+    """Return the folder of the reward that answers, about one aspect at least; None if none does.
 
     Raises:
-        UserError: it holds no learned reward.
+        UserError: it holds no learned reward, or several are named.
     """
-    teacher = experiment.teacher
-    return _reward_folder("--teacher", teacher) if is_reward(teacher) else None
+    named = [*dict.fromkeys(filter(is_reward, experiment.teachers.values()))]
+    if len(named) > 1:
+        raise UserError(
+            f"--teacher names the folders {named[0]} and {named[1]}; expected one, whose copy the "
+            "run keeps: let an oracle, people, a judge or a function answer about the other aspects"
+        )
+    return _reward_folder("--teacher", named[0]) if named else None
+
+
+def taught_by_folder(experiment: Experiment, folder: Path | None) -> Experiment:
+    """Return the experiment with the folder of the reward that answers written out."""
+    if folder is None:
+        return experiment
+    full = {a: str(folder) if is_reward(n) else n for a, n in experiment.teachers.items()}
+    return dataclasses.replace(experiment, teacher=named_by_aspect(full))
 
 
 def _reward_folder(option: str, name: str) -> Path:
@@ -103,10 +116,11 @@ def with_teacher(components: Components, experiment: Experiment, source: Path | 
     return _keeping(components, source, lambda run: run.teacher)
 
 
-def reward_teacher(experiment: Experiment, source: Path, network: Network | None) -> RewardTeacher:
+def reward_teacher(
+    experiment: Experiment, source: Path, network: Network | None, name: str
+) -> RewardTeacher:
     """Return the teacher that a folder's reward is: `named_teacher`, or the copy of a run."""
-    model = load_reward(source, network, _device(experiment))
-    return RewardTeacher(model, experiment.teacher)
+    return RewardTeacher(load_reward(source, network, _device(experiment)), name)
 
 
 def _device(experiment: Experiment) -> str:

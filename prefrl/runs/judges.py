@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrl.answers import to_comparisons
-from prefrl.config.experiment import Experiment
+from prefrl.config.experiment import Experiment, named_by_aspect
 from prefrl.config.learning import JUDGE, REVISER, JudgeConfig, is_model, is_reward
 from prefrl.contracts import Teacher
 from prefrl.environments.modules import load_object
@@ -142,7 +142,7 @@ def named_fully(experiment: Experiment) -> Experiment:
     if not any(map(is_model, teachers.values())):
         return experiment
     full = {a: _in_full(name) if is_model(name) else name for a, name in teachers.items()}
-    teacher = ",".join(f"{aspect}={name}" if aspect else name for aspect, name in full.items())
+    teacher = named_by_aspect(full)
     known = experiment.judge.known
     config = dataclasses.replace(
         with_principles(experiment.judge), known=str(Path(known).absolute()) if known else ""

@@ -33,6 +33,7 @@ from prefrl.runs.given_reward import (
     named_reward,
     named_teacher,
     reward_teacher,
+    taught_by_folder,
     with_reward,
     with_teacher,
 )
@@ -116,8 +117,7 @@ def start(
         told = f"--reward {experiment.reward}"
         raise UserError(f"a reward that is given needs no answers; leave out --from or {told}")
     given, taught_by = named_reward(experiment), named_teacher(experiment)
-    if taught_by is not None:
-        experiment = dataclasses.replace(experiment, teacher=str(taught_by))
+    experiment = taught_by_folder(experiment, taught_by)
     critic = named_critic(experiment)
     teachers = _teachers(experiment, teacher, network, taught_by or critic)
     domain = domain or chosen_domain(experiment)
@@ -189,7 +189,7 @@ def resume(
     with ExitStack() as undone:
         feedback = undone.enter_context(closing(FeedbackStore(folder.feedback)))
         feedback.claim(wait)  # before anything is read that another trainer may be changing
-        kept = folder.teacher if is_reward(experiment.teacher) else None
+        kept = folder.teacher if any(map(is_reward, experiment.teachers.values())) else None
         kept = folder.critic if experiment.oracle.regret else kept
         teachers = _teachers(experiment, teacher, network, kept, feedback.answers())
         domain, state = domain_of(folder), checkpoint(folder)
@@ -261,12 +261,15 @@ def _teachers(
     """
     if teacher is not None:
         return {"": FunctionTeacher(teacher, experiment.teacher)}
-    if taught_by is not None and is_reward(experiment.teacher):
-        return {"": reward_teacher(experiment, taught_by, network)}
-    if taught_by is not None:
+    if taught_by is not None and experiment.oracle.regret:
         return {"": Oracle(experiment.oracle, experiment.seed, load_critic(taught_by))}
-    names = experiment.teachers.items()
-    return {a: _teacher(experiment, name, before) for a, name in names if name != "human"}
+    return {
+        aspect: reward_teacher(experiment, taught_by, network, name)
+        if taught_by is not None and is_reward(name)
+        else _teacher(experiment, name, before)
+        for aspect, name in experiment.teachers.items()
+        if name != "human"
+    }
 
 
 def _teacher(experiment: Experiment, name: str, before: Sequence[Answer]) -> Teacher:
