@@ -169,8 +169,8 @@ class Rewrite:
             return "is a rewrite without a text or without the segment it rewrites"
         if not is_text(segments[index].actions):
             return "is a rewrite of actions that are not text; expected another kind of answer"
-        preferred = _of_rewrite(value)
-        if problem := Preference.problem(preferred, segments[:1] * 2):
+        both = (segments[index], segments[index])
+        if problem := Preference.problem(_of_rewrite(value), both):
             return problem
         return Ranking.problem(value, segments) if "order" in value else None
 

@@ -22,7 +22,7 @@ from toy_server import Toy, longer, replies_in, serving
 from toy_texts import TINY_TEXT_FLAGS, save_small_model, tiny_text
 
 from prefrl import cli
-from prefrl.answers import to_comparisons
+from prefrl.answers import check_answer, to_comparisons
 from prefrl.config.learning import JudgeConfig
 from prefrl.errors import Note, Unreachable, UserError
 from prefrl.runs import judges
@@ -180,11 +180,42 @@ def test_turns_that_all_replies_share_are_the_beginning():
     assert replies == ["one\n> Then?\nx", "two\n> Then?\nx"]
 
 
-def test_clips_of_numbers_and_queries_of_three_are_refused():
+def test_clips_of_numbers_are_refused():
     with pytest.raises(UserError, match="these clips are numbers"):
         answers(longer, [make_query()])
-    with pytest.raises(UserError, match=r"shows 3; use --query\.kind preference"):
-        answers(longer, [make_query(count=3)])
+
+
+def of_three(kind, *replies):
+    clips = [pair(reply, "", number).segments[0] for number, reply in enumerate(replies)]
+    return Query(QueryId(0, 0), tuple(clips), kind, "Which is longer?")
+
+
+@pytest.mark.parametrize(
+    ("kind", "order"), [("ranking", [[2], [0], [1]]), ("choice", [[2], [0, 1]])]
+)
+def test_several_replies_are_ordered_by_comparing_each_two(kind, order):
+    query = of_three(kind, "four", "one", "longest")
+    [answer] = answers(longer, [query])
+    check_answer(query, answer)
+    assert (answer.kind, answer.value["order"]) == ("ranking", order)
+    assert answer.value["pairs"] == [[0, 1, 0.8, 0.8], [0, 2, 0.2, 0.2], [1, 2, 0.2, 0.2]]
+    again = Judge(Rule(longer), JudgeConfig(force=True), 0, "judge:rule", before=[answer])
+    assert [verdict.orders for verdict in again.heard] == [(0.8, 0.8), (0.2, 0.2), (0.2, 0.2)]
+
+
+def test_replies_in_a_circle_are_equal_and_one_pair_unread_leaves_all_open():
+    beats = {("a", "b"), ("b", "c"), ("c", "a")}
+
+    def circle(prompt):
+        return {"A": 0.9, "B": 0.1} if replies_in(prompt) in beats else {"A": 0.1, "B": 0.9}
+
+    [answer] = answers(circle, [of_three("ranking", "a", "b", "c")])
+    assert answer.kind == "tie"
+    [answer] = answers(
+        lambda prompt: {} if "Reply A:\na" in prompt else longer(prompt),
+        [of_three("ranking", "a", "bb", "ccc")],
+    )
+    assert answer.kind == "skip" and answer.value["unread"]
 
 
 # --- the gate -----------------------------------------------------------------------------------

@@ -231,6 +231,7 @@ ROWS = {
     "teachers.gate": ("learning", ""),
     "teachers.judge": ("config contracts errors types", "numpy"),
     "teachers.oracle": ("answers config types", "numpy"),
+    "teachers.orders": ("types", ""),
     "teachers.pairs": ("config contracts learning types", "numpy"),
     "teachers.reward": ("config types", ""),
     "text": ("envs", ""),

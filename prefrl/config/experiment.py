@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from prefrl.config.control import ControlConfig
 from prefrl.config.fields import Count, CountOrZero, Seed, check_fields, options
 from prefrl.config.learning import (
+    JUDGE,
     REVISER,
     TEACHERS,
     FitConfig,
@@ -212,6 +213,8 @@ def _check_teachers(experiment: Experiment) -> None:
     functions = [
         name for name in names if name not in TEACHERS and name != "human" and not is_reward(name)
     ]
+    if query.kind != "ratings":  # a judge orders several by comparing each two
+        functions = [name for name in functions if not name.startswith(JUDGE)]
     if functions and (query.size > 2 or query.kind == "ratings"):
         cannot = f"judge {query.size}" if query.size > 2 else "give grades (--query.kind ratings)"
         raise UserError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from prefrl.contracts import Speaker
 from prefrl.errors import Unreachable, UserError, note
 from prefrl.teachers.asking import Shown, principle, shown
 from prefrl.teachers.gate import CONSISTENT, FEW, Standing, Verdict, standing
+from prefrl.teachers.orders import Pair, in_order, pairs_of
 from prefrl.types import Answer, Query, Truth
 
 LETTERS = ("A", "B")
@@ -80,22 +81,27 @@ class Judge:
         """
         self.speaker, self.config, self.seed = speaker, config, seed
         self.name, self.waits = name or speaker.name, waits
-        self.heard = [_verdict_of(answer) for answer in before if answer.teacher == self.name]
+        own = [answer for answer in before if answer.teacher == self.name]
+        self.heard = [verdict for answer in own for verdict in _verdicts_of(answer)]
         self._told = ""
 
     def answer(self, queries: Sequence[Query], truth: Truth | None = None) -> Iterator[Answer]:
-        """Answer queries about two replies, in order; the truth is not looked at.
+        """Answer queries, in order; the truth is not looked at.
+
+        Of more than two replies each two are compared, which gives an order.
 
         Raises:
             UserError: the judge is refused, or cannot be asked.
             Unreachable: it does not answer, and nobody waits.
         """
         self._check()
-        each = max(1, self.speaker.at_once // len(self.config.orders_asked))
+        most = max((len(pairs_of(query)) for query in queries), default=1)
+        each = max(1, self.speaker.at_once // (len(self.config.orders_asked) * most))
         for begin in range(0, len(queries), each):
             some, began = queries[begin : begin + each], time.time()
+            asked = [pairs_of(query) for query in some]
             try:
-                verdicts = self.verdicts(some)
+                verdicts = self.verdicts([pair for pairs in asked for pair in pairs.values()])
             except Unreachable as error:
                 if not self.waits:
                     raise
@@ -104,8 +110,9 @@ class Judge:
                 self._told = str(error)
                 return
             self._told, seconds = "", (time.time() - began) / len(some)
-            for number, (query, verdict) in enumerate(zip(some, verdicts, strict=True)):
-                kind, value = self._value(verdict)
+            said = iter(verdicts)
+            for number, (query, pairs) in enumerate(zip(some, asked, strict=True)):
+                kind, value = self._said_of(query, dict(zip(pairs, said, strict=False)))
                 began_at = began + number * seconds
                 yield Answer(query.id, kind, value, self.name, began_at, began_at + seconds)
             self.heard += verdicts
@@ -115,10 +122,10 @@ class Judge:
         """Return what the model says of pairs, in each order that is asked.
 
         Raises:
-            UserError: a query is not about two texts, or the model cannot be asked.
+            UserError: a query is not about texts, or the model cannot be asked.
             Unreachable: the model does not answer for now.
         """
-        texts = [_pair(query) for query in queries]
+        texts = [*map(shown, queries)]
         principles = [
             principle(self.config.principles, query.question or DEFAULT, self.seed, query)
             for query in queries
@@ -198,14 +205,30 @@ class Judge:
             chance = 1 / (1 + math.exp(-max(-700.0, min(700.0, logit))))
         return round(chance, DIGITS)
 
+    def _said_of(
+        self, query: Query, verdicts: Mapping[Pair, Verdict]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the kind of an answer to a query, and its value, by what is said of its pairs."""
+        if len(verdicts) == 1:
+            return self._value(next(iter(verdicts.values())))
+        known: dict[str, Any] = {
+            "principle": next(iter(verdicts.values())).principle,
+            "model": self.speaker.name,
+            "pairs": [[*rows, *_readable(verdict.orders)] for rows, verdict in verdicts.items()],
+        }
+        if not all(verdict.is_read for verdict in verdicts.values()):
+            return "skip", {"unread": True} | known
+        chances = {rows: verdict.left for rows, verdict in verdicts.items()}
+        order = in_order(chances, query.kind == "choice", DIGITS)
+        return ("ranking", {"order": order} | known) if len(order) > 1 else ("tie", known)
+
     def _value(self, verdict: Verdict) -> tuple[Any, dict[str, Any]]:
         """Return the kind of an answer, and its value with what it came of."""
         known: dict[str, Any] = {"principle": verdict.principle, "model": self.speaker.name}
         if verdict.rationale:
             known["rationale"] = [*verdict.rationale]
         if not verdict.is_read:
-            orders = [None if math.isnan(chance) else chance for chance in verdict.orders]
-            return "skip", {"orders": orders, "unread": True} | known
+            return "skip", {"orders": _readable(verdict.orders), "unread": True} | known
         known["orders"] = [*verdict.orders]
         if self.config.ask_people and verdict.agrees is False:
             known["asks"] = True
@@ -236,15 +259,12 @@ def refused(name: str, why: str) -> UserError:
     )
 
 
-def _pair(query: Query) -> Shown:
-    if len(query.segments) != 2:
-        raise UserError(
-            f"a judge compares two replies, but query {tuple(query.id)} shows "
-            f"{len(query.segments)}; use --query.kind preference"
-        )
-    return shown(query)
+def _readable(chances: Sequence[float]) -> list[float | None]:
+    return [None if math.isnan(chance) else chance for chance in chances]
 
 
-def _verdict_of(answer: Answer) -> Verdict:
-    orders = answer.value.get("orders") or ()
-    return Verdict(tuple(math.nan if chance is None else chance for chance in orders) or (0.5,))
+def _verdicts_of(answer: Answer) -> list[Verdict]:
+    """Return what a judge said of the pairs of a query."""
+    pairs = answer.value.get("pairs")
+    rows = [answer.value.get("orders") or [0.5]] if pairs is None else [row[2:] for row in pairs]
+    return [Verdict(tuple(math.nan if c is None else c for c in row)) for row in rows]
