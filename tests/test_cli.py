@@ -624,6 +624,13 @@ def test_a_replay_that_differs_names_the_round_the_number_and_the_versions(tmp_p
     assert out.splitlines()[-1] == f"note: torch was 0.0.1, is {versions['torch']}"
     assert "round 2/4" in out and "round 3/4" not in out
     (path / "versions.json").write_text(json.dumps(versions))
+    begun = (path / "starts.jsonl").read_text()
+    here = versions["cpu_capability"]
+    (path / "starts.jsonl").write_text(begun + begun.replace(f'"{here}"', '"OLD"'))
+    out, err = replayed_otherwise(path, tmp_path / "elsewhere", capsys)
+    assert err.endswith("; it was made on another CPU, as the notes say\n")
+    assert out.splitlines()[-1] == f"note: cpu_capability was OLD, is {here}"
+    (path / "starts.jsonl").write_text(begun)
     out, err = replayed_otherwise(path, tmp_path / "third", capsys)
     assert "are the same and toy_environments:toy/Pay-v0 repeated an episode in a trial" in err
     assert "note:" not in out

@@ -195,6 +195,7 @@ ROWS = {
     "runs.sweep": ("config contracts errors storage", ""),
     "runs.train": ("config contracts storage teachers", ""),
     "runs.versions": ("", ""),
+    "runs.workers": ("config storage", ""),
     "storage": ("", ""),
     "storage.checkpoint": ("types", "numpy torch"),
     "storage.feedback": ("answers errors types", "numpy"),

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import shlex
 import subprocess
 import sys
 import textwrap
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from complaints import complaint
@@ -16,11 +18,11 @@ from toy_environments import tiny
 
 from prefrl.cli import main
 from prefrl.config.presets import PRESETS
-from prefrl.config.sweep import Cell, Sweep
+from prefrl.config.sweep import Cell, Sweep, axes_in_words
 from prefrl.contracts import EvaluationRequest
 from prefrl.errors import UserError
 from prefrl.runs import cell as cells
-from prefrl.runs import session, sweep, versions
+from prefrl.runs import session, sweep, versions, workers
 from prefrl.runs.grid import make_sweep, read_sweep
 from prefrl.runs.session import start
 from prefrl.storage.folder import RunFolder
@@ -315,6 +317,34 @@ def test_a_cell_is_finished_however_often_it_was_killed_and_then_left_alone(tmp_
     assert cells.finish(tiny(), killed, TWO) == again
 
 
+def test_a_run_says_how_it_ended_and_who_went_on_with_it(tmp_path, monkeypatch):
+    run, wrong = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "wrong")
+    with monkeypatch.context() as patched, pytest.raises(FloatingPointError):
+        patched.setattr(session, "preference_loop", raising(FloatingPointError("the loss is nan")))
+        cells.finish(tiny(), run, TWO)
+    assert run.outcome() == {"ended": "not finite", "error": "the loss is nan"}
+    cells.finish(tiny(), run, TWO)
+    assert run.outcome() == {"ended": "finished", "error": ""}
+    assert [(start["round"], start["versions"]) for start in run.starts()] == [
+        (0, versions.versions()), (0, versions.versions())
+    ]  # fmt: skip
+
+    with pytest.raises(UserError, match="there is no environment"):
+        cells.finish(tiny(env="toy_environments:toy/Nothing-v0"), wrong, TWO)
+    assert wrong.outcome()["ended"] == "user error" and not wrong.holds_run
+    assert wrong.outcome()["error"].startswith("there is no environment 'toy_environments:toy/No")
+    cells.finish(tiny(), wrong, TWO)
+    assert wrong.outcome() == {"ended": "finished", "error": ""}
+
+
+def raising(error):
+    def raises(*_, **__):
+        raise error
+        yield
+
+    return raises
+
+
 def test_a_cell_is_evaluated_again_where_it_is_asked_for_otherwise_and_not_trained(tmp_path):
     folder = RunFolder(tmp_path / "run")
     cells.finish(tiny(reward="true"), folder, TWO)
@@ -418,7 +448,7 @@ ENDINGS = {
 def grid(tmp_path, monkeypatch):
     """Return the file of four cells, in the working folder; no cell is really run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sweep, "_command", stand_in())
+    monkeypatch.setattr(workers, "_command", stand_in())
     return toml(tmp_path, TINY)
 
 
@@ -449,12 +479,67 @@ def test_a_sweep_runs_every_cell_once_and_skips_what_has_finished(grid, capsys):
         assert "runs: 4, finished: 4" in capsys.readouterr().out
     assert len(ran(folder)) == 4
     main(["sweep", str(grid), "--list"])
-    assert capsys.readouterr().out.count("finished: ") == 4
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in listed] == [f"{n} finished" for n in range(1, 5)]
+
+
+def test_each_run_is_a_command_for_whoever_starts_them_elsewhere(grid, capsys):
+    folder = grid.parent / "runs/grid"
+    main(["sweep", str(grid), "--print"])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [f"prefrl sweep runs/grid --only {number}" for number in range(1, 5)]
+    words = [shlex.split(line) for line in printed]
+    assert [name for name, *_ in words] == ["prefrl"] * 4
+    main(words[2][1:])
+    said = capsys.readouterr().out.splitlines()
+    cell = SweepFolder.open(folder).sweep().cells[2]
+    assert said == [f"run 3 of 4: {axes_in_words(cell.axes)}", ANY]
+    assert said[1].endswith(": true return 1, 2 s") and ran(folder) == [cell.name]
+    main(words[2][1:])  # it has finished
+    assert ran(folder) == [cell.name]
+    main(["sweep", str(grid), "--print"])
+    assert capsys.readouterr().out.splitlines()[-3:] == printed[:2] + printed[3:]
+    for rest in words[:2] + words[3:]:
+        main(rest[1:])
+    main(["sweep", str(folder)])
+    assert "runs: 4, finished: 4" in capsys.readouterr().out and len(ran(folder)) == 4
+    main(["sweep", str(grid), "--print"])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_alone_that_fails_ends_the_command_with_1(grid, monkeypatch, capsys):
+    main(["sweep", str(grid), "--print"])
+    code = "import sys; print('prefrl: no luck', file=sys.stderr); sys.exit(2)"
+    monkeypatch.setattr(workers, "_command", stand_in("=", code))
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", str(grid), "--only", "2"])
+    assert ended.value.code == 1 and "failed: no luck" in capsys.readouterr().out
+
+
+def test_a_run_that_there_is_not_is_a_sentence(grid, capsys):
+    assert "holds no sweep (no sweep.json)" in complaint(["sweep", grid, "--only", 1], capsys)
+    main(["sweep", str(grid), "--print"])
+    assert "--only is 5, but the sweep has 4 runs; `prefrl sweep runs/grid --list` shows" in (
+        complaint(["sweep", grid, "--only", 5], capsys)
+    )
+    assert "--list, --print and --only are given together; expected one of them" in complaint(
+        ["sweep", grid, "--only", 1, "--print"], capsys
+    )
+
+
+def test_failures_are_listed_and_noted_below_the_table(grid, capsys):
+    main(["sweep", str(grid)])
+    folder = SweepFolder.open(grid.parent / "runs/grid")
+    failed = folder.run(folder.sweep().cells[1])
+    (failed.path / "evaluation.json").unlink()
+    failed.save_outcome("not finite", "the loss is nan")
+    main(["sweep", str(grid), "--list"])
+    assert "\n2 failed (the loss is nan): " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("code", "said"), ENDINGS.values(), ids=ENDINGS)
 def test_a_cell_that_fails_is_reported_and_the_others_go_on(code, said, grid, monkeypatch, capsys):
-    monkeypatch.setattr(sweep, "_command", stand_in("true,seed=1", code))
+    monkeypatch.setattr(workers, "_command", stand_in("true,seed=1", code))
     with pytest.raises(SystemExit) as ended:
         main(["sweep", str(grid), "--jobs", "1"])
     assert ended.value.code == 1
@@ -463,7 +548,7 @@ def test_a_cell_that_fails_is_reported_and_the_others_go_on(code, said, grid, mo
     assert "failed: 1 of 4 runs, whose last words are in runs/grid/logs; `prefrl sweep" in out
     folder = grid.parent / "runs/grid"
     assert len(ran(folder)) == 3
-    monkeypatch.setattr(sweep, "_command", stand_in())
+    monkeypatch.setattr(workers, "_command", stand_in())
     main(["sweep", str(grid)])
     assert len(ran(folder)) == 4
 
@@ -561,12 +646,12 @@ def test_a_folder_of_something_else_is_refused(grid, tmp_path, capsys):
 
 def test_whatever_ends_a_sweep_ends_its_processes(grid, tmp_path, monkeypatch):
     waits = "import sys; sys.stdin.read()"
-    monkeypatch.setattr(sweep, "_command", lambda *_: [sys.executable, "-c", waits])
+    monkeypatch.setattr(workers, "_command", lambda *_: [sys.executable, "-c", waits])
     folder = SweepFolder(tmp_path / "sweep")
     begun = []
     popen = subprocess.Popen
     monkeypatch.setattr(
-        sweep.subprocess, "Popen", lambda *w, **o: begun.append(popen(*w, **o)) or begun[-1]
+        workers.subprocess, "Popen", lambda *w, **o: begun.append(popen(*w, **o)) or begun[-1]
     )
     with closing(folder):
         folder.claim()
@@ -613,7 +698,7 @@ def test_what_has_finished_says_how_fast_the_rest_will_be(grid, monkeypatch, cap
     main(["sweep", str(grid)])
     monkeypatch.undo()
     monkeypatch.chdir(grid.parent)
-    monkeypatch.setattr(sweep, "_command", stand_in())
+    monkeypatch.setattr(workers, "_command", stand_in())
     monkeypatch.setattr(sweep, "QUICK_STEPS", 0)
     grid.write_text(grid.read_text().replace("seed = [0, 1]", "seed = [0, 1, 2, 3]"))
     folder = SweepFolder(grid.parent / "runs/grid")
@@ -627,10 +712,10 @@ def test_a_pace_is_the_mean_of_as_many_as_there_will_be(grid, tmp_path, monkeypa
         folder.claim()
         whole = sweep.with_folders(folder, read_sweep(grid))
         code = "import os; print(100.0 if os.environ['OMP_NUM_THREADS'] == '1' else 0)"
-        monkeypatch.setattr(sweep, "_command", lambda *words: [sys.executable, "-c", code])
+        monkeypatch.setattr(workers, "_command", lambda *words: [sys.executable, "-c", code])
         assert sweep._measured(folder, whole.cells[0], 3) == 100.0
         wrong = "import sys; sys.exit('prefrl: it cannot be built')"
-        monkeypatch.setattr(sweep, "_command", lambda *words: [sys.executable, "-c", wrong])
+        monkeypatch.setattr(workers, "_command", lambda *words: [sys.executable, "-c", wrong])
         with pytest.raises(UserError, match="it cannot be built"):
             sweep._measured(folder, whole.cells[0], 1)
 

@@ -240,6 +240,12 @@ def test_runs_that_have_not_finished_are_named_and_the_rest_is_told(tmp_path, ca
         "seed=0; env=Pendulum-v1, question=pairs, labels=20, seed=0; env=CartPole-v1, "
         "question=pairs, labels=10, seed=0 and 2 more)"
     ) in out
+    for cell in folder.sweep().cells[:2]:
+        folder.run(cell).save_outcome("user error", "no luck")
+    assert (
+        "note: runs that failed: 2 (env=Pendulum-v1, question=pairs, labels=10, seed=0: no luck; "
+        "env=Pendulum-v1, question=pairs, labels=20, seed=0: no luck)"
+    ) in said(["table", folder.path], capsys)
     none = evaluated(tmp_path / "none", skip=range(99))
     said_of_none = complaint(["table", none.path], capsys)
     assert f"no run of {none.path} has finished yet; go on with `prefrl sweep" in said_of_none

@@ -1,9 +1,10 @@
 """`prefrl sweep`, `table`: many runs that belong together, and what they came to."""
 
+import shlex
 import sys
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,19 +43,32 @@ class RunSweep:
     keep: bool = False
     """Keep what another version of prefrl has finished, instead of running it again."""
     list: bool = False
-    """List the runs and whether they have finished, and run nothing."""
+    """List the runs and how they have ended, and run nothing."""
+    print: bool = False
+    """Print a command for each run that is left, a line each, for Slurm or GNU parallel."""
+    only: Count | None = None
+    """Run this one alone: its line in --list. Several may do so at once, on any machine."""
 
 
 def sweep(chosen: RunSweep) -> None:
     """Run what is unfinished of a sweep."""
     from prefrl.runs.grid import read_sweep
     from prefrl.runs.sweep import side_by_side, with_folders
+    from prefrl.storage.sweeps import SweepFolder
 
+    if chosen.list + chosen.print + (chosen.only is not None) > 1:
+        raise UserError("--list, --print and --only are given together; expected one of them")
     folder = _folder(chosen.file, chosen.folder)
+    if chosen.only is not None:
+        _run_only(SweepFolder.open(folder.path), chosen.only)
+        return
     whole = folder.sweep() if chosen.file.is_dir() else read_sweep(chosen.file)
     whole = with_folders(folder, whole, chosen.keep)
     if chosen.list:
         _list(folder, whole)
+        return
+    if chosen.print:
+        _print(folder, whole)
         return
     INTERRUPTS.listen_to("SIGTERM", "SIGHUP")
     again = f"`prefrl sweep {shown(folder.path)}` goes on with it"
@@ -72,6 +86,36 @@ def sweep(chosen: RunSweep) -> None:
         say(f"failed: {failed} of {len(whole.cells)} runs, whose last words are in {logs}; {again}")
         sys.exit(SOME_FAILED)
     say(f"done; `prefrl table {shown(folder.path)}` shows what came of it")
+
+
+def _print(folder: "SweepFolder", whole: "Sweep") -> None:
+    """Keep what is to be run, and print what runs each cell that is left."""
+    from prefrl.runs.sweep import unfinished
+
+    with closing(folder):
+        folder.claim()
+        folder.save(whole)
+    left = unfinished(folder, whole)
+    for number, cell in enumerate(whole.cells, 1):
+        if cell in left:
+            say(f"prefrl sweep {shlex.quote(shown(folder.path))} --only {number}")
+
+
+def _run_only(folder: "SweepFolder", number: int) -> None:
+    """Run one cell of what is kept, and what is left of it."""
+    from prefrl.config.sweep import axes_in_words
+
+    whole = folder.sweep()
+    if number > len(whole.cells):
+        raise UserError(
+            f"--only is {number}, but the sweep has {len(whole.cells)} runs; "
+            f"`prefrl sweep {shown(folder.path)} --list` shows them"
+        )
+    cell = whole.cells[number - 1]
+    INTERRUPTS.listen_to("SIGTERM", "SIGHUP")
+    say(f"run {number} of {len(whole.cells)}: {axes_in_words(cell.axes)}")
+    if _run(folder, replace(whole, cells=(cell,)), 1):
+        sys.exit(SOME_FAILED)
 
 
 def _run(folder: "SweepFolder", whole: "Sweep", jobs: int) -> int:
@@ -126,8 +170,10 @@ def _list(folder: "SweepFolder", whole: "Sweep") -> None:
     from prefrl.runs.sweep import unfinished
 
     left = {cell.name for cell in unfinished(folder, whole)}
-    for cell in whole.cells:
-        say(f"{'' if cell.name in left else 'finished: '}{axes_in_words(cell.axes)}")
+    for number, cell in enumerate(whole.cells, 1):
+        ended = folder.run(cell).outcome()
+        how = f"failed ({ended['error']}): " if ended.get("error") else ""
+        say(f"{number} {how if cell.name in left else 'finished: '}{axes_in_words(cell.axes)}")
 
 
 def _announce(folder: "SweepFolder", whole: "Sweep", jobs: int, yes: bool) -> None:

@@ -215,6 +215,10 @@ def _notes(folder: SweepFolder, sweep: Sweep, done: list[Cell]) -> list[str]:
         notes.append(
             f"runs that have not finished: {len(left)} of {len(sweep.cells)} ({names}{more})"
         )
+    outcomes = [(cell, folder.run(cell).outcome().get("error")) for cell in left]
+    if failed := [f"{axes_in_words(cell.axes)}: {error}" for cell, error in outcomes if error]:
+        more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+        notes.append(f"runs that failed: {len(failed)} ({'; '.join(failed[:NAMED])}{more})")
     made_by = [folder.run(cell).versions() for cell in done]
     for other in made_by[1:]:
         if other != made_by[0]:

@@ -47,26 +47,39 @@ def finish(experiment: Experiment, folder: RunFolder, request: EvaluationRequest
 
     Raises:
         UserError: something is wrong that can be mended, or the folder holds another run.
+        FloatingPointError: its numbers are finite no more.
     """
-    if is_finished(folder, request):
-        return folder.evaluation()
+    if not is_finished(folder, request):
+        _check_same(experiment, folder)
+        try:
+            _train(experiment, folder)
+            folder.save_evaluation(_evaluated(experiment, folder, request))
+        except UserError as error:
+            folder.save_outcome("user error", str(error))
+            raise
+        except FloatingPointError as error:
+            folder.save_outcome("not finite", str(error))
+            raise
+    if folder.outcome().get("ended") != "finished":
+        folder.save_outcome("finished")
+    return folder.evaluation()
+
+
+def _evaluated(experiment: Experiment, folder: RunFolder, request: EvaluationRequest) -> Fields:
     from prefrl.runs.domains import domain_of
     from prefrl.runs.evaluate import evaluate_run
 
-    _train(experiment, folder)
     baseline = None
     if experiment.reward == "true":
         baseline = domain_of(folder).baseline(experiment, request.episodes)
     parts = [line for line in folder.timings()]
-    came_to = {
+    return {
         "episodes": request.episodes,
         "sample": request.sample,
         "report": evaluate_run(folder, request),
         "baseline": baseline and dataclasses.asdict(baseline),
         "seconds": sum(s for part in parts for name, s in part.items() if name != "round"),
     }
-    folder.save_evaluation(came_to)
-    return came_to
 
 
 def is_finished(folder: RunFolder, request: EvaluationRequest) -> bool:
@@ -81,15 +94,10 @@ def _train(experiment: Experiment, folder: RunFolder) -> None:
     from prefrl.runs.session import resume, rounds, start
 
     _clear(folder)
-    if not (folder.path / "config.json").exists():
-        session = start(experiment, folder.path)
-    else:
-        if not _same(RunFolder.open(folder.path).experiment(), experiment):
-            raise UserError(
-                f"{folder.path} holds another experiment by now, as a run that was extended does; "
-                "move it elsewhere, and the sweep begins this cell anew"
-            )
+    if (folder.path / "config.json").exists():
         session = resume(folder.path, wait=True)
+    else:
+        session = start(experiment, folder.path)
     with closing(session):
         for _ in rounds(session):
             pass
@@ -104,6 +112,15 @@ def _clear(folder: RunFolder) -> None:
         with feedback.training():
             if not (folder.path / "config.json").exists():
                 shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def _check_same(experiment: Experiment, folder: RunFolder) -> None:
+    """Raise `UserError` if the folder holds the run of another experiment."""
+    if (folder.path / "config.json").exists() and not _same(folder.experiment(), experiment):
+        raise UserError(
+            f"{folder.path} holds another experiment by now, as a run that was extended does; "
+            "move it elsewhere, and the sweep begins this cell anew"
+        )
 
 
 def _same(kept: Experiment, asked: Experiment) -> bool:

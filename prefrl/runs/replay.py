@@ -30,7 +30,7 @@ from prefrl.runs.session import (
     save_components,
     start,
 )
-from prefrl.runs.versions import differences, versions
+from prefrl.runs.versions import CPU, SYSTEM, differences, versions
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 
@@ -112,9 +112,14 @@ def likely_cause(source: RunFolder, copy: RunFolder) -> tuple[str, list[str]]:
         source: the run.
         copy: its replay.
     """
-    changed = differences(source.versions(), copy.versions())
+    here = copy.versions()
+    begun = [source.versions(), *(start["versions"] for start in source.starts())]
+    changed = [*dict.fromkeys(note for was in begun for note in differences(was, here))]
     if changed:
-        return "it was made with other versions, as the notes say", changed
+        of_cpu, of_system = ([n.startswith(f"{name} ") for n in changed] for name in (CPU, SYSTEM))
+        another_cpu = any(of_cpu) and sum(of_cpu) + sum(of_system) == len(changed)
+        made = "on another CPU" if another_cpu else "with other versions"
+        return f"it was made {made}, as the notes say", changed
     experiment = source.experiment()
     limit = experiment.domain.horizon if isinstance(experiment.domain, ControlConfig) else None
     notes = domain_of(source).check_environment(

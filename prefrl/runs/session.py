@@ -147,6 +147,7 @@ def start(
         feedback.claim()
         session = assemble(folder, experiment, components, teachers, feedback)
         save_components(session, components)
+        folder.append_start(0, versions())
         if answers and source:
             name = answers.path.parent.name if old else in_utf8(source.stem)
             copy_answers(answers, feedback, name)
@@ -211,6 +212,7 @@ def resume(
             if more_labels or more_steps:
                 folder.extend(session.state.round, experiment)
             folder.truncate_rounds(session.state.round)
+            folder.append_start(session.state.round, versions())
         undone.pop_all()
     return session
 

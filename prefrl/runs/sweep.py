@@ -1,21 +1,18 @@
-"""Runs the cells of a sweep, as many side by side as the machine serves.
+"""Runs the cells of a sweep, as many side by side as there is room for.
 
-Each cell is a process of its own (`runs.cell`), so that one that fails takes no other with it. The
-state of a sweep are its folders: whoever starts it again goes on where it stands.
+The state of a sweep are its folders: whoever starts it again goes on where it stands. Who runs the
+cells is `runs.workers`, processes of this machine, or `runs.on_ray`.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 from prefrl.config.experiment import Experiment
 from prefrl.config.sweep import Cell, Sweep, axes_in_words, cell_name, experiment_key
@@ -24,11 +21,11 @@ from prefrl.contracts import EvaluationRequest
 from prefrl.errors import UserError
 from prefrl.runs.cell import is_finished, request_of
 from prefrl.runs.versions import code
+from prefrl.runs.workers import Processes, Workers, end, error_of, started
 from prefrl.storage.folder import RunFolder
 from prefrl.storage.sweeps import SweepFolder
 
-POLL_SECONDS, CLAIM_SECONDS, PATIENCE_SECONDS = 0.1, 5.0, 10.0
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+POLL_SECONDS, CLAIM_SECONDS = 0.1, 5.0
 QUICK_STEPS = 500_000  # of a sweep that needs no forecast
 STEPS_OF_A_TURN = 50  # that take a robot as long as a language model one turn
 PLACEHOLDER = Experiment()
@@ -54,15 +51,6 @@ class Progress:
     steps: int
     """Of all cells, so far."""
     total_steps: int
-
-
-@dataclass
-class _Work:
-    """A cell that a process is at work on."""
-
-    cell: Cell
-    process: subprocess.Popen[bytes]
-    log: IO[bytes]
 
 
 def with_folders(folder: SweepFolder, sweep: Sweep, keep: bool = False) -> Sweep:
@@ -111,38 +99,45 @@ def side_by_side(sweep: Sweep) -> int:
     return max(1, (cores or 1) // threads)
 
 
-def run_cells(folder: SweepFolder, sweep: Sweep, jobs: int) -> Iterator[Outcome | Progress]:
+def run_cells(
+    folder: SweepFolder, sweep: Sweep, jobs: int, workers: Workers | None = None
+) -> Iterator[Outcome | Progress]:
     """Run what is unfinished; yield each cell that has ended, and often how far the sweep is.
 
-    Whatever ends this ends the processes, too; their runs go on from where they are next time.
+    Whatever ends this ends what is at work; the runs go on from where they are next time.
+
+    Args:
+        folder: of the sweep.
+        sweep: what to run.
+        jobs: runs side by side.
+        workers: who runs them; processes of this machine by default.
 
     Raises:
-        UserError: another process has taken the sweep over.
+        UserError: another process has taken the sweep over, or a worker cannot be used.
     """
     waiting = deque(unfinished(folder, sweep))
+    working: dict[str, Cell] = {}
     finished, failed = len(sweep.cells) - len(waiting), 0
     total = sum(cell.experiment.steps for cell in sweep.cells)
-    known = sum(c.experiment.steps for c in sweep.cells) - sum(c.experiment.steps for c in waiting)
-    working: list[_Work] = []
+    known = total - sum(cell.experiment.steps for cell in waiting)
     checked = time.monotonic()
-    try:
+    with closing(workers or Processes(folder)) as workers:
         while waiting or working:
             while waiting and len(working) < jobs:
-                working.append(_started(folder, waiting.popleft()))
-            for work in [work for work in working if work.process.poll() is not None]:
-                working.remove(work)
-                error = _error(folder, work)
+                cell = waiting.popleft()
+                workers.begin(cell)
+                working[cell.name] = cell
+            for cell, error in workers.ended():
+                del working[cell.name]
                 finished, failed = finished + (not error), failed + bool(error)
-                known += work.cell.experiment.steps
-                yield Outcome(work.cell, error)
-            steps = sum(_steps(folder, work.cell) for work in working)
-            yield Progress(finished, failed, len(working), len(sweep.cells), known + steps, total)
+                known += cell.experiment.steps
+                yield Outcome(cell, error)
+            steps = known + sum(_steps(folder, cell) for cell in working.values())
+            yield Progress(finished, failed, len(working), len(sweep.cells), steps, total)
             time.sleep(POLL_SECONDS)
             if time.monotonic() > checked + CLAIM_SECONDS:
                 folder.check_claim()
                 checked = time.monotonic()
-    finally:
-        _end(working)
 
 
 def finish_all(path: Path | str, sweep: Sweep, jobs: int | None = None) -> SweepFolder:
@@ -220,58 +215,14 @@ def _measured(folder: SweepFolder, cell: Cell, jobs: int) -> float:
     Raises:
         UserError: none can be built.
     """
-    work = [_started(folder, cell, pace=True) for _ in range(jobs)]
+    work = [started(folder, cell, pace=True) for _ in range(jobs)]
     try:
         told = [one.process.stdout.read() for one in work if one.process.stdout]
     finally:
-        _end(work)
-    if errors := [error for one in work if (error := _error(folder, one))]:
+        end(work)
+    if errors := [error for one in work if (error := error_of(folder, one))]:
         raise UserError(f"{axes_in_words(cell.axes)}: {errors[0]}")
     return sum(map(float, told)) / jobs
-
-
-def _started(folder: SweepFolder, cell: Cell, pace: bool = False) -> _Work:
-    """Start the process of a cell; its input is a pipe, whose end ends it wherever this one is."""
-    threads = dict.fromkeys(THREADS, str(cell.experiment.threads))
-    log = folder.log(cell).open("wb")
-    process = subprocess.Popen(
-        _command(folder, cell, *(["PACE"] if pace else [])), stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE if pace else log, stderr=log, env=os.environ | threads,
-        start_new_session=True,  # Ctrl-C is for the sweep
-    )  # fmt: skip
-    return _Work(cell, process, log)
-
-
-def _command(folder: SweepFolder, cell: Cell, *words: str) -> list[str]:
-    return [sys.executable, "-m", "prefrl.runs.cell", str(folder.path), cell.name, *words]
-
-
-def _end(working: Sequence[_Work]) -> None:
-    for work in working:
-        for pipe in (work.process.stdin, work.process.stdout):
-            if pipe:
-                with suppress(OSError):
-                    pipe.close()
-    for work in working:
-        try:
-            work.process.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            work.process.kill()
-            work.process.wait()
-        work.log.close()
-
-
-def _error(folder: SweepFolder, work: _Work) -> str:
-    """Return why a process that has ended failed, "" if it did not."""
-    _end([work])
-    status = work.process.returncode
-    if not status:
-        return ""
-    if status < 0:
-        return f"its process was killed (signal {-status}), as one is that needs too much memory"
-    lines = folder.log(work.cell).read_text(encoding="utf-8", errors="replace").split("\n")
-    said = [line.strip() for line in lines if line.strip()]
-    return (said or [f"its process ended with {status}"])[-1].removeprefix("prefrl: ")
 
 
 def _steps(folder: SweepFolder, cell: Cell) -> int:

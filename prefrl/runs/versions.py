@@ -13,6 +13,7 @@ from typing import Any
 ELSEWHERE = {"cli.py", "clips", "commands", "reports", "viewer"}
 """What is in prefrl, but says nothing to a run whose teacher is in its process."""
 CODE_LENGTH = 8
+CPU, SYSTEM = "cpu_capability", "platform"
 
 
 def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -31,9 +32,9 @@ def versions() -> dict[str, Any]:
     names = ["prefrl", "gymnasium", "mujoco", "numpy", "stable-baselines3", "torch", "transformers"]
     return {name: version for name in names if (version := _version(name))} | {
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        SYSTEM: platform.platform(),
         "torch_threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        CPU: torch.backends.cpu.get_cpu_capability(),
     }
 
 

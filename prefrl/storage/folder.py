@@ -3,6 +3,7 @@
     config.json         the experiment, every field of it
     earlier.json        what the experiment was before it was extended, and until which round
     versions.json       versions of prefrl and what it stands on, and what else can change bits
+    starts.jsonl        a line a start: the next round, the host, and versions as they were then
     feedback.sqlite     queries, answers, clips: the ledger
     metrics.jsonl       a line a round; nothing in it depends on the clock
     timings.jsonl       a line a round: seconds of each part
@@ -13,6 +14,7 @@
     critic/             the run whose critic the oracle compares clips by (--oracle.regret)
     status.json         what the trainer is doing, for whoever answers
     evaluation.json     what the policy achieved, if the run is a cell of a sweep
+    outcome.json        how such a run ended: finished, user error, not finite
     viewer.json         the viewer's key, port and hosts, so that a restarted one is found again
     checkpoints/        round-0007.pt: the agent, the reward model and the loop after round 7
     tb/                 TensorBoard events, when it is installed
@@ -24,13 +26,14 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import secrets
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefrl.config.as_json import UnknownField, from_json, to_json
 from prefrl.config.experiment import Experiment
@@ -41,6 +44,8 @@ from prefrl.storage.spaces import card_from_json, card_to_json, check_unchanged
 from prefrl.types import EnvironmentCard
 
 KEPT_CHECKPOINTS = 2
+
+Ended = Literal["finished", "user error", "not finite"]
 
 
 class RunFolder:
@@ -182,14 +187,19 @@ class RunFolder:
         """Read which versions made the run."""
         return self._read_json("versions.json")
 
+    def append_start(self, next_round: int, versions: dict[str, Any]) -> None:
+        """Append who goes on with the run: a sweep may move it between machines."""
+        start = {"round": next_round, "host": platform.node(), "versions": versions}
+        self._append("starts.jsonl", start)
+
+    def starts(self) -> list[dict[str, Any]]:
+        """Read `round`, `host` and `versions` of each start; [] of an older run."""
+        return self._read_lines("starts.jsonl")
+
     def append_round(self, metrics: dict[str, Any], timings: dict[str, float]) -> None:
         """Append a round's line to `metrics.jsonl` and `timings.jsonl`."""
-        for name, values in (("metrics.jsonl", metrics), ("timings.jsonl", timings)):
-            path = self.path / name
-            with self.writing(path), path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+        self._append("metrics.jsonl", metrics)
+        self._append("timings.jsonl", timings)
 
     def truncate_rounds(self, count: int) -> None:
         """Keep the first `count` rounds: a kill may have left more than the checkpoint.
@@ -261,11 +271,7 @@ class RunFolder:
 
     def status(self) -> dict[str, Any]:
         """Read what the trainer last said it was doing, {} if nothing."""
-        try:
-            written = (self.path / "status.json").read_text(encoding="utf-8")
-            return migrated("status.json", json.loads(written))
-        except (OSError, ValueError, AttributeError, AnotherVersion):
-            return {}
+        return self._read_if_there("status.json")
 
     def save_evaluation(self, evaluation: Fields) -> None:
         """Write what the policy achieved."""
@@ -273,11 +279,17 @@ class RunFolder:
 
     def evaluation(self) -> Fields:
         """Read what the policy achieved, {} if it was not evaluated, or by another version."""
-        try:
-            written = (self.path / "evaluation.json").read_text(encoding="utf-8")
-            return migrated("evaluation.json", json.loads(written))
-        except (OSError, ValueError, AttributeError, AnotherVersion):
-            return {}
+        return self._read_if_there("evaluation.json")
+
+    def save_outcome(self, ended: Ended, error: str = "") -> None:
+        """Write how a cell of a sweep ended, even if it came to no run."""
+        with self.writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        self._write_fields("outcome.json", {"ended": ended, "error": error})
+
+    def outcome(self) -> Fields:
+        """Read how a cell of a sweep `ended`, and the `error`; {} if it has not."""
+        return self._read_if_there("outcome.json")
 
     def viewer(self) -> dict[str, Any]:
         """Return the viewer's key, made once, and last port; for their owner alone."""
@@ -322,6 +334,12 @@ class RunFolder:
             raise UserError(f"{path} is damaged: expected a JSON object")
         return value
 
+    def _read_if_there(self, name: str) -> Fields:
+        try:
+            return migrated(name, json.loads((self.path / name).read_text(encoding="utf-8")))
+        except (OSError, ValueError, AttributeError, AnotherVersion):
+            return {}
+
     def _read_lines(self, name: str) -> list[dict[str, Any]]:
         path = self.path / name
         if not path.exists():
@@ -331,6 +349,13 @@ class RunFolder:
             return [json.loads(line) for line in lines[:-1]]
         except ValueError as error:
             raise UserError(f"{path} is damaged: {error}; restore it from a copy") from None
+
+    def _append(self, name: str, values: dict[str, Any]) -> None:
+        path = self.path / name
+        with self.writing(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def _write_fields(self, name: str, fields: Fields) -> None:
         with self.writing(self.path / name):
