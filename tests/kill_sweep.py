@@ -1,39 +1,47 @@
 """Kills a sweep again and again, and shows that it ends as one that was left alone does.
 
-    python tests/kill_sweep.py SWEEP.toml FOLDER KILLS SEED
+    python tests/kill_sweep.py SWEEP.toml FOLDER KILLS SEED      kills the sweep itself
+    python tests/kill_sweep.py SWEEP.toml FOLDER KILLS SEED ray  kills workers of it, on Ray
 
 Both sweeps are run below FOLDER. The moments of the kills are drawn: shortly after so many rounds
-of all runs are done, whatever the speed of the machine. Only the process of the sweep is killed:
-its runs must end by themselves. Prints one JSON object.
+of all runs are done, whatever the speed of the machine. Where the process of the sweep is killed,
+its runs must end by themselves; on Ray that is the last of several. Prints one JSON object.
 """
 
 import csv
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 CLOCK = ("seconds",)  # of the table's columns
-LATER_SECONDS = 0.1
+LATER_SECONDS, LONG_SECONDS = 0.1, 1800
 
 
-def main(file: str, folder: str, kills: int, seed: int) -> None:
+def main(file: str, folder: str, kills: int, seed: int, on: str = "") -> None:
     """Run both and compare them."""
     alone, killed = Path(folder, "alone"), Path(folder, "killed")
-    assert sweep(file, alone).wait(600) == 0
+    assert sweep(file, alone).wait(LONG_SECONDS) == 0
     draw = random.Random(seed)
     moments = sorted(draw.sample(range(rounds(alone) - 1), kills))
-    for moment in moments:
-        process = sweep(file, killed)
+    options = ["--on", on, "--jobs", "2"] if on else []
+    process = sweep(file, killed, *options)
+    for number, moment in enumerate(moments, 1):
         while rounds(killed) < moment and process.poll() is None:
             time.sleep(0.005)
         time.sleep(draw.uniform(0, LATER_SECONDS))
         assert process.poll() is None, "it ended before it could be killed"
-        process.kill()
-        process.wait()
-    assert sweep(file, killed).wait(600) == 0
+        if on:
+            os.kill(draw.choice(trainers(killed)), signal.SIGKILL)
+        if not on or 1 < number == kills:
+            process.kill()
+            process.wait()
+            process = sweep(file, killed, *options)
+    assert process.wait(LONG_SECONDS) == 0
     tables, runs = [table(alone), table(killed)], [metrics(alone), metrics(killed)]
     print(
         json.dumps(
@@ -49,10 +57,20 @@ def main(file: str, folder: str, kills: int, seed: int) -> None:
     )
 
 
-def sweep(file: str, folder: Path) -> subprocess.Popen:
+def sweep(file: str, folder: Path, *options: str) -> subprocess.Popen:
     """Start a sweep, or what is left of it."""
-    command = [sys.executable, "-m", "prefrl.cli", "sweep", file, "--folder", str(folder)]
+    command = [sys.executable, "-m", "prefrl.cli", "sweep", file, "--folder", str(folder), *options]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+def trainers(folder: Path) -> list[int]:
+    """Return the numbers of the processes that train, as soon as there is one."""
+    while True:
+        stated = [json.loads(path.read_text()) for path in folder.glob("*/status.json")]
+        found = [one["process"] for one in stated if one["state"] != "finished"]
+        if running := [number for number in found if Path(f"/proc/{number}").exists()]:
+            return running
+        time.sleep(0.005)
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -74,4 +92,4 @@ def metrics(folder: Path) -> dict[str, bytes]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])

@@ -189,6 +189,7 @@ ROWS = {
         "",
     ),
     "runs.load": ("config contracts errors storage", ""),
+    "runs.on_ray": ("config errors storage", ""),
     "runs.page": ("", ""),
     "runs.replay": ("config contracts environments errors learning storage", ""),
     "runs.session": ("config contracts errors learning storage teachers types", ""),

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from prefrl.commands.console import live_line, say, shown
+from prefrl.commands.console import installed, live_line, say, shown
 from prefrl.commands.process import INTERRUPTS
 from prefrl.config.fields import Count
 from prefrl.errors import UserError
 
 if TYPE_CHECKING:
     from prefrl.config.sweep import Sweep
+    from prefrl.runs.on_ray import RayWorkers
     from prefrl.runs.sweep import Outcome, Progress
     from prefrl.storage.sweeps import SweepFolder
 
@@ -40,6 +41,9 @@ class RunSweep:
     """Runs side by side; as many as this machine has cores by default."""
     yes: bool = False
     """Begin, even if it takes more than a day."""
+    on: str = ""
+    """Where they run, if not here: ray for a Ray of this machine alone, ray://HOST:PORT for a
+    cluster (pip install 'prefrl[ray]')."""
     keep: bool = False
     """Keep what another version of prefrl has finished, instead of running it again."""
     list: bool = False
@@ -76,9 +80,13 @@ def sweep(chosen: RunSweep) -> None:
         with closing(folder):
             folder.claim()
             folder.save(whole)
-            jobs = chosen.jobs or side_by_side(whole)
-            _announce(folder, whole, jobs, chosen.yes)
-            failed = _run(folder, whole, jobs)
+            if workers := _workers(folder, whole, chosen):
+                _announce(folder, whole, workers.jobs, chosen.yes, measure=False)
+                failed = _run(folder, whole, workers.jobs, workers)
+            else:
+                jobs = chosen.jobs or side_by_side(whole)
+                _announce(folder, whole, jobs, chosen.yes)
+                failed = _run(folder, whole, jobs)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; {again}") from None
     if failed:
@@ -118,14 +126,31 @@ def _run_only(folder: "SweepFolder", number: int) -> None:
         sys.exit(SOME_FAILED)
 
 
-def _run(folder: "SweepFolder", whole: "Sweep", jobs: int) -> int:
+def _workers(folder: "SweepFolder", whole: "Sweep", chosen: RunSweep) -> "RayWorkers | None":
+    """Return who runs the cells that are left, None if it is this machine's processes."""
+    from prefrl.runs.sweep import unfinished
+
+    if not chosen.on or not unfinished(folder, whole):
+        return None
+    with installed("ray"), live_line() as show:
+        show("waiting for Ray", False)
+        from prefrl.runs.on_ray import RayWorkers
+
+        workers = RayWorkers(folder, whole, chosen.on, chosen.jobs)
+    INTERRUPTS.listen_to("SIGTERM")  # Ray has taken it
+    return workers
+
+
+def _run(
+    folder: "SweepFolder", whole: "Sweep", jobs: int, workers: "RayWorkers | None" = None
+) -> int:
     """Run what is unfinished and show how far it is; return how many runs failed."""
     from prefrl.config.sweep import axes_in_words
     from prefrl.runs.sweep import Outcome, run_cells
 
     failed, began, begun_at = 0, time.monotonic(), None
     with live_line() as show:
-        for now in run_cells(folder, whole, jobs):
+        for now in run_cells(folder, whole, jobs, workers):
             if isinstance(now, Outcome):
                 failed += bool(now.error)
                 show(f"{axes_in_words(now.cell.axes)}: {_outcome(folder, now)}", True)
@@ -176,8 +201,10 @@ def _list(folder: "SweepFolder", whole: "Sweep") -> None:
         say(f"{number} {how if cell.name in left else 'finished: '}{axes_in_words(cell.axes)}")
 
 
-def _announce(folder: "SweepFolder", whole: "Sweep", jobs: int, yes: bool) -> None:
-    """Say what there is to do and about how long it takes.
+def _announce(
+    folder: "SweepFolder", whole: "Sweep", jobs: int, yes: bool, measure: bool = True
+) -> None:
+    """Say what there is to do and, if that is to be measured here, about how long it takes.
 
     Raises:
         UserError: it takes more than a day, and nobody said that it may.
@@ -189,6 +216,8 @@ def _announce(folder: "SweepFolder", whole: "Sweep", jobs: int, yes: bool) -> No
     say(f"sweep folder: {shown(folder.path)}")
     what = f"runs: {len(whole.cells)}" + (f", finished: {finished}" if finished else "")
     say(f"{what}; {min(jobs, max(1, len(left)))} side by side")
+    if not measure:
+        return
     with live_line() as show:
         show("measuring how long it will take", False)
         seconds = forecast(folder, whole, jobs)
