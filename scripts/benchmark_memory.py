@@ -3,6 +3,7 @@
 Each way is a process of its own: it builds a run of `tiny-reviews` with its reward model, lets the
 policy reply, and makes one update of PPO. Told are the process's peak memory (resident, in MiB),
 the seconds of the update, and the bytes of a checkpoint; on a GPU the peak of what torch allocated.
+Beside the peak is what `prefrl plan` computes of the same settings.
 
     python scripts/benchmark_memory.py
 """
@@ -23,8 +24,10 @@ import tyro
 
 from prefrl.config.fields import changed
 from prefrl.config.presets import PRESETS
+from prefrl.reports.plan import Shape, memory
 from prefrl.storage.checkpoint import to_bytes
 from prefrl.text.build import build
+from prefrl.text.models.device import precision
 
 LORA = {"text.lora": 8, "text.reward-model.lora": 8}
 LESS = {"text.micro-batch-size": 2, "text.gradient-checkpointing": True}
@@ -90,11 +93,34 @@ def measured(chosen: Arguments, options: dict[str, Any]) -> dict[str, float]:
     began = time.monotonic()
     agent.train(parts.reward, 1)
     seconds = time.monotonic() - began
+    planned = memory(
+        shape_of(agent.model.config), parts.domain, _prompt(parts.reward, first, chosen.tokens),
+        width=4 if precision(parts.domain, agent.model.device) == "float32" else 2, fitted=False,
+    )  # fmt: skip
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if agent.model.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**20
     size = len(to_bytes(agent.state_dict())) + len(to_bytes(parts.reward.state_dict()))
-    return {"peak_mib": round(peak), "seconds": round(seconds, 1), "checkpoint_bytes": size}
+    return {
+        "peak_mib": round(peak), "planned_mib": round(planned.total / 2**20),
+        "seconds": round(seconds, 1), "checkpoint_bytes": size,
+    }  # fmt: skip
+
+
+def shape_of(config: Any) -> Shape:
+    """Return the shape of a model of transformers, if it is of Llama's kind."""
+    config = config.get_text_config()
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Shape(
+        config.num_hidden_layers, config.hidden_size, config.intermediate_size,
+        config.num_key_value_heads * head, config.vocab_size, config.tie_word_embeddings,
+    )  # fmt: skip
+
+
+def _prompt(reward: Any, first: Any, tokens: int) -> int:
+    """Return the tokens of the longest text before its reply."""
+    longest = max(map(len, reward.encode(first).sequences))
+    return max(1, longest - tokens)
 
 
 if __name__ == "__main__":

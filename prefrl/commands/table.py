@@ -14,6 +14,7 @@ from prefrl.commands import check as checking
 from prefrl.commands import generate as generating
 from prefrl.commands import judge as judging
 from prefrl.commands import list as listing
+from prefrl.commands import plan as planning
 from prefrl.commands import sweep as sweeping
 from prefrl.commands.console import complain, parse, without_deprecations_of_dependencies
 from prefrl.errors import UserError
@@ -32,6 +33,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "compare": (reports.Compare, reports.compare),
     "video": (reports.Video, reports.video),
     "plot": (reports.Plot, reports.plot),
+    "plan": (planning.Plan, planning.plan),
     "sweep": (sweeping.RunSweep, sweeping.sweep),
     "table": (sweeping.ShowTable, sweeping.table),
     "export": (answers.Export, answers.export),
