@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import few
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prefrl.config.text import TextPPOConfig
@@ -103,6 +104,36 @@ def test_rows_that_are_dropped_leave_the_others_as_they_were():
     alone = [sample(model, [ids], 10, 4, torch.Generator(), temperature=0)[0] for ids in sequences]
     assert together == alone
     assert 0 < sum(reply.finished for reply in together) < len(together)
+
+
+class Waits(TorchDispatchMode):
+    """Counts what a GPU would have to be waited for: numbers that Python reads, sizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, words=(), named=None):
+        name = function._schema.name
+        self.count += name in ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select")
+        return function(*words, **named or {})
+
+
+@pytest.mark.parametrize(("device", "least", "most"), [("cpu", 2.0, 2.5), ("cuda", 1.0, 1.25)])
+def test_a_gpu_is_waited_for_at_every_eighth_token_and_replies_are_the_same(
+    device, least, most, monkeypatch
+):
+    """Beside that once a token by transformers, which asks whether its mask holds anything."""
+    model, every = tiny(seed=1), sampling._looked_at(torch.device(device))
+    sequences = [[first, second] for first in range(1, 9) for second in range(1, 6)]
+    expected = sample(model, sequences, 32, 4, torch.Generator(), temperature=0)
+    monkeypatch.setattr(sampling, "_looked_at", lambda _: every)
+    read, lists = torch.Tensor.tolist, []
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda one: lists.append(one) or read(one))
+    with Waits() as waits:
+        replies = sample(model, sequences, 32, 4, torch.Generator(), temperature=0)
+    assert replies == expected
+    assert least <= (waits.count + len(lists)) / 32 <= most
 
 
 def test_samples_follow_the_whole_distribution():

@@ -13,6 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 from prefrl.text.models.logits import logits
 
 WORTH_DROPPING = 0.5  # the share of finished rows at which a batch is made smaller
+LOOKED_AT = 8  # tokens after which a GPU is asked who goes on: it runs ahead until then
 
 
 class Reply(NamedTuple):
@@ -76,17 +77,14 @@ def sample(
     limit, longest = torch.tensor(limits, device=device), max(limits)
     replies = torch.full((len(sequences), longest), -1, dtype=torch.long, device=device)
     stopped: dict[int, int] = {}  # tokens of the replies that `stops` ended
+    every, finite = _looked_at(device), torch.ones((), dtype=torch.bool, device=device)
     for step in range(longest):
         hidden = decoder(
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True,
             **{cache_name: cache},
         ).last_hidden_state[:, -1]  # fmt: skip
         scores = logits(head, hidden)
-        if not torch.isfinite(scores).all():
-            raise FloatingPointError(
-                "the language model gives no finite numbers any more; lower its learning rate "
-                "(--text.ppo.learning-rate)"
-            )
+        finite &= torch.isfinite(scores).all()
         if step < least:
             scores[:, end] = -torch.inf
         chosen = _draw(scores, generator, temperature)
@@ -94,9 +92,16 @@ def sample(
         if stops is not None and step + 1 >= least:
             going &= ~_stopped(replies[rows, : step + 1], rows, going, stops, stopped)
         going &= (chosen != end) & (step + 1 < limit[rows])
-        left = int(going.sum())
-        if left == 0:
-            break
+        left = len(rows)
+        if (step + 1) % every == 0 or step + 1 == longest:
+            left, is_finite = torch.stack([going.sum(), finite]).tolist()
+            if not is_finite:
+                raise FloatingPointError(
+                    "the language model gives no finite numbers any more; lower its learning rate "
+                    "(--text.ppo.learning-rate)"
+                )
+            if left == 0:
+                break
         # Only rows under way move on, so none leaves the positions that the model knows.
         ids, positions = chosen[:, None], positions[:, -1:] + going[:, None]
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
@@ -109,6 +114,16 @@ def sample(
         Reply(row[: stopped[number]], True) if number in stopped else _reply(row[:count], end)
         for number, (row, count) in enumerate(zip(replies.tolist(), limits, strict=True))
     ]
+
+
+def _looked_at(device: torch.device) -> int:
+    """Return after how many tokens a device is asked which replies go on.
+
+    A CPU is asked at each, which costs nothing. A GPU has to be waited for, so that it computes up
+    to seven tokens that nobody reads. The rows that are drawn for decide what is drawn, so
+    this is part of what makes a run repeat itself.
+    """
+    return 1 if device.type == "cpu" else LOOKED_AT
 
 
 def _stopped(
