@@ -68,8 +68,9 @@ class Experiment:
     seed: Seed = 0
     """Everything random follows from it."""
     reward: str = "learned"
-    """learned; true trains the same agent on the environment's own reward: the reference; or a
-    folder, of `prefrl fit` or a run, whose reward is taken as it is."""
+    """learned; true trains the same agent on the environment's own reward: the reference; a
+    folder, of `prefrl fit` or a run, whose reward is taken as it is; or a language model whose
+    grades are the reward: judge:FOLDER, or judge:http://127.0.0.1:PORT/v1#MODEL of a server."""
     threads: Count = 2
     """Threads that simulate prefrl's own tasks, or that a language model computes with."""
     domain: ControlConfig | TextConfig | None = None
@@ -106,7 +107,12 @@ class Experiment:
     @property
     def given_reward(self) -> str | None:
         """The folder of the reward that is taken as it is, None if there is none."""
-        return None if self.reward in ("learned", "true") else self.reward
+        return None if self.reward in ("learned", "true") or self.is_graded else self.reward
+
+    @property
+    def is_graded(self) -> bool:
+        """Whether the grades of a language model are the reward."""
+        return is_model(self.reward)
 
     @property
     def control(self) -> ControlConfig:
@@ -161,7 +167,12 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
     if given is not None and not Path(given).expanduser().is_dir():
         raise UserError(
             f"--reward is {given!r}, which is no folder here; expected learned, true, or the "
-            "folder of a reward: one that `prefrl fit` made, or a run"
+            "folder of a reward: one that `prefrl fit` made, or a run; or a judge: judge:FOLDER"
+        )
+    if experiment.reward.startswith(REVISER):
+        raise UserError(
+            f"--reward is {experiment.reward!r}, but who revises gives no grades; use "
+            f"{JUDGE}{experiment.reward.removeprefix(REVISER)}"
         )
     if not experiment.labels and experiment.learns_reward and labels_needed:
         raise UserError(
@@ -226,6 +237,9 @@ def _check_teachers(experiment: Experiment) -> None:
 def _check_judge(experiment: Experiment) -> None:
     """Raise `UserError` unless what is said of a judge goes together, and there is one."""
     judge = experiment.judge
+    if experiment.is_graded:
+        _check_grades(experiment)
+        return
     low, high = judge.clamp
     if low > high:
         raise UserError(f"--judge.clamp is {low} {high}; expected the lower number first")
@@ -260,6 +274,18 @@ def _check_judge(experiment: Experiment) -> None:
         )
 
 
+def _check_grades(experiment: Experiment) -> None:
+    """Raise `UserError` if something is said of a judge that grades need not."""
+    usual = {option.name: option.value for option in options(JudgeConfig())}
+    for option in options(experiment.judge):
+        if option.name not in OF_GRADES and option.value != usual[option.name]:
+            raise UserError(
+                f"--judge.{option.name} is about a judge that answers queries, but --reward "
+                f"{experiment.reward} takes grades of single replies; leave it out"
+            )
+
+
+OF_GRADES = {"principles", "timeout", "samples", "force"}
 OF_REVISERS = {"revisions"}
 OF_BOTH = {"principles", "timeout", "samples", "ask-people", *OF_REVISERS}
 

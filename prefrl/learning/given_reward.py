@@ -5,24 +5,31 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from prefrl.contracts import Reward
 from prefrl.learning.true_reward import TrueReward
 from prefrl.types import Trajectory
 
 CALIBRATION_EPISODES = 256
 
 
+class Pays(Protocol):
+    """What pays for trajectories as it does for good: a reward model, or a judge's grades."""
+
+    def rewards(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
+        """Return rewards, `[step]` for each trajectory."""
+        ...
+
+
 class GivenReward:
-    """What a reward model predicts, calibrated as the true reward is; nothing is fitted to it.
+    """What a reward model predicts, or a judge grades, calibrated as the true reward is.
 
     So the same agent sees numbers of the same size as in the run of the true reward.
     """
 
-    def __init__(self, model: Reward, whole_episodes: bool):
+    def __init__(self, model: Pays, whole_episodes: bool):
         """Build it.
 
         Args:

@@ -67,6 +67,8 @@ def restarts(lines: Sequence[dict[str, Any]]) -> list[int]:
 def _name(experiment: Experiment) -> str:
     if experiment.reward == "true":
         return f"{experiment.env}, true reward"
+    if experiment.is_graded:
+        return f"{experiment.env}, grades of {experiment.reward}"
     if experiment.given_reward is not None:
         return f"{experiment.env}, reward of {Path(experiment.given_reward).name}"
     return f"{experiment.env}, {experiment.labels} labels"

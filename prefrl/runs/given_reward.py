@@ -17,10 +17,14 @@ from prefrl.config.text import TextConfig
 from prefrl.contracts import Components, Network
 from prefrl.errors import UserError
 from prefrl.learning.given_reward import GivenReward
+from prefrl.runs.judges import model_teacher
 from prefrl.runs.load import checkpoint, load_reward
 from prefrl.storage.checkpoint import to_bytes
 from prefrl.storage.fitted import FittedFolder
 from prefrl.storage.folder import RunFolder
+from prefrl.storage.grades import append_grades, read_grades
+from prefrl.teachers.grading import GradingReward
+from prefrl.teachers.judge import Judge
 from prefrl.teachers.reward import RewardTeacher
 from prefrl.types import EnvironmentCard
 
@@ -69,13 +73,15 @@ def _reward_folder(option: str, name: str) -> Path:
             "made, or a run with a learned one"
         )
     run = RunFolder.open(path)
-    if run.kind() == "comparison" or run.experiment().reward == "true":
-        what = "a comparison" if run.kind() == "comparison" else "a run on the true reward"
+    experiment = run.experiment()
+    if run.kind() == "comparison" or experiment.reward == "true" or experiment.is_graded:
+        what = "a run on a judge's grades" if experiment.is_graded else "a run on the true reward"
+        what = "a comparison" if run.kind() == "comparison" else what
         raise UserError(
             f"{option} is {name!r}, {what}, which has learned none; expected a run with a learned "
             "one, or a folder that `prefrl fit` made"
         )
-    return path if run.experiment().given_reward is None else run.given_reward
+    return path if experiment.given_reward is None else run.given_reward
 
 
 def with_reward(
@@ -100,6 +106,38 @@ def with_reward(
     note = f"the reward is that of {source.name}, as it is: no answers are asked for"
     return dataclasses.replace(
         components, reward=GivenReward(model, components.clip_steps is None),
+        notes=(*components.notes, note),
+    )  # fmt: skip
+
+
+def with_grades(components: Components, experiment: Experiment) -> Components:
+    """Return components whose reward are a judge's grades; as they are, if none grades.
+
+    A run keeps the grades, and asks for none again.
+
+    Raises:
+        UserError: the environment is of numbers, or there is no such judge.
+    """
+    if not experiment.is_graded:
+        return components
+    if not components.card.is_text:
+        raise UserError(
+            f"the judge {experiment.reward} grades texts, but {experiment.env} is an environment "
+            "of numbers; use --reward learned or true"
+        )
+    judge = model_teacher(experiment.reward, experiment.judge, experiment.seed)
+    assert isinstance(judge, Judge), "a reviser has been refused"
+    question = experiment.question or components.card.question
+    grades, keep = GradingReward(judge, experiment.seed, question), components.save
+
+    def save(run: RunFolder) -> None:
+        grades.known |= read_grades(run.grades)
+        grades.keep = lambda new: append_grades(run.grades, new)
+        keep(run)
+
+    note = f"the reward is what {judge.name} grades replies by: no answers are asked for"
+    return dataclasses.replace(
+        components, reward=GivenReward(grades, whole_episodes=True), save=save,
         notes=(*components.notes, note),
     )  # fmt: skip
 

@@ -271,8 +271,10 @@ def _checked(experiment: Experiment) -> Experiment:
     if not experiment.env:
         raise UserError("an experiment has no env; name one")
     if not experiment.learns_reward:  # it reads no answer, so that this is one run, not several
+        question = experiment.question if experiment.is_graded else ""
         return replace(
-            experiment, teacher="oracle", question="", instructions="", labels=Experiment.labels,
+            experiment, teacher="oracle", question=question, instructions="",
+            labels=Experiment.labels,
             query=QueryConfig(explore_steps=experiment.query.explore_steps),
             fit=FitConfig(), oracle=OracleConfig(),
         )  # fmt: skip

@@ -134,10 +134,13 @@ def speaker(what: str, config: JudgeConfig, role: str = "judge") -> Any:
 
 
 def named_fully(experiment: Experiment) -> Experiment:
-    """Return the experiment with its judge's folder and principles written out.
+    """Return the experiment with its judge's folder and principles written out, if it has one.
 
     A run is then the same wherever it goes on, and whatever becomes of the file.
     """
+    if experiment.is_graded:
+        config, reward = with_principles(experiment.judge), _in_full(experiment.reward)
+        return dataclasses.replace(experiment, reward=reward, judge=config)
     teachers = experiment.teachers
     if not any(map(is_model, teachers.values())):
         return experiment

@@ -55,6 +55,10 @@ def load_reward(path: Path | str, network: Network | None = None, device: str = 
     experiment = folder.experiment()
     if experiment.reward == "true":
         raise UserError(f"{path} was trained on the true reward; it has no learned one")
+    if experiment.is_graded:
+        raise UserError(
+            f"{path} was trained on the grades of {experiment.reward}; it has no learned reward"
+        )
     if experiment.given_reward is not None:
         return load_reward(folder.given_reward, network, device)
     if device and isinstance(experiment.domain, TextConfig):

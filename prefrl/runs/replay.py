@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +21,7 @@ from prefrl.errors import UserError
 from prefrl.learning.loop import Round
 from prefrl.runs.critic import with_critic
 from prefrl.runs.domains import domain_of
-from prefrl.runs.given_reward import with_reward
+from prefrl.runs.given_reward import with_grades, with_reward
 from prefrl.runs.load import checkpoint, load_reward
 from prefrl.runs.session import (
     Session,
@@ -62,6 +63,7 @@ def replay(path: Path | str, into: Path | str, network: Network | None = None) -
         components = domain.build(experiment, network, source)
         given = source.given_reward if experiment.given_reward else None
         components = with_reward(components, experiment, given, network)
+        components = with_grades(components, experiment)
         critic = source.critic if experiment.oracle.regret else None
         components = with_critic(components, critic, experiment.env)
         session = _replaying(source, into, experiment, components, state)
@@ -143,12 +145,15 @@ def _replaying(
         folder = RunFolder(into)
         session = assemble(folder, experiment, components, {}, FeedbackStore(folder.feedback))
         load_state(session, state)
+        save_components(session, components)
         folder.extend(session.state.round, experiment)
         return session
     folder = RunFolder.begin(into, versions())
     with folder.removed_if_it_fails():
         with closing(FeedbackStore(source.feedback, read_only=True)) as feedback:
             feedback.copy(folder.feedback)
+        if source.grades.exists():  # the judge is not asked again
+            shutil.copy(source.grades, folder.grades)
         feedback = FeedbackStore(folder.feedback)
         session = assemble(folder, experiment, components, {}, feedback)
         save_components(session, components)

@@ -34,6 +34,7 @@ from prefrl.runs.given_reward import (
     named_teacher,
     reward_teacher,
     taught_by_folder,
+    with_grades,
     with_reward,
     with_teacher,
 )
@@ -131,6 +132,7 @@ def start(
         undone.callback(components.close)
         check_aspects(experiment, components.card.aspects)
         components = with_reward(components, experiment, given, network)
+        components = with_grades(components, experiment)
         components = with_teacher(components, experiment, taught_by)
         components = with_critic(components, critic, experiment.env)
         experiment = dataclasses.replace(experiment, domain=components.domain or experiment.domain)
@@ -204,6 +206,7 @@ def resume(
         undone.callback(components.close)
         given = folder.given_reward if experiment.given_reward else None
         components = with_reward(components, experiment, given, network)
+        components = with_grades(components, experiment)
         session = assemble(folder, experiment, components, teachers, feedback)
         load_state(session, state)
         feedback.check_claim()

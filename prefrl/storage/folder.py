@@ -58,6 +58,7 @@ class RunFolder:
         self.model = self.path / "model.mjb"
         self.reference = self.path / "reference"
         self.given_reward = self.path / "reward"
+        self.grades = self.path / "grades.jsonl"
         self.teacher = self.path / "teacher"
         self.critic = self.path / "critic"
 

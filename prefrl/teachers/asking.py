@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from prefrl.errors import UserError
-from prefrl.types import Query, Segment, is_text, system_of, transcript
+from prefrl.types import Query, Segment, Trajectory, is_text, system_of, transcript
 
 SPEAKERS = "Human: ", "Assistant: "  # where a conversation has several turns
 OF_ASPECT = re.compile(r"\s*(?:\[([^\]]+)\])?\s*(.*)", re.DOTALL)  # "[safe] Which is less harmful?"
@@ -34,7 +34,7 @@ def shown(query: Query) -> Shown:
     return Shown(both[0][0], [reply for _, reply in both])
 
 
-def as_texts(clip: Segment, turn: int) -> tuple[str, str]:
+def as_texts(clip: Segment | Trajectory, turn: int) -> tuple[str, str]:
     """Return what was said before a reply of a clip, and the clip from that reply on.
 
     Raises:
@@ -80,8 +80,13 @@ def principle(
         query: what is asked about.
         turn: which of several critiques of it.
     """
-    found = (OF_ASPECT.fullmatch(text) for text in principles)
-    known = [match[2] for match in found if match and match[1] in (None, query.aspect)]
     key = f"principle {seed} {query.id.round} {query.id.index} {turn}"
+    return drawn(principles, default, key, query.aspect)
+
+
+def drawn(principles: Sequence[str], default: str, key: str, aspect: str = "") -> str:
+    """Return the one of some principles for an aspect that a hash of a key draws."""
+    found = (OF_ASPECT.fullmatch(text) for text in principles)
+    known = [match[2] for match in found if match and match[1] in (None, aspect)]
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return known[int.from_bytes(digest, "big") % len(known)] if known else default

@@ -115,6 +115,8 @@ def model_card(
     answers = f"{counts.answered} of {experiment.teacher}, {counts.clips} texts read for them"
     if experiment.reward == "true":
         answers = "none: the environment's own reward"
+    elif experiment.is_graded:
+        answers = f"none: the grades of {experiment.reward}"
     elif experiment.given_reward is not None:
         answers = f"none: the reward of {Path(experiment.given_reward).name}"
     training = {
