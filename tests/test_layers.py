@@ -287,7 +287,7 @@ ROWS = {
     "text.models.tokens": ("", "numpy torch"),
     "text.models.trees": ("", "torch"),
     "text.policy": ("config errors", "torch"),
-    "text.reward": ("config types", "numpy torch"),
+    "text.reward": ("config types", "numpy torch transformers"),
     "text.speaker": ("config errors", "numpy torch"),
     "text.stages": ("", ""),
     "text.stages.answers": ("answers errors learning storage types", ""),

@@ -163,6 +163,7 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
                 "--learner direct"
             )
     _check_loss(experiment.fit)
+    _check_restart(experiment)
     query, given = experiment.query, experiment.given_reward
     if given is not None and not Path(given).expanduser().is_dir():
         raise UserError(
@@ -395,6 +396,24 @@ def _check_loss(fit: FitConfig) -> None:
         raise UserError(
             "--fit.uniform-error is 1, so no answer means anything, which --fit.loss robust cannot "
             "correct for; use less"
+        )
+
+
+def _check_restart(experiment: Experiment) -> None:
+    """Raise `UserError` if a fit cannot begin where it is to."""
+    restart, domain = experiment.fit.restart, experiment.domain
+    if restart == "never" or domain is None:
+        return
+    if domain.reward_is_policy:
+        raise UserError(
+            f"--fit.restart is {restart}, but --learner direct fits the policy itself; use "
+            "--fit.restart never"
+            + (" and --text.direct.restart" if isinstance(domain, TextConfig) else "")
+        )
+    if restart == "policy" and isinstance(domain, ControlConfig):
+        raise UserError(
+            "--fit.restart policy is for language models, whose reward model begins as the policy "
+            "did; use --fit.restart first"
         )
 
 

@@ -18,10 +18,13 @@ class FitConfig:
     """Adam's step size."""
     anneal: bool = False
     """Begin Adam anew with each fit, and let its step size fall to zero over the passes."""
+    restart: Literal["never", "first", "policy"] = "never"
+    """Begin each fit anew, with all answers so far, instead of going on from the one before: at the
+    first weights, or, of a language model, at the newest policy, as Llama 2 does."""
     epochs: Count = 8
     """Most passes over the answers in one fit."""
     first_epochs: Count = 60
-    """Most passes in the first fit, which starts from nothing."""
+    """Most passes in the first fit, which starts from nothing, and in each that begins anew."""
     batch_size: Count = 64
     """Comparisons in a minibatch."""
     rankings: Literal["pairs", "plackett-luce"] = "pairs"

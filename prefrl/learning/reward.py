@@ -52,6 +52,9 @@ class FitState:
         self.steps = 0
         """Of Adam, since it began."""
         self.new_optimizer(reward_model, config)
+        anew = config.restart != "never"
+        self.first = [p.detach().clone() for p in reward_model.parameters()] if anew else []
+        """What each fit begins with, where it begins anew; it follows from the seed."""
         self.generator = torch.Generator().manual_seed(seed)
 
     def new_optimizer(self, reward_model: RewardModel, config: FitConfig) -> None:
@@ -60,6 +63,13 @@ class FitState:
         self.optimizer = torch.optim.Adam(
             reward_model.parameters(), config.learning_rate, fused=True
         )
+
+    @torch.no_grad()
+    def begin_anew(self, reward_model: RewardModel, config: FitConfig) -> None:
+        """Go back to the first weights, and forget how the optimiser has moved."""
+        for parameter, first in zip(reward_model.parameters(), self.first, strict=True):
+            parameter.copy_(first)
+        self.new_optimizer(reward_model, config)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything as tensors and plain values."""
@@ -93,9 +103,12 @@ def fit(
     """
     if not comparisons:
         return {}
-    limit = config.epochs if state.fits else config.first_epochs
+    anew = config.restart != "never"
+    limit = config.epochs if state.fits and not anew else config.first_epochs
     best, passed = BestPass(config.patience), []
-    if config.anneal:
+    if anew:
+        state.begin_anew(reward_model, config)
+    elif config.anneal:
         state.new_optimizer(reward_model, config)
     for scores in fit_passes(reward_model, comparisons, config, state, most=limit):
         passed.append(scores)

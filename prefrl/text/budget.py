@@ -27,6 +27,7 @@ def check_budget(experiment: Experiment) -> None:
     _check_model(experiment.text)
     _check_learner(experiment)
     _check_schedule(experiment)
+    _check_restart(experiment)
     _check_sampling(experiment.text)
     for learner in dict.fromkeys(experiment.text.schedule):
         text = experiment.text.alone(learner)
@@ -84,6 +85,24 @@ def _check_schedule(experiment: Experiment) -> None:
         raise UserError(
             f"{told}, but the learners of --text.learner {text.learner!r} train the same layers of "
             f"one policy; use {max(frozen.values())} for all"
+        )
+
+
+def _check_restart(experiment: Experiment) -> None:
+    """Raise `UserError` if a reward model has not the layers of the policy to begin with."""
+    text = experiment.text
+    if experiment.fit.restart != "policy" or not experiment.learns_reward:
+        return
+    if text.lora or text.reward_model.lora:
+        raise UserError(
+            "--fit.restart policy begins with all weights of the policy, but --text.lora and "
+            "--text.reward-model.lora fit adapters alone; use --fit.restart first"
+        )
+    frozen, below = text.agent.freeze_layers, text.reward_model.freeze_layers
+    if below > frozen:
+        raise UserError(
+            f"--fit.restart policy begins at the policy, of which {frozen} layers are frozen, but "
+            f"--text.reward-model.freeze-layers is {below}, of layers that it trains; use {frozen}"
         )
 
 

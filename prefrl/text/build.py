@@ -263,6 +263,7 @@ def _reward_model(
             autocast_for(text, language_model.model.device),
             micro_batch_size=text.micro_batch_size,
             gradient_checkpointing=text.gradient_checkpointing,
+            newest=language_model.model if experiment.fit.restart == "policy" else None,
         )  # fmt: skip
 
     if len(aspects) < 2:

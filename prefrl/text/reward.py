@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
 from prefrl.config.text import TextRewardConfig
 from prefrl.text.episode import turns_of
@@ -104,6 +105,7 @@ class TextReward(nn.Module, ScoresTexts):
         self, language_model: LanguageModel, config: TextRewardConfig, seed: int, chat: bool,
         autocast: Callable[[], AbstractContextManager], options: str = "text.reward-model.",
         micro_batch_size: int = 0, gradient_checkpointing: bool = False,
+        newest: PreTrainedModel | None = None,
     ):  # fmt: skip
         """Build the ensemble.
 
@@ -117,8 +119,10 @@ class TextReward(nn.Module, ScoresTexts):
             micro_batch_size: completions that are read at a time in a fit; 0 for all of a
                 minibatch. Each is read once more for its gradient.
             gradient_checkpointing: compute layers again in the backward pass.
+            newest: the policy's model, where each fit begins at that.
         """
         super().__init__()
+        self._newest = (newest,)  # no part of this module
         self.micro_batch_size = micro_batch_size
         self.config, self.members, self.autocast = config, config.members, autocast
         self.template = Template(language_model.tokenizer, chat)
@@ -167,7 +171,15 @@ class TextReward(nn.Module, ScoresTexts):
         return Encoded(sequences, ends, prompts)
 
     def normalise_inputs(self, encoded: Encoded) -> None:
-        """Do nothing: a language model knows its inputs."""
+        """Let the coming fit begin at the newest policy, if each is to; its heads begin anew.
+
+        There is no scale to take: a language model knows its inputs.
+        """
+        [newest] = self._newest
+        if newest is not None:
+            _, upper = split(newest, self.config.freeze_layers)
+            for decoder in self.decoders:
+                decoder.load_state_dict(upper.state_dict())
 
     def returns(
         self, encoded: Encoded, rows: Tensor, generator: torch.Generator | None = None
