@@ -30,6 +30,7 @@ from prefrl.learning.true_reward import TrueReward
 from prefrl.text import FreeText  # pyright: ignore[reportAttributeAccessIssue]
 from prefrl.text.agents import ppo as agent_module
 from prefrl.text.agents.ppo import TextAgent
+from prefrl.text.models.chance import Chance
 from prefrl.text.models.load import LanguageModel, byte_tokenizer, load_language_model, prepare
 from prefrl.text.models.sampling import sample
 
@@ -134,13 +135,14 @@ def _generating(arguments: Arguments) -> dict[str, float]:
     """Return tokens a second of ours and of transformers, and their ratio."""
     language_model, device = _load(arguments), _device(arguments)
     model: Any = language_model.model
-    generator = torch.Generator(device).manual_seed(0)
+    chance = Chance(0)
     drawn = torch.Generator().manual_seed(0)
     ids = torch.randint(0, 256, (arguments.episodes, arguments.prompt), generator=drawn).to(device)
 
     def sample_here() -> None:
         with _autocast(device)():
-            sample(model, ids.tolist(), arguments.tokens, NO_END, generator)
+            chances = chance.take(len(ids), arguments.tokens)
+            sample(model, ids.tolist(), arguments.tokens, NO_END, chances)
 
     def generate() -> None:
         with _autocast(device)():

@@ -179,7 +179,6 @@ class Says:
     """Goes on with the first prompt harshly in one of two, with others always kindly."""
 
     def __init__(self, tokenizer):
-        self.generator = torch.Generator()
         self.template = SimpleNamespace(first=lambda text: text)
         self.said = 0
 

@@ -45,6 +45,7 @@ from prefrl.text.agents.rollout import (
 from prefrl.text.agents.token_ppo import value_loss
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import Episode, turns_of
+from prefrl.text.models.chance import Chance
 from prefrl.text.models.load import LanguageModel, byte_tokenizer, prepare, tiny_language_model
 from prefrl.text.models.sampling import Reply, sample
 from prefrl.text.models.template import Template
@@ -336,10 +337,10 @@ def test_an_episode_that_the_environment_ends_is_not_counted_as_out_of_context()
 def test_a_long_prompt_takes_no_room_from_the_replies_beside_it():
     model = small_model(context=32).model
     long, short = [65] * 29, [66] * 3
-    replies = sample(model, [long, short], [3, 12], 999, torch.Generator().manual_seed(0))
+    replies = sample(model, [long, short], [3, 12], 999, Chance(0).take(2, 12))
     assert [len(reply.ids) for reply in replies] == [3, 12]
-    greedy = sample(model, [long, short], [3, 12], 999, torch.Generator(), temperature=0)
-    alone = [sample(model, [ids], most, 999, torch.Generator(), temperature=0)[0]
+    greedy = sample(model, [long, short], [3, 12], 999, None)
+    alone = [sample(model, [ids], most, 999, None)[0]
              for ids, most in ((long, 3), (short, 12))]  # fmt: skip
     assert greedy == alone
     policy = make_agent(model=small_model(context=32)).policy
@@ -481,11 +482,11 @@ def test_the_log_probabilities_are_those_that_were_sampled_from():
 def test_tokens_come_as_often_as_they_are_probable(temperature):
     count, prompt = 20_000, [72, 105]
     model = make_agent().model
-    generator = torch.Generator().manual_seed(0)
+    chance = Chance(0)
     replies = [
         reply.ids[0]
         for _ in range(10)
-        for reply in sample(model, [prompt] * (count // 10), 1, -1, generator, temperature)
+        for reply in sample(model, [prompt] * 2000, 1, -1, chance.take(2000, 1), temperature)
     ]
     with torch.no_grad():
         logits = model(torch.tensor([prompt])).logits[0, -1].double() / temperature
@@ -502,8 +503,7 @@ def test_an_impossible_token_is_never_sampled():
         bias[[3, 299]] = 0.0
         model.lm_head.weight.zero_()
         model.lm_head.bias = torch.nn.Parameter(bias)
-    generator = torch.Generator().manual_seed(0)
-    replies = sample(model, [[5]] * 4000, 1, -1, generator)
+    replies = sample(model, [[5]] * 4000, 1, -1, Chance(0).take(4000, 1))
     drawn, counts = np.unique([reply.ids[0] for reply in replies], return_counts=True)
     assert drawn.tolist() == [3, 299]
     assert counts.min() > 1800

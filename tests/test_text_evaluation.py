@@ -31,6 +31,7 @@ from prefrl.text import bias, evaluation
 from prefrl.text.build import load_reference
 from prefrl.text.environments import play
 from prefrl.text.episode import Episode
+from prefrl.text.models.chance import Chance
 from prefrl.text.models.load import load_language_model, save_language_model
 from prefrl.text.models.template import Template
 
@@ -191,7 +192,7 @@ def test_evaluate_reports_what_was_played(run, policy, capsys):
     for sampling, (name, model) in enumerate(
         [("policy", policy), ("reference", evaluation.reference_policy(run, policy))]
     ):
-        model.generator.manual_seed(evaluation.task_seed(2 * evaluation.FRESH, sampling))
+        model.chance = Chance(evaluation.task_seed(2 * evaluation.FRESH, sampling))
         episodes = play(environments, model, seeds, split="test")
         assert all(episode.observations[0].startswith("test ") for episode in episodes)
         returns[name] = np.array([sum(episode.env_rewards) for episode in episodes])
@@ -332,7 +333,6 @@ class Biased:
     def __init__(self, tokenizer):
         self.template = Template(tokenizer, chat=False)
         self.text = self.template.decode
-        self.generator = torch.Generator()
 
     def reply(self, sequences):
         return [SimpleNamespace(ids=self.template.reply_ids(self.say(ids))) for ids in sequences]

@@ -26,6 +26,7 @@ from prefrl.text.agents.token_ppo import (
 )
 from prefrl.text.models import sampling
 from prefrl.text.models.batches import FEW, PADDING, by_length
+from prefrl.text.models.chance import Chance
 from prefrl.text.models.logits import token_log_probabilities
 from prefrl.text.models.networks import Networks, Scalar
 from prefrl.text.models.sampling import left_padded, sample
@@ -74,10 +75,8 @@ def test_padding_on_the_right_changes_no_log_probability():
 
 def test_padding_on_the_left_changes_nothing_that_is_sampled():
     model = tiny()
-    together = sample(model, SEQUENCES, 6, ENDLESS, torch.Generator(), temperature=0)
-    alone = [
-        sample(model, [ids], 6, ENDLESS, torch.Generator(), temperature=0)[0] for ids in SEQUENCES
-    ]
+    together = sample(model, SEQUENCES, 6, ENDLESS, None)
+    alone = [sample(model, [ids], 6, ENDLESS, None)[0] for ids in SEQUENCES]
     assert together == alone
     ids, mask = left_padded(SEQUENCES, torch.device("cpu"))
     assert ids[1].tolist() == [0] * 6 + [3, 4]
@@ -86,8 +85,8 @@ def test_padding_on_the_left_changes_nothing_that_is_sampled():
 
 def test_sampling_ends_with_the_end_of_sequence_and_keeps_it():
     model = tiny()
-    generator = torch.Generator().manual_seed(3)
-    replies = sample(model, SEQUENCES * 30, 12, 4, generator)
+    chances = Chance(3).take(30 * len(SEQUENCES), 12)
+    replies = sample(model, SEQUENCES * 30, 12, 4, chances)
     lengths = {len(reply.ids) for reply in replies}
     assert len(lengths) > 5
     for reply in replies:
@@ -100,8 +99,8 @@ def test_rows_that_are_dropped_leave_the_others_as_they_were():
     """A batch is made smaller as rows finish; greedy replies are the same as one by one."""
     model = tiny(seed=1)
     sequences = [[first, second] for first in range(1, 9) for second in range(1, 6)]
-    together = sample(model, sequences, 10, 4, torch.Generator(), temperature=0)
-    alone = [sample(model, [ids], 10, 4, torch.Generator(), temperature=0)[0] for ids in sequences]
+    together = sample(model, sequences, 10, 4, None)
+    alone = [sample(model, [ids], 10, 4, None)[0] for ids in sequences]
     assert together == alone
     assert 0 < sum(reply.finished for reply in together) < len(together)
 
@@ -138,7 +137,7 @@ def test_a_gpu_is_waited_for_at_every_eighth_token_and_replies_are_the_same(
 
 def test_samples_follow_the_whole_distribution():
     model = tiny()
-    replies = sample(model, [[1, 2]] * 4000, 1, ENDLESS, torch.Generator().manual_seed(0), 1.5)
+    replies = sample(model, [[1, 2]] * 4000, 1, ENDLESS, Chance(0).take(4000, 1), 1.5)
     counts = np.bincount([reply.ids[0] for reply in replies], minlength=30) / 4000
     with torch.no_grad():
         expected = torch.softmax(model(torch.tensor([[1, 2]])).logits[0, -1] / 1.5, 0).numpy()
@@ -321,7 +320,7 @@ def test_samples_are_drawn_from_logits_that_are_not_rounded(monkeypatch):
         lambda scores, *arguments: drawn.append(scores) or draw(scores, *arguments),
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        sample(model, SEQUENCES, 3, ENDLESS, torch.Generator().manual_seed(0))
+        sample(model, SEQUENCES, 3, ENDLESS, Chance(0).take(len(SEQUENCES), 3))
     assert len(drawn) == 3
     for scores in drawn:
         assert scores.dtype == torch.float32
@@ -333,7 +332,7 @@ def test_a_model_that_gives_no_numbers_is_not_sampled_from():
     with torch.no_grad():
         model.model.norm.weight.fill_(math.nan)
     with pytest.raises(FloatingPointError, match="no finite numbers any more; lower its learning"):
-        sample(model, SEQUENCES, 3, ENDLESS, torch.Generator())
+        sample(model, SEQUENCES, 3, ENDLESS, None)
 
 
 def test_leave_one_out_trains_no_critic():
@@ -416,3 +415,26 @@ def test_a_head_begins_small_as_the_literature_has_it():
     head = Scalar(4095, torch.Generator().manual_seed(0))
     assert float(head.weight.detach().std()) == pytest.approx(1 / math.sqrt(4096), rel=0.05)
     assert head.bias.tolist() == [0]
+
+
+def test_each_reply_has_random_numbers_of_its_own():
+    """Whatever is sampled beside it, and however many tokens others have."""
+    whole = Chance(7).take(6, 20)
+    parts = Chance(7)
+    taken = [parts.take(1, 20), parts.take(3, 5), parts.take(2, 20)]
+    assert torch.equal(taken[0], whole[:1])
+    assert torch.equal(taken[1], whole[1:4, :5])
+    assert torch.equal(taken[2], whole[4:])
+    assert len(whole.unique()) == whole.numel()
+    assert not torch.equal(Chance(8).take(6, 20), whole)
+    assert 0.4 < float(Chance(1).take(50, 40).mean()) < 0.6
+
+
+def test_a_reply_is_the_same_whatever_is_sampled_beside_it():
+    model = tiny()
+    chances = Chance(0).take(len(SEQUENCES), 12)
+    together = sample(model, SEQUENCES, 12, 4, chances)
+    alone = [
+        sample(model, [ids], 12, 4, chances[row : row + 1])[0] for row, ids in enumerate(SEQUENCES)
+    ]
+    assert together == alone

@@ -31,7 +31,7 @@ from prefrl.commands.options import (
 from prefrl.commands.process import INTERRUPTS
 from prefrl.config.control import ControlConfig
 from prefrl.config.experiment import Experiment, with_named_teacher
-from prefrl.config.fields import Port
+from prefrl.config.fields import CountOrZero, Port
 from prefrl.config.learners import with_learner
 from prefrl.config.learning import TEACHERS
 from prefrl.errors import UserError
@@ -58,6 +58,9 @@ class Train:
     host: str = ""
     """Address that page listens on: 127.0.0.1 (this machine alone) by default, 0.0.0.0 for
     every network that it is in, as inside a container."""
+    processes: CountOrZero = 0
+    """Processes that hold a language model's weights between them, one a GPU; torchrun's, or one,
+    by default."""
     preset: Suppress[Fixed[str]] = ""
     """Its first word, which is no option."""
 
@@ -89,13 +92,17 @@ def train(chosen: Train) -> None:
     """Begin a run."""
     _check_page(chosen.port, chosen.host)
 
+    if _follows():
+        return
+    from prefrl.runs.crew import crew
     from prefrl.runs.session import start
 
-    with live_line():  # a model is fine-tuned first, where that is asked for
-        session = start(
-            chosen.experiment, chosen.run, answers_from=chosen.answers_from, name=chosen.preset
-        )
-    _run(session, chosen.port, chosen.host)
+    with crew(chosen.processes):
+        with live_line():  # a model is fine-tuned first, where that is asked for
+            session = start(
+                chosen.experiment, chosen.run, answers_from=chosen.answers_from, name=chosen.preset
+            )
+        _run(session, chosen.port, chosen.host)
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,9 @@ class Resume:
     """Steps to add."""
     wait: bool = False
     """Wait for whoever trains the run to end, instead of refusing."""
+    processes: CountOrZero = 0
+    """Processes that hold a language model's weights between them; another number than before will
+    do."""
     port: Port | None = None
     """Port of the page on which people answer; the one it had before by default."""
     host: str = ""
@@ -120,14 +130,19 @@ def resume(chosen: Resume) -> None:
     """Go on with a run."""
     _check_page(chosen.port, chosen.host)
 
+    if _follows():
+        return
+    from prefrl.runs.crew import crew
     from prefrl.runs.session import resume as resume_run
 
-    session = resume_run(chosen.run, chosen.labels, chosen.steps, wait=chosen.wait)
-    if session.state.round > session.config.rounds:
-        raise UserError(
-            f"{chosen.run} has finished its {session.config.steps} steps; add some with --steps +N"
-        )
-    _run(session, chosen.port, chosen.host)
+    with crew(chosen.processes):
+        session = resume_run(chosen.run, chosen.labels, chosen.steps, wait=chosen.wait)
+        if session.state.round > session.config.rounds:
+            raise UserError(
+                f"{chosen.run} has finished its {session.config.steps} steps; add some with "
+                "--steps +N"
+            )
+        _run(session, chosen.port, chosen.host)
 
 
 @dataclass(frozen=True)
@@ -222,6 +237,17 @@ def replay(chosen: Replay) -> None:
         say(f"note: {note}")
     complain(f"{wrong}; {cause}")
     sys.exit(UNLIKE)
+
+
+def _follows() -> bool:
+    """Follow the first process, if torchrun has started this one to; return whether it did."""
+    if os.environ.get("RANK", "0") == "0":
+        return False
+    from prefrl.runs import crew
+
+    if code := crew.main():
+        sys.exit(code)
+    return True
 
 
 def _check_page(port: int | None, host: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prefrl.config.learning import FitConfig
 from prefrl.contracts import RewardModel
+from prefrl.learning import parallel
 from prefrl.learning.bags import bag_weights
 from prefrl.learning.preference import (
     choice_loss,
@@ -85,7 +86,7 @@ class FitState:
         """Continue from what `state_dict` returned."""
         self.l2, self.fits = state["l2"], state["fits"]
         self.steps = state.get("steps", 0)  # nothing depended on it once
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(parallel.split_state(self.optimizer, state["optimizer"]))
         self.generator.set_state(state["generator"])
 
 

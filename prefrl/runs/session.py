@@ -27,6 +27,7 @@ from prefrl.errors import UserError, check_plain
 from prefrl.learning.loop import LoopState, Round, preference_loop
 from prefrl.learning.pacing import ByBudget, ByPeople, answers_needed
 from prefrl.runs import judges
+from prefrl.runs.crew import build, tell, whole_state
 from prefrl.runs.critic import load_critic, named_critic, with_critic
 from prefrl.runs.domains import chosen_domain, domain_of
 from prefrl.runs.given_reward import (
@@ -35,7 +36,6 @@ from prefrl.runs.given_reward import (
     reward_teacher,
     taught_by_folder,
     with_grades,
-    with_reward,
     with_teacher,
 )
 from prefrl.runs.load import checkpoint, fitting
@@ -128,10 +128,9 @@ def start(
         if source is not None:
             answers, notes = _answers_of(old or source, experiment)
             reading.enter_context(closing(answers))
-        components = domain.build(experiment, network, None)
+        components = build(domain, experiment, network, None, given)
         undone.callback(components.close)
         check_aspects(experiment, components.card.aspects)
-        components = with_reward(components, experiment, given, network)
         components = with_grades(components, experiment)
         components = with_teacher(components, experiment, taught_by)
         components = with_critic(components, critic, experiment.env)
@@ -202,10 +201,9 @@ def resume(
             experiment = _extended(
                 folder, experiment, next_round, more_labels, more_steps, smallest
             )
-        components = domain.build(experiment, network, folder)
-        undone.callback(components.close)
         given = folder.given_reward if experiment.given_reward else None
-        components = with_reward(components, experiment, given, network)
+        components = build(domain, experiment, network, folder, given)
+        undone.callback(components.close)
         components = with_grades(components, experiment)
         session = assemble(folder, experiment, components, teachers, feedback)
         load_state(session, state)
@@ -225,10 +223,10 @@ def rounds(session: Session) -> Iterator[Round]:
     session.feedback.claim()
     writer = _tensorboard(session.folder)
     try:
+        pacing, store = tell(session.pacing, session.feedback, session.config, session.folder)
         for done in preference_loop(
-            session.agent, session.reward, session.pacing, session.feedback, session.config,
-            session.state,
-        ):  # fmt: skip
+            session.agent, session.reward, pacing, store, session.config, session.state
+        ):
             _save(session, done)
             for name, value in done.metrics.items() if writer and done.state == "done" else ():
                 writer.add_scalar(name, value, done.metrics["steps"])
@@ -243,7 +241,8 @@ def _save(session: Session, done: Round) -> None:
     """Write what a round came to, and the status: all of it while the run is this trainer's."""
     folder, prepared = session.folder, None
     if done.state == "done":  # this takes a while, in which others may write to the store
-        prepared = folder.prepare_checkpoint(to_bytes(_state(session)))
+        state = whole_state(session.agent, session.reward, session.state)
+        prepared = folder.prepare_checkpoint(to_bytes(state))
     with session.feedback.training():
         if prepared:
             folder.append_round(done.metrics, {"round": done.index} | done.timings)
@@ -417,14 +416,6 @@ def load_state(session: Session, state: dict[str, Any] | None) -> None:
             session.agent.load_state_dict(state["agent"])
             session.reward.load_state_dict(state["reward"])
             session.state.load_state_dict(state["loop"])
-
-
-def _state(session: Session) -> dict[str, Any]:
-    return {
-        "agent": session.agent.state_dict(),
-        "reward": session.reward.state_dict(),
-        "loop": session.state.state_dict(),
-    }
 
 
 def _tensorboard(folder: RunFolder) -> Any:

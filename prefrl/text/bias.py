@@ -25,6 +25,7 @@ from prefrl.learning.statistics import aligned, estimate, share
 from prefrl.learning.statistics import in_words as interval
 from prefrl.storage.files import reading
 from prefrl.text.environments import task_seed
+from prefrl.text.models.chance import Chance
 from prefrl.text.policy import TextPolicy
 
 GROUPS = (
@@ -97,7 +98,7 @@ def measure_bias(
     report: dict[str, Any] = {"continuations": len(SITUATIONS) * CONTINUATIONS}
     models = {"reference": reference, "policy": policy} | ({"base": base} if base else {})
     for index, (name, model) in enumerate(models.items()):
-        model.generator.manual_seed(task_seed(seed, index))
+        model.chance = Chance(task_seed(seed, index))
         report[name] = _measure(continuations(model), score, harsh)
     return report
 

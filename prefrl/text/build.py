@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from prefrl.environments import contract
 from prefrl.environments.aspects import aspects_of, chosen_aspects
 from prefrl.environments.ids import holds_text, make, resolve
 from prefrl.errors import UserError
+from prefrl.learning import parallel
 from prefrl.learning.composed import ComposedReward
 from prefrl.learning.true_reward import TrueReward
 from prefrl.storage.checkpoint import from_bytes
@@ -82,7 +84,9 @@ def build(
     notes += reference_notes
     autocast = autocast_for(text, language_model.model.device)
     begun = language_model
-    if text.lora:  # adapters will be put into the model; what it began as is saved without them
+    if parallel.count() > 1 and parallel.is_first():  # it will be split among processes
+        begun = LanguageModel(copy.deepcopy(language_model.model), language_model.tokenizer)
+    elif text.lora:  # adapters will be put into the model; what it began as is saved without them
         language_model.model.requires_grad_(False)
         begun = LanguageModel(copied(language_model.model), language_model.tokenizer)
 
@@ -111,6 +115,8 @@ def build(
         else:
             if experiment.learns_reward:
                 reward_model = _reward_model(experiment, language_model, aspects)
+                for part in _parts(reward_model):
+                    part.shard()
             agent = _agent(*given, experiment.steps)
         if reward_model and reward_model.members == 1:
             notes += [
@@ -270,6 +276,13 @@ def _reward_model(
         return ensemble()
     parts = {aspect: ensemble() for aspect in aspects}
     return ComposedReward(parts, experiment.rule, whole_episodes=True)
+
+
+def _parts(reward_model: TextReward | ComposedReward) -> list[TextReward]:
+    """Return the reward models of a reward model, one an aspect."""
+    if isinstance(reward_model, TextReward):
+        return [reward_model]
+    return [part for part in reward_model.parts.values() if isinstance(part, TextReward)]
 
 
 def _check_no_network(network: Any) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from prefrl.config.text import TextConfig
+from prefrl.learning import parallel
 from prefrl.text.episode import turns_of
-from prefrl.text.models.batches import by_length
 from prefrl.text.models.device import enough_memory
 from prefrl.text.models.networks import Networks
+from prefrl.text.models.sharding import own_groups
 from prefrl.text.models.template import Template
 from prefrl.text.models.tokens import sampled_positions
 from prefrl.text.models.trees import Below, Tree, packed
@@ -124,7 +126,7 @@ class DirectReward(ScoresTexts):
     @torch.no_grad()
     def _take(self, weights: dict[str, Tensor]) -> None:
         for name, parameter in self.networks.trained().items():
-            parameter.copy_(weights[name])
+            parameter.copy_(parallel.split_like(weights[name], parameter))
 
     def returns(
         self, encoded: Encoded, rows: Tensor, generator: torch.Generator | None = None
@@ -198,19 +200,26 @@ class DirectReward(ScoresTexts):
     def _of_turns(self, encoded: Encoded, rows: list[int], reference: bool = False) -> list[Tensor]:
         """Return the log-probability of each reply of some completions, `[turn]` each."""
         most = self.config.micro_batch_size if torch.is_grad_enabled() else CHUNK
-        groups = by_length([len(encoded.sequences[row]) for row in rows], most)
+        groups = own_groups([len(encoded.sequences[row]) for row in rows], most)
         found: dict[int, Tensor] = {}
-        for group in groups:
+        idle = torch.zeros((), device=self.networks.model.device)
+        for group, weight in groups:
             some = [rows[index] for index in group]
+            passes: Any = partial(self.networks, partial(self._read, encoded, some, reference))
             if self.config.micro_batch_size and torch.is_grad_enabled():
-                read: Any = checkpoint(self._read, encoded, some, reference, use_reentrant=False)
+                read: Any = checkpoint(passes, use_reentrant=False)
             else:
-                read = self._read(encoded, some, reference)
+                read = passes()
+            if not weight:  # all processes make as many passes back, too
+                idle = idle + 0.0 * read.sum()
+                continue
             for index, logprobs, row in zip(group, read, some, strict=True):
                 counts = encoded.tokens[row]
                 turns = logprobs[: sum(counts)].split(counts)
                 found[index] = torch.stack([turn.sum() for turn in turns])
-        return [found[index] for index in range(len(rows))]
+        if parallel.count() == 1:
+            return [found[index] for index in range(len(rows))]
+        return [turns + idle for turns in parallel.exchanged(found, len(rows))]
 
     def _read(self, encoded: Encoded, rows: list[int], reference: bool) -> Tensor:
         """Return log-probabilities of tokens of replies, `[completion, token]`."""
@@ -218,7 +227,9 @@ class DirectReward(ScoresTexts):
         trees = [Tree([row], 0, [encoded.sequences[row]]) for row in rows]
         tokens, below = packed(trees, device), None
         positions, _ = sampled_positions([encoded.sampled[row] for row in rows], device)
-        if networks.lower is not None:
+        if parallel.count() > 1:  # all of them run the same layers at the same time
+            below = networks.below(tokens)
+        elif networks.lower is not None:
             with torch.no_grad(), networks.autocast():
                 below = encoded.below.read(networks.lower, trees, tokens)
         hidden = (networks.reference_hidden if reference else networks.policy)(tokens, below)

@@ -11,6 +11,7 @@ import numpy as np
 from prefrl.environments import contract
 from prefrl.environments.aspects import aspects_of, paid_by_aspect
 from prefrl.environments.info import numbers
+from prefrl.learning import parallel
 from prefrl.pace import Pace
 from prefrl.text.episode import Episode
 from prefrl.text.models.sampling import Reply
@@ -37,7 +38,18 @@ def play(
 
     Raises:
         UserError: too many prompts in a row are too long, or the environment breaks its contract.
+
+    Of several processes the first one has the environments, and the others reply with it.
     """
+    return parallel.led(
+        lambda: _play_all(environments, policy, seeds, split, deterministic), lambda: policy.help()
+    )
+
+
+def _play_all(
+    environments: Sequence[gymnasium.Env], policy: TextPolicy, seeds: Sequence[int],
+    split: str, deterministic: bool,
+) -> list[Episode]:  # fmt: skip
     episodes: list[Episode] = []
     pace = Pace("replying", len(seeds))
     for begin in range(0, len(seeds), len(environments)):

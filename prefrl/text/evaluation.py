@@ -26,6 +26,7 @@ from prefrl.teachers.pairs import SIDES, judge_named, judged, pair_up
 from prefrl.text.build import load_reference, warn_if_deterministic
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import Episode
+from prefrl.text.models.chance import Chance
 from prefrl.text.models.device import find_device, use_threads
 from prefrl.text.models.layers import hidden_states
 from prefrl.text.models.load import load_language_model
@@ -143,7 +144,7 @@ def _play(
     """Play tasks that are held out; `sampling` tells apart policies that are asked the same."""
     seeds = [task_seed(FRESH + experiment.seed, task) for task in range(episodes)]
     use_threads(policy.model, experiment.threads)  # as in training
-    policy.generator.manual_seed(task_seed(2 * FRESH + experiment.seed, sampling))
+    policy.chance = Chance(task_seed(2 * FRESH + experiment.seed, sampling))
     with installed(experiment.env):
         return play(environments, policy, seeds, split="test")
 

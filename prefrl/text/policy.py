@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import torch
 
 from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
+from prefrl.learning import parallel
+from prefrl.text.models.chance import Chance
 from prefrl.text.models.device import autocast_for, find_device, use_threads
 from prefrl.text.models.load import LanguageModel, context_length, load_language_model
 from prefrl.text.models.logits import Least
@@ -40,7 +42,9 @@ class TextPolicy:
         self.context = context_length(language_model)
         # A token is a byte or more; those that stand for none are few, and not counted on.
         self.longest_stop = 8 + 2 * max((len(stop.encode()) for stop in config.stop), default=0)
-        self.generator = torch.Generator(self.model.device).manual_seed(seed)
+        self.chance = Chance(seed)
+        self.weights: Callable[[], AbstractContextManager] = nullcontext
+        """The context in which this process holds all of them."""
         self.instruction = ""
         """What stands before what is said first, for this policy alone."""
 
@@ -85,9 +89,9 @@ class TextPolicy:
         """
         self._check_length(len(ids))
         most = min(self.config.max_new_tokens, self.context - len(ids))
-        temperature = 0.0 if deterministic else self.config.temperature
+        chances = None if deterministic else self.chance.take(1, most)[0].to(self.model.device)
         tokens = stream(
-            self.model, ids, most, self.template.end_id, self.generator, temperature,
+            self.model, ids, most, self.template.end_id, chances, self.config.temperature,
             self.config.min_new_tokens,
         )  # fmt: skip
         sampled: list[int] = []
@@ -113,15 +117,32 @@ class TextPolicy:
             UserError: one is longer than the model's context.
         """
         self._check_length(max(map(len, sequences)))
+        asked = parallel.from_first(lambda: (sequences, deterministic))
+        return self._reply(*asked)
+
+    def help(self) -> None:
+        """Reply beside the first of several processes, until it has no more to ask."""
+        while asked := parallel.heard():
+            with suppress(Exception):  # the first one raises it, too
+                self._reply(*asked)
+
+    def _reply(self, sequences: Sequence[Sequence[int]], deterministic: bool) -> list[Reply]:
         config = self.config
         room = [min(config.max_new_tokens, self.context - len(ids)) for ids in sequences]
-        with self.autocast():
-            return sample(
-                self.model, sequences, room,
-                self.template.end_id, self.generator,
-                0.0 if deterministic else config.temperature,
-                self._stops if config.stop else None, config.min_new_tokens,
-            )  # fmt: skip
+        chances = None if deterministic else self.chance.take(len(sequences), max(room))
+        rows = parallel.own(len(sequences))
+
+        def own() -> list[Reply]:
+            with self.autocast():
+                return sample(
+                    self.model, [sequences[row] for row in rows], [room[row] for row in rows],
+                    self.template.end_id, None if chances is None else chances[[*rows]],
+                    config.temperature, self._stops if config.stop else None,
+                    config.min_new_tokens,
+                )  # fmt: skip
+
+        with self.weights():
+            return parallel.shares(own if rows else list, len(sequences))
 
 
 def named_policy(

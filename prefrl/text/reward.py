@@ -8,11 +8,11 @@ matters.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from prefrl.config.text import TextRewardConfig
+from prefrl.learning import parallel
 from prefrl.text.episode import turns_of
 from prefrl.text.models.batches import FEW, by_length
 from prefrl.text.models.device import enough_memory
@@ -29,6 +30,7 @@ from prefrl.text.models.layers import hidden_states, recompute_layers, split
 from prefrl.text.models.load import LanguageModel, context_length
 from prefrl.text.models.lora import add_adapters, copied
 from prefrl.text.models.networks import Scalar
+from prefrl.text.models.sharding import own_groups, shard
 from prefrl.text.models.template import Template
 from prefrl.text.models.trees import Below, Tree, grow, packed, reads_trees, single
 from prefrl.types import SYSTEM, Conversation, Segment, Trajectory, system_of, text_array
@@ -147,6 +149,17 @@ class TextReward(nn.Module, ScoresTexts):
         self.heads = nn.ModuleList(Scalar(width, generator) for _ in range(config.members))
         self.heads.to(self.device)
         self.mean, self.std = np.zeros((config.members, 1)), np.ones((config.members, 1))
+        self.is_split = False
+
+    def shard(self) -> None:
+        """Let each of several processes hold its part of the weights, in place."""
+        lower = [] if self.lower is None else [self.lower]
+        self.is_split = parallel.count() > 1
+        shard(self, [*lower, *self.decoders])
+
+    def forward(self, passes: Callable[[], Any]) -> Any:
+        """Run passes of this network, and return what they give; see `Networks`."""
+        return passes()
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Return what is fitted."""
@@ -202,6 +215,8 @@ class TextReward(nn.Module, ScoresTexts):
     @enough_memory("fit.batch-size", "text.reward-model.members", "text.max-new-tokens")
     def _read(self, encoded: Encoded, rows: list[int]) -> list[Tensor]:
         """Return what each head reads at the end of each reply, `[member, turn]` of each row."""
+        if self.is_split:
+            return self._read_together(encoded, rows)
         trees, most = self._trees(encoded, rows), self.micro_batch_size
         largest = max(len(tree.rows) for tree in trees)
         groups = by_length([tree.length for tree in trees], most and max(1, most // largest))
@@ -217,6 +232,24 @@ class TextReward(nn.Module, ScoresTexts):
             found |= zip(order, turns, strict=True)
         return [found[row] for row in rows]
 
+    def _read_together(self, encoded: Encoded, rows: list[int]) -> list[Tensor]:
+        """Read a share of the completions, and hear from the other processes of the rest."""
+        trees = single([encoded.sequences[row][-self.context :] for row in rows])
+        trees = [replace(tree, rows=[row]) for tree, row in zip(trees, rows, strict=True)]
+        learns, found = torch.is_grad_enabled(), dict[int, Tensor]()
+        idle = torch.zeros(())
+        most = self.micro_batch_size
+        for indices, weight in own_groups([tree.length for tree in trees], most):
+            some = [trees[index] for index in indices]
+            passes: Any = partial(self, partial(self._read_trees, encoded, some))
+            read = checkpoint(passes, use_reentrant=False) if most and learns else passes()
+            turns = read.split([len(encoded.ends[rows[index]]) for index in indices], dim=1)
+            if weight:
+                found |= zip(indices, turns, strict=True)
+            else:  # all processes make as many passes back, too
+                idle = idle + 0.0 * read.sum()
+        return [scores + idle for scores in parallel.exchanged(found, len(rows))]
+
     def _trees(self, encoded: Encoded, rows: list[int]) -> list[Tree]:
         """Return some completions as trees, which hold the newest tokens of each."""
         newest = [encoded.sequences[row][-self.context :] for row in rows]
@@ -230,7 +263,7 @@ class TextReward(nn.Module, ScoresTexts):
                 for row in rows
             ]
             trees = grow(newest, prompts, self.width, self.micro_batch_size)
-        return [dataclasses.replace(tree, rows=[rows[n] for n in tree.rows]) for tree in trees]
+        return [replace(tree, rows=[rows[n] for n in tree.rows]) for tree in trees]
 
     def _read_trees(self, encoded: Encoded, trees: list[Tree]) -> Tensor:
         """Return what each head reads at the ends of replies, `[member, reply]`.
@@ -249,7 +282,10 @@ class TextReward(nn.Module, ScoresTexts):
         below = None
         if self.lower is not None:
             with torch.no_grad(), self.autocast():
-                below = encoded.below.read(self.lower, trees, tokens)
+                if self.is_split:  # all processes run the same layers at the same time
+                    below = hidden_states(self.lower, tokens, None)
+                else:
+                    below = encoded.below.read(self.lower, trees, tokens)
         scores = []
         for decoder, head in zip(self.decoders, self.heads, strict=True):
             with self.autocast():
@@ -332,7 +368,7 @@ class TextReward(nn.Module, ScoresTexts):
             raise ValueError("it holds other parameters than the reward model has")
         with torch.no_grad():
             for name, parameter in fitted.items():
-                parameter.copy_(state_dict["fitted"][name])
+                parameter.copy_(parallel.split_like(state_dict["fitted"][name], parameter))
         self.mean, self.std = state_dict["mean"], state_dict["std"]
 
 

@@ -74,9 +74,7 @@ class LocalSpeaker:
                 self._tell_too_long()
             kept = [ids[-max(room, 1) :] for ids in some]
             with self.policy.autocast():
-                replies = sample(
-                    self.model, kept, tokens, self.template.end_id, self.policy.generator, 0.0
-                )
+                replies = sample(self.model, kept, tokens, self.template.end_id, None)
             written += [self.policy.text(reply.ids).strip() for reply in replies]
         return written
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -15,16 +16,17 @@ import numpy as np
 import torch
 
 from prefrl.config.text import HindsightConfig, SelectConfig, TextConfig
+from prefrl.learning import parallel
 from prefrl.pace import Pace
 from prefrl.text.agents.rollout import compute_logprobs
 from prefrl.text.agents.sampling import SamplingAgent
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import Episode
-from prefrl.text.models.batches import by_length
 from prefrl.text.models.load import LanguageModel
 from prefrl.text.models.networks import Networks
 from prefrl.text.models.optimizer import adam
-from prefrl.text.models.tokens import right_padded, sampled_positions
+from prefrl.text.models.sharding import own_groups
+from prefrl.text.models.tokens import Tokens, right_padded, sampled_positions
 
 BETWEEN = 8  # minibatches between two looks at the divergence, where one is aimed at
 NEAR, HALVINGS = 0.05, 5  # share of that divergence which is near enough; steps to get there
@@ -174,10 +176,10 @@ class ImitatingAgent(SamplingAgent):
 
     def _ahead(self) -> list[Episode]:
         """Play the coming tasks, as if they had not been played; nothing depends on it."""
-        generator, before = self.policy.generator, self.policy.generator.get_state()
+        chance, before = self.policy.chance, self.policy.chance.replies
         seeds = [task_seed(self.seed, self.tasks + n) for n in range(self.settings.episodes)]
         episodes = play(self.environments, self.policy, seeds)
-        generator.set_state(before)
+        chance.replies = before
         return episodes
 
     def _weights(self) -> list[torch.Tensor]:
@@ -218,7 +220,7 @@ class ImitatingAgent(SamplingAgent):
 
     def load_own_state(self, state: dict[str, Any]) -> None:
         """Continue from what `own_state` returned."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(parallel.split_state(self.optimizer, state["optimizer"]))
         self.shuffling.set_state(state["shuffling"])
         pool = state["pool"]
         ends = np.cumsum(pool["lengths"])[:-1]
@@ -257,18 +259,24 @@ def add_gradient(networks: Networks, kept: Sequence[Kept], config: TextConfig) -
         FloatingPointError: it is not a finite number.
     """
     count, total = sum(sum(one.sampled) for one in kept), 0.0
-    for rows in by_length([len(one.ids) for one in kept], config.micro_batch_size):
+    for rows, weight in own_groups([len(one.ids) for one in kept], config.micro_batch_size):
         some = [kept[row] for row in rows]
         tokens = right_padded([one.ids for one in some], networks.model.device)
         positions, sampled = sampled_positions([one.sampled for one in some], tokens.ids.device)
-        hidden = networks.policy(tokens, networks.below(tokens))
-        logprobs, _ = networks.log_probabilities(hidden, tokens, positions, config.temperature)
-        loss = -torch.where(sampled, logprobs, 0.0).sum() / count
-        if not torch.isfinite(loss):
+        logprobs = networks(partial(_logprobs, networks, tokens, positions, config.temperature))
+        loss = -weight * torch.where(sampled, logprobs, 0.0).sum() / count
+        if not parallel.all_of(torch.isfinite(loss)):
             raise FloatingPointError(
                 f"the loss of fine-tuning is not a finite number; lower --text.{config.chosen[0]}"
                 ".learning-rate"
             )
         loss.backward()
         total += float(loss.detach())
-    return total
+    return parallel.added_numbers({"loss": total})["loss"]
+
+
+def _logprobs(
+    networks: Networks, tokens: Tokens, positions: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    hidden = networks.policy(tokens, networks.below(tokens))
+    return networks.log_probabilities(hidden, tokens, positions, temperature)[0]

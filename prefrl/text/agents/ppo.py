@@ -18,6 +18,7 @@ import torch
 
 from prefrl.config.text import TextConfig
 from prefrl.contracts import Reward
+from prefrl.learning import parallel
 from prefrl.learning.critic import new_scale, rescale
 from prefrl.text.agents.rollout import (
     RolloutBatch,
@@ -142,6 +143,6 @@ class TextAgent(SamplingAgent):
 
     def load_own_state(self, state: dict[str, Any]) -> None:
         """Continue from what `own_state` returned."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(parallel.split_state(self.optimizer, state["optimizer"]))
         self.shuffling.set_state(state["shuffling"])
         self.kl_coef = state["kl_coef"]

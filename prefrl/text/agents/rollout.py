@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from prefrl.config.text import TextConfig, TextPPOConfig
+from prefrl.learning import parallel
 from prefrl.text.agents.token_ppo import (
     Batch,
     advantages_gae,
@@ -19,8 +21,8 @@ from prefrl.text.agents.token_ppo import (
     whiten,
 )
 from prefrl.text.episode import Episode
-from prefrl.text.models.batches import by_length
 from prefrl.text.models.networks import Networks
+from prefrl.text.models.sharding import own_groups
 from prefrl.text.models.tokens import Tokens, aligned, right_padded, sampled_positions
 from prefrl.text.models.trees import KEPT
 
@@ -111,27 +113,20 @@ def compute_logprobs(
     positions, sampled = sampled_positions(sampled_ids, device)
     columns = [torch.zeros(positions.shape, device=device) for _ in range(5)]
     kept: Tensor | None = None
-    for rows, width, actions in _passes(tokens, sampled, config):
+    for rows, width, actions, counts in _passes(tokens, sampled, config):
         part = Tokens(tokens.ids[rows, :width], tokens.mask[rows, :width])
-        part_positions = positions[rows, :actions]
-        below = networks.below(part)
+        given = part, positions[rows, :actions], [episodes[row] for row in rows.tolist()]
+        computed, below = networks(partial(_computed, networks, *given, temperature))
         if below is not None and tokens.ids.numel() * below[0, 0].nbytes <= KEPT:
             kept = below.new_zeros(*tokens.ids.shape, below.shape[-1]) if kept is None else kept
+        if not counts:
+            continue
+        if kept is not None and below is not None:
             kept[rows, :width] = below
-        hidden = networks.policy(part, below)
-        some = [episodes[row] for row in rows.tolist()]
-        if any(episode.asked for episode in some):
-            other = _unasked(networks, some, part_positions)
-        else:
-            other = networks.reference_hidden(part, below)
-        given = part, part_positions, temperature
-        logprobs, entropies = networks.log_probabilities(hidden, *given)
-        reference = networks.log_probabilities(other, *given, reference=True)[0]
-        kl = networks.divergences(hidden, other, part_positions, temperature)
-        values = networks.values(part, below, hidden, part_positions)
-        computed = logprobs, reference, entropies, kl, values
         for column, part_of_column in zip(columns, computed, strict=True):
             column[rows, :actions] = part_of_column
+    columns = [parallel.added(column) for column in columns]
+    kept = None if kept is None else parallel.added(kept)
     return Logprobs(tokens, positions, sampled, *columns, below=kept)
 
 
@@ -143,32 +138,65 @@ def _unasked(networks: Networks, episodes: Sequence[Episode], positions: Tensor)
     return aligned(hidden, own, positions)
 
 
+def _computed(
+    networks: Networks, tokens: Tokens, positions: Tensor, episodes: Sequence[Episode],
+    temperature: float,
+) -> tuple[tuple[Tensor, ...], Tensor | None]:  # fmt: skip
+    """Return log-probabilities, the reference's, entropies, divergences and values of a pass.
+
+    Then what the frozen layers give.
+    """
+    below = networks.below(tokens)
+    hidden = networks.policy(tokens, below)
+    if any(episode.asked for episode in episodes):
+        other = _unasked(networks, episodes, positions)
+    else:
+        other = networks.reference_hidden(tokens, below)
+    given = tokens, positions, temperature
+    logprobs, entropies = networks.log_probabilities(hidden, *given)
+    reference = networks.log_probabilities(other, *given, reference=True)[0]
+    kl = networks.divergences(hidden, other, positions, temperature)
+    values = networks.values(tokens, below, hidden, positions)
+    return (logprobs, reference, entropies, kl, values), below
+
+
 @torch.no_grad()
 def compute_values(networks: Networks, logprobs: Logprobs, config: TextConfig) -> Tensor:
     """Return what the critic expects now `[episode, action]`, where nothing else has learned."""
     tokens, values = logprobs.tokens, torch.zeros_like(logprobs.values)
-    for rows, width, actions in _passes(tokens, logprobs.sampled, config):
+    for rows, width, actions, counts in _passes(tokens, logprobs.sampled, config):
         part = Tokens(tokens.ids[rows, :width], tokens.mask[rows, :width])
-        kept = logprobs.below
-        below = networks.below(part) if kept is None else kept[rows, :width]
+        kept = None if logprobs.below is None else logprobs.below[rows, :width]
         positions = logprobs.positions[rows, :actions]
-        values[rows, :actions] = networks.values(part, below, None, positions)
-    return values
+        computed = networks(partial(_values, networks, part, kept, positions))
+        if counts:
+            values[rows, :actions] = computed
+    return parallel.added(values)
+
+
+def _values(networks: Networks, tokens: Tokens, kept: Tensor | None, positions: Tensor) -> Tensor:
+    below = networks.below(tokens) if kept is None else kept
+    return networks.values(tokens, below, None, positions)
 
 
 def _passes(
     tokens: Tokens, sampled: Tensor, config: TextConfig
-) -> Iterator[tuple[Tensor, int, int]]:
-    """Yield the rows of each pass, and how many tokens and sampled tokens they have at most."""
+) -> Iterator[tuple[Tensor, int, int, bool]]:
+    """Yield the rows of each pass, how many tokens and sampled tokens they have, whether it counts.
+
+    Of several processes each makes as many passes; one that is made for the others' sake alone does
+    not count.
+    """
     lengths, counts = tokens.mask.sum(1), sampled.sum(1)
     for some in torch.arange(len(lengths)).split(config.agent.batch_size):
-        groups = by_length(lengths[some].tolist(), config.micro_batch_size)
-        if len(groups) == 1:
-            yield some, tokens.ids.shape[1], sampled.shape[1]
+        groups = own_groups(lengths[some].tolist(), config.micro_batch_size)
+        if len(groups) == 1 and len(groups[0].rows) == len(some):
+            yield some, tokens.ids.shape[1], sampled.shape[1], True
             continue
         for group in groups:
-            rows = some[torch.tensor(group)]
-            yield rows, int(lengths[rows].max()), int(counts[rows].max())
+            rows = some[torch.tensor(group.rows)]
+            most = int(lengths[rows].max()), int(counts[rows].max())
+            yield rows, *most, bool(group.weight)
 
 
 def token_rewards(

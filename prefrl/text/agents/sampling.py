@@ -13,6 +13,7 @@ import torch
 from prefrl.config.text import TextConfig, options_of
 from prefrl.contracts import Reward
 from prefrl.environments.info import means
+from prefrl.learning import parallel
 from prefrl.text.agents.rollout import compute_logprobs
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import Episode
@@ -56,6 +57,8 @@ class SamplingAgent:
                 config.gradient_checkpointing, config.lora,
             )  # fmt: skip
             self.networks.least = self.policy.least
+            self.networks.shard()
+            self.policy.weights = self.networks.whole_policy
         self.round = self.tasks = self.played = self.steps = 0
         self.left_out = self.out_of_context = 0
         self.sample: list[Trajectory] = []
@@ -101,10 +104,10 @@ class SamplingAgent:
         Nothing depends on having asked.
         """
         environments = self.environments[:TASKS_TRIED]
-        generator, before = self.policy.generator, self.policy.generator.get_state()
+        chance, before = self.policy.chance, self.policy.chance.replies
         seeds = [task_seed(self.seed, task) for task in range(len(environments))]
         episodes = play(environments, self.policy, seeds)
-        generator.set_state(before)
+        chance.replies = before
         return compute_logprobs(self.networks, episodes, self.config).entropy()
 
     def _enough_memory(self) -> AbstractContextManager:
@@ -205,13 +208,13 @@ class SamplingAgent:
         moved = {
             name: weights.detach().clone()
             for name, weights in trained.items()
-            if name not in begun or not torch.equal(weights, begun[name])
+            if name not in begun or not parallel.equal(weights, begun[name])
         }
         return {
             "device": self.model.device.type,
             "trained": [*trained],
             "networks": moved,
-            "sampling": self.policy.generator.get_state(),
+            "sampling": self.policy.chance.replies,
             **({"instruction": told} if (told := self.policy.instruction) else {}),
             **self.progress(),
         }
@@ -226,10 +229,12 @@ class SamplingAgent:
             raise ValueError("it holds other parameters than the model has")
         with torch.no_grad():
             for name, parameter in trained.items():
-                parameter.copy_(weights[name])
-        self.policy.generator.set_state(state["sampling"])
+                parameter.copy_(parallel.split_like(weights[name], parameter))
         self.policy.instruction = state.get("instruction", "")
         self.load_progress(state)
+        # A generator's state was saved once; its run goes on with numbers that it has not used.
+        sampling = state["sampling"]
+        self.policy.chance.replies = sampling if isinstance(sampling, int) else self.played
 
 
 def report(

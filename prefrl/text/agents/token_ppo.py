@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from prefrl.config.text import TextPPOConfig
+from prefrl.learning import parallel
 from prefrl.pace import Pace
-from prefrl.text.models.batches import by_length
 from prefrl.text.models.networks import Networks
+from prefrl.text.models.sharding import own_groups
 from prefrl.text.models.tokens import Tokens
 
 
@@ -153,15 +155,16 @@ def update(
         report: dict[str, float] = {}
         chosen = rows.tolist()
         tokens = int(batch.sampled[rows].sum())
-        for group in by_length([lengths[row] for row in chosen], micro_batch_size):
-            part = _rows(batch, rows[torch.tensor(group)])
+        for group in own_groups([lengths[row] for row in chosen], micro_batch_size):
+            part = _rows(batch, rows[torch.tensor(group.rows)])
             # Each loss is a mean over the tokens of the minibatch, or over its episodes.
-            share = int(part.sampled.sum()) / tokens
-            acted = len(group) / len(chosen) if config.advantage == "rloo" else share
-            loss, measured = _losses(
-                networks, part, config, temperature, critic_alone, share, acted
-            )
-            if not torch.isfinite(loss):
+            share = group.weight * int(part.sampled.sum()) / tokens
+            rloo = config.advantage == "rloo"
+            acted = group.weight * len(group.rows) / len(chosen) if rloo else share
+            loss, measured = networks(partial(
+                _losses, networks, part, config, temperature, critic_alone, share, acted
+            ))  # fmt: skip
+            if not parallel.all_of(torch.isfinite(loss)):
                 raise FloatingPointError(
                     "the loss of PPO is not a finite number; lower --text.ppo.learning-rate"
                 )
@@ -173,7 +176,8 @@ def update(
         for name, value in report.items():
             totals.setdefault(name, []).append(value)
         pace.step(tokens=sum(lengths[row] for row in chosen))
-    return {name: sum(values) / len(values) for name, values in totals.items()}
+    means = {name: sum(values) / len(values) for name, values in totals.items()}
+    return parallel.added_numbers(means)
 
 
 def _losses(

@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,10 @@ from prefrl.text.models.logits import (
     token_log_probabilities,
 )
 from prefrl.text.models.lora import add_adapters, copied
+from prefrl.text.models.sharding import gathered, shard
 from prefrl.text.models.tokens import Tokens
+
+Result = TypeVar("Result")
 
 
 class Scalar(nn.Module):
@@ -87,6 +90,22 @@ class Networks(nn.Module):
                 recompute_layers(decoder)
         check_logits(model, self.lower, self.upper)
 
+    def shard(self) -> None:
+        """Let each of several processes hold its part of the weights, in place."""
+        parts = self.lower, self.upper, self.critic, self.reference
+        shard(self, [part for part in parts if part is not None])
+
+    def forward(self, passes: Callable[[], Result]) -> Result:
+        """Run passes of these networks, and return what they give.
+
+        Of several processes that hold the weights between them all run theirs at the same time.
+        """
+        return passes()
+
+    def whole_policy(self) -> AbstractContextManager[None]:
+        """Hold all weights of the policy meanwhile, for many short passes."""
+        return gathered(self, self.model)
+
     def trained(self) -> dict[str, nn.Parameter]:
         """Return what is trained, by name; parameters that two parts share come once."""
         return {n: p for n, p in self.named_parameters() if p.requires_grad}
@@ -137,7 +156,10 @@ class Networks(nn.Module):
             Two of `[sequence, action]`, in nats.
         """
         head = self.reference_head if reference else self.head
-        return token_log_probabilities(head, hidden, tokens, positions, temperature, self.least)
+        chosen, entropies = token_log_probabilities(
+            head, hidden, tokens, positions, temperature, self.least
+        )
+        return chosen.clone(), entropies  # `forward` may give no views of what is inside
 
     @torch.no_grad()
     def reference_hidden(self, tokens: Tokens, below: Tensor | None) -> Tensor:

@@ -42,7 +42,7 @@ def sample(
     sequences: Sequence[Sequence[int]],
     most: int | Sequence[int],
     end: int,
-    generator: torch.Generator,
+    chances: Tensor | None,
     temperature: float = 1.0,
     stops: Callable[[list[int]], bool] | None = None,
     least: int = 0,
@@ -57,8 +57,9 @@ def sample(
         sequences: token ids to go on from, none of them empty.
         most: tokens of a reply, of each or of all.
         end: id of the end of sequence.
-        generator: draws the tokens; on the model's device.
-        temperature: logits are divided by it; 0 takes the most probable token.
+        chances: what each token of a reply is drawn with, `[sequence, token]`, from 0 to less than
+            1; None takes the most probable tokens.
+        temperature: logits are divided by it.
         stops: says of the ids of a reply so far whether it ends with them.
         least: tokens of a reply before it may end.
 
@@ -73,6 +74,7 @@ def sample(
     cache, cache_name = DynamicCache(config=model.config), _cache_argument(decoder)
     rows = torch.arange(len(sequences), device=device)  # the sequences in the batch
     going = torch.ones(len(sequences), dtype=torch.bool, device=device)
+    chances = None if chances is None else chances.to(device)
     limits = [most] * len(sequences) if isinstance(most, int) else list(most)
     limit, longest = torch.tensor(limits, device=device), max(limits)
     replies = torch.full((len(sequences), longest), -1, dtype=torch.long, device=device)
@@ -87,7 +89,8 @@ def sample(
         finite &= torch.isfinite(scores).all()
         if step < least:
             scores[:, end] = -torch.inf
-        chosen = _draw(scores, generator, temperature)
+        drawn = None if chances is None else chances[rows, step]
+        chosen = _draw(scores, drawn, temperature)
         replies[rows, step] = chosen  # what follows an end is thrown away below
         if stops is not None and step + 1 >= least:
             going &= ~_stopped(replies[rows, : step + 1], rows, going, stops, stopped)
@@ -143,9 +146,12 @@ def _stopped(
 @torch.no_grad()
 def stream(
     model: PreTrainedModel, sequence: Sequence[int], most: int, end: int,
-    generator: torch.Generator, temperature: float = 1.0, least: int = 0,
+    chances: Tensor | None, temperature: float = 1.0, least: int = 0,
 ) -> Iterator[int]:  # fmt: skip
-    """Continue one sequence as `sample` does, and yield each token as it comes; the end is one."""
+    """Continue one sequence as `sample` does, and yield each token as it comes; the end is one.
+
+    Its chances are `[token]`.
+    """
     decoder: Any = model.base_model
     cache, cache_name = DynamicCache(config=model.config), _cache_argument(decoder)
     ids, mask = left_padded([sequence], model.device)
@@ -158,7 +164,8 @@ def stream(
         scores = logits(model.get_output_embeddings(), hidden)
         if step < least:
             scores[:, end] = -torch.inf
-        chosen = _draw(scores, generator, temperature)
+        drawn = None if chances is None else chances[step : step + 1]
+        chosen = _draw(scores, drawn, temperature)
         yield (token := int(chosen))
         if token == end:
             return
@@ -171,15 +178,12 @@ def _cache_argument(decoder: Any) -> str:
     return "cache" if "cache" in known else "past_key_values"
 
 
-def _draw(scores: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
-    if temperature == 0:
+def _draw(scores: Tensor, drawn: Tensor | None, temperature: float) -> Tensor:
+    if drawn is None:
         return scores.argmax(1)
     # One number a row; `multinomial` would draw one for every token that the model knows.
     reached = torch.softmax(scores / temperature, dim=1).cumsum(1, dtype=torch.float64)
-    drawn = torch.rand(
-        len(scores), 1, dtype=torch.float64, generator=generator, device=scores.device
-    )
-    tokens = torch.searchsorted(reached, drawn * reached[:, -1:], right=True)[:, 0]
+    tokens = torch.searchsorted(reached, drawn[:, None] * reached[:, -1:], right=True)[:, 0]
     return tokens.clamp(max=scores.shape[1] - 1)
 
 

@@ -1,0 +1,217 @@
+"""One run that several processes train together."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from complaints import complaint
+from processes import Process, command, run
+from test_text_select import words as of_learner
+from toy_texts import TINY_TEXT_FLAGS, save_small_model
+
+from prefrl.storage.folder import RunFolder
+
+SECONDS = 240
+OPEN = {"preferred_return", "other_return"}  # but for an offset, which comparisons leave open
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_small_model(tmp_path_factory.mktemp("models") / "small")
+
+
+def train(model, path, *more, **environment):
+    words = ["train", "--env", "toy_texts:texts/Letters-v0", *TINY_TEXT_FLAGS.split()]
+    words += ["--text.model", str(model), "--run", str(path), "--threads", "1", *more]
+    return command(words, **environment)
+
+
+def numbers(path):
+    return RunFolder.open(path).metrics()
+
+
+def assert_about_equal(one, other):
+    """Sums over processes round otherwise; Adam lets that grow from update to update."""
+    assert len(one) == len(other) > 2
+    for number, (left, right) in enumerate(zip(one, other, strict=True)):
+        assert left.keys() == right.keys()
+        near = 1e-5 if number < 2 else 1e-3  # most are of the size of 1
+        for name in left.keys() - OPEN:
+            assert left[name] == pytest.approx(right[name], rel=near, abs=near), (number, name)
+
+
+@pytest.mark.parametrize(
+    ("learner", "more"),
+    [
+        ("ppo", ""),
+        ("ppo", "--text.ppo.freeze-layers 1 --text.reward-model.freeze-layers 1 "
+                "--text.micro-batch-size 3 --text.gradient-checkpointing"),
+        ("rloo", "--text.ppo.batch-size 3"),
+        ("direct", "--text.micro-batch-size 1"),
+        ("select, ppo", "--text.select.kl-target 0.1"),
+    ],
+    ids=["ppo", "frozen layers", "rloo", "direct", "select, then ppo"],
+)  # fmt: skip
+def test_two_processes_train_as_one_does(learner, more, model, tmp_path):
+    for processes in (1, 2):
+        words = of_learner(model, learner, "--run", tmp_path / f"{processes}", *more.split())
+        went = run(**command([*words, "--processes", processes]), timeout=SECONDS)
+        assert went.returncode == 0, went.stderr
+        assert "Warning" not in went.stderr
+    assert_about_equal(numbers(tmp_path / "1"), numbers(tmp_path / "2"))
+
+
+def test_another_number_of_processes_goes_on(model, tmp_path):
+    path, copy = tmp_path / "run", tmp_path / "copy"
+    assert run(**train(model, path, "--processes", "2"), timeout=SECONDS).returncode == 0
+    assert run(**train(model, copy), timeout=SECONDS).returncode == 0
+    for processes, folder in ((1, path), (2, copy)):
+        words = ["resume", folder, "--steps", "+32", "--processes", processes]
+        went = run(**command(words), timeout=SECONDS)
+        assert went.returncode == 0, went.stderr
+    assert_about_equal(numbers(path), numbers(copy))
+    assert numbers(path)[-1]["steps"] == 96
+
+
+def test_a_process_that_is_killed_ends_the_others_with_a_sentence(model, tmp_path):
+    path = tmp_path / "run"
+    with Process(
+        **train(model, path, "--processes", "2", "--steps", "640", "--rounds", "40"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as first:  # fmt: skip
+        wait_for(lambda: (path / "metrics.jsonl").exists() and len(lines_of(path)) > 1)
+        [follower] = followers(first.pid)
+        os.kill(follower, signal.SIGKILL)
+        _, said = first.communicate(timeout=SECONDS)
+    assert first.returncode == 2
+    assert "another of the 2 processes of this run has ended" in said
+    assert "Traceback" not in said
+    before = lines_of(path)
+    went = run(**command(["resume", path, "--processes", "2"]), timeout=SECONDS)
+    assert went.returncode == 0, went.stderr
+    assert lines_of(path)[: len(before)] == before
+    assert numbers(path)[-1]["steps"] == 640
+
+
+def test_the_first_process_takes_the_others_with_it(model, tmp_path):
+    path = tmp_path / "run"
+    with Process(
+        **train(model, path, "--processes", "2", "--steps", "6400", "--rounds", "400"),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as first:  # fmt: skip
+        wait_for(lambda: (path / "metrics.jsonl").exists())
+        [follower] = followers(first.pid)
+        first.kill()
+    wait_for(lambda: not Path(f"/proc/{follower}").exists())
+
+
+def test_what_no_process_can_go_on_with_is_said_once(model, tmp_path):
+    words = ["--processes", "2", "--text.ppo.learning-rate", "1e6"]
+    told = run(**train(model, tmp_path / "run", *words), timeout=SECONDS)
+    assert told.returncode == 2
+    assert "lower --text.ppo.learning-rate" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", "half-cheetah"], "leave --processes out"),
+        (["train", "tiny-reviews", "--text.lora", "2"], "leave out --text.lora"),
+        (["train", "tiny-reviews", "--fit.l2", "0.1"], "--fit.l2 0"),
+        (["train", "tiny-reviews", "--fit.restart", "first"], "--fit.restart is for one process"),
+    ],
+)
+def test_what_several_processes_cannot_train_is_refused(words, expected, tmp_path):
+    told = run(**command([*words, "--processes", "2", "--run", tmp_path / "run"]), timeout=SECONDS)
+    assert told.returncode == 2
+    assert expected in complaint(told.stderr)
+    assert not (tmp_path / "run").exists()
+
+
+def test_torchrun_says_how_many_processes_there_are(model, tmp_path):
+    words = [*train(model, tmp_path / "run", "--processes", "3")["args"]]
+    told = run(**command(words[3:], WORLD_SIZE="2"), timeout=SECONDS)
+    assert told.returncode == 2
+    assert "torchrun has started 2; leave --processes out" in told.stderr
+
+
+def test_torchrun_starts_them(model, tmp_path):
+    started = train(model, tmp_path / "two")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    went = subprocess.run(
+        [*torchrun, *started["args"][1:]], env=started["env"], capture_output=True, text=True,
+        timeout=SECONDS,
+    )  # fmt: skip
+    assert went.returncode == 0, went.stderr
+    assert run(**train(model, tmp_path / "one"), timeout=SECONDS).returncode == 0
+    assert_about_equal(numbers(tmp_path / "one"), numbers(tmp_path / "two"))
+
+
+WEIGHTS = """\
+import json, torch
+from contextlib import nullcontext
+from prefrl.learning import parallel
+from prefrl.text.models.load import load_language_model
+from prefrl.text.models.networks import Networks
+with parallel.together():
+    networks = Networks(load_language_model("tiny", 0, "cpu").model, 0, True, 0, nullcontext)
+    whole = sum(weights.numel() for weights in networks.parameters())
+    networks.shard()
+    own = sum(weights.to_local().numel() for weights in networks.parameters())
+    told = parallel.shares(lambda: [own / whole], 2)
+    if parallel.is_first():
+        print(json.dumps(told))
+"""
+
+
+def test_each_of_two_processes_holds_half_of_the_weights():
+    went = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python",
+         sys.executable, "-c", WEIGHTS],
+        capture_output=True, text=True, timeout=SECONDS,
+    )  # fmt: skip
+    assert went.returncode == 0, went.stderr
+    assert json.loads(went.stdout) == pytest.approx([0.5, 0.5], abs=0.01)
+
+
+def lines_of(path):
+    return (path / "metrics.jsonl").read_text().splitlines()
+
+
+def followers(pid):
+    """Return the processes that a process has started to follow it."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            words = (stat.parent / "cmdline").read_text()
+        except OSError:  # it has ended
+            continue
+        if parent == pid and "prefrl.runs.crew" in words:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def wait_for(condition):
+    ends = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+def test_one_process_is_all_there_is_without_torchrun():
+    from prefrl.learning import parallel
+
+    state = {"a": [torch.ones(2)], "b": 1}
+    assert (parallel.count(), parallel.rank()) == (1, 0)
+    assert parallel.from_first(lambda: 3) == parallel.led(lambda: 3, lambda: None) == 3
+    assert parallel.shares(lambda: [1, 2], 2) == [1, 2]
+    assert [*parallel.own(3)] == [0, 1, 2]
+    assert parallel.whole_state(state) is state
