@@ -63,8 +63,8 @@ class Train:
     """Address that page listens on: 127.0.0.1 (this machine alone) by default, 0.0.0.0 for
     every network that it is in, as inside a container."""
     processes: CountOrZero = 0
-    """Processes that hold a language model's weights between them, one a GPU; torchrun's, or one,
-    by default."""
+    """Processes that hold the weights between them where text is learned, one a GPU; torchrun's, or
+    one, by default."""
     preset: Suppress[Fixed[str]] = ""
     """Its first word, which is no option."""
 
@@ -123,8 +123,8 @@ class Resume:
     wait: bool = False
     """Wait for whoever trains the run to end, instead of refusing."""
     processes: CountOrZero = 0
-    """Processes that hold a language model's weights between them; another number than before will
-    do."""
+    """Processes that hold the weights between them where text is learned; another number than
+    before will do."""
     port: Port | None = None
     """Port of the page on which people answer; the one it had before by default."""
     host: str = ""
