@@ -9,14 +9,16 @@ from prefrl.errors import UserError
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.types import Answer, Query, QueryId, Segment, text_array
 
+STORES = {"sqlite": lambda folder: FeedbackStore(folder / "feedback.sqlite")}
 
-@pytest.fixture
-def open_store(where):
+
+@pytest.fixture(params=STORES)
+def open_store(request, tmp_path):
     """Return what opens the same store, once more each time."""
     opened = []
 
     def open_again() -> Store:
-        opened.append(FeedbackStore(where))
+        opened.append(STORES[request.param](tmp_path))
         return opened[-1]
 
     yield open_again
