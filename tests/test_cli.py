@@ -122,7 +122,7 @@ SENTENCES = [
     (
         "train hopper --reward real",
         "--reward is 'real', which is no folder here; expected learned, true, or "
-        "the folder of a reward: one that `prefrl fit` made, or a run",
+        "the folder of a reward: one that `prefrl fit` made, or a run; or a judge: judge:FOLDER",
     ),
     ("train hopper --run", "--run has no value; expected None or a path"),
     ("evaluate", "prefrl evaluate needs RUN|MODEL; `prefrl evaluate --help` explains it"),

@@ -72,14 +72,15 @@ import os, signal
 from prefrl.cli import main
 from prefrl.storage.folder import RunFolder
 
-def save(folder, index, data):
+def keep(folder, index, prepared):
     if index == 2:
-        (folder.path / "checkpoints/round-0002.pt.partial").write_bytes(data[:99])
+        cut = folder.path / "checkpoints/round-0002.pt.partial"
+        cut.write_bytes(prepared.read_bytes()[:99])
         (folder.path / "metrics.jsonl").open("a").write('{"round": 3, "half a li')
         os.kill(os.getpid(), signal.SIGKILL)
-    write(folder, index, data)
+    rename(folder, index, prepared)
 
-write, RunFolder.save_checkpoint = RunFolder.save_checkpoint, save
+rename, RunFolder.keep_checkpoint = RunFolder.keep_checkpoint, keep
 main()
 """
 
