@@ -86,7 +86,7 @@ PLAIN = Says(lambda t: [sum(map(str.isascii, action)) - 3 for action in t.action
 class Script:
     """A policy that says what it is told to, and checks what it is given to go on from."""
 
-    context = 100_000
+    context, instruction = 100_000, ""
 
     def __init__(self, replies):
         self.template = Template(byte_tokenizer(), chat=False)
@@ -270,6 +270,8 @@ def test_an_empty_reply_is_a_reply():
 
 
 class Silent:
+    instruction = ""
+
     def __init__(self, policy):
         self.template, self.context = policy.template, policy.context
         self.text = policy.text

@@ -238,7 +238,8 @@ class RunFolder:
         """Let this be the newest checkpoint and delete all but a few; that is quick."""
         with self.writing(prepared):
             renamed(prepared, prepared.with_name(f"round-{round_index:04d}.pt"))
-        left_by_kills = (self.path / "checkpoints").glob("prepared-*")
+        there = self.path / "checkpoints"
+        left_by_kills = [*there.glob("prepared-*"), *there.glob("*.partial")]
         for old in [*self._checkpoints()[:-KEPT_CHECKPOINTS], *left_by_kills]:
             old.unlink(missing_ok=True)
 
