@@ -82,7 +82,7 @@ def test_another_number_of_processes_goes_on(model, tmp_path):
 def test_a_process_that_is_killed_ends_the_others_with_a_sentence(model, tmp_path):
     path = tmp_path / "run"
     with Process(
-        **train(model, path, "--processes", "2", "--steps", "640", "--rounds", "40"),
+        **train(model, path, "--processes", "2", "--steps", "160", "--rounds", "10"),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as first:  # fmt: skip
         wait_for(lambda: (path / "metrics.jsonl").exists() and len(lines_of(path)) > 1)
@@ -96,7 +96,7 @@ def test_a_process_that_is_killed_ends_the_others_with_a_sentence(model, tmp_pat
     went = run(**command(["resume", path, "--processes", "2"]), timeout=SECONDS)
     assert went.returncode == 0, went.stderr
     assert lines_of(path)[: len(before)] == before
-    assert numbers(path)[-1]["steps"] == 640
+    assert numbers(path)[-1]["steps"] == 160
 
 
 def test_the_first_process_takes_the_others_with_it(model, tmp_path):
@@ -128,10 +128,9 @@ def test_what_no_process_can_go_on_with_is_said_once(model, tmp_path):
         (["train", "tiny-reviews", "--fit.restart", "first"], "--fit.restart is for one process"),
     ],
 )
-def test_what_several_processes_cannot_train_is_refused(words, expected, tmp_path):
-    told = run(**command([*words, "--processes", "2", "--run", tmp_path / "run"]), timeout=SECONDS)
-    assert told.returncode == 2
-    assert expected in complaint(told.stderr)
+def test_what_several_processes_cannot_train_is_refused(words, expected, tmp_path, capsys):
+    words = [*words, "--processes", "2", "--run", tmp_path / "run"]
+    assert expected in complaint(words, capsys)
     assert not (tmp_path / "run").exists()
 
 
@@ -145,8 +144,9 @@ def test_torchrun_says_how_many_processes_there_are(model, tmp_path):
 def test_torchrun_starts_them(model, tmp_path):
     started = train(model, tmp_path / "two")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    module, *words = started["args"][1:]
     went = subprocess.run(
-        [*torchrun, *started["args"][1:]], env=started["env"], capture_output=True, text=True,
+        [*torchrun, module, "--", *words], env=started["env"], capture_output=True, text=True,
         timeout=SECONDS,
     )  # fmt: skip
     assert went.returncode == 0, went.stderr

@@ -647,7 +647,7 @@ def test_the_command_measures_a_judge(tmp_path, capsys):
 
 
 def test_the_command_says_who_may_not_teach_and_takes_answers_of_a_run(model, tmp_path, capsys):
-    with closing(start(tiny_text(model, steps=32, rounds=2), tmp_path / "run")) as session:
+    with closing(start(tiny_text(model, steps=64, rounds=2), tmp_path / "run")) as session:
         [*rounds(session)]
     with serving(Toy(lambda prompt: {"A": 0.6, "B": 0.4})) as address:
         cli.main(["judge", str(tmp_path / "run"), "--teacher", f"judge:{address}", "--seed", "1"])

@@ -70,7 +70,7 @@ def inspected(trained, tmp_path_factory):
 def open_inspect(page):
     page.keyboard.press("i")
     wait_for(page, state="inspect")
-    wait_for(page, report="ready", timeout=20)
+    wait_for(page, report="ready", timeout=60)  # the reward model is a process that begins
 
 
 INKED = """(c) => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
@@ -202,7 +202,7 @@ def test_imported_answers_can_be_opened_from_the_report(trained, tmp_path, viewe
     page.keyboard.press("h")
     page.locator("#history select").nth(1).select_option("differs")
     card = page.locator("#history li").filter(has_text=re.compile("^(left|right) better.*(yes|no)"))
-    card.locator("canvas").nth(1).wait_for(timeout=20_000)
+    card.locator("canvas").nth(1).wait_for(timeout=60_000)
     card.locator("button").click()
     wait_for(page, state="review", ticket="-1-0")
 

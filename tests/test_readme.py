@@ -117,7 +117,7 @@ def test_the_example_of_a_sweep_is_the_grid_that_it_says(tmp_path, monkeypatch, 
     cli.main([*words.split(), "--list"])
     cells = capsys.readouterr().out.splitlines()
     assert len(cells) == 5 * (2 + 2 + 1)
-    assert cells[2] == "question=rankings, labels=20, seed=0"
+    assert cells[2] == "3 question=rankings, labels=20, seed=0"
     assert read_sweep(tmp_path / "compare.toml").cells[2].experiment.query.kind == "ranking"
 
 

@@ -43,7 +43,7 @@ from prefrl.commands.table import COMMANDS
 from prefrl.config.presets import preset
 from prefrl.config.text import TextPPOConfig
 from prefrl.reports import film
-from prefrl.runs import sweep
+from prefrl.runs import workers
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.storage.sweeps import SweepFolder
@@ -516,7 +516,7 @@ def test_benchmark_frontier_trains_once_measures_and_draws(tmp_path, monkeypatch
     figure.unlink()
     capsys.readouterr()
 
-    monkeypatch.setattr(sweep, "_command", lambda *_: pytest.fail("nothing is trained again"))
+    monkeypatch.setattr(workers, "_command", lambda *_: pytest.fail("nothing is trained again"))
     monkeypatch.setattr(frontier, "measured", lambda *_: report)
     monkeypatch.setattr(sys, "argv", ["benchmark_frontier.py", *words])
     frontier.main()

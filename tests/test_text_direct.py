@@ -427,9 +427,9 @@ def test_what_was_answered_elsewhere_is_learned_from_without_a_label(finished, m
 def test_it_learns_what_the_oracle_prefers(model, tmp_path):
     experiment = with_learner(
         tiny_text(
-            model, labels=120, steps=640, rounds=5,
+            model, labels=240, steps=1280, rounds=5,
             fit=FitConfig(learning_rate=1e-2, l2=0.0, batch_size=16),
-            query=QueryConfig(explore_steps=64, decay_steps=640),
+            query=QueryConfig(explore_steps=64, decay_steps=1280),
         ),
         "direct",
     )  # fmt: skip
@@ -438,7 +438,8 @@ def test_it_learns_what_the_oracle_prefers(model, tmp_path):
     experiment = replace(experiment, domain=domain, fit=longer)
     lines = train(experiment, tmp_path / "run").metrics()
     assert lines[-1]["true_return"] > lines[1]["true_return"] + 0.15, "half is ASCII at first"
-    assert lines[-1]["preferred_return"] > 0 > lines[-1]["other_return"]
+    # Both may become unlikelier than they were: only the difference is learned.
+    assert lines[-1]["preferred_return"] > lines[-1]["other_return"] + 1
 
 
 # --- what is refused --------------------------------------------------------------------------

@@ -337,8 +337,8 @@ class Biased:
     def reply(self, sequences):
         return [SimpleNamespace(ids=self.template.reply_ids(self.say(ids))) for ids in sequences]
 
-    def text(self, ids):
-        return self.template.decode(ids)
+    def first(self, observation):
+        return self.template.first(observation)
 
     def say(self, ids):
         prompt = self.template.tokenizer.decode(ids)

@@ -836,7 +836,7 @@ def test_few_turns_of_long_talks_are_enough_for_every_round(model, tmp_path):
 def test_a_language_model_learns_what_the_oracle_prefers(tmp_path):
     """Half of what it writes is ASCII at first; more is preferred, and nobody pays it for that."""
     experiment = tiny_text(
-        save_small_model(tmp_path / "model", width=32), labels=100, steps=64 * 12, rounds=4,
+        save_small_model(tmp_path / "model", width=32), labels=150, steps=64 * 18, rounds=4,
         ppo={"episodes": 64, "batch_size": 32, "learning_rate": 2e-2, "n_epochs": 4,
              "missing_end_penalty": 0.0},
         reward_model={"members": 1},
@@ -846,7 +846,7 @@ def test_a_language_model_learns_what_the_oracle_prefers(tmp_path):
         ),
     )  # fmt: skip
     folder = train(experiment, tmp_path / "run")
-    assert folder.metrics()[-1]["answered"] == 100
+    assert folder.metrics()[-1]["answered"] == 150
     learned, untrained = load_policy(folder.path), load_policy(folder.path)
     begun = load_language_model(str(folder.reference)).model.state_dict()
     untrained.model.load_state_dict(begun)

@@ -241,7 +241,8 @@ def replay(chosen: Replay) -> None:
 
 def _follows() -> bool:
     """Follow the first process, if torchrun has started this one to; return whether it did."""
-    if os.environ.get("RANK", "0") == "0":
+    # Torchrun sets both; other programs set a rank for purposes of their own.
+    if os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1":
         return False
     from prefrl.runs import crew
 

@@ -80,11 +80,6 @@ class Told:
         return call
 
 
-def is_follower() -> bool:
-    """Return whether torchrun has started this process to follow another one."""
-    return os.environ.get(RANK, "0") != "0"
-
-
 @contextmanager
 def crew(processes: int) -> Iterator[None]:
     """Be the first of several processes, and start the others, unless torchrun has.
@@ -217,7 +212,7 @@ def _check_several(experiment: Experiment) -> None:
         option = "reward judge:…" if experiment.is_graded else "fit.restart"
         raise UserError(
             f"--{option} is for one process, which has the judge and the weights that a fit begins "
-            f"with; leave it out, or --processes"
+            "with; leave it out, or --processes"
         )
     if experiment.fit.l2:
         raise UserError(

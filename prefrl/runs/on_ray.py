@@ -253,8 +253,8 @@ def _begin(ray: Any, what: str, **options: Any) -> None:
         except Exception as error:  # of many classes, Ray's own, gRPC's and Python's
             said = " ".join(str(error).split())
             raise UserError(
-                f"Ray cannot {what}: {said:.300}; see that it has the same versions of Ray and "
-                "Python, and room to work"
+                f"cannot {what} with Ray: {said:.300}; see that it has the same versions of Ray "
+                "and Python, and room to work"
             ) from error
 
 

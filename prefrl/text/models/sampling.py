@@ -123,8 +123,7 @@ def _looked_at(device: torch.device) -> int:
     """Return after how many tokens a device is asked which replies go on.
 
     A CPU is asked at each, which costs nothing. A GPU has to be waited for, so that it computes up
-    to seven tokens that nobody reads. The rows that are drawn for decide what is drawn, so
-    this is part of what makes a run repeat itself.
+    to seven tokens that nobody reads.
     """
     return 1 if device.type == "cpu" else LOOKED_AT
 
