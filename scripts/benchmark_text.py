@@ -86,21 +86,21 @@ def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     torch.set_num_threads(arguments.threads)
     if arguments.only:
-        _train(replace(arguments, iterations=1), int(arguments.only))
+        iteration_seconds(replace(arguments, iterations=1), int(arguments.only))
         print(json.dumps(_peak_memory(_device(arguments))))
         return
     device, layers = _device(arguments), (0, arguments.frozen)
     # Memory first: a process counts what its parent held when it was begun.
     peaks = {f"{k} frozen": _in_a_process_of_its_own(k) for k in layers}
-    generating = _generating(arguments)
-    iterations = {f"{k} frozen": _train(arguments, k) for k in layers}
+    generating = sampling_rates(arguments)
+    iterations = {f"{k} frozen": iteration_seconds(arguments, k) for k in layers}
     report = {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "dtype": "bfloat16" if device == "cuda" else "float32",
         "generating": generating,
         "iteration_s": iterations,
         "peak_gib": peaks,
-        "machine": _shares(arguments, generating, iterations["0 frozen"]),
+        "machine": machine_shares(arguments, generating, iterations["0 frozen"]),
     }
     print(json.dumps(report, indent=1))
 
@@ -131,7 +131,7 @@ def _autocast(device: str) -> Callable[[], Any]:
     return partial(torch.autocast, "cuda", torch.bfloat16) if device == "cuda" else nullcontext
 
 
-def _generating(arguments: Arguments) -> dict[str, float]:
+def sampling_rates(arguments: Arguments) -> dict[str, float]:
     """Return tokens a second of ours and of transformers, and their ratio."""
     language_model, device = _load(arguments), _device(arguments)
     model: Any = language_model.model
@@ -166,7 +166,7 @@ def _generating(arguments: Arguments) -> dict[str, float]:
     }
 
 
-def _train(arguments: Arguments, frozen: int) -> dict[str, float]:
+def iteration_seconds(arguments: Arguments, frozen: int) -> dict[str, float]:
     """Return the seconds of a PPO iteration, by phase, with so many frozen layers."""
     device = _device(arguments)
     config = TextConfig(
@@ -238,7 +238,7 @@ def _peak_memory(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _shares(
+def machine_shares(
     arguments: Arguments, generating: dict[str, float], iteration: dict[str, float]
 ) -> dict[str, float]:
     """Return what the machine can do, and which share of it sampling and updates use.

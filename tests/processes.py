@@ -140,7 +140,9 @@ class Process:
     def __enter__(self) -> Process:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind, *_) -> None:
+        if kind is not None:  # a test that fails leaves nothing behind
+            self.kill()
         for stream in (self.stdin, self.stdout, self.stderr):
             if stream:
                 stream.close()

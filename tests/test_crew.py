@@ -102,7 +102,7 @@ def test_a_process_that_is_killed_ends_the_others_with_a_sentence(model, tmp_pat
 def test_the_first_process_takes_the_others_with_it(model, tmp_path):
     path = tmp_path / "run"
     with Process(
-        **train(model, path, "--processes", "2", "--steps", "6400", "--rounds", "400"),
+        **train(model, path, "--processes", "2", "--steps", "1600", "--rounds", "100"),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     ) as first:  # fmt: skip
         wait_for(lambda: (path / "metrics.jsonl").exists())
@@ -191,10 +191,10 @@ def followers(pid):
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            words = (stat.parent / "cmdline").read_text()
+            words = (stat.parent / "cmdline").read_bytes()
         except OSError:  # it has ended
             continue
-        if parent == pid and "prefrl.runs.crew" in words:
+        if parent == pid and b"prefrl.runs.crew" in words:
             found.append(int(stat.parent.name))
     return found
 

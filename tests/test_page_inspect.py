@@ -87,7 +87,7 @@ def test_inspect_shows_how_the_reward_compares(inspected, report, open_page):
     page.get_by_role("button", name="Inspect").click()
     wait_for(page, state="inspect")
     assert not page.locator("#labelling").is_visible()
-    wait_for(page, report="ready", timeout=20)
+    wait_for(page, report="ready", timeout=60)
     view = page.locator("#inspect")
     share = report["teachers"]["oracle"]["agreement"]
     teachers = view.locator(".teachers").inner_text()
@@ -135,7 +135,7 @@ def test_an_answer_that_the_reward_disbelieves_can_be_changed(
     before = report["teachers"]["oracle"]
     words = f"sides with {before['agreement'] * before['decisive'] + 1:.0f} of {before['decisive']}"
     sides = "document.querySelector('#inspect .sides').innerText"
-    wait_until(page, f"{sides}.includes('{words}')", timeout=20)  # the report follows
+    wait_until(page, f"{sides}.includes('{words}')", timeout=60)  # the report follows
     page.keyboard.press("Escape")
     wait_for(page, state="labelling", ticket=waiting)
 
@@ -182,7 +182,7 @@ def test_history_lists_what_the_reward_disagrees_with(inspected, report, open_pa
     wanted = report["disagreeing"]
     assert 0 < len(wanted) < len(stored(inspected.folder))
     page.locator("#history select").nth(1).select_option("differs")
-    wait_until(page, f"document.querySelectorAll('#history li').length === {len(wanted)}", 20)
+    wait_until(page, f"document.querySelectorAll('#history li').length === {len(wanted)}", 60)
     assert "the reward model gives left" in page.locator("#history li").first.inner_text()
     page.locator("#history li button").first.click()
     wait_for(page, state="review", ticket=f"{wanted[0]['round']}-{wanted[0]['index']}")
@@ -210,7 +210,7 @@ def test_imported_answers_can_be_opened_from_the_report(trained, tmp_path, viewe
 def test_inspect_says_in_words_why_there_is_no_report(folder, page):
     page.keyboard.press("i")
     wait_for(page, state="inspect", report="none")
-    wait_until(page, "document.querySelector('#inspect-words').innerText.includes('round')", 20)
+    wait_until(page, "document.querySelector('#inspect-words').innerText.includes('round')", 60)
     assert page.locator("#inspect section >> visible=true").count() == 0
     page.keyboard.press("?")
     assert "inspect" in page.locator("#help").inner_text()

@@ -7,6 +7,7 @@ let near an installer.
 
 import ast
 import contextlib
+import dataclasses
 import importlib.util
 import io
 import itertools
@@ -29,6 +30,7 @@ import imageio_ffmpeg
 import numpy as np
 import processes
 import pytest
+import torch
 from fakes import FixedReward, make_segment
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -71,6 +73,8 @@ def load(name):
 
 
 frontier = load("benchmark_frontier")
+sys.path.append(str(SCRIPTS))  # where it finds the other scripts
+gpu_check = load("gpu_check")
 Optimum, Point, best_of, k_for = (
     frontier.Optimum, frontier.Point, frontier.best_of, frontier.k_for
 )  # fmt: skip
@@ -235,6 +239,81 @@ def test_benchmark_fit_text_keeps_the_best_pass_where_others_make_them_all(tmp_p
         assert low <= row["mean"] <= high
         kept, made = map(int, row["kept_passes"][0].split(" of "))
         assert kept == made == 4 if way in ("bag", "all") else kept <= made <= 4
+
+
+def test_gpu_check_compares_a_cpu_with_itself_and_finds_nothing_wrong(tmp_path):
+    """But for training that is worth a look, which takes minutes here."""
+    names = ["environment", "parity", "padding", "resuming", "sampling", "updating"]
+    words = [sys.executable, SCRIPTS / "gpu_check.py", "--device", "cpu", "--folder", "found"]
+    done = processes.run([*words, "--only", *names], cwd=tmp_path, timeout=280)
+    report = json.loads((tmp_path / "found" / "report.json").read_text())
+    assert done.returncode == 0, done.stdout
+    assert [*report] == names
+    assert [*gpu_check.CHECKS] == [*names, "memory", "learning-tiny", "learning-large"]
+    assert {found["verdict"] for found in report.values()} == {"as expected"}
+    assert report["parity"]["float32"] == {"log_probabilities": 0, "update": 0}
+    assert 0 < report["parity"]["bfloat16"]["log_probabilities"] < 0.1
+    assert report["resuming"]["taken_up"] == report["resuming"]["run_again"] == "to the bit"
+    assert report["padding"].keys() - {"verdict", "seconds"} == {
+        f"{kernel}, {kind}" for kernel in gpu_check.KERNELS for kind in gpu_check.BARS
+    }
+    assert 0 < report["updating"]["products_of_time"] < 1
+    assert positive(report["updating"]["seconds_by_phase"])
+    assert report["sampling"]["ours_tokens_per_s"] > 0
+    assert done.stdout == (tmp_path / "found" / "report.txt").read_text()
+    assert "resuming: as expected" in done.stdout
+
+
+@pytest.mark.parametrize(("last", "wrong"), [(1.0, False), (0.25, True), (math.nan, True)])
+def test_gpu_check_wants_returns_to_rise(last, wrong, monkeypatch, tmp_path):
+    lines = [{"round": 0}] + [
+        {"true_return": one, "kl": 1.0, "finished": 1.0} for one in (0.3, last, last)
+    ]
+    monkeypatch.setattr(gpu_check, "train", lambda *_: SimpleNamespace(metrics=lambda: lines))
+    expected = (
+        pytest.raises(gpu_check.Wrong, match="does not rise") if wrong else contextlib.nullcontext()
+    )
+    with expected:
+        assert gpu_check.learned(None, tmp_path)["returns"] == [0.3, last, last]
+
+
+def test_gpu_check_says_what_is_wrong_and_makes_the_other_checks(tmp_path, monkeypatch, capsys):
+    """With a device that computes otherwise, masks that are not heeded, and runs that differ."""
+    loaded, trained = gpu_check.load_language_model, gpu_check.train
+    models, seeds = [], iter(range(9))
+
+    def bent(*given):
+        models.append(loaded(*given))
+        with torch.no_grad():
+            models[-1].model.get_input_embeddings().weight[:, 0] += 0.1 * len(models)
+        models[-1].model.register_forward_pre_hook(
+            lambda _, given, named: (given, named | {"attention_mask": None}), with_kwargs=True
+        )
+        return models[-1]
+
+    monkeypatch.setattr(gpu_check, "load_language_model", bent)
+    monkeypatch.setattr(
+        gpu_check, "train", lambda experiment, path: trained(
+            dataclasses.replace(experiment, seed=next(seeds)), path
+        ),
+    )  # fmt: skip
+    monkeypatch.setattr(gpu_check, "sampling_rates", lambda _: 1 / 0)
+    words = ["--device", "cpu", "--folder", str(tmp_path), "--only"]
+    words += ["parity", "padding", "resuming", "sampling"]
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", *words])
+    assert gpu_check.main() == 1
+    told = capsys.readouterr().out
+    assert "parity: apart from the CPU's by float32: " in told
+    assert "padding: padded rows give other numbers: math, float32: " in told
+    assert "resuming: a run does not repeat itself" in told
+    assert "run again: from round 1: " in told
+    assert "sampling: could not be made: ZeroDivisionError: division by zero" in told
+
+
+def test_gpu_check_names_its_checks(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--only", "speed"])
+    assert gpu_check.main() == 2
+    assert "no check speed; expected environment, parity" in capsys.readouterr().err
 
 
 def test_benchmark_memory_tells_what_adapters_spare(tmp_path):

@@ -1,0 +1,222 @@
+"""What would fail on a GPU fails here: language models on a device that refuses what CUDA does."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from pretend_device import DEVICE, Pretend, pretend
+from test_text_select import words as of_learner
+from toy_texts import save_small_model
+
+from prefrl import train
+from prefrl.commands.training import parse_train
+from prefrl.config.fields import changed
+from prefrl.runs.session import resume, rounds, start
+from prefrl.storage.folder import RunFolder
+from prefrl.text import reward
+from prefrl.text.agents import rollout, token_ppo
+from prefrl.text.models import networks, sampling
+from prefrl.text.models.load import load_language_model
+
+SHORT = {
+    "labels": 8, "steps": 32, "rounds": 2, "query.explore-steps": 16, "fit.first-epochs": 1,
+    "fit.epochs": 1, "threads": 1,
+}  # fmt: skip
+OFFSET = {"preferred_return", "other_return"}  # but for which comparisons leave returns open
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_small_model(tmp_path_factory.mktemp("models") / "small")
+
+
+def experiment(model, learner="ppo", device=DEVICE, **options):
+    chosen = parse_train(of_learner(model, learner)[1:]).experiment
+    return changed(chosen, {"text.device": device} | SHORT | options)
+
+
+# --- the device itself ------------------------------------------------------------------------
+
+
+def test_it_refuses_what_cuda_refuses():
+    with pretend() as seen:
+        here, there = torch.arange(4.0, device=DEVICE), torch.arange(4.0)
+        assert isinstance(here * 2 + there.sum(), Pretend)
+        assert here[torch.tensor([1, 3])].tolist() == here[[1, 3]].tolist() == [1, 3]
+        for refused in (
+            lambda: here + there,
+            lambda: torch.where(here > 1, here, there),
+            lambda: here.gather(0, torch.tensor([0])),
+            lambda: torch.cat([here, there]),
+            lambda: torch.rand(3, generator=torch.Generator(), device=DEVICE),
+        ):
+            with pytest.raises(RuntimeError, match=r"pretend:0 and cpu|generator of pretend"):
+                refused()
+        for refused in (here.numpy, lambda: np.asarray(here)):
+            with pytest.raises(TypeError, match="to numpy"):
+                refused()
+        before = seen.waits
+        assert float(here.sum()) == here.cpu().sum() == 6
+        assert here[here > 1].shape == (2,)
+        assert seen.waits == before + 3 and seen.operations > 10
+    assert type(torch.tensor([1.0])) is torch.Tensor
+
+
+def test_a_model_learns_on_it_as_it_does_here():
+    losses = []
+    for device in ("cpu", DEVICE):
+        with pretend():
+            torch.manual_seed(0)
+            layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.GELU()).to(device)
+            optimizer = torch.optim.Adam(layers.parameters())
+            for _ in range(5):
+                loss = layers(torch.ones(3, 4, device=device)).square().sum()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            losses.append(float(loss.detach()))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
+# --- runs on it -------------------------------------------------------------------------------
+
+RUNS = {
+    "frozen layers": (
+        "ppo", {"text.ppo.freeze-layers": 1, "text.reward-model.freeze-layers": 1,
+                "text.micro-batch-size": 3, "text.gradient-checkpointing": True},
+    ),
+    "adapters": ("ppo", {"text.lora": 2, "text.reward-model.lora": 2}),
+    "rloo": ("rloo", {}),
+    "direct": ("direct", {}),
+    "select, then ppo": ("select, ppo", {}),
+    "hindsight": ("hindsight", {"text.hindsight.episodes": 8, "text.hindsight.batch-size": 4,
+                                "text.hindsight.completions-per-task": 4}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_on_it_is_that_of_the_cpu(name, model, tmp_path):
+    """Its first rounds: what is rounded otherwise grows from update to update."""
+    learner, options = RUNS[name]
+    here = train(experiment(model, learner, "cpu", **options), tmp_path / "cpu").metrics()
+    with pretend() as seen:
+        there = train(experiment(model, learner, **options), tmp_path / DEVICE).metrics()
+    assert seen.operations > 1000
+    assert len(here) == len(there) == 3
+    assert_about_equal(here[:2], there[:2])
+
+
+def test_a_run_on_it_is_taken_up(model, tmp_path):
+    """Not to the bit: rounding varies there from run to run."""
+    chosen = experiment(model, "select, ppo")
+    with pretend():
+        whole = train(chosen, tmp_path / "whole").metrics()
+        session = start(chosen, tmp_path / "halves")
+        for done in rounds(session):
+            if done.state == "done" and done.index == 1:
+                break
+        session.close()
+        session = resume(tmp_path / "halves")
+        [*rounds(session)]
+        session.close()
+    halves = RunFolder.open(tmp_path / "halves").metrics()
+    assert len(halves) == 3
+    assert_about_equal(whole, halves, 0.05)
+
+
+def test_demonstrations_are_learned_on_it(model, tmp_path):
+    options = {"env": "prefrl/TinyReviews-v0", "text.demonstrations": 16, "text.sft-batch-size": 4}
+    here = train(experiment(model, device="cpu", **options), tmp_path / "cpu").metrics()
+    with pretend():
+        there = train(experiment(model, **options), tmp_path / DEVICE).metrics()
+    assert here[1]["entropy"] == pytest.approx(there[1]["entropy"], rel=1e-3)
+
+
+def assert_about_equal(here, there, near=0.02):
+    for left, right in zip(here, there, strict=True):
+        for metric in left.keys() - OFFSET:
+            assert right[metric] == pytest.approx(left[metric], rel=near, abs=near), metric
+
+
+def test_it_is_seldom_waited_for(model):
+    """Beside the once a token by transformers, which asks whether its mask holds anything."""
+    with pretend() as seen:
+        small = load_language_model(str(model), 0, DEVICE).model
+        before = seen.waits
+        sampling.sample(small, [[1, 2, 3]] * 8, 32, 4, None)
+    assert (seen.waits - before) / 32 <= 1.3
+
+
+# --- mistakes ---------------------------------------------------------------------------------
+
+
+def on_cpu(result):
+    """Return what a function gives with its tensors left on the CPU."""
+    if isinstance(result, torch.Tensor):
+        return result.cpu()
+    if isinstance(result, tuple):
+        moved = [on_cpu(one) for one in result]
+        return type(result)(*moved) if hasattr(result, "_fields") else tuple(moved)
+    return result
+
+
+def leaves_behind(owner, name):
+    def plant(monkeypatch):
+        made = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given, **named: on_cpu(made(*given, **named)))
+
+    return plant
+
+
+def draws_with_a_generator_of_the_cpu(monkeypatch):
+    def draw(scores, drawn, temperature):
+        generator = torch.Generator().manual_seed(0)
+        return torch.multinomial(scores.softmax(1), 1, generator=generator)[:, 0]
+
+    monkeypatch.setattr(sampling, "_draw", draw)
+
+
+def reads_numpy(monkeypatch):
+    told = rollout.Logprobs.entropy
+    monkeypatch.setattr(
+        rollout.Logprobs, "entropy",
+        lambda self: told(self) + 0 * float(self.entropies.detach().numpy().mean()),
+    )  # fmt: skip
+
+
+def forgets_the_head(monkeypatch):
+    made = networks.Scalar.__init__
+
+    def begin(self, *given, **named):
+        made(self, *given, **named)
+        monkeypatch.setattr(self, "to", lambda *_: self, raising=False)
+
+    monkeypatch.setattr(networks.Scalar, "__init__", begin)
+
+
+MISTAKES = {
+    "the mask and ids of a batch": leaves_behind(rollout, "right_padded"),
+    "where tokens were sampled": leaves_behind(rollout, "sampled_positions"),
+    "rewards": leaves_behind(rollout, "token_rewards"),
+    "advantages": leaves_behind(rollout, "advantages_gae"),
+    "whitened": leaves_behind(rollout, "whiten"),
+    "a penalty": leaves_behind(rollout, "kl_estimate"),
+    "a minibatch": leaves_behind(token_ppo, "_rows"),
+    "what was drawn": leaves_behind(sampling, "_draw"),
+    "a prompt": leaves_behind(sampling, "left_padded"),
+    "log-probabilities": leaves_behind(networks, "token_log_probabilities"),
+    "texts of the reward model": leaves_behind(reward, "packed"),
+    "a generator": draws_with_a_generator_of_the_cpu,
+    "numpy": reads_numpy,
+    "a head": forgets_the_head,
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_that_no_cpu_notices_is_found(name, model, tmp_path, monkeypatch):
+    MISTAKES[name](monkeypatch)
+    folder = train(experiment(model, "ppo", "cpu"), tmp_path / "cpu")
+    assert math.isfinite(folder.metrics()[-1]["kl"])
+    with pretend(), pytest.raises((RuntimeError, TypeError), match=r"pretend"):
+        train(experiment(model), tmp_path / DEVICE)
