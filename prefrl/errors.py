@@ -24,6 +24,17 @@ class StoreError(UserError):
     """The feedback store cannot be used for now; what it holds is as it was."""
 
 
+class Away(StoreError):
+    """The database does not answer for now; the same may be asked of it again later."""
+
+    def __init__(self, called: str, why: str):
+        self.called, self.why = called, why
+        super().__init__(
+            f"{called} does not answer for now ({why}); every answer acknowledged so far is safe, "
+            "so try again when the database runs"
+        )
+
+
 class Unreachable(UserError):
     """Whoever was asked does not answer for now; it may be asked again later."""
 
@@ -49,6 +60,17 @@ def check_plain(what: str, text: str) -> None:
             f"{what} is {text!r:.80}, which holds the control character {found[0]!r}; expected a "
             "text without any"
         )
+
+
+def check_no_nul(what: str, text: str) -> None:
+    """Raise `UserError` if a text holds a NUL, which is the end of it to many a database.
+
+    Args:
+        what: it is: "a prompt".
+        text: it.
+    """
+    if "\0" in text:
+        raise UserError(f"{what} is {text!r:.80}, which holds a NUL; expected a text without any")
 
 
 def raised_by(who: str, error: BaseException) -> str:

@@ -90,7 +90,7 @@ def try_lowest(scratch: Path, beside: list[Path]) -> int:
     lowest[NOT_LOWERED] = read_pins(TESTED)[NOT_LOWERED]
     direct, venv = scratch / "lowest.txt", scratch / "lowest"
     write_pins(direct, lowest, "lower bounds")
-    install(f"--editable={ROOT}[text,tensorboard]", venv=venv, versions=[direct, *beside])
+    install(f"--editable={ROOT}[postgres,tensorboard,text]", venv=venv, versions=[direct, *beside])
     commands = [["-m", "prefrl.cli", *words] for words in TINY_RUNS]
     return run(venv, scratch, [["-c", IMPORT_EVERYTHING], *commands])
 

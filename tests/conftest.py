@@ -4,6 +4,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from database_server import database, server  # noqa: F401
+from stores import new_store, where  # noqa: F401
 
 # Small networks lose most of their speed to a second thread on a busy machine.
 torch.set_num_threads(1)

@@ -8,10 +8,11 @@ import pytest
 from fakes import make_query
 from hypothesis import given
 from hypothesis import strategies as st
+from stores import pass_time
 from strategies import few
 
 from prefrl.errors import UserError
-from prefrl.storage import history, labelling
+from prefrl.storage import history
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.labelling import (
     LEASE_SECONDS,
@@ -25,8 +26,8 @@ from prefrl.types import Answer, QueryId
 
 
 @pytest.fixture
-def assignments(tmp_path):
-    store = FeedbackStore(tmp_path / "feedback.sqlite")
+def assignments(where):
+    store = FeedbackStore(where)
     yield Assignments(store)
     store.close()
 
@@ -82,13 +83,12 @@ def test_nobody_gets_what_another_holds(assignments):
 def test_a_lease_that_has_run_out_is_given_to_somebody_else(assignments, monkeypatch):
     ask(assignments, 1)
     [ticket], _ = assignments.next("anna", "one", 1)
-    now = time.time()
-    monkeypatch.setattr(labelling.time, "time", lambda: now + LEASE_SECONDS - 1)
+    pass_time(monkeypatch, assignments.store, LEASE_SECONDS - 1)
     assert assignments.next("ben", "two", 1) == ([], [])
     assert assignments.next("anna", "one", 0, [ticket]) == ([], []), "a heartbeat renews it"
-    monkeypatch.setattr(labelling.time, "time", lambda: now + LEASE_SECONDS + 1)
+    pass_time(monkeypatch, assignments.store, LEASE_SECONDS + 1)
     assert assignments.next("ben", "two", 1) == ([], [])
-    monkeypatch.setattr(labelling.time, "time", lambda: now + 2 * LEASE_SECONDS)
+    pass_time(monkeypatch, assignments.store, 2 * LEASE_SECONDS)
     assert assignments.next("ben", "two", 1) == ([ticket], [])
     assert assignments.next("anna", "one", 0, [ticket]) == ([], [ticket]), (
         "she is told that it is lost"
@@ -101,10 +101,9 @@ def test_a_lease_that_has_run_out_is_given_to_somebody_else(assignments, monkeyp
 def test_a_killed_browsers_pairs_come_back_to_their_person_soon(assignments, monkeypatch):
     ask(assignments, 1)
     [ticket], _ = assignments.next("anna", "killed", 1)
-    now = time.time()
-    monkeypatch.setattr(labelling.time, "time", lambda: now + SILENT_SECONDS - 1)
+    pass_time(monkeypatch, assignments.store, SILENT_SECONDS - 1)
     assert assignments.next("anna", "new", 1)[0] == [], "that page may still be there"
-    monkeypatch.setattr(labelling.time, "time", lambda: now + SILENT_SECONDS + 1)
+    pass_time(monkeypatch, assignments.store, SILENT_SECONDS + 1)
     assert assignments.next("ben", "other", 1)[0] == [], "others wait for the lease to end"
     assert assignments.next("anna", "new", 1)[0] == [ticket]
 
@@ -112,9 +111,8 @@ def test_a_killed_browsers_pairs_come_back_to_their_person_soon(assignments, mon
 def test_a_page_that_is_open_but_idle_lets_go_in_the_end(assignments, monkeypatch):
     ask(assignments, 1)
     [ticket], _ = assignments.next("anna", "one", 1)
-    now = time.time()
     for passed in range(0, 660, 30):
-        monkeypatch.setattr(labelling.time, "time", lambda at=now + passed: at)
+        pass_time(monkeypatch, assignments.store, passed)
         free = assignments.next("ben", "two", 1)[0]
         assert free == ([ticket] if passed >= LONGEST_LEASE_SECONDS else [])
         if free:
@@ -147,8 +145,8 @@ def test_what_is_on_somebodys_screen_does_not_expire(assignments):
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 4), st.booleans()), max_size=40))
 @few
-def test_no_query_is_held_twice_or_answered_twice(tmp_path_factory, visits):
-    store = FeedbackStore(tmp_path_factory.mktemp("run") / "feedback.sqlite")
+def test_no_query_is_held_twice_or_answered_twice(new_store, visits):
+    store = new_store()
     assignments, holds = Assignments(store), {name: [] for name in "abc"}
     ask(assignments, 30)
     for name, count, answers in visits:

@@ -202,7 +202,11 @@ ROWS = {
     "runs.versions": ("", ""),
     "runs.workers": ("config storage", ""),
     "storage": ("", ""),
+    "storage.address": ("errors", ""),
+    "storage.answering": ("answers errors types", ""),
     "storage.checkpoint": ("types", "numpy torch"),
+    "storage.copying": ("errors", ""),
+    "storage.database": ("errors", ""),
     "storage.feedback": ("answers errors types", "numpy"),
     "storage.files": ("errors", ""),
     "storage.fitted": ("config errors", ""),
@@ -214,10 +218,14 @@ ROWS = {
     "storage.journal": ("", ""),
     "storage.jsonl": ("errors types", "numpy"),
     "storage.labelling": ("answers errors types", ""),
+    "storage.postgres": ("errors", "psycopg"),
+    "storage.postgres_schema": ("", ""),
     "storage.processes": ("", ""),
+    "storage.rounds": ("answers errors types", "numpy"),
     "storage.rows": ("answers types", ""),
     "storage.schema": ("", ""),
     "storage.segments": ("errors types", "numpy"),
+    "storage.shared": ("errors", ""),
     "storage.spaces": ("errors types", "numpy"),
     "storage.sqlite": ("errors", ""),
     "storage.sweeps": ("config errors", ""),
@@ -530,7 +538,7 @@ def test_only_the_oracle_reads_the_table_of_true_rewards():
         "only the store knows how they are kept"
     )
     readers = [name for name in SOURCES if "storage.segments" in split(imports(name))[0]]
-    assert readers == ["storage.feedback"]
+    assert readers == ["storage.feedback", "storage.rounds"]
 
 
 def test_a_learned_reward_never_reads_the_environments():

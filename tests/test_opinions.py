@@ -5,6 +5,7 @@ from contextlib import closing
 
 import pytest
 from opinions import CRITIQUE, KIND, PRINCIPLE, RUDE, judged, revised
+from stores import pass_time
 from test_judge import answers, pair
 
 from prefrl.answers import check_answer, to_comparisons
@@ -17,8 +18,8 @@ from prefrl.types import Answer, QueryId
 
 
 @pytest.fixture
-def store():
-    with closing(FeedbackStore(":memory:")) as store:
+def store(where):
+    with closing(FeedbackStore(where)) as store:
         yield store
 
 
@@ -132,8 +133,7 @@ def test_what_a_page_holds_too_long_goes_to_somebody_else(store, monkeypatch):
     judged(store)
     assignments = Assignments(store)
     tickets, _ = assignments.next("ann", "tab", 1)
-    later = time.time() + LEASE_SECONDS + 1
-    monkeypatch.setattr("prefrl.storage.labelling.time.time", lambda: later)
+    pass_time(monkeypatch, store, LEASE_SECONDS + 1)
     assert assignments.next("bob", "other", 1)[0] == tickets
     assert assignments.next("ann", "tab", 0, tickets) == ([], tickets)
 

@@ -571,7 +571,6 @@ READERS = {
     "learning/selection.py": {"cut", "stretch", "mean_return"},
     "learning/loop.py": {"LoopState.state_dict"},
     "learning/pacing.py": {"_let_answer"},  # handed to a teacher that sees them
-    "storage/feedback.py": {"FeedbackStore.truth"},
     "text/agents/sampling.py": {"SamplingAgent.progress", "report"},  # kept, and told
     "text/episode.py": {"Episode.trajectory"},
     "text/evaluation.py": {"_returns", "_told"},

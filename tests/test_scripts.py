@@ -16,8 +16,10 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections import Counter
 from math import exp, log, sqrt
@@ -466,6 +468,37 @@ def test_benchmark_viewer_lets_two_label_at_once_and_loses_nothing(tmp_path):
     assert is_quotient(report["viewer_cpu_share"], report["viewer_cpu_seconds"], seconds)
 
 
+NOTHING_WRONG = ("held_by_two", "lost", "doubled", "standing_twice")
+
+
+def test_benchmark_store_lets_many_label_through_two_viewers_and_loses_nothing(tmp_path, server):
+    words = ["load", "--labellers", 3, "--rate", 5, "--seconds", 2]
+    report = run("benchmark_store.py", *words, cwd=tmp_path)
+    assert [report[name] for name in NOTHING_WRONG] == [0, 0, 0, 0] and report["errors"] == 0
+    assert report["answers"] >= 3 and report["numbers_without_gap"]
+    assert 0 < report["answer_ms"]["p50"] <= report["answer_ms"]["p99"]
+
+
+def test_benchmark_store_loses_and_doubles_nothing_whatever_is_killed(tmp_path, server):
+    words = ["kills", "--labellers", 3, "--rate", 5, "--kills", 4]
+    report = run("benchmark_store.py", *words, cwd=tmp_path)
+    assert [report[name] for name in NOTHING_WRONG] == [0, 0, 0, 0]
+    assert report["answers"] >= 3 and report["numbers_without_gap"]
+
+
+def test_own_postgres_starts_and_ends(server):
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, SCRIPTS / "own_postgres.py", folder]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            line = process.stdout.readline()
+            assert line == (
+                f"prefrl train … --store 'postgresql://prefrl@/postgres?host={folder}#NAME'\n"
+            )
+            assert (Path(folder) / "data/postmaster.pid").exists()
+            process.send_signal(signal.SIGINT)
+        assert process.returncode == 0 and not (Path(folder) / "data/postmaster.pid").exists()
+
+
 @pytest.mark.parametrize(
     ("scores", "chances", "keys"),
     [
@@ -864,7 +897,7 @@ def test_the_lowest_versions_are_imported_and_train_in_both_domains(suite, monke
     monkeypatch.setattr(sys, "argv", ["test.py", "--lowest"])
     assert script.main() == 0
     install, everything, *runs = commands
-    assert install[-1] == f"--editable={ROOT}[text,tensorboard]"
+    assert install[-1] == f"--editable={ROOT}[postgres,tensorboard,text]"
     assert everything == [script.IMPORT_EVERYTHING]
     assert all(words[0] == "prefrl.cli" and words[1] in (*COMMANDS, "--help") for words in runs)
     presets = [words[2] for words in runs if words[1] == "train"]

@@ -9,16 +9,14 @@ from prefrl.errors import UserError
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.types import Answer, Query, QueryId, Segment, text_array
 
-STORES = {"sqlite": lambda folder: FeedbackStore(folder / "feedback.sqlite")}
 
-
-@pytest.fixture(params=STORES)
-def open_store(request, tmp_path):
+@pytest.fixture
+def open_store(where):
     """Return what opens the same store, once more each time."""
     opened = []
 
     def open_again() -> Store:
-        opened.append(STORES[request.param](tmp_path))
+        opened.append(FeedbackStore(where))
         return opened[-1]
 
     yield open_again

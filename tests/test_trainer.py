@@ -67,13 +67,13 @@ def pretend(store, **changes):
         **{name: value for name, value in changes.items() if name in Process._fields}
     )
     times = {"since": time.time(), "seen": time.time()} | changes
-    with store.database.transaction() as execute:
-        execute("DELETE FROM trainer")
-        execute(
+    with store.database.transaction() as run:
+        run("DELETE FROM trainer")
+        run(
             "INSERT INTO trainer (epoch, host, scope, process, start, since, seen) "
             "VALUES (7, ?, ?, ?, ?, ?, ?)",
-            (*who, times["since"], times["seen"]),
-        )
+            *who, times["since"], times["seen"],
+        )  # fmt: skip
 
 
 # --- who is refused ---------------------------------------------------------------------------

@@ -8,15 +8,15 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from prefrl.commands.console import Run, installed, say, shown
+from prefrl.commands.console import RunOrAddress, installed, say, shown
 
 
 @dataclass(frozen=True)
 class Export:
     """RUN: print the feedback as JSON lines, one an answer, or write the policy into a folder."""
 
-    run: Run
-    """The run folder."""
+    run: RunOrAddress
+    """The run folder, or postgresql://HOST/DATABASE#NAME."""
     model: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """Folder to make instead, for the policy of a language model: weights, tokenizer, generation
     config and a model card, which plain transformers opens."""
@@ -28,16 +28,18 @@ def export(chosen: Export) -> None:
         _export_policy(chosen.run, chosen.model)
         return
     from prefrl.storage.feedback import FeedbackStore
-    from prefrl.storage.folder import RunFolder
     from prefrl.storage.import_export import export_answers
+    from prefrl.storage.shared import opened
 
-    folder = RunFolder.open(chosen.run)
-    with closing(FeedbackStore(folder.feedback, read_only=True)) as store:
+    with (
+        opened(chosen.run) as folder,
+        closing(FeedbackStore(folder.feedback, read_only=True)) as store,
+    ):
         for line in export_answers(store, folder.experiment().env):
             print(json.dumps(line))
 
 
-def _export_policy(run: Path, folder: Path) -> None:
+def _export_policy(run: str, folder: Path) -> None:
     from prefrl.errors import UserError
     from prefrl.runs.load import load_policy
     from prefrl.storage.feedback import FeedbackStore
@@ -64,8 +66,8 @@ def _export_policy(run: Path, folder: Path) -> None:
 class Import:
     """RUN FILE: add answers, pairs of texts or demonstrations, one a line, to a run's feedback."""
 
-    run: Run
-    """The run folder."""
+    run: RunOrAddress
+    """The run folder, or postgresql://HOST/DATABASE#NAME."""
     file: Annotated[Positional[Path], arg(metavar="FILE")]
     """JSON, CSV or parquet: of `prefrl export`, {"prompt", "chosen", "rejected"} and so on;
     prefrl/text/README.md lists the forms."""
@@ -79,10 +81,9 @@ def import_file(chosen: Import) -> None:
     """Import a file into a run."""
     from prefrl.storage import import_export as exchange
     from prefrl.storage.feedback import FeedbackStore
-    from prefrl.storage.folder import RunFolder
+    from prefrl.storage.shared import opened
 
-    folder = RunFolder.open(chosen.run)
-    with closing(FeedbackStore(folder.feedback)) as store:
+    with opened(chosen.run) as folder, closing(FeedbackStore(folder.feedback)) as store:
         experiment, card = folder.experiment(), folder.card()
         chat = True if card.is_text and experiment.text.chat else None
         done = exchange.import_file(

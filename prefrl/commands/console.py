@@ -37,6 +37,7 @@ DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 Options = TypeVar("Options", bound="DataclassInstance")
 Run = Annotated[Positional[Path], arg(metavar="RUN")]
+RunOrAddress = Annotated[Positional[str], arg(metavar="RUN|ADDRESS")]
 Output = Annotated[Path | None, arg(aliases=["-o"], metavar="FILE")]
 
 

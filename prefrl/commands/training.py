@@ -12,6 +12,7 @@ from tyro.conf import Fixed, Suppress, arg
 
 from prefrl.commands.console import (
     Run,
+    RunOrAddress,
     UnknownOption,
     complain,
     live_line,
@@ -53,6 +54,9 @@ class Train:
     """Run folder to make; runs/NAME-DATE-TIME by default."""
     answers_from: Annotated[Path | None, arg(name="from")] = None
     """A run, or a file of pairs or answers, that is learned from, too; then --labels may be 0."""
+    store: str = ""
+    """Postgres database for queries and answers, postgresql://HOST/DATABASE#NAME, so that people
+    answer on other machines; a file in the run folder by default."""
     port: Port | None = None
     """Port of the page on which people answer; the first free one from 8765 by default."""
     host: str = ""
@@ -100,8 +104,9 @@ def train(chosen: Train) -> None:
     with crew(chosen.processes):
         with live_line():  # a model is fine-tuned first, where that is asked for
             session = start(
-                chosen.experiment, chosen.run, answers_from=chosen.answers_from, name=chosen.preset
-            )
+                chosen.experiment, chosen.run, answers_from=chosen.answers_from, name=chosen.preset,
+                store=chosen.store,
+            )  # fmt: skip
         _run(session, chosen.port, chosen.host)
 
 
@@ -149,8 +154,8 @@ def resume(chosen: Resume) -> None:
 class Label:
     """RUN: open the page on which people answer, while the run trains or not."""
 
-    run: Run
-    """The run folder."""
+    run: RunOrAddress
+    """The run folder, or postgresql://HOST/DATABASE#NAME, on any machine."""
     name: str = ""
     """Who answers; the page asks otherwise."""
     port: Port | None = None
@@ -164,7 +169,7 @@ class Label:
 
 def label(chosen: Label) -> None:
     """Serve a run's page until interrupted."""
-    from prefrl.storage.folder import RunFolder
+    from prefrl.storage.shared import opened
     from prefrl.viewer.addresses import is_wide
     from prefrl.viewer.server import serve
 
@@ -181,9 +186,9 @@ def label(chosen: Label) -> None:
         elif "SSH_CONNECTION" in os.environ:
             say(f"from elsewhere: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE")
 
-    folder = RunFolder.open(chosen.run)
-    before = folder.viewer()["port"]
-    serve(folder, chosen.name, chosen.port, chosen.allow_host, chosen.host, announce)
+    with opened(chosen.run) as folder:
+        before = folder.viewer()["port"]
+        serve(folder, chosen.name, chosen.port, chosen.allow_host, chosen.host, announce)
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,13 @@ from prefrl.runs.given_reward import (
 )
 from prefrl.runs.load import checkpoint, fitting
 from prefrl.runs.versions import versions
+from prefrl.storage.address import read_address
 from prefrl.storage.checkpoint import to_bytes
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.files import in_utf8
 from prefrl.storage.folder import RunFolder, named_by_time
 from prefrl.storage.import_export import about_another, copy_answers, import_file
+from prefrl.storage.shared import CHANGING, begin_run, share
 from prefrl.storage.spaces import check_segment
 from prefrl.storage.texts.files import is_data
 from prefrl.teachers.constitution import Reviser
@@ -89,6 +91,7 @@ def start(
     answers_from: Path | str | None = None,
     domain: Domain | None = None,
     name: str = "",
+    store: str = "",
 ) -> Session:
     """Check an experiment, build its parts and make its run folder.
 
@@ -101,12 +104,15 @@ def start(
             the same observations and actions. Then no labels are needed.
         domain: your own kind of environment; that of `experiment.env` by default.
         name: the run's, where no path is given; the environment's by default.
+        store: address of a database for queries and answers, and the run's name there, that of the
+            folder by default: "postgresql://HOST/DATABASE#NAME"; a file in the folder by default.
 
     Raises:
         UserError: something is wrong that you can put right; the message says what.
     """
     # Whole before any code of the environment runs, which may change the working folder.
     name = name or experiment.env.split("/")[-1].split(":")[-1]
+    database = read_address(store) if store else None
     where = Path(path).absolute() if path else named_by_time("runs", name)
     source = None if answers_from is None else Path(answers_from)
     old = None if source is None or is_data(source) else RunFolder.open(source)
@@ -140,20 +146,24 @@ def start(
             if isinstance(judge, Judge | Reviser):
                 notes += judges.admitted(judge, experiment, components.card.is_text, source)
         if answers and source:
-            _check_answers(answers, components, answers.path.parent if old else source)
+            _check_answers(answers, components, old.path if old else source)
         components = dataclasses.replace(components, notes=(*components.notes, *notes))
         folder = RunFolder.begin(where, versions(), or_numbered=path is None)
         undone.enter_context(folder.removed_if_it_fails())
+        if database:
+            folder.save_store(database._replace(run=database.run or folder.path.name))
         feedback = undone.enter_context(closing(FeedbackStore(folder.feedback)))
         feedback.claim()
+        begin_run(feedback, folder.path.name)
         session = assemble(folder, experiment, components, teachers, feedback)
         save_components(session, components)
         folder.append_start(0, versions())
         if answers and source:
-            name = answers.path.parent.name if old else in_utf8(source.stem)
+            name = old.path.name if old else in_utf8(source.stem)
             copy_answers(answers, feedback, name)
         with feedback.training():
             folder.save_experiment(experiment)  # last: a kill before it leaves no run
+        share(folder, feedback)
         undone.pop_all()
     return session
 
@@ -214,6 +224,7 @@ def resume(
                 folder.extend(session.state.round, experiment)
             folder.truncate_rounds(session.state.round)
             folder.append_start(session.state.round, versions())
+        share(folder, feedback)
         undone.pop_all()
     return session
 
@@ -248,6 +259,7 @@ def _save(session: Session, done: Round) -> None:
             folder.append_round(done.metrics, {"round": done.index} | done.timings)
             folder.keep_checkpoint(done.index, prepared)
         folder.save_status(_status(session, done))
+    share(folder, session.feedback, *(CHANGING if prepared else ["status.json"]))
 
 
 def _teachers(

@@ -5,6 +5,7 @@
     versions.json       versions of prefrl and what it stands on, and what else can change bits
     starts.jsonl        a line a start: the next round, the host, and versions as they were then
     feedback.sqlite     queries, answers, clips: the ledger
+    store.json          the database that these are in instead, and the run's name there
     metrics.jsonl       a line a round; nothing in it depends on the clock
     timings.jsonl       a line a round: seconds of each part
     environment.json    seconds of a step, the question, what is observed and done
@@ -38,6 +39,7 @@ from typing import Any, Literal
 from prefrl.config.as_json import UnknownField, from_json, to_json
 from prefrl.config.experiment import Experiment
 from prefrl.errors import UserError
+from prefrl.storage.address import Address
 from prefrl.storage.files import renamed, whole, writing
 from prefrl.storage.formats import AnotherVersion, Fields, Kind, another_version, migrated, stamped
 from prefrl.storage.spaces import card_from_json, card_to_json, check_unchanged
@@ -53,7 +55,6 @@ class RunFolder:
 
     def __init__(self, path: Path | str):
         self.path = Path(path).absolute()  # an environment may change the working folder
-        self.feedback = self.path / "feedback.sqlite"
         self.tensorboard = self.path / "tb"
         self.model = self.path / "model.mjb"
         self.reference = self.path / "reference"
@@ -61,6 +62,18 @@ class RunFolder:
         self.grades = self.path / "grades.jsonl"
         self.teacher = self.path / "teacher"
         self.critic = self.path / "critic"
+
+    @property
+    def feedback(self) -> Path | Address:
+        """Where queries and answers are: a file in the folder, or a run in a database."""
+        if not (self.path / "store.json").exists():
+            return self.path / "feedback.sqlite"
+        with self._reading("store.json") as fields:
+            return Address(fields["url"], fields["run"])
+
+    def save_store(self, address: Address) -> None:
+        """Say that queries and answers are in a database."""
+        self._write_fields("store.json", {"url": address.url, "run": address.run})
 
     @classmethod
     def create(

@@ -24,6 +24,7 @@ FORMATS = {
     "outcome.json": 1,
     "report.json": 1,
     "status.json": 1,
+    "store.json": 1,
     "sweep.json": 1,
     "unfinished.json": 1,
 }
@@ -71,9 +72,9 @@ def migrated(name: str, fields: Fields) -> Fields:
     return fields
 
 
-def another_version(path: Path, because: str) -> UserError:
-    """Return what to say of a file or folder that is whole, but another version's."""
-    folder = path if path.is_dir() else path.parent
+def another_version(path: Path | str, because: str) -> UserError:
+    """Return what to say of a file, folder or database that is whole, but another version's."""
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
     try:
         made_by = json.loads((folder / "versions.json").read_text(encoding="utf-8"))["prefrl"]
     except (OSError, KeyError, TypeError, ValueError):

@@ -5,10 +5,12 @@ Nothing here reads a clip.
 
 from __future__ import annotations
 
+import json
 import time
 from typing import NamedTuple
 
-from prefrl.storage.feedback import COLUMNS, FeedbackStore, answer_of
+from prefrl.storage.answering import COLUMNS, answer_of
+from prefrl.storage.feedback import FeedbackStore
 from prefrl.types import Answer, QueryId
 
 RATE_SECONDS = 180.0  # labels per minute are of so long a time
@@ -48,15 +50,18 @@ def agreement(store: FeedbackStore, person: str) -> tuple[int, int]:
 
     A pair for which either answer is "can't tell" is not counted.
     """
-    [(same, count)] = store.database.run(
-        "SELECT coalesce(sum(a.kind = b.kind AND json_extract(a.value, '$.left') IS "
-        "json_extract(b.value, '$.left')), 0), count(*) FROM standing b JOIN standing a ON "
+    rows = store.database.run(
+        "SELECT a.kind, a.value, b.kind, b.value FROM standing b JOIN standing a ON "
         'a.round = b.round AND a."index" = b."index" AND a.teacher = b.teacher AND NOT a.repeat '
         "AND a.kind IN ('preference', 'tie') "
         "WHERE b.repeat AND b.kind IN ('preference', 'tie') AND b.teacher = ?",
         person,
     )
-    return same, count
+    same = [
+        (first, json.loads(was).get("left")) == (again, json.loads(now).get("left"))
+        for first, was, again, now in rows
+    ]
+    return sum(same), len(same)
 
 
 def people(store: FeedbackStore) -> dict[str, int]:
@@ -66,8 +71,8 @@ def people(store: FeedbackStore) -> dict[str, int]:
     """
     return dict(
         store.database.run(
-            "SELECT teacher, sum(round >= 0) AS labels FROM standing WHERE kind <> 'skip' "
-            "AND NOT repeat GROUP BY teacher ORDER BY labels DESC, teacher"
+            "SELECT teacher, sum(CASE WHEN round >= 0 THEN 1 ELSE 0 END) AS labels FROM standing "
+            "WHERE kind <> 'skip' AND NOT repeat GROUP BY teacher ORDER BY labels DESC, teacher"
         )
     )
 
@@ -106,7 +111,8 @@ def newest(store: FeedbackStore) -> QueryId | None:
 
 def _queries(store: FeedbackStore, order: str, limit: int) -> list[QueryId]:
     rows = store.database.run(
-        "SELECT round, \"index\" FROM query WHERE round >= 0 AND withdrawn IS NOT 'damaged' "
+        'SELECT round, "index" FROM query WHERE round >= 0 '
+        "AND coalesce(withdrawn, '') <> 'damaged' "
         f"ORDER BY {order} LIMIT ?",
         limit,
     )

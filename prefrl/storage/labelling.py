@@ -6,14 +6,14 @@ Everything is in the feedback store, so that pages, viewers and trainers may com
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from prefrl.answers import Value, check_answer, to_comparisons
 from prefrl.errors import UserError
-from prefrl.storage.feedback import COLUMNS, FeedbackStore, answer_of
+from prefrl.storage.answering import COLUMNS, answer_of, write_answer
+from prefrl.storage.feedback import FeedbackStore
 from prefrl.types import Answer, Query, QueryId
 
 LEASE_SECONDS = 90.0
@@ -27,7 +27,7 @@ TICKET = re.compile("(-?[0-9]{1,9})-([0-9]{1,9})(-repeat|-revision)?")
 # Queries about which a model has asked for people's opinion, and nobody has given one yet.
 ASKED_AGAIN = (
     "SELECT s.round, s.\"index\", s.kind = 'rewrite' FROM standing s WHERE s.round >= 0 AND "
-    "json_extract(s.value, '$.asks') AND NOT EXISTS (SELECT 1 FROM standing o WHERE "
+    "json_extract(s.value, '$.asks') IS NOT NULL AND NOT EXISTS (SELECT 1 FROM standing o WHERE "
     'o.round = s.round AND o."index" = s."index" AND '
     "json_extract(o.value, '$.overrules') IS NOT NULL)"
 )
@@ -77,17 +77,17 @@ class Assignments:
         Returns:
             The new tickets, and those of `held` that are no longer to be answered.
         """
-        now = time.time()
-        with self.store.database.transaction() as execute:
+        with self.store.database.transaction() as run:
+            now = self.store.database.now()
             lost = [ticket for ticket in held if not self._renew(ticket, person, tab, now)]
             repeat = self._repeat(person) if count else None
-            rows = execute(
+            rows = run(
                 'SELECT round, "index" FROM query q WHERE open AND NOT EXISTS (SELECT 1 FROM lease '
                 'l WHERE l.round = q.round AND l."index" = q."index" AND l.until > ? + '
                 "CASE WHEN l.teacher = ? AND l.tab <> ? THEN ? ELSE 0 END) "
                 'ORDER BY round DESC, "index" DESC LIMIT ?',
-                (now, person, tab, LEASE_SECONDS - SILENT_SECONDS, count - bool(repeat)),
-            ).fetchall()
+                now, person, tab, LEASE_SECONDS - SILENT_SECONDS, count - bool(repeat),
+            )  # fmt: skip
             tickets = [Ticket(QueryId(*row)) for row in rows]
             if left := count - bool(repeat) - len(tickets):
                 tickets += self._asked_again(person, tab, now, left)
@@ -97,8 +97,8 @@ class Assignments:
 
     def release(self, person: str, tab: str) -> None:
         """Give back all that a page holds."""
-        with self.store.database.transaction() as execute:
-            execute("DELETE FROM lease WHERE teacher = ? AND tab = ?", (person, tab))
+        with self.store.database.transaction() as run:
+            run("DELETE FROM lease WHERE teacher = ? AND tab = ?", person, tab)
 
     def query(self, ticket: Ticket) -> Query:
         """Return a ticket's query, as its page shows it.
@@ -130,7 +130,9 @@ class Assignments:
         elif ticket.revision:
             check_answer(self.query(ticket), answer)
             answer = _of_revision(answer, self.revision(ticket))
-        elif asking := self._model_answer(ticket.query, "json_extract(value, '$.asks')"):
+        elif asking := self._model_answer(
+            ticket.query, "json_extract(value, '$.asks') IS NOT NULL"
+        ):
             answer = replace(answer, value={**answer.value, "overrules": asking.uuid})
         return self.store.answer(answer)
 
@@ -182,7 +184,7 @@ class Assignments:
             if stands:
                 self._retract(answer, uuid)
                 if not ticket.repeat:
-                    self._lease(ticket.query, person, tab, time.time())
+                    self._lease(ticket.query, person, tab, self.store.database.now())
         return ticket, given
 
     def withdraw_damaged(self, ticket: Ticket, person: str, tab: str) -> None:
@@ -208,18 +210,21 @@ class Assignments:
             return True
         return bool(
             self.store.database.run(
-                "UPDATE lease SET until = min(?, since + ?) "
+                "UPDATE lease SET until = CASE WHEN since + ? < ? THEN since + ? ELSE ? END "
                 'WHERE round = ? AND "index" = ? AND teacher = ? AND tab = ? AND (EXISTS ('
                 "SELECT 1 FROM query q WHERE q.open AND q.round = lease.round "
                 f'AND q."index" = lease."index") OR EXISTS ({ASKED_AGAIN} '
                 'AND s.round = lease.round AND s."index" = lease."index")) RETURNING 1',
-                now + LEASE_SECONDS, LONGEST_LEASE_SECONDS, *ticket.query, person, tab,
+                LONGEST_LEASE_SECONDS, now + LEASE_SECONDS, LONGEST_LEASE_SECONDS,
+                now + LEASE_SECONDS, *ticket.query, person, tab,
             )
         )  # fmt: skip
 
     def _lease(self, query: QueryId, person: str, tab: str, now: float) -> None:
-        self.store.database.run(
-            "INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?)",
+        run = self.store.database.run
+        run('DELETE FROM lease WHERE round = ? AND "index" = ?', *query)
+        run(
+            "INSERT INTO lease VALUES (?, ?, ?, ?, ?, ?)",
             *query, person, tab, now, now + LEASE_SECONDS,
         )  # fmt: skip
 
@@ -288,11 +293,11 @@ class Assignments:
         return (answer_of(rows[0]), True) if rows else None
 
     def _retract(self, answer: Answer, uuid: str) -> None:
-        now = time.time()
+        now = self.store.database.now()
         retraction = Answer(
             answer.query, "retraction", {}, answer.teacher, now, now, answer.repeat, uuid
         )
-        self.store.write_answer(retraction)
+        write_answer(self.store.database, retraction)
 
 
 def as_given(answer: Answer) -> tuple[Ticket, Answer]:

@@ -159,8 +159,3 @@ MIGRATIONS = {
     ),
     5: ("ALTER TABLE query ADD COLUMN aspect TEXT NOT NULL DEFAULT ''",),
 }
-# Whether the answer `a` stood when the newest one had the id `:through`.
-STOOD = (
-    "a.kind <> 'retraction' AND a.id <= :through "
-    "AND (a.superseded IS NULL OR a.superseded > :through)"
-)

@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ COPY_TRIES, COPY_PAUSE_SECONDS = 5, 0.2
 MEMORY = ":memory:"
 
 
-class Database:
+class SQLite:
     """One SQLite file; what is committed to it survives a power cut."""
+
+    shares = False  # the run folder is beside it
 
     def __init__(self, path: Path | str, read_only: bool = False):
         """Open the file, or make it.
@@ -41,7 +43,7 @@ class Database:
         """
         memory = str(path) == MEMORY
         self.path = Path(path) if memory else Path(path).absolute()
-        self.called = str(self.path.parent)
+        self.called, self.trained = str(self.path), str(self.path.parent)
         self.fence = Fence(self)
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         with self.errors():
@@ -85,9 +87,24 @@ class Database:
         with self.errors():
             return self.connection.execute(sql, named or values).fetchall()
 
+    def many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one statement for each row of values."""
+        with self.errors():
+            self.connection.executemany(sql, rows)
+
     @contextmanager
-    def transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
-        """Give `execute`; what it does happens as a whole or not at all.
+    def snapshot(self) -> Iterator[None]:
+        """Let all that is read in between be of one moment."""
+        with self.errors():
+            self.connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.connection.execute("ROLLBACK")
+
+    @contextmanager
+    def transaction(self) -> Iterator[Callable[..., list[Any]]]:
+        """Give `run`; what it does happens as a whole or not at all.
 
         Raises:
             UserError: somebody else has become the run's trainer.
@@ -96,7 +113,7 @@ class Database:
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 self.fence.check()
-                yield self.connection.execute
+                yield self.run
                 self.connection.execute("COMMIT")
             except BaseException:
                 if self.connection.in_transaction:
@@ -118,6 +135,11 @@ class Database:
                 f"{self.path} is damaged or not a feedback store ({error}); restore it from a copy"
             ) from error
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether what is done now happens as a whole or not at all."""
+        return self.connection.in_transaction
+
     def now(self) -> float:
         """Return the time, in seconds since the epoch."""
         return time.time()
@@ -135,7 +157,7 @@ class Database:
         """Raise `UserError` if the file was deleted or replaced: what is written to it is lost."""
         if self._file is not None and _file(self.path) != self._file:
             raise UserError(
-                f"{self.path} was deleted or replaced while {self.called} was trained; this "
+                f"{self.path} was deleted or replaced while {self.trained} was trained; this "
                 "process stops now, and what it did since is lost"
             )
 

@@ -20,7 +20,7 @@ from prefrl.errors import StoreError, UserError
 from prefrl.storage.files import writing
 from prefrl.storage.folder import RunFolder, read_fields, write_fields
 from prefrl.storage.formats import Fields
-from prefrl.storage.sqlite import Database
+from prefrl.storage.sqlite import SQLite
 from prefrl.storage.trainer import Trained, holder, in_words
 
 SWEEP = "sweep.json"
@@ -31,7 +31,7 @@ class SweepFolder:
 
     def __init__(self, path: Path | str):
         self.path = Path(path).absolute()
-        self._owner: Database | None = None
+        self._owner: SQLite | None = None
 
     @classmethod
     def open(cls, path: Path | str) -> SweepFolder:
@@ -64,7 +64,7 @@ class SweepFolder:
             raise UserError(
                 f"{self.path} exists already and holds no sweep; give another folder with --folder"
             )
-        owner = Database(self.path / "sweep.sqlite")
+        owner = SQLite(self.path / "sweep.sqlite")
         try:
             owner.fence.claim()
         except Trained:

@@ -39,7 +39,7 @@ class Holder(NamedTuple):
 class Fenced(Protocol):
     """What a database gives its fence."""
 
-    called: str
+    trained: str
     """How sentences name the run."""
 
     def run(self, sql: str, *values: Any) -> list[Any]:
@@ -111,7 +111,7 @@ class Fence:
         known = holder(self.database)
         who = in_words(known) if known else "another process, which has ended since"
         raise UserError(
-            f"{self.database.called} was taken over by {who}, since this process had not been "
+            f"{self.database.trained} was taken over by {who}, since this process had not been "
             "heard of for a while; it stops now and has changed nothing since"
         )
 
@@ -129,7 +129,7 @@ class Fence:
         run, now, me = self.database.run, self.database.now(), this_process()
         known = holder(self.database)
         if known and known.process != me:  # what this very process began, it may begin anew
-            _refuse_to_push_out(known, self.database.called, now)
+            _refuse_to_push_out(known, self.database.trained, now)
         [(epoch,)] = run("SELECT coalesce(max(epoch), 0) + 1 FROM trainer")
         run("DELETE FROM trainer")
         run(
@@ -168,11 +168,16 @@ def holder(database: Fenced) -> Holder | None:
     return Holder(rows[0][0], Process(*rows[0][1:5]), *rows[0][5:]) if rows else None
 
 
+def may_push_out(known: Holder, now: float) -> bool:
+    """Return whether a trainer has ended, or has not been heard of for too long."""
+    return is_alive(known.process) is False or now - known.seen >= SILENT_SECONDS
+
+
 def _refuse_to_push_out(known: Holder, run: str, now: float) -> None:
-    """Raise `Trained` unless a trainer has ended, or has not been heard of for too long."""
-    alive, silent = is_alive(known.process), now - known.seen
-    if alive is False or silent >= SILENT_SECONDS:
+    """Raise `Trained` unless a trainer may be pushed out."""
+    if may_push_out(known, now):
         return
+    alive, silent = is_alive(known.process), now - known.seen
     way_on = f"try again in {SILENT_SECONDS - silent:.0f} s if that one was killed"
     if alive:
         way_on = f"wait until it has finished, or end it (process {known.process.number})"

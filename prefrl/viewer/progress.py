@@ -10,6 +10,7 @@ from prefrl.storage import history
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.storage.processes import is_running
+from prefrl.storage.shared import is_trained
 
 STATUS_SECONDS = 0.5  # counts are not counted anew more often than this
 TRAINER = {
@@ -64,7 +65,7 @@ class Progress:
         status = self.folder.status()
         process = status.pop("process", None)
         state = "comparison" if self.folder.kind() == "comparison" else status.get("state", "")
-        if process is not None and state != "finished" and not is_running(process):
+        if process is not None and state != "finished" and not self._is_trained(process):
             state = "stopped"
         words = TRAINER.get(state, state)
         if state == "waiting":
@@ -76,6 +77,9 @@ class Progress:
             if state == "training" and number < last:  # it does both before it says more
                 words += ", then choosing new clips"
         return status | {"state": state, "words": words}
+
+    def _is_trained(self, process: int) -> bool:
+        return is_trained(self.feedback) if self.feedback.shares else is_running(process)
 
     def why_no_queries(self) -> str:
         """Say why nobody can be shown anything more."""

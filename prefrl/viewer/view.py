@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -40,7 +41,7 @@ class View:
         self.folder, self.experiment, self.person = folder, experiment, person
         self.feedback = FeedbackStore(folder.feedback, CACHED_SEGMENTS)
         self.id = run_id(folder.viewer()["key"])
-        self.file = folder.feedback.stat().st_ino
+        self.file = _file(folder)
         self.assignments = Assignments(self.feedback)
         self.clips = Clips(_model(folder), card.dt, self.feedback.picture)
         self.question, self.is_text = card.question, card.is_text
@@ -54,7 +55,7 @@ class View:
     def check_folder(self) -> None:
         """Refuse while the run folder is gone: what is written to a deleted file is lost."""
         try:
-            same = self.folder.feedback.stat().st_ino == self.file
+            same = _file(self.folder) == self.file
         except OSError:
             same = False
         if not same:
@@ -279,6 +280,12 @@ def _revision(answer: Answer) -> dict[str, Any]:
     """Return why a model has revised a text, and which one it is."""
     names = ("principles", "critiques")
     return {"by": answer.teacher} | {name: answer.value.get(name, []) for name in names}
+
+
+def _file(folder: RunFolder) -> int | None:
+    """Return which file the store is by now; None if it is in a database."""
+    where = folder.feedback
+    return where.stat().st_ino if isinstance(where, Path) else None
 
 
 def _model(folder: RunFolder) -> Any:

@@ -348,7 +348,7 @@ def from_run(store: FeedbackStore) -> list[Conversation]:
             demonstrations.append(Conversation(told, system_of(segment)))
     if not demonstrations:
         raise UserError(
-            f"nobody has written a reply or a better version of one yet ({store.path}); "
+            f"nobody has written a reply or a better version of one yet ({store.called}); "
             "`prefrl label RUN` opens the page for it"
         )
     return demonstrations

@@ -1,0 +1,38 @@
+"""Stores of either kind: a file of SQLite, or a run in a database of Postgres."""
+
+import itertools
+
+import pytest
+
+from prefrl.storage.address import Address
+from prefrl.storage.feedback import FeedbackStore
+
+only_sqlite = pytest.mark.parametrize("where", ["sqlite"], indirect=True)
+only_postgres = pytest.mark.parametrize("where", ["postgres"], indirect=True)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def where(request, tmp_path):
+    """Where a store is, which is there once it is opened."""
+    if request.param == "sqlite":
+        return tmp_path / "feedback.sqlite"
+    return Address(request.getfixturevalue("database"), "run")
+
+
+@pytest.fixture(params=["sqlite", "postgres"], scope="module")
+def new_store(request):
+    """What opens an empty store each time, for properties that need many."""
+    if request.param == "sqlite":
+        yield lambda: FeedbackStore(":memory:")
+        return
+    server, numbers = request.getfixturevalue("server"), itertools.count()
+    url = server.new_database(request.module.__name__)
+    yield lambda: FeedbackStore(Address(url, f"run {next(numbers)}"))
+
+
+def pass_time(monkeypatch, store, seconds):
+    """Let the clock of a store's database be ahead."""
+    kind = type(store.database)
+    monkeypatch.undo()
+    now = kind.now
+    monkeypatch.setattr(kind, "now", lambda database: now(database) + seconds)
