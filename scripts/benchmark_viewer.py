@@ -426,7 +426,7 @@ def kills(arguments: Arguments) -> dict[str, Any]:
         scene.settle()
         scene.close()
         store = FeedbackStore(scene.run / "feedback.sqlite")
-        rows = store.database.connection.execute("SELECT uuid, kind FROM answer").fetchall()
+        rows = store.database.run("SELECT uuid, kind FROM answer")
         standing = store.answers()
         store.close()
     stored = [row[0] for row in rows]
