@@ -62,17 +62,6 @@ def check_plain(what: str, text: str) -> None:
         )
 
 
-def check_no_nul(what: str, text: str) -> None:
-    """Raise `UserError` if a text holds a NUL, which is the end of it to many a database.
-
-    Args:
-        what: it is: "a prompt".
-        text: it.
-    """
-    if "\0" in text:
-        raise UserError(f"{what} is {text!r:.80}, which holds a NUL; expected a text without any")
-
-
 def raised_by(who: str, error: BaseException) -> str:
     """Say what somebody's own code raised, and where: "judge raised KeyError: 'a' (own.py:7)"."""
     if isinstance(error, SyntaxError) and error.filename:  # of a file that could not be read

@@ -384,11 +384,10 @@ def test_answers_of_another_environment_come_in_with_a_note(tmp_path, capsys):
 def test_the_same_file_comes_in_once_whatever_it_is_called(store, tmp_path):
     with fresh() as old:
         lines = answered(old)
-        imported = old.path  # what was copied from a run is known again, too
         with fresh() as copy:
             copy_answers(old, copy, "old")
             with pytest.raises(UserError, match="holds these answers already"):
-                import_answers(copy, lines, str(imported))
+                import_answers(copy, lines, "lines of what was copied")
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     first.write_text("\n".join(lines), encoding="utf-8")
     second.write_text("\n\n" + "\n".join(lines) + "\n", encoding="utf-8")

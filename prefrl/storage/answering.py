@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from prefrl.answers import is_decisive, not_overruled
-from prefrl.errors import UserError, check_no_nul, check_plain
+from prefrl.errors import UserError, check_plain
 from prefrl.storage.database import Database
 from prefrl.types import Answer, Counts, QueryId
 
@@ -91,8 +91,6 @@ def demonstrate(
     database: Database, prompt: str, response: str | None, teacher: str, uuid: str
 ) -> None:
     """Keep a demonstration; see `FeedbackStore.demonstrate`."""
-    check_no_nul("a prompt", prompt)
-    check_no_nul("a response", response or "")
     with database.transaction() as run:
         run(
             "INSERT INTO demonstration (teacher, prompt, response, at, uuid) "

@@ -193,6 +193,11 @@ class Postgres:
                 "the right to create schemas in it, or to use those of prefrl"
             ) from error
         except psycopg.Error as error:
+            if isinstance(error, psycopg.DataError) and "NUL" in str(error):
+                raise UserError(
+                    f"{self.called} cannot keep a text that holds a NUL; expected texts without "
+                    "any, or leave --store out: a file keeps them"
+                ) from error
             raise StoreError(
                 f"cannot use {self.called}: {_reason(error)}. Every answer acknowledged so far is "
                 "safe"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from prefrl.errors import UserError, check_no_nul, check_plain
+from prefrl.errors import UserError, check_plain
 from prefrl.storage.database import Database
 from prefrl.types import Picture, Query, Segment, Truth, is_text, text_array
 
@@ -87,9 +87,7 @@ def write_segments(
 def _check_names(segment: Segment) -> None:
     check_plain("the id of a clip", segment.id)
     check_plain("the source of a clip", segment.source)
-    if is_text(segment.observations):  # the task of a text may be its prompt, kept whole
-        check_no_nul("the task of a clip", segment.task)
-    else:
+    if not is_text(segment.observations):  # the task of a text may be its prompt, kept whole
         check_plain("the task of a clip", segment.task)
 
 
