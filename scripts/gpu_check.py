@@ -53,11 +53,11 @@ from prefrl.text.models.load import (
 from prefrl.text.models.tokens import right_padded
 
 HERE = Path(__file__).parent
-SMOLLM2 = {
+SMOLLM2: dict[str, Any] = {
     "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
     "num_attention_heads": 9, "num_key_value_heads": 3,
 }  # fmt: skip
-SMALL = {
+SMALL: dict[str, Any] = {
     "vocab_size": 320, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 4,
     "num_attention_heads": 3, "num_key_value_heads": 1,
 }  # fmt: skip
@@ -368,7 +368,7 @@ def review_run(
 def with_session(session: Any, most: int | None) -> None:
     """Run so many rounds of a session, or all."""
     try:
-        going = rounds(session)
+        going: Any = rounds(session)
         for done in going:
             if done.state == "done" and most is not None and done.index + 1 >= most:
                 going.close()
