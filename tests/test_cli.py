@@ -31,7 +31,7 @@ from prefrl.commands.progress import Display
 from prefrl.commands.table import COMMANDS
 from prefrl.config.fields import options
 from prefrl.config.presets import PRESETS
-from prefrl.errors import is_users_own
+from prefrl.errors import is_users_own, note
 from prefrl.learning.loop import Round
 from prefrl.pace import Pace
 from prefrl.storage.feedback import Counts, FeedbackStore
@@ -92,6 +92,20 @@ def test_help_names_every_command_and_what_it_does(capsys):
         assert any(line.split()[:1] == [name] and kind.__doc__ in line for line in lines)
     main([])
     assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_a_note_does_not_spoil_what_a_program_reads(finished, monkeypatch, capsys):
+    def inspect_run(*_):
+        note("this takes a while")
+        return {"round": 1}
+
+    monkeypatch.setattr("prefrl.reports.inspect.inspect_run", inspect_run)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # as for a user
+        main(["inspect", str(finished), "--json"])
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"round": 1}
+    assert said.err == "note: this takes a while\n"
 
 
 def test_the_version_stands_once(capsys):

@@ -237,7 +237,7 @@ def without_deprecations_of_dependencies() -> Iterator[None]:
 
         def show_to_user(message, category, filename, lineno, file=None, line=None):
             if issubclass(category, Note):
-                say(f"note: {message}")
+                remark(f"note: {message}")
             elif not issubclass(category, DEPRECATIONS) or is_users_own(filename):
                 show(message, category, filename, lineno, file, line)
 
