@@ -1,6 +1,8 @@
 """What would fail on a GPU fails here: language models on a device that refuses what CUDA does."""
 
+import copy
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from prefrl.storage.folder import RunFolder
 from prefrl.text import reward
 from prefrl.text.agents import rollout, token_ppo
 from prefrl.text.models import networks, sampling
+from prefrl.text.models.chance import Chance
 from prefrl.text.models.load import load_language_model
 
 SHORT = {
@@ -139,13 +142,35 @@ def assert_about_equal(here, there, near=0.02):
             assert right[metric] == pytest.approx(left[metric], rel=near, abs=near), metric
 
 
-def test_it_is_seldom_waited_for(model):
-    """Beside the once a token by transformers, which asks whether its mask holds anything."""
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_it_is_seldom_waited_for_and_replies_are_those_of_the_cpu(attention, model):
+    """At every eighth token, when rows are dropped, and once for the prompts."""
+    prompts = [[*range(5, 5 + length)] for length in (1, 3, 9, 4)] * 4
+    chances = Chance(0).take(len(prompts), 64)
+    loaded = load_language_model(str(model), 0)
+    loaded.model.set_attn_implementation(attention)
+    end = loaded.tokenizer.eos_token_id
+    expected = sampling.sample(loaded.model, prompts, 64, end, chances)
     with pretend() as seen:
-        small = load_language_model(str(model), 0, DEVICE).model
+        moved = loaded.model.to(DEVICE)
         before = seen.waits
-        sampling.sample(small, [[1, 2, 3]] * 8, 32, 4, None)
-    assert (seen.waits - before) / 32 <= 1.3
+        assert sampling.sample(moved, prompts, 64, end, chances) == expected
+    longest = max(len(reply.ids) for reply in expected)
+    assert longest > 32 and min(len(reply.ids) for reply in expected) < 64
+    assert 0 < (seen.waits - before) / longest <= 0.3
+
+
+def test_layers_that_look_back_on_a_part_make_their_own_masks(model):
+    loaded = load_language_model(str(model), 0).model
+    assert sampling._adds_masks(loaded)
+    for name, value in (
+        ("sliding_window", 4),
+        ("layer_types", ["full_attention", "sliding_attention"]),
+        ("_attn_implementation", "flash_attention_2"),
+    ):
+        config = copy.deepcopy(loaded.config)
+        object.__setattr__(config, name, value)
+        assert not sampling._adds_masks(SimpleNamespace(config=config)), name
 
 
 # --- mistakes ---------------------------------------------------------------------------------

@@ -80,10 +80,11 @@ def sample(
     replies = torch.full((len(sequences), longest), -1, dtype=torch.long, device=device)
     stopped: dict[int, int] = {}  # tokens of the replies that `stops` ended
     every, finite = _looked_at(device), torch.ones((), dtype=torch.bool, device=device)
+    adds = device.type != "cpu" and _adds_masks(model)
     for step in range(longest):
         hidden = decoder(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True,
-            **{cache_name: cache},
+            input_ids=ids, attention_mask=_added(mask) if adds and step else mask,
+            position_ids=positions, use_cache=True, **{cache_name: cache},
         ).last_hidden_state[:, -1]  # fmt: skip
         scores = logits(head, hidden)
         finite &= torch.isfinite(scores).all()
@@ -126,6 +127,25 @@ def _looked_at(device: torch.device) -> int:
     to seven tokens that nobody reads.
     """
     return 1 if device.type == "cpu" else LOOKED_AT
+
+
+def _adds_masks(model: PreTrainedModel) -> bool:
+    """Return whether each layer adds one mask, as it is given, to what it attends to."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    is_whole = kinds == {"full_attention"} and not getattr(config, "sliding_window", None)
+    return is_whole and config._attn_implementation in ("sdpa", "eager")
+
+
+def _added(mask: Tensor) -> Tensor:
+    """Return the mask of one more token as numbers to add, `[sequence, 1, 1, token]`.
+
+    Of a mask of zeros and ones transformers asks at every token whether it masks anything, and a
+    GPU has to be waited for. Not for prompts: a row that is masked as a whole gives NaN in some
+    kernels, if what is added rounds to -∞.
+    """
+    added = torch.zeros(mask.shape, device=mask.device)
+    return added.masked_fill(mask == 0, torch.finfo(torch.float32).min)[:, None, None]
 
 
 def _stopped(
