@@ -18,6 +18,7 @@ from prefrl.runs.load import load_policy, load_reward
 from prefrl.runs.replay import replay
 from prefrl.runs.session import resume, rounds, start
 from prefrl.runs.train import train
+from prefrl.storage import rounds as stored
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.types import SpaceSpec
@@ -47,7 +48,7 @@ def assert_no_run(path, capsys):
     [
         (experiment, "copy_answers"),
         (FeedbackStore, "record"),
-        (FeedbackStore, "write_answer"),
+        (stored, "write_answer"),
         (RunFolder, "save_card"),
         (RunFolder, "save_experiment"),
     ],
