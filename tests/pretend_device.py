@@ -144,6 +144,8 @@ def _run(function: Any, given: Any, named: dict[str, Any], seen: Seen) -> Any:
     result = function(*held, **held_named)
     if not gives_ours:
         return result
+    if all(returned.alias_info is None for returned in function._schema.returns):
+        result = tree_map(lambda one: _own(one, tensors), result)
     wrapped = tree_map(_wrapped, result)
     return return_and_correct_aliasing(function, given, named, wrapped) if are_ours else wrapped
 
@@ -173,6 +175,18 @@ def _held(one: Any) -> Any:
 def _wrapped(one: Any) -> Any:
     is_bare = isinstance(one, torch.Tensor) and not isinstance(one, Pretend)
     return Pretend(one) if is_bare else one
+
+
+def _own(one: Any, tensors: list[torch.Tensor]) -> Any:
+    """Return a result with memory of its own: autograd writes to what it believes to be one's own.
+
+    Some operations give a view without saying so; autograd looks at the memory then, and what the
+    tensors here hold it does not see.
+    """
+    if not isinstance(one, torch.Tensor) or isinstance(one, Pretend):
+        return one
+    places = {_held(given).untyped_storage().data_ptr() for given in tensors}
+    return one.clone() if one.untyped_storage().data_ptr() in places else one
 
 
 def _with_tensors(index: Any) -> Any:
