@@ -248,9 +248,9 @@ def test_rows_that_are_too_long_have_no_say(packages, model, capsys):
         file.unlink()
     (folder / "Age.jsonl").write_text(lines(rows))
     main(["evaluate", str(model), "--benchmark", "bbq", "--json"])
-    note, line = capsys.readouterr().out.splitlines()
-    found = json.loads(line)["bbq"]["model"]
-    assert "looks back on (256 tokens)" in note
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)["bbq"]["model"]
+    assert "looks back on (256 tokens)" in printed.err
     assert found["right, ambiguous"] in [share(right, 3) for right in range(4)]  # not of four
     assert found["right, clear"] is None
 
