@@ -4,7 +4,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-from database_server import database, server  # noqa: F401
+from database_server import database, new_run, server, shared_database  # noqa: F401
 from stores import new_store, where  # noqa: F401
 
 # Small networks lose most of their speed to a second thread on a busy machine.

@@ -12,6 +12,8 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 from own_postgres import Server, programs
 
+from prefrl.storage.address import Address
+
 
 @contextmanager
 def own_server():
@@ -36,8 +38,23 @@ def server():
 @pytest.fixture
 def database(server, request):
     """The URL of an empty database."""
-    digest = hashlib.blake2b(request.node.nodeid.encode(), digest_size=8).hexdigest()
-    return server.new_database(f"d{digest}")
+    return server.new_database(f"d{_digest(request)}")
+
+
+@pytest.fixture(scope="session")
+def shared_database(server):
+    """The URL of a database that tests share; making one takes half a second."""
+    return server.new_database("shared")
+
+
+@pytest.fixture
+def new_run(shared_database, request):
+    """The address of a run that is not there yet, beside those of other tests."""
+    return Address(shared_database, f"run {_digest(request)}")
+
+
+def _digest(request):
+    return hashlib.blake2b(request.node.nodeid.encode(), digest_size=8).hexdigest()
 
 
 def add_stranger(server):

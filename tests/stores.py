@@ -16,7 +16,7 @@ def where(request, tmp_path):
     """Where a store is, which is there once it is opened."""
     if request.param == "sqlite":
         return tmp_path / "feedback.sqlite"
-    return Address(request.getfixturevalue("database"), "run")
+    return request.getfixturevalue("new_run")
 
 
 @pytest.fixture(params=["sqlite", "postgres"], scope="module")
@@ -25,9 +25,9 @@ def new_store(request):
     if request.param == "sqlite":
         yield lambda: FeedbackStore(":memory:")
         return
-    server, numbers = request.getfixturevalue("server"), itertools.count()
-    url = server.new_database(request.module.__name__)
-    yield lambda: FeedbackStore(Address(url, f"run {next(numbers)}"))
+    url, numbers = request.getfixturevalue("shared_database"), itertools.count()
+    module = request.module.__name__
+    yield lambda: FeedbackStore(Address(url, f"{module} {next(numbers)}"))
 
 
 def pass_time(monkeypatch, store, seconds):
