@@ -21,7 +21,8 @@ from prefrl.errors import UserError
 from prefrl.pace import LOG, Pace
 from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.storage.unfinished import unfinished_folder
-from prefrl.text.stages.fitting import load_state_dict, passes, start, state_dict
+from prefrl.text.stages.fit_state import load_state_dict, state_dict
+from prefrl.text.stages.fitting import passes, start
 
 
 def demonstrations(count):
@@ -33,10 +34,10 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
-def killed(words, state):
+def killed(words, state, seconds=60):
     """Start a command, and kill it as soon as it has saved a state."""
     with Process(**command(words)) as process:
-        until = time.monotonic() + 60
+        until = time.monotonic() + seconds
         while not state.exists() and process.poll() is None and time.monotonic() < until:
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)

@@ -4,6 +4,7 @@ import json
 import time
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,9 +26,6 @@ from prefrl.config.text import TextRewardConfig
 from prefrl.errors import UserError
 
 if TYPE_CHECKING:
-    from prefrl.storage.unfinished import Unfinished
-    from prefrl.text.stages.sft import TuneState
-    from prefrl.text.stages.tuning import Tuning
     from prefrl.types import Conversation
 
 REWARD = TextRewardConfig()
@@ -78,6 +76,8 @@ class Sft:
     """cpu, cuda, or the one there is."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of passes through the model; bfloat16 on a GPU by default. Weights are float32."""
+    processes: CountOrZero = 0
+    """Processes that hold the weights between them, one a GPU; torchrun's, or one, by default."""
 
 
 def sft(chosen: Sft) -> None:
@@ -85,26 +85,38 @@ def sft(chosen: Sft) -> None:
     if sum(map(bool, (chosen.env, chosen.file, chosen.from_run))) != 1:
         raise UserError("expected one of --env, --file and --from-run: what to learn from")
     with installed("text"):
-        from prefrl.storage.checkpoint import to_bytes
-        from prefrl.text.models.load import save_language_model
-        from prefrl.text.stages.tuning import prepare_tuning
+        from prefrl.runs.crew import crew, follows
+    if follows():
+        return
+    with crew(chosen.processes):
+        _sft(chosen)
+    say(f"done; train it further with `prefrl train --env ID --text.model {shown(chosen.output)}`")
+
+
+def _sft(chosen: Sft) -> None:
+    from prefrl.learning.parallel import from_first
+    from prefrl.runs.crew import lead
     from prefrl.storage.unfinished import unfinished_folder
+    from prefrl.text.models.load import save_language_model
+    from prefrl.text.stages.tuning import follow_tuning, prepare_tuning
 
     with unfinished_folder(chosen.output) as work, live_line() as show:
         others = (
-            "output", "env", "env_kwargs", "demonstrations", "file", "from_run", "model", "plain"
+            "output", "env", "env_kwargs", "demonstrations", "file", "from_run", "model", "plain",
+            "processes",
         )  # fmt: skip
         model = absolute_folder(chosen.model)
-        chat, chat_notes = _chat(chosen, model)
+        chat, notes = _chat(chosen, model)
         chosen = replace(chosen, chat=chat)
         settings = {name: value for name, value in vars(chosen).items() if name not in others}
-        demonstrations, notes = _demonstrations(chosen)
-        notes = [*chat_notes, *notes]
-        tuning = prepare_tuning(demonstrations=demonstrations, model=model, **settings)
-        for note in [*notes, *tuning.notes]:
+        settings["model"] = model
+        demonstrations, more = _demonstrations(chosen)
+        lead(partial(follow_tuning, demonstrations, settings))
+        tuning = prepare_tuning(demonstrations=demonstrations, **settings)
+        for note in [*notes, *more, *tuning.notes]:
             show(note, True)
         show(f"{len(tuning.training)} demonstrations, {len(tuning.held_out)} held out", True)
-        before, state = _tuned_so_far(work, tuning, {"model": model} | settings)
+        before, state = tuning.begin(work.begin(settings | {"data": tuning.digest()}))
         if state.step:
             show(f"going on after step {state.step}, which was kept", True)
         began = saved = time.monotonic()
@@ -115,14 +127,14 @@ def sft(chosen: Sft) -> None:
                 speed = tokens / max(time.monotonic() - began, 1e-3)
                 line = f"step {step.number}/{step.steps}, loss {step.loss:.3f}"
                 show(f"{line}, {speed:,.0f} tokens/s", True)
-            if step.ends_epoch or time.monotonic() - saved > SAVE_SECONDS:
-                work.save(to_bytes({"before": before, "tuning": state.state_dict()}))
+            due = step.ends_epoch or time.monotonic() - saved > SAVE_SECONDS
+            if from_first(partial(bool, due)):
+                work.save(tuning.state(before, state))
                 saved = time.monotonic()
+        after = tuning.held_out_loss()
         if tuning.held_out:
-            after = tuning.held_out_loss()
             show(f"held-out loss: {before:.3f} before, {after:.3f} after (nats a token)", True)
-        save_language_model(tuning.loaded.language_model, work.folder)
-    say(f"done; train it further with `prefrl train --env ID --text.model {shown(chosen.output)}`")
+        save_language_model(tuning.tuned(), work.folder)
 
 
 def _chat(chosen: "Sft | Fit", model: str | None) -> tuple[bool, list[str]]:
@@ -135,19 +147,6 @@ def _chat(chosen: "Sft | Fit", model: str | None) -> tuple[bool, list[str]]:
     return True, [
         f"{Path(model).name} is spoken to through its chat template; --plain does without"
     ]
-
-
-def _tuned_so_far(
-    work: "Unfinished", tuning: "Tuning", settings: dict[str, Any]
-) -> "tuple[float, TuneState]":
-    """Return the held-out loss before fine-tuning, and where that is."""
-    from prefrl.storage.checkpoint import from_bytes
-    from prefrl.text.stages.sft import TuneState
-
-    if data := work.begin(settings | {"data": tuning.digest()}):
-        kept = from_bytes(data)
-        return kept["before"], TuneState(kept["tuning"])
-    return tuning.held_out_loss(), TuneState()
 
 
 def _demonstrations(chosen: Sft) -> "tuple[list[Conversation], list[str]]":
@@ -218,6 +217,8 @@ class Fit:
     """cpu, cuda, or the one there is."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of passes through the model; bfloat16 on a GPU by default. Weights are float32."""
+    processes: CountOrZero = 0
+    """Processes that hold the weights between them, one a GPU; torchrun's, or one, by default."""
 
 
 def fit(chosen: Fit) -> None:
@@ -228,34 +229,12 @@ def fit(chosen: Fit) -> None:
             "`prefrl fit FILE --model tiny -o FOLDER`, or `prefrl fit RUN -o FOLDER`"
         )
     with installed("text"):
-        from prefrl.storage.checkpoint import from_bytes, to_bytes
-        from prefrl.text.stages.fitted import save
-        from prefrl.text.stages.fitting import digest, load_state_dict, passes, start, state_dict
-        from prefrl.text.stages.judging import judgement_in_words, pass_in_words
-    from prefrl.storage.texts.files import is_data
-    from prefrl.storage.unfinished import unfinished_folder
-
+        from prefrl.runs.crew import crew, follows
+    if follows():
+        return
     began = time.monotonic()
-    others = ("output", "answers_from", "plain")
-    settings = {name: value for name, value in vars(chosen).items() if name not in others}
-    source = settings["source"] = chosen.source or chosen.answers_from
-    from_file = source is not None and is_data(source)
-    settings["chat"], notes = _chat(chosen, chosen.model if from_file else None)
-    with unfinished_folder(chosen.output) as work, live_line() as show:
-        fitting = start(**settings)
-        for note in [*notes, *fitting.notes]:
-            show(note, True)
-        how = {n: _plain(v) for n, v in settings.items() if n not in ("source", "held_out")}
-        if data := work.begin(how | {"data": digest(fitting)}):
-            load_state_dict(fitting, from_bytes(data))
-            show(f"going on after pass {len(fitting.lines)}, which was kept", True)
-        for line in passes(fitting):
-            show(pass_in_words(line, fitting.config.first_epochs), True)
-            work.save(to_bytes(state_dict(fitting)))
-            show("calibrating", False)
-        for words in judgement_in_words(fitting.judgement):
-            show(words, True)
-        opens = save(fitting, work.folder, fitting.lines)
+    with crew(chosen.processes):
+        opens = _fit(chosen)
     path = shown(chosen.output)
     say(
         f"done in {time.monotonic() - began:.0f} s, members: {chosen.reward.members}"
@@ -264,6 +243,41 @@ def fit(chosen: Fit) -> None:
         f"score replies: `prefrl score {path} FILE`",
         f"let it judge: `prefrl compare RUN_A RUN_B --teacher {path}`",
     )
+
+
+def _fit(chosen: Fit) -> bool:
+    """Fit a reward model, and return whether transformers opens it."""
+    from prefrl.runs.crew import lead
+    from prefrl.storage.checkpoint import to_bytes
+    from prefrl.storage.texts.files import is_data
+    from prefrl.storage.unfinished import unfinished_folder
+    from prefrl.text.stages.fit_state import begin, digest, follow_fit, state_dict, whole
+    from prefrl.text.stages.fitted import save
+    from prefrl.text.stages.fitting import passes, start
+    from prefrl.text.stages.judging import judgement_in_words, pass_in_words
+
+    others = ("output", "answers_from", "plain", "processes")
+    settings = {name: value for name, value in vars(chosen).items() if name not in others}
+    source = settings["source"] = chosen.source or chosen.answers_from
+    from_file = source is not None and is_data(source)
+    settings["chat"], notes = _chat(chosen, chosen.model if from_file else None)
+    with unfinished_folder(chosen.output) as work, live_line() as show:
+        lead(partial(follow_fit, settings))
+        fitting = start(**settings)
+        for note in [*notes, *fitting.notes]:
+            show(note, True)
+        how = {n: _plain(v) for n, v in settings.items() if n not in ("source", "held_out")}
+        begin(fitting, work.begin(how | {"data": digest(fitting)}))
+        if fitting.lines:
+            show(f"going on after pass {len(fitting.lines)}, which was kept", True)
+        for line in passes(fitting):
+            show(pass_in_words(line, fitting.config.first_epochs), True)
+            work.save(to_bytes(state_dict(fitting)))
+            show("calibrating", False)
+        for words in judgement_in_words(fitting.judgement):
+            show(words, True)
+        fitting = whole(fitting)
+        return save(fitting, work.folder, fitting.lines)
 
 
 def _plain(value: Any) -> Any:

@@ -96,9 +96,10 @@ def train(chosen: Train) -> None:
     """Begin a run."""
     _check_page(chosen.port, chosen.host)
 
-    if _follows():
+    from prefrl.runs.crew import crew, follows
+
+    if follows():
         return
-    from prefrl.runs.crew import crew
     from prefrl.runs.session import start
 
     with crew(chosen.processes):
@@ -135,9 +136,10 @@ def resume(chosen: Resume) -> None:
     """Go on with a run."""
     _check_page(chosen.port, chosen.host)
 
-    if _follows():
+    from prefrl.runs.crew import crew, follows
+
+    if follows():
         return
-    from prefrl.runs.crew import crew
     from prefrl.runs.session import resume as resume_run
 
     with crew(chosen.processes):
@@ -242,18 +244,6 @@ def replay(chosen: Replay) -> None:
         say(f"note: {note}")
     complain(f"{wrong}; {cause}")
     sys.exit(UNLIKE)
-
-
-def _follows() -> bool:
-    """Follow the first process, if torchrun has started this one to; return whether it did."""
-    # Torchrun sets both; other programs set a rank for purposes of their own.
-    if os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1":
-        return False
-    from prefrl.runs import crew
-
-    if code := crew.main():
-        sys.exit(code)
-    return True
 
 
 def _check_page(port: int | None, host: str) -> None:

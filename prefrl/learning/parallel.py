@@ -213,6 +213,14 @@ def split_like(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(where, like.device_mesh, like.placements, src_data_rank=None)
 
 
+def load_whole(module: torch.nn.Module, state: dict[str, Any]) -> None:
+    """Load a state dict of whole tensors into a module of which this process may hold a part."""
+    if count() > 1:
+        own = module.state_dict()
+        state = {name: split_like(value, own[name]) for name, value in state.items()}
+    module.load_state_dict(state)
+
+
 def split_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     """Return the state dict of an optimiser, its whole tensors split as its parameters are."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]

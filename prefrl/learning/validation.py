@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from prefrl.contracts import RewardModel
+from prefrl.learning import parallel
 from prefrl.learning.preference import decisive
 
 BINS = 10
@@ -51,7 +52,7 @@ class BestPass:
             return None
         with torch.no_grad():
             for parameter, best in zip(reward_model.parameters(), self.weights, strict=True):
-                parameter.copy_(best)
+                parameter.copy_(parallel.split_like(best, parameter))
         return self.epoch
 
 

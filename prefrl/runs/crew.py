@@ -1,21 +1,21 @@
-"""A run that several processes train together: the first one has it, the others follow.
+"""What several processes do together: the first one has the run, the others follow.
 
     python -m prefrl.runs.crew    follows, as the environment variables of torchrun say
 
-All of them go through the same rounds. What the store holds, when a round may begin and whoever
-answers are the first one's alone: the others hear of it.
+All of them go through the same rounds, or the same steps of fine-tuning. What the store holds,
+when a round may begin and whoever answers are the first one's alone: the others hear of it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,18 +36,6 @@ WORLD, RANK = "WORLD_SIZE", "RANK"
 LED = "PREFRL_LED"  # whose standard input ends with the first process
 ENDED = 2
 PATIENCE_SECONDS = 10.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Order:
-    """What the first process tells the others to build."""
-
-    experiment: Experiment
-    folder: Path | None
-    """Of a run that is taken up."""
-    given_reward: Path | None
-    version: str
-    """Of prefrl's code."""
 
 
 class Told:
@@ -78,6 +66,20 @@ class Told:
             return parallel.from_first(lambda: getattr(self._known, name)(*known, **named))
 
         return call
+
+
+def follows() -> bool:
+    """Follow the first process, if torchrun has started this one to; return whether it did.
+
+    Raises:
+        SystemExit: what they did together has ended; the first process says why.
+    """
+    # Torchrun sets both; other programs set a rank for purposes of their own.
+    if os.environ.get(RANK, "0") == "0" or os.environ.get(WORLD, "1") == "1":
+        return False
+    if code := main():
+        sys.exit(code)
+    return True
 
 
 @contextmanager
@@ -145,6 +147,31 @@ def _end(started: Sequence[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
+def lead(follow: Callable[[], None]) -> None:
+    """Let the other processes do something beside what the first one goes on to do.
+
+    Args:
+        follow: it is pickled; both make the same calls of `learning.parallel` in the same order.
+
+    Raises:
+        UserError: they have different versions of prefrl.
+    """
+    if parallel.count() > 1:
+        _agree(parallel.from_first(code))
+        parallel.from_first(lambda: follow)
+
+
+def _agree(version: str) -> None:
+    """Raise `UserError` in all processes unless all have the first one's version of prefrl."""
+
+    def agree() -> list[None]:
+        if version != code():
+            raise UserError("its processes have different versions of prefrl; install the same")
+        return [None]
+
+    parallel.shares(agree, parallel.count())
+
+
 def build(
     domain: Domain, experiment: Experiment, network: Network | None, folder: Any,
     given_reward: Path | None,
@@ -161,9 +188,7 @@ def build(
     if parallel.count() > 1:
         _check_several(experiment)
         path = folder.path.resolve() if folder else None
-        order = Order(experiment, path, given_reward and given_reward.resolve(), code())
-        parallel.from_first(lambda: order)
-        parallel.shares(lambda: [None], parallel.count())
+        lead(partial(_follow_rounds, experiment, path, given_reward and given_reward.resolve()))
     components = domain.build(experiment, network, folder)
     try:
         return with_reward(components, experiment, given_reward, network)
@@ -221,19 +246,17 @@ def _check_several(experiment: Experiment) -> None:
         )
 
 
-def follow() -> None:
-    """Go through the rounds of the first process's run beside it."""
-    order: Order = parallel.heard()
+def _follow_rounds(experiment: Experiment, path: Path | None, given_reward: Path | None) -> None:
+    """Go through the rounds of the first process's run beside it; see `build`.
 
-    def agree() -> list[None]:
-        if order.version != code():
-            raise UserError("its processes have different versions of prefrl; install the same")
-        return [None]
-
-    parallel.shares(agree, parallel.count())
-    folder = RunFolder.open(order.folder) if order.folder else None
-    components = chosen_domain(order.experiment).build(order.experiment, None, folder)
-    components = with_reward(components, order.experiment, order.given_reward, None)
+    Args:
+        experiment: what to run.
+        path: of a run that is taken up.
+        given_reward: the folder of the reward that it is trained on, if one is given.
+    """
+    folder = RunFolder.open(path) if path else None
+    components = chosen_domain(experiment).build(experiment, None, folder)
+    components = with_reward(components, experiment, given_reward, None)
     try:
         config, state = parallel.heard()
         loop = LoopState(components.reward_model, config)
@@ -271,7 +294,8 @@ def main() -> int:
         threading.Thread(target=_end_with_first, daemon=True).start()
     try:
         with parallel.together():
-            follow()
+            _agree(parallel.heard())
+            parallel.heard()()
     except (UserError, FloatingPointError):
         return ENDED
     return 0

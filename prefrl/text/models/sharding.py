@@ -6,14 +6,16 @@ processes, as each computes its share of one loss.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import nn
 
 from prefrl.learning import parallel
 from prefrl.text.models.batches import by_length
+
+Result = TypeVar("Result")
 
 
 class Group(NamedTuple):
@@ -45,6 +47,19 @@ def own_groups(lengths: Sequence[int], most: int = 0) -> list[Group]:
     mine, passes = of_rank[parallel.rank()], max(map(len, of_rank))
     idle = Group([order[-1]], 0.0)
     return [Group(rows, 1.0) for rows in mine] + [idle] * (passes - len(mine))
+
+
+class Whole(nn.Module):
+    """A module that several processes may hold between them, for passes of what is in it."""
+
+    def __init__(self, module: nn.Module):
+        """Take a module."""
+        super().__init__()
+        self.module = module
+
+    def forward(self, passes: Callable[[], Result]) -> Result:
+        """Run passes of the module, and return what they give; all processes run theirs at once."""
+        return passes()
 
 
 def shard(whole: nn.Module, decoders: Sequence[nn.Module]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -78,17 +79,18 @@ def save(fitting: Fitting, folder: Path | str, lines: Sequence[dict[str, float]]
     """Write what `load_fitted` reads; return whether transformers opens it, too.
 
     Args:
-        fitting: after its passes.
+        fitting: after its passes, `whole`.
         folder: where to.
         lines: what the passes yielded.
     """
-    fitted, model = FittedFolder(folder), fitting.reward_model
+    fitted, model, begun = FittedFolder(folder), fitting.reward_model, fitting.language_model
+    assert begun is not None, "what several processes fitted is made `whole` first"
     fitted.path.mkdir(parents=True, exist_ok=True)
     report = fitting.judgement and dataclasses.asdict(fitting.judgement)
     how, weights = Fitted(fitting.text, fitting.seed), None
-    classifier = _classifier(model, fitting.language_model)
+    classifier = _classifier(model, begun)
     if classifier is None:
-        save_language_model(fitting.language_model, fitted.reference)
+        save_language_model(begun, fitted.reference)
         weights = to_bytes(model.state_dict())
     else:
         merged = dataclasses.replace(fitting.text.reward_model, lora=0)
@@ -174,7 +176,9 @@ def _classifier(model: TextReward, language_model: LanguageModel) -> LanguageMod
     except (AttributeError, RuntimeError):  # it is built otherwise
         return None
     sequence = [*range(8), model.template.end_id]
-    expected = model._scores(Encoded([sequence], [[len(sequence)]], [()]), [0])[0].item()
+    exact = copy.copy(model)
+    exact.autocast = nullcontext  # in bfloat16 two ways to the same score differ
+    expected = exact._scores(Encoded([sequence], [[len(sequence)]], [()]), [0])[0].item()
     given = classifier(right_padded([sequence], model.device).ids).logits.item()
     if abs(given - expected) > 1e-3 * max(1, abs(expected)):
         return None

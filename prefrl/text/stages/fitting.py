@@ -10,7 +10,6 @@ prefrl.load_reward("reward").score("a prompt", "a reply")
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from prefrl.config.learning import FitConfig
 from prefrl.config.text import TEXT_FIT, TextConfig, TextRewardConfig
 from prefrl.environments.ids import installed, make, resolve
 from prefrl.errors import UserError
+from prefrl.learning import parallel
 from prefrl.learning.reward import FitState, fit_passes
 from prefrl.learning.validation import BestPass
 from prefrl.pace import Pace
@@ -49,7 +49,7 @@ from prefrl.text.stages.answers import hold_out, read_answers, run_of_text
 from prefrl.text.stages.judging import Judgement, judge, scores_of
 from prefrl.text.stages.lengths import Limit, TooLong, limit
 from prefrl.text.stages.tuning import Dtype, load_model
-from prefrl.types import SYSTEM, Comparison, Segment, Trajectory, system_of
+from prefrl.types import SYSTEM, Comparison, Segment, Trajectory
 
 # What suits a network of random weights, and one that already knows a language.
 SMALL_FIT = dataclasses.replace(TEXT_FIT, first_epochs=20)
@@ -65,8 +65,10 @@ class Fitting:
     """A reward model and what it is fitted to."""
 
     reward_model: TextReward
-    language_model: LanguageModel
+    model: str
     """What its members began as."""
+    language_model: LanguageModel | None
+    """That, unless several processes hold the reward model between them."""
     text: TextConfig
     seed: int
     training: list[Comparison]
@@ -130,7 +132,8 @@ def start(
     run, reward = run_of_text(source), reward or TextRewardConfig()
     text = run.experiment().text if run else TextConfig(chat=chat)
     text = dataclasses.replace(text, device=device, dtype=dtype, reward_model=reward)
-    loaded = load_model(_first_model(model, run), seed, device, dtype)
+    name = _first_model(model, run)
+    loaded = load_model(name, seed, device, dtype)
     if reward.lora:
         loaded.language_model.model.requires_grad_(False)  # the members share it
     config = _fit_config(
@@ -141,6 +144,9 @@ def start(
         loaded.language_model, reward, seed, text.chat, loaded.autocast, options="",
         micro_batch_size=micro_batch_size, gradient_checkpointing=gradient_checkpointing,
     )  # fmt: skip
+    if parallel.count() > 1:
+        _check_several(reward, config)
+    reward_model.shard()
 
     most = limit(reward_model.context, max_length, too_long)
 
@@ -165,8 +171,9 @@ def start(
         f"{len(samples)} replies of the policy" if samples
         else f"the {len(completions)} completions"
     )  # fmt: skip
+    language_model = loaded.language_model if parallel.count() == 1 else None
     return Fitting(
-        reward_model, loaded.language_model, text, seed, training, aside, samples or completions,
+        reward_model, name, language_model, text, seed, training, aside, samples or completions,
         config, FitState(reward_model, config, seed), [*took, loaded.note, *notes, note],
         BestPass(config.patience),
     )  # fmt: skip
@@ -189,6 +196,20 @@ def _in_both(training: Sequence[Comparison], aside: Sequence[Comparison]) -> lis
     """Note prompts that are held out and learned from: such an accuracy is too good."""
     both = {c.left.task for c in training} & {c.left.task for c in aside} - {""}
     return [f"prompts that are learned from, though they are held out: {len(both)}"] * bool(both)
+
+
+def _check_several(reward: TextRewardConfig, config: FitConfig) -> None:
+    """Raise `UserError` unless several processes can fit such a reward model together."""
+    if reward.lora:
+        raise UserError(
+            "adapters share the weights of a model, which several processes cannot split; leave "
+            "out --lora, or --processes"
+        )
+    if config.l2:
+        raise UserError(
+            f"the fit of that run has an L2 penalty of {config.l2:g}, and weights that several "
+            "processes hold between them are not penalised; leave out --processes"
+        )
 
 
 def _first_model(model: str | None, run: RunFolder | None) -> str:
@@ -263,44 +284,6 @@ def _new_passes(fitting: Fitting) -> Iterator[dict[str, float]]:
         most=config.first_epochs,
     )  # fmt: skip
     return islice(unending, config.first_epochs - made)
-
-
-def state_dict(fitting: Fitting) -> dict[str, Any]:
-    """Return all that the passes to come depend on but the answers, after one of `passes`."""
-    return {
-        "reward_model": fitting.reward_model.state_dict(),
-        "fit": fitting.state.state_dict(),
-        "best": fitting.best.state_dict(),
-        "lines": fitting.lines,
-        "is_over": fitting.is_over,
-    }
-
-
-def load_state_dict(fitting: Fitting, state: dict[str, Any]) -> None:
-    """Continue from what `state_dict` returned, to the bit."""
-    fitting.reward_model.load_state_dict(state["reward_model"])
-    fitting.state.load_state_dict(state["fit"])
-    fitting.best.load_state_dict(state["best"])
-    fitting.lines[:] = state["lines"]
-    fitting.is_over = state["is_over"]
-
-
-def digest(fitting: Fitting) -> str:
-    """Return a hash of the answers, and of what is calibrated on."""
-    found = hashlib.blake2b(digest_size=16)
-    for comparison in (*fitting.training, None, *fitting.held_out):
-        if comparison is not None:
-            told = [_texts(side) for side in (comparison.left, comparison.right)]
-            numbers = comparison.query, comparison.preference, comparison.margin, comparison.weight
-            found.update(repr((numbers, told)).encode(errors="surrogatepass"))
-        found.update(b"\n")
-    for sample in fitting.samples:
-        found.update(repr(_texts(sample)).encode(errors="surrogatepass"))
-    return found.hexdigest()
-
-
-def _texts(clip: Segment | Trajectory) -> tuple[Any, ...]:
-    return system_of(clip), clip.observations.tolist(), clip.actions.tolist()
 
 
 def _check_finite(scores: dict[str, float], config: FitConfig) -> None:

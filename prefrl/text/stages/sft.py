@@ -6,8 +6,9 @@ Demonstrations come from an environment, from a file, or from what people wrote 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -21,22 +22,29 @@ from prefrl.answers import to_comparisons
 from prefrl.config.fields import Called, Count, checked
 from prefrl.environments.ids import installed, make, resolve
 from prefrl.errors import UserError, raised_by
+from prefrl.learning import parallel
 from prefrl.pace import Pace
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.jsonl import short
 from prefrl.storage.texts import reader as texts
 from prefrl.storage.texts.forms import check_turns
-from prefrl.text.models.batches import by_length
 from prefrl.text.models.device import Autocast
 from prefrl.text.models.layers import hidden_states, recompute_layers
 from prefrl.text.models.load import LanguageModel, context_length
 from prefrl.text.models.logits import check_logits, logits
+from prefrl.text.models.sharding import own_groups
 from prefrl.text.models.template import Template
 from prefrl.text.models.tokens import right_padded
 from prefrl.text.stages.lengths import TooLong, limit
 from prefrl.types import Conversation, system_of
 
 WARM_UP = 0.1  # the share of the steps in which the learning rate rises
+Passes = Callable[[Callable[[], Any]], Any]
+
+
+def at_once(run: Callable[[], Any]) -> Any:
+    """Run a pass of a model that this process alone holds."""
+    return run()
 
 
 class Step(NamedTuple):
@@ -75,13 +83,17 @@ class TuneState:
         """Take model, optimiser and schedule, and let them continue."""
         self._parts = parts
         if self._state:
-            for part, state in zip(parts, self._state["parts"], strict=True):
-                part.load_state_dict(state)
+            model, optimizer, schedule = parts
+            weights, moments, rates = self._state["parts"]
+            parallel.load_whole(model, weights)
+            optimizer.load_state_dict(parallel.split_state(optimizer, moments))
+            schedule.load_state_dict(rates)
             self._state = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything, once fine-tuning has begun."""
-        return {"step": self.step, "parts": [part.state_dict() for part in self._parts]}
+        """Return everything, once fine-tuning has begun; all processes ask for it."""
+        parts = [parallel.whole_state(part.state_dict()) for part in self._parts]
+        return {"step": self.step, "parts": parts}
 
 
 def tune(
@@ -89,7 +101,7 @@ def tune(
     learning_rate: float, batch_size: int, seed: int, chat: bool = False,
     autocast: Autocast = nullcontext, newest: int | None = None,
     micro_batch_size: int = 0, gradient_checkpointing: bool = False,
-    state: TuneState | None = None,
+    state: TuneState | None = None, passes: Passes = at_once,
 ) -> Iterator[Step]:  # fmt: skip
     """Train a model, in place, to give the demonstrated replies; yield each minibatch.
 
@@ -110,6 +122,7 @@ def tune(
         micro_batch_size: demonstrations that are read at a time; 0 for all of a minibatch.
         gradient_checkpointing: compute layers again in the backward pass.
         state: where to go on; it is changed.
+        passes: what runs the passes of a model that several processes hold between them.
 
     Raises:
         UserError: there are none, one is longer than the model's context, or the model scales or
@@ -117,7 +130,7 @@ def tune(
         FloatingPointError: the loss is not a finite number.
     """
     model = language_model.model
-    check_logits(model)
+    passes(partial(check_logits, model))
     if gradient_checkpointing:
         recompute_layers(model.base_model)
     encoded = encode(language_model, demonstrations, chat, newest)
@@ -137,7 +150,7 @@ def tune(
                 continue
             chosen = [encoded[row] for row in rows.tolist()]
             optimizer.zero_grad()
-            loss = _backward(model, chosen, autocast, micro_batch_size)
+            loss = _backward(model, chosen, autocast, micro_batch_size, passes)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
@@ -148,27 +161,29 @@ def tune(
 
 
 def _backward(
-    model: Any, demonstrations: Sequence[Encoded], autocast: Autocast, micro_batch_size: int
-) -> float:
+    model: Any, demonstrations: Sequence[Encoded], autocast: Autocast, micro_batch_size: int,
+    passes: Passes,
+) -> float:  # fmt: skip
     """Add the gradient of the mean loss of a minibatch, and return that."""
     counts, total = [sum(learned) for _, learned in demonstrations], 0.0
-    for rows in by_length([len(ids) for ids, _ in demonstrations], micro_batch_size):
-        share = sum(counts[row] for row in rows) / sum(counts)
-        with autocast():
-            loss = share * _loss(model, [demonstrations[row] for row in rows])
-        if not torch.isfinite(loss):
+    for rows, weight in own_groups([len(ids) for ids, _ in demonstrations], micro_batch_size):
+        share = weight * sum(counts[row] for row in rows) / sum(counts)
+        some = [demonstrations[row] for row in rows]
+        loss = share * passes(partial(_loss, model, some, autocast))
+        if not parallel.all_of(torch.isfinite(loss)):
             raise FloatingPointError(
                 "the loss of fine-tuning is not a finite number; lower its learning rate"
             )
         loss.backward()
         total += float(loss.detach())
-    return total
+    return parallel.added_numbers({"loss": total})["loss"]
 
 
 @torch.no_grad()
 def mean_loss(
     language_model: LanguageModel, demonstrations: Sequence[Conversation], batch_size: int,
     chat: bool = False, autocast: Autocast = nullcontext, newest: int | None = None,
+    passes: Passes = at_once,
 ) -> float:  # fmt: skip
     """Return the mean cross-entropy of the replies' tokens, in nats; NaN if there are none.
 
@@ -176,12 +191,11 @@ def mean_loss(
     """
     if not demonstrations:
         return math.nan
-    check_logits(language_model.model)
+    passes(partial(check_logits, language_model.model))
     encoded, total, count = encode(language_model, demonstrations, chat, newest), 0.0, 0
     for begin in range(0, len(encoded), batch_size):
         some = encoded[begin : begin + batch_size]
-        with autocast():
-            total += float(_loss(language_model.model, some, "sum"))
+        total += float(passes(partial(_loss, language_model.model, some, autocast, "sum")))
         count += sum(sum(demonstration.learned) for demonstration in some)
     return total / count
 
@@ -250,15 +264,18 @@ def _encoded(template: Template, talk: Conversation) -> Encoded:
     return Encoded(ids, learned)
 
 
-def _loss(model: Any, demonstrations: Sequence[Encoded], reduction: str = "mean") -> Tensor:
+def _loss(
+    model: Any, demonstrations: Sequence[Encoded], autocast: Autocast, reduction: str = "mean"
+) -> Tensor:
     tokens = right_padded([ids for ids, _ in demonstrations], model.device)
     learned = torch.zeros(tokens.ids.shape, dtype=torch.bool)
     for row, (_, which) in enumerate(demonstrations):
         learned[row, : len(which)] = torch.tensor(which)
     learned = learned[:, 1:].to(model.device)
-    hidden = hidden_states(model.base_model, tokens, None)[:, :-1][learned]
-    scores = logits(model.get_output_embeddings(), hidden)
-    return cross_entropy(scores, tokens.ids[:, 1:][learned], reduction=reduction)
+    with autocast():
+        hidden = hidden_states(model.base_model, tokens, None)[:, :-1][learned]
+        scores = logits(model.get_output_embeddings(), hidden)
+        return cross_entropy(scores, tokens.ids[:, 1:][learned], reduction=reduction)
 
 
 def _rate(step: int, steps: int) -> float:

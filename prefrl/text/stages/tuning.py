@@ -6,13 +6,15 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from prefrl.config.fields import Count, CountOrZero, Positive, Seed, checked
 from prefrl.config.text import TextConfig
 from prefrl.errors import UserError
+from prefrl.learning import parallel
+from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.text.models.device import (
     LARGE,
     Autocast,
@@ -24,6 +26,7 @@ from prefrl.text.models.device import (
     use_threads,
 )
 from prefrl.text.models.load import LanguageModel, context_length, load_language_model
+from prefrl.text.models.sharding import Whole, shard
 from prefrl.text.stages import sft
 from prefrl.text.stages.lengths import TooLong
 from prefrl.types import Conversation
@@ -75,6 +78,8 @@ def load_model(
 class Tuning:
     """Fine-tuning that is about to begin."""
 
+    model: str
+    """What it begins with."""
     loaded: LoadedModel
     training: list[Conversation]
     held_out: list[Conversation]
@@ -89,6 +94,32 @@ class Tuning:
     """Tokens that are read of a longer demonstration, those at its end."""
     micro_batch_size: int = 0
     gradient_checkpointing: bool = False
+    passes: sft.Passes = sft.at_once
+
+    def begin(self, kept: bytes | None = None) -> tuple[float, sft.TuneState]:
+        """Return the held-out loss before fine-tuning, and where that is.
+
+        Args:
+            kept: what `state` returned, if it goes on; the first process says so for all.
+        """
+        if data := parallel.from_first(lambda: kept):
+            before = from_bytes(data)
+            return before["before"], sft.TuneState(before["tuning"])
+        return self.held_out_loss(), sft.TuneState()
+
+    @staticmethod
+    def state(before: float, state: sft.TuneState) -> bytes:
+        """Return all that the steps to come depend on; all processes ask for it."""
+        return to_bytes({"before": before, "tuning": state.state_dict()})
+
+    def tuned(self) -> LanguageModel:
+        """Return the whole model; all processes ask for it."""
+        if parallel.count() == 1:
+            return self.loaded.language_model
+        weights = parallel.whole_state(self.loaded.language_model.model.state_dict())
+        found = load_model(self.model, self.seed, "cpu").language_model
+        found.model.load_state_dict(weights)
+        return found
 
     def steps(self, state: sft.TuneState | None = None) -> Iterator[sft.Step]:
         """Train the model, in place; yield each minibatch.
@@ -106,6 +137,7 @@ class Tuning:
                 chat=self.chat, autocast=self.loaded.autocast, newest=self.newest,
                 micro_batch_size=self.micro_batch_size,
                 gradient_checkpointing=self.gradient_checkpointing, state=state,
+                passes=self.passes,
             )  # fmt: skip
 
     def digest(self) -> str:
@@ -123,7 +155,7 @@ class Tuning:
         with self._explained():
             return sft.mean_loss(
                 self.loaded.language_model, self.held_out, self.batch_size, self.chat,
-                self.loaded.autocast, self.newest,
+                self.loaded.autocast, self.newest, self.passes,
             )  # fmt: skip
 
     @contextmanager
@@ -164,6 +196,9 @@ def prepare_tuning(
         UserError: a number or the model is wrong, or every demonstration is too long for it.
     """
     loaded = load_model(model, seed, device, dtype)
+    language_model = loaded.language_model.model
+    whole = Whole(language_model)
+    shard(whole, [language_model.base_model])
     demonstrations, notes = sft.short_enough(
         loaded.language_model, demonstrations, chat, max_length, too_long
     )
@@ -172,6 +207,22 @@ def prepare_tuning(
     rate = learning_rate or (LARGE_RATE if loaded.large else SMALL_RATE)
     notes = [loaded.note, *notes]
     return Tuning(
-        loaded, training, held_out, chat, seed, epochs, rate, batch_size, notes, newest,
-        micro_batch_size, gradient_checkpointing,
+        model, loaded, training, held_out, chat, seed, epochs, rate, batch_size, notes, newest,
+        micro_batch_size, gradient_checkpointing, whole,
     )  # fmt: skip
+
+
+def follow_tuning(demonstrations: Sequence[Conversation], settings: dict[str, Any]) -> None:
+    """Fine-tune beside the first process, which says when a state is kept.
+
+    Args:
+        demonstrations: what `prepare_tuning` is given.
+        settings: likewise, by name.
+    """
+    tuning = prepare_tuning(demonstrations=demonstrations, **settings)
+    before, state = tuning.begin()
+    for _ in tuning.steps(state):
+        if parallel.heard():
+            tuning.state(before, state)
+    tuning.held_out_loss()
+    tuning.tuned()
