@@ -227,20 +227,33 @@ def padding(place: Place) -> dict[str, Any]:
 
 
 def resuming(place: Place) -> dict[str, Any]:
-    """Compare a run with itself run again, and with itself taken up after its first round."""
+    """Compare a run with itself run again, and with itself taken up after its first round.
+
+    Once as it is, and once adding up in a fixed order, which must be the same to the bit anywhere.
+    """
     experiment = review_run("tiny", place, 3, 256 if place.is_gpu else 8, 64)
-    whole = [train(experiment, place.scratch / f"whole-{n}").metrics() for n in range(2)]
-    path = place.scratch / "halves"
+    found = {"as_it_is": repeated(experiment, place.scratch / "as-it-is")}
+    in_order = changed(experiment, {"text.deterministic": True})
+    try:
+        found["in_a_fixed_order"] = repeated(in_order, place.scratch / "in-order")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for how, apart in found.items():
+        if (not place.is_gpu or how != "as_it_is") and {*apart.values()} != {"to the bit"}:
+            raise Wrong(f"a run does not repeat itself ({how})", found)
+    return found
+
+
+def repeated(experiment: Experiment, folder: Path) -> dict[str, str]:
+    """Return how a run differs from itself."""
+    whole = [train(experiment, folder / f"whole-{n}").metrics() for n in range(2)]
+    path = folder / "halves"
     with_session(start(experiment, path), most=2)
     with_session(resume(path), most=None)
-    halves = RunFolder.open(path).metrics()
-    found = {
+    return {
         "run_again": apart_from(whole[0], whole[1]),
-        "taken_up": apart_from(whole[0], halves),
+        "taken_up": apart_from(whole[0], RunFolder.open(path).metrics()),
     }
-    if not place.is_gpu and any(one != "to the bit" for one in found.values()):
-        raise Wrong("a run does not repeat itself", found)
-    return found
 
 
 def sampling(place: Place) -> dict[str, Any]:

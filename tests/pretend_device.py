@@ -5,9 +5,9 @@
     seen.waits             # how often a GPU would have had to be waited for
 
 A tensor of it holds one of the CPU. As on CUDA it cannot be computed with what is on the CPU, but
-for numbers (of no dimension) and indices, draws no numbers with a generator of the CPU, and becomes
-no array of numpy. A GPU is waited for when Python reads a number, when something is copied from it,
-and when a size depends on values.
+for numbers (of no dimension) and indices, draws no numbers with a generator of the CPU, becomes no
+array of numpy, and asked for a fixed order refuses what adds up in none. A GPU is waited for when
+Python reads a number, when something is copied from it, and when a size depends on values.
 """
 
 from __future__ import annotations
@@ -27,6 +27,12 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 DEVICE = "pretend"
 COPIES = {"aten::copy_", "aten::_to_copy", "aten::set_"}
 INDEXED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
+# Of what CUDA refuses under `torch.use_deterministic_algorithms`, for real numbers, as torch's
+# documentation of that has it.
+IN_NO_ORDER = {
+    "aten::cumsum", "aten::cumsum_", "aten::put_", "aten::histc", "aten::bincount",
+    "aten::kthvalue", "aten::median", "aten::_ctc_loss", "aten::nll_loss2d_forward",
+}  # fmt: skip
 SIZED_BY_VALUES = {"aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::unique_dim"}
 
 
@@ -158,6 +164,9 @@ def _check(name: str, given: Any, flat: list[Any], tensors: list[torch.Tensor]) 
             raise RuntimeError(
                 f"expected all tensors to be on the same device, but {name} found pretend:0 and cpu"
             )
+    in_order = torch.are_deterministic_algorithms_enabled()
+    if in_order and name in IN_NO_ORDER and any(one.is_floating_point() for one in tensors):
+        raise RuntimeError(f"{name} does not have a deterministic implementation on pretend")
     if any(isinstance(one, torch.Generator) for one in flat):
         raise RuntimeError(f"expected a generator of pretend, but {name} found one of cpu")
 

@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -132,6 +133,41 @@ def test_a_run_on_it_is_that_of_the_cpu(name, model, tmp_path):
     assert seen.operations > 1000
     assert len(here) == len(there) == 3
     assert_about_equal(here[:2], there[:2])
+
+
+@pytest.fixture
+def order_ends():
+    """What asked for a fixed order asks for it no more after the test."""
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@thrice
+def test_a_run_on_it_adds_up_in_a_fixed_order_if_asked(model, tmp_path, monkeypatch, order_ends):
+    """And with another way to draw tokens has the replies of the CPU."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    here = train(experiment(model, "rloo", "cpu", **{"text.deterministic": True}), tmp_path / "cpu")
+    assert not torch.are_deterministic_algorithms_enabled(), "a CPU always does"
+    with pretend():
+        there = train(experiment(model, "rloo", **{"text.deterministic": True}), tmp_path / DEVICE)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        assert_about_equal(here.metrics()[:2], there.metrics()[:2])
+        chances = torch.rand(2, 3, device=DEVICE)
+        with pytest.raises(RuntimeError, match="cumsum does not have a deterministic"):
+            chances.cumsum(1)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5, 16, 300, 49_152])
+def test_both_ways_to_draw_tokens_draw_the_same(tokens):
+    generator = torch.Generator().manual_seed(tokens)
+    scores = 3 * torch.randn(200, tokens, generator=generator)
+    scores[:, 1::3] = -torch.inf  # which may not be drawn
+    drawn = torch.rand(200, dtype=torch.float64, generator=generator)
+    drawn[0], drawn[1] = 0.0, 1 - 2**-53
+    one = sampling._draw(scores, drawn, 0.7)
+    assert torch.equal(sampling._draw_in_order(torch.softmax(scores / 0.7, 1), drawn), one)
+    assert torch.isfinite(scores.gather(1, one[:, None])).all()
 
 
 @thrice

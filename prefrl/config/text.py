@@ -206,6 +206,9 @@ class TextConfig:
     """cpu, cuda, or the one there is."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of passes through the networks; bfloat16 on a GPU by default. Weights are float32."""
+    deterministic: bool = False
+    """Add up in a fixed order on a GPU, as a CPU always does: slower, but the same seed gives the
+    same bits, and so does a run that was taken up."""
     chat: bool = False
     """Speak to the model through its chat template, as is done with every model that has one."""
     plain: bool = False

@@ -39,6 +39,7 @@ from prefrl.text.models.device import (
     describe_model,
     enough_memory,
     find_device,
+    in_fixed_order,
     use_threads,
 )
 from prefrl.text.models.load import LanguageModel, load_language_model, save_language_model
@@ -302,6 +303,8 @@ def _reference(
     """
     text = experiment.text
     device = find_device(text.device)
+    if text.deterministic:
+        in_fixed_order(device)
     is_saved = folder is not None and folder.reference.exists()
     model = str(folder.reference) if folder is not None and is_saved else text.model
     language_model = load_language_model(model, experiment.seed, device, context=text.tiny.context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -65,6 +66,19 @@ def check_same_device(begun: str, here: str) -> None:
             f"numbers; resume it on {begun}{hint}, or begin a new run on its answers with "
             "`prefrl train --from`"
         )
+
+
+def in_fixed_order(device: str) -> None:
+    """Let a GPU add up in a fixed order from now on, in this whole process.
+
+    What has no such order there raises then: of what is used here that is `cumsum` of real numbers
+    alone, which drawing a token does without.
+    """
+    if device == "cpu":  # it always does
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # that only finds mistakes
 
 
 def precision(text: TextConfig, device: torch.device) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -201,9 +202,37 @@ def _draw(scores: Tensor, drawn: Tensor | None, temperature: float) -> Tensor:
     if drawn is None:
         return scores.argmax(1)
     # One number a row; `multinomial` would draw one for every token that the model knows.
-    reached = torch.softmax(scores / temperature, dim=1).cumsum(1, dtype=torch.float64)
+    chances = torch.softmax(scores / temperature, dim=1)
+    if scores.device.type != "cpu" and torch.are_deterministic_algorithms_enabled():
+        return _draw_in_order(chances, drawn)
+    reached = chances.cumsum(1, dtype=torch.float64)
     tokens = torch.searchsorted(reached, drawn[:, None] * reached[:, -1:], right=True)[:, 0]
     return tokens.clamp(max=scores.shape[1] - 1)
+
+
+def _draw_in_order(chances: Tensor, drawn: Tensor) -> Tensor:
+    """Draw likewise without `cumsum`, which adds up in no fixed order on a GPU.
+
+    Products with a triangle of ones do: first over blocks of tokens, then within the one that is
+    drawn.
+
+    Args:
+        chances: `[sequence, token]`, which sum to about 1.
+        drawn: `[sequence]`, from 0 to less than 1.
+    """
+    rows, count = chances.shape
+    width = math.isqrt(count - 1) + 1
+    chances = torch.nn.functional.pad(chances.double(), (0, width * width - count))
+    blocks = chances.view(rows, width, width)
+    triangle = torch.ones(width, width, dtype=torch.float64, device=chances.device).triu()
+    sums = blocks.sum(2)
+    reached = sums @ triangle
+    wanted = drawn[:, None] * reached[:, -1:]
+    block = torch.searchsorted(reached, wanted, right=True).clamp(max=width - 1)
+    below = (reached - sums).gather(1, block)
+    within = blocks.gather(1, block[:, :, None].expand(rows, 1, width))[:, 0] @ triangle
+    token = torch.searchsorted(within, wanted - below, right=True).clamp(max=width - 1)
+    return (block * width + token)[:, 0].clamp(max=count - 1)
 
 
 def _reply(row: list[int], end: int) -> Reply:
