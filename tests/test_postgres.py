@@ -20,6 +20,7 @@ from prefrl.runs.replay import replay
 from prefrl.runs.session import rounds, start
 from prefrl.storage import database as databases
 from prefrl.storage import postgres, postgres_schema, shared, trainer
+from prefrl.storage import rounds as asking
 from prefrl.storage.address import Address, is_address, read_address
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.labelling import Assignments
@@ -107,6 +108,40 @@ def test_many_clips_are_read_in_few_statements(store, address, monkeypatch):
     with closing(FeedbackStore(address)) as other:
         assert len(other.comparisons()) == 20 and len(asked) == 4
         assert len(other.comparisons()) == 20 and len(asked) == 6, "clips are read once"
+
+
+def test_nobody_waits_while_a_trainer_writes_its_clips(store, address, monkeypatch):
+    writing, go_on = threading.Event(), threading.Event()
+    write = asking.write_segments
+
+    def slowly(*given):
+        write(*given)
+        writing.set()
+        assert go_on.wait(30)
+
+    monkeypatch.setattr(asking, "write_segments", slowly)
+    queries = [make_query(1, index) for index in range(3)]
+
+    def ask():
+        with closing(FeedbackStore(address)) as trainer:
+            trainer.ask(1, queries, {}, 0)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert writing.wait(30)
+    assert store.answer(prefer(0)) == 1
+    assert store.ledger(1) is None and store.counts().asked == 20
+    go_on.set()
+    thread.join()
+    assert store.ledger(1).asked == 3 and store.counts().asked == 23
+
+
+def test_statements_are_planned_for_the_tables_as_they_are(store):
+    """A plan is kept after five times: one for a table with nothing in it reads it all for ever."""
+    show = "SELECT setting FROM pg_settings WHERE name = 'plan_cache_mode'"
+    for _ in range(2):
+        assert store.database.run(show) == [("force_custom_plan",)]
+        store.ask(5, [make_query(5, index) for index in range(2)], {}, 0)
 
 
 def test_a_transaction_that_failed_is_over(store):

@@ -12,7 +12,7 @@ from toy_texts import TINY_TEXT_FLAGS, save_small_model
 
 from prefrl import cli
 from prefrl.commands.table import COMMANDS
-from prefrl.config.control import ControlConfig
+from prefrl.config.control import ControlConfig, SACConfig
 from prefrl.config.experiment import Experiment
 from prefrl.config.learning import QueryConfig
 from prefrl.runs.grid import read_sweep
@@ -131,7 +131,7 @@ def test_every_metric_is_explained(learner, tmp_path):
     steps, explore_steps = (3_000, 1_500) if learner == "sac" else (8_200, 4_100)
     experiment = Experiment(
         env="prefrl/HalfCheetah-v0", labels=8, steps=steps, rounds=2,
-        domain=ControlConfig(learner=learner),
+        domain=ControlConfig(learner=learner, sac=SACConfig(batch_size=8, updates_per_step=0.1)),
         query=QueryConfig(explore_steps=explore_steps, acquisition="uniform"),
     )  # fmt: skip
     folder = train(experiment, tmp_path / "run")

@@ -52,8 +52,14 @@ class Database(Protocol):
         """Run one statement for each row of values."""
         ...
 
-    def transaction(self) -> AbstractContextManager[Callable[..., list[Any]]]:
-        """Give `run`; what it does happens as a whole or not at all, and nobody else writes."""
+    def transaction(
+        self, first: Callable[[], None] = lambda: None
+    ) -> AbstractContextManager[Callable[..., list[Any]]]:
+        """Give `run`; what it does happens as a whole or not at all, and nobody else writes.
+
+        Args:
+            first: is done in it, too; where several may write at a time, others still do.
+        """
         ...
 
     def snapshot(self) -> AbstractContextManager[None]:

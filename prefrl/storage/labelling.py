@@ -21,6 +21,7 @@ SILENT_SECONDS = 40.0  # a page says every 30 s that it is there
 LONGEST_LEASE_SECONDS = 600.0  # then a page that is open, but idle, lets go of what it holds
 REPEATED_SHARE = 0.05  # of a person's pairs are shown once more, sides swapped
 REPEATED_AFTER = 10  # answers that lie between the two, at least
+REPEATED_OF = 100  # of a person's newest answers to pairs, so that many cost no more than few
 
 # Imported rounds are below 0.
 TICKET = re.compile("(-?[0-9]{1,9})-([0-9]{1,9})(-repeat|-revision)?")
@@ -248,12 +249,13 @@ class Assignments:
         if shown >= answered * REPEATED_SHARE or answered <= REPEATED_AFTER:
             return None
         rows = self.store.database.run(
-            'SELECT s.round, s."index" FROM standing s JOIN query q ON q.round = s.round AND '
-            'q."index" = s."index" WHERE s.teacher = ? AND NOT s.repeat AND s.round >= 0 '
-            "AND s.kind IN ('preference', 'tie') AND json_array_length(q.segments) = 2 "
-            'AND NOT EXISTS (SELECT 1 FROM repeat r WHERE r.round = s.round AND r."index" = '
-            's."index" AND r.teacher = s.teacher) ORDER BY s.id DESC LIMIT 1 OFFSET ?',
-            person, REPEATED_AFTER,
+            'SELECT s.round, s."index" FROM (SELECT * FROM standing WHERE teacher = ? AND '
+            "NOT repeat AND round >= 0 AND kind IN ('preference', 'tie') ORDER BY id DESC LIMIT ?) "
+            's JOIN query q ON q.round = s.round AND q."index" = s."index" '
+            "WHERE json_array_length(q.segments) = 2 AND NOT EXISTS (SELECT 1 FROM repeat r WHERE "
+            'r.round = s.round AND r."index" = s."index" AND r.teacher = s.teacher) '
+            "ORDER BY s.id DESC LIMIT 1 OFFSET ?",
+            person, REPEATED_OF, REPEATED_AFTER,
         )  # fmt: skip
         if not rows:
             return None

@@ -34,6 +34,9 @@ CONNECT: dict[str, Any] = {
     "application_name": "prefrl",
 } | ALIVE
 
+# A plan that is kept would stay one for tables that were empty when it was made.
+PLAN_EACH_TIME = "SET plan_cache_mode = force_custom_plan"
+
 Connection = Any  # psycopg's, whose type takes no SQL that is put together
 
 
@@ -83,11 +86,19 @@ class Postgres:
         if not rows:
             return
         with self.errors() as connection, connection.cursor() as cursor:
+            cursor.execute("SET plan_cache_mode = auto")  # these have one plan at any size
             cursor.executemany(_dialect(sql), rows)
+            cursor.execute(PLAN_EACH_TIME)
 
     @contextmanager
-    def transaction(self) -> Iterator[Callable[..., list[Any]]]:
+    def transaction(
+        self, first: Callable[[], None] = lambda: None
+    ) -> Iterator[Callable[..., list[Any]]]:
         """Give `run`; what it does happens as a whole or not at all, and nobody else writes.
+
+        Args:
+            first: is done in it, too, while others still write: what is long, and takes nobody's
+                turn.
 
         Raises:
             UserError: somebody else has become the run's trainer.
@@ -95,6 +106,7 @@ class Postgres:
         with self.errors() as connection:
             try:
                 with connection.transaction():
+                    first()
                     locked = f"(SELECT pg_advisory_xact_lock({LOCK}, {self._number})) locked"
                     [(self._time,)] = connection.execute(
                         f"{CLOCK} FROM {locked}", binary=True
@@ -168,6 +180,7 @@ class Postgres:
         connection.adapters.register_loader("json", TextBinaryLoader)
         for name, value in ALIVE.items():
             connection.execute(f"SET tcp_{name} = {value}")
+        connection.execute(PLAN_EACH_TIME)
         _bring_up_to_date(connection, self.address.url, self.read_only)
         name = self.address.run
         rows = connection.execute("SELECT id FROM prefrl.run WHERE name = %s", (name,)).fetchall()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -28,8 +29,13 @@ def ask_round(
     true_rewards: Mapping[str, np.ndarray], answers_through: int, pictures: Mapping[str, Picture],
     mean_return: float | None,
 ) -> None:  # fmt: skip
-    """Write a round, unless it is there; see `FeedbackStore.ask`."""
-    with database.transaction():
+    """Write a round, unless it is there; see `FeedbackStore.ask`.
+
+    Clips are many, and nobody looks for them before there are queries about them: they are written
+    first, while people's answers need not wait.
+    """
+    clips = partial(_write_clips, database, queries, true_rewards, pictures)
+    with database.transaction(clips):
         known = read_ledger(database, round_index)
         if known:
             before = read_queries(database, segments, "WHERE round = ?", round_index)
@@ -41,7 +47,7 @@ def ask_round(
                     "environment?); start a new run"
                 )
             return
-        _write_round(database, round_index, queries, true_rewards, answers_through, pictures)
+        _write_queries(database, round_index, queries, answers_through)
         if mean_return is not None:
             write_mean_return(database, round_index, mean_return)
 
@@ -62,7 +68,9 @@ def record_round(
             for new, old in enumerate(answered)
         }
         [(last,)] = run("SELECT coalesce(max(id), 0) FROM answer")
-        _write_round(database, lowest - 1, list(asked.values()), {}, last, NO_PICTURES)
+        shown = list(asked.values())
+        _write_clips(database, shown, {}, NO_PICTURES)
+        _write_queries(database, lowest - 1, shown, last)
         for answer in answers:
             query = asked[answer.query.index]
             check_answer(query, answer)
@@ -131,12 +139,10 @@ def _key(query: Query) -> tuple[Any, ...]:
     return (query.id, query.kind, query.question, query.aspect, clips)
 
 
-def _write_round(
-    database: Database, number: int, queries: Sequence[Query],
-    true_rewards: Mapping[str, np.ndarray], answers_through: int,
+def _write_clips(
+    database: Database, queries: Sequence[Query], true_rewards: Mapping[str, np.ndarray],
     pictures: Mapping[str, Picture],
 ) -> None:  # fmt: skip
-    database.run("INSERT INTO round VALUES (?, ?)", number, answers_through)
     aspects = sorted({name.partition("\n")[0] for name in true_rewards if "\n" in name})
     rewards = {}
     for query in queries:
@@ -148,6 +154,12 @@ def _write_round(
             rewards[segment.id] = known
     shown = [segment for query in queries for segment in query.segments]
     write_segments(database, shown, rewards, pictures)
+
+
+def _write_queries(
+    database: Database, number: int, queries: Sequence[Query], answers_through: int
+) -> None:
+    database.run("INSERT INTO round VALUES (?, ?)", number, answers_through)
     database.many(
         'INSERT INTO query (round, "index", kind, question, segments, aspect) '
         "VALUES (?, ?, ?, ?, ?, ?)",

@@ -103,8 +103,13 @@ class SQLite:
             self.connection.execute("ROLLBACK")
 
     @contextmanager
-    def transaction(self) -> Iterator[Callable[..., list[Any]]]:
+    def transaction(
+        self, first: Callable[[], None] = lambda: None
+    ) -> Iterator[Callable[..., list[Any]]]:
         """Give `run`; what it does happens as a whole or not at all.
+
+        Args:
+            first: is done in it, too.
 
         Raises:
             UserError: somebody else has become the run's trainer.
@@ -113,6 +118,7 @@ class SQLite:
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 self.fence.check()
+                first()
                 yield self.run
                 self.connection.execute("COMMIT")
             except BaseException:
