@@ -93,7 +93,9 @@ class Server:
             env=os.environ | {"LC_ALL": "C"},
         )  # fmt: skip
         if done.returncode:
-            raise RuntimeError(done.stdout)
+            log = self.folder / "log"
+            said = log.read_text().splitlines()[-10:] if log.exists() else []
+            raise RuntimeError("\n".join([done.stdout, *said]))
 
 
 def _runs(process: int) -> bool:

@@ -292,10 +292,12 @@ def test_a_trainer_waits_for_a_database_that_is_away_and_others_are_told(lonely,
             page.answer(prefer(1, uuid="two"))
         with pytest.raises(UserError, match="cannot open"):
             FeedbackStore(address)
-        threading.Timer(1.0, lonely.start).start()
+        starts = threading.Timer(1.0, lonely.start)
+        starts.start()
         with pytest.warns(Note, match="does not answer .*; training waits for it"):
             assert store.answer(prefer(2, "oracle")) == 2
         assert page.answer(prefer(1, uuid="two")) == 3, "the page sends it again"
+        starts.join()  # what starts it still waits to see that it runs
         with store.training():
             lonely.stop()
         lonely.start()
