@@ -84,8 +84,8 @@ def sft(chosen: Sft) -> None:
     """Fine-tune a language model and keep it."""
     if sum(map(bool, (chosen.env, chosen.file, chosen.from_run))) != 1:
         raise UserError("expected one of --env, --file and --from-run: what to learn from")
-    with installed("text"):
-        from prefrl.runs.crew import crew, follows
+    from prefrl.runs.crew import crew, follows
+
     if follows():
         return
     with crew(chosen.processes):
@@ -94,11 +94,12 @@ def sft(chosen: Sft) -> None:
 
 
 def _sft(chosen: Sft) -> None:
+    with installed("text"):
+        from prefrl.text.models.load import save_language_model
+        from prefrl.text.stages.tuning import follow_tuning, prepare_tuning
     from prefrl.learning.parallel import from_first
     from prefrl.runs.crew import lead
     from prefrl.storage.unfinished import unfinished_folder
-    from prefrl.text.models.load import save_language_model
-    from prefrl.text.stages.tuning import follow_tuning, prepare_tuning
 
     with unfinished_folder(chosen.output) as work, live_line() as show:
         others = (
@@ -228,8 +229,8 @@ def fit(chosen: Fit) -> None:
             "expected one run or one file of pairs to learn from: "
             "`prefrl fit FILE --model tiny -o FOLDER`, or `prefrl fit RUN -o FOLDER`"
         )
-    with installed("text"):
-        from prefrl.runs.crew import crew, follows
+    from prefrl.runs.crew import crew, follows
+
     if follows():
         return
     began = time.monotonic()
@@ -247,14 +248,15 @@ def fit(chosen: Fit) -> None:
 
 def _fit(chosen: Fit) -> bool:
     """Fit a reward model, and return whether transformers opens it."""
+    with installed("text"):
+        from prefrl.text.stages.fit_state import begin, digest, follow_fit, state_dict, whole
+        from prefrl.text.stages.fitted import save
+        from prefrl.text.stages.fitting import passes, start
+        from prefrl.text.stages.judging import judgement_in_words, pass_in_words
     from prefrl.runs.crew import lead
     from prefrl.storage.checkpoint import to_bytes
     from prefrl.storage.texts.files import is_data
     from prefrl.storage.unfinished import unfinished_folder
-    from prefrl.text.stages.fit_state import begin, digest, follow_fit, state_dict, whole
-    from prefrl.text.stages.fitted import save
-    from prefrl.text.stages.fitting import passes, start
-    from prefrl.text.stages.judging import judgement_in_words, pass_in_words
 
     others = ("output", "answers_from", "plain", "processes")
     settings = {name: value for name, value in vars(chosen).items() if name not in others}
