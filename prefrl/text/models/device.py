@@ -78,7 +78,6 @@ def in_fixed_order(device: str) -> None:
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # that only finds mistakes
 
 
 def precision(text: TextConfig, device: torch.device) -> str:
