@@ -129,9 +129,10 @@ def test_every_command_is_in_readme():
 @pytest.mark.parametrize("learner", ["ppo", "sac", "direct", "select"])
 def test_every_metric_is_explained(learner, tmp_path):
     steps, explore_steps = (3_000, 1_500) if learner == "sac" else (8_200, 4_100)
+    quick = {"sac": SACConfig(batch_size=8, updates_per_step=0.1)} if learner == "sac" else {}
     experiment = Experiment(
         env="prefrl/HalfCheetah-v0", labels=8, steps=steps, rounds=2,
-        domain=ControlConfig(learner=learner, sac=SACConfig(batch_size=8, updates_per_step=0.1)),
+        domain=ControlConfig(learner=learner, **quick),
         query=QueryConfig(explore_steps=explore_steps, acquisition="uniform"),
     )  # fmt: skip
     folder = train(experiment, tmp_path / "run")
