@@ -158,6 +158,7 @@ ROWS = {
     "learning.given_reward": ("types", "numpy"),
     "learning.keeping": ("", "numpy"),
     "learning.loop": ("config contracts errors types", ""),
+    "learning.newer": ("types", ""),
     "learning.pacing": ("config contracts types", ""),
     "learning.parallel": ("errors", "torch"),
     "learning.preference": ("", "torch"),

@@ -20,6 +20,7 @@ LIVE_NUMBERS = {
     "out_of_bag_accuracy": ("out-of-bag accuracy", ".2f"),
     "true_return": ("true return", ".1f"),
     "clean_flips": ("clean flips", ".2f"),
+    "newer_wins": ("newer policy preferred", ".0%"),
     "kl": ("KL", ".1f"),
     "finished": ("replies that end", ".0%"),
     "prompts_too_long": ("prompts too long", ".0f"),

@@ -94,6 +94,12 @@ def worries(
             f"replies stop ending: {now:.0%} do, {before:.0%} did at first; raise "
             + f"{remedies['ends']} or --text.max-new-tokens"
         )
+    if metrics.get("newer_wins_high", 1.0) < 0.5:
+        found["worse"] = (
+            f"the newer policy was preferred in {metrics['newer_wins']:.0%} of the answers that "
+            "compare it with the one before, so training makes it worse: the learned reward has "
+            f"gone wrong, or the policy too far from what was asked about; {remedies['kl']}"
+        )
     if metrics.get("kept") == 0:
         found["kept"] = (
             "nothing was kept to learn from, as all replies to each task score the same; give more "

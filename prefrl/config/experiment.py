@@ -164,6 +164,7 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
             )
     _check_loss(experiment.fit)
     _check_restart(experiment)
+    _check_previous(experiment)
     query, given = experiment.query, experiment.given_reward
     if given is not None and not Path(given).expanduser().is_dir():
         raise UserError(
@@ -414,6 +415,18 @@ def _check_restart(experiment: Experiment) -> None:
         raise UserError(
             "--fit.restart policy is for language models, whose reward model begins as the policy "
             "did; use --fit.restart first"
+        )
+
+
+def _check_previous(experiment: Experiment) -> None:
+    """Raise `UserError` if nobody is asked about the replies of an earlier policy."""
+    domain = experiment.domain
+    if not isinstance(domain, TextConfig) or not domain.previous_share:
+        return
+    if not experiment.learns_reward:
+        raise UserError(
+            f"--text.previous-share is {domain.previous_share}, but with --reward "
+            f"{experiment.reward} nothing is asked; leave it out"
         )
 
 

@@ -239,6 +239,9 @@ class TextConfig:
     critic; select learns the best of its own replies; hindsight learns what each of them might have
     been asked for (HIR), and is asked for the best; direct fits the policy to the answers
     themselves (DPO). Or an order of them over the rounds, as in "select*4, ppo"."""
+    previous_share: Share = 0.0
+    """Ask about the policy as it was a round ago, too: so many replies of it to each task, as a
+    share of those of the newest. Then each round's answers say whether it has improved."""
     demonstrations: CountOrZero = 0
     """Fine-tune the model on so many demonstrations of the environment first; 0 leaves it alone."""
     sft_epochs: Count = 3

@@ -16,6 +16,7 @@ from prefrl.config.learning import LoopConfig
 from prefrl.contracts import Agent, Pacing, Reward, RewardModel, Store
 from prefrl.errors import UserError
 from prefrl.learning.composed import begin_fit, fit
+from prefrl.learning.newer import newer_wins
 from prefrl.learning.repeats import share_alike
 from prefrl.learning.selection import mean_return, select
 from prefrl.types import Comparison, Counts, Trajectory
@@ -110,6 +111,8 @@ def preference_loop(
             trajectories, trained = agent.train(reward, due)
             state.steps += sum(map(len, trajectories))
             metrics = trained | metrics
+            if not config.query.anchors:  # those are the best of their rounds
+                metrics |= newer_wins(comparisons)
         alike = share_alike(trajectories) if config.clip_steps is None else None
         metrics |= {} if alike is None else {"alike": alike}
         clock.lap("train")

@@ -83,13 +83,13 @@ class ImitatingAgent(SamplingAgent):
         self._episodes: list[Episode] = []
         self._scores: list[float] = []
 
-    def _play(self) -> list[Episode]:
-        """Play the next tasks, at the temperature of what is kept from."""
+    def _replies(self, seeds: Sequence[int]) -> list[Episode]:
+        """Play tasks, at the temperature of what is kept from."""
         usual = self.policy.config
         hotter = usual.temperature * self.settings.temperature
         self.policy.config = replace(usual, temperature=hotter)
         try:
-            return super()._play()
+            return super()._replies(seeds)
         finally:
             self.policy.config = usual
 
@@ -181,9 +181,6 @@ class ImitatingAgent(SamplingAgent):
         episodes = play(self.environments, self.policy, seeds)
         chance.replies = before
         return episodes
-
-    def _weights(self) -> list[torch.Tensor]:
-        return [weights.detach().clone() for weights in self.networks.trained_of_policy()]
 
     @torch.no_grad()
     def _go_back(self, before: Sequence[torch.Tensor], kl: float, target: float) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import fields
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -24,6 +25,13 @@ from prefrl.text.policy import TextPolicy
 from prefrl.types import Trajectory
 
 TASKS_TRIED = 8
+
+
+class Past(NamedTuple):
+    """A policy as it was: what it replies by that training changes."""
+
+    weights: list[torch.Tensor]
+    instruction: str
 
 
 class SamplingAgent:
@@ -63,6 +71,8 @@ class SamplingAgent:
         self.left_out = self.out_of_context = 0
         self.sample: list[Trajectory] = []
         self.sample_scores = np.zeros(0)
+        self.previous: list[Trajectory] = []
+        """Replies of the policy as it was before the last round, to the tasks that come next."""
 
     def explore(self, steps: int) -> list[Trajectory]:
         """Run the policy as it is for about `steps` turns."""
@@ -77,12 +87,16 @@ class SamplingAgent:
         """Play about `steps` turns, and learn from each batch of episodes.
 
         It is one batch at least, even where episodes of many turns have used the steps up before.
+        Replies of the policy of a round ago to the same tasks come last, and nothing learns from
+        them.
         """
         with self._enough_memory():
+            past, first = self._past(), self.tasks
+            older = sum(map(len, self.previous))
             self._begin_round(reward)
             trajectories: list[Trajectory] = []
             batches: list[dict[str, float]] = []
-            while not trajectories or sum(map(len, trajectories)) < steps:
+            while not batches or older + sum(map(len, trajectories)) < steps:
                 episodes = self._play()
                 self.sample = self._trajectories(episodes)
                 trajectories += self.sample
@@ -96,6 +110,10 @@ class SamplingAgent:
         if self.out_of_context:
             metrics["out_of_context"] = float(self.out_of_context)
         self.left_out = self.out_of_context = 0
+        if past:
+            tasks = {trajectory.task for trajectory in trajectories}
+            trajectories += [old for old in self.previous if old.task in tasks]
+            self.previous = self._replies_of(past, self.tasks - first)
         return trajectories, metrics
 
     def entropy(self) -> float:
@@ -146,14 +164,53 @@ class SamplingAgent:
         tasks = range(self.tasks, self.tasks + count)
         self.tasks += count
         seeds = [task_seed(self.seed, task) for task in tasks]
-        repeated = [seed for seed in seeds for _ in range(each)]
-        episodes = play(self.environments, self.policy, repeated)
+        episodes = self._replies([seed for seed in seeds for _ in range(each)])
         self.left_out += sum(episode.left_out for episode in episodes[::each])
         self.out_of_context += sum(episode.out_of_context for episode in episodes)
         return episodes
 
-    def _trajectories(self, episodes: Sequence[Episode]) -> list[Trajectory]:
-        first, source = self.played, f"round {self.round}"
+    def _replies(self, seeds: Sequence[int]) -> list[Episode]:
+        """Play tasks, so that what the policy does is asked about."""
+        return play(self.environments, self.policy, seeds)
+
+    def _past(self) -> Past | None:
+        """Return the policy as it is before a round, None where nobody asks for it later."""
+        if not self.config.previous_share:
+            return None
+        return Past(self._weights(), self.policy.instruction)
+
+    def _replies_of(self, past: Past, count: int) -> list[Trajectory]:
+        """Return what the policy as it was before this round replies to the `count` next tasks."""
+        each = max(1, round(self.config.previous_share * self.options.completions_per_task))
+        tasks = range(self.tasks, self.tasks + count)
+        seeds = [task_seed(self.seed, task) for task in tasks for _ in range(each)]
+        with self._enough_memory(), self._as(past):
+            return self._trajectories(self._replies(seeds), self.round - 1)
+
+    @contextmanager
+    def _as(self, past: Past) -> Iterator[None]:
+        """Let the policy be what it was."""
+        now = Past(self._weights(), self.policy.instruction)
+        self._become(past)
+        try:
+            yield
+        finally:
+            self._become(now)
+
+    @torch.no_grad()
+    def _become(self, policy: Past) -> None:
+        for weights, told in zip(self.networks.trained_of_policy(), policy.weights, strict=True):
+            weights.copy_(told)
+        self.policy.instruction = policy.instruction
+
+    def _weights(self) -> list[torch.Tensor]:
+        return [weights.detach().clone() for weights in self.networks.trained_of_policy()]
+
+    def _trajectories(
+        self, episodes: Sequence[Episode], index: int | None = None
+    ) -> list[Trajectory]:
+        """Return episodes as trajectories of the policy of a round, by default of this one."""
+        first, source = self.played, f"round {self.round if index is None else index}"
         self.played += len(episodes)
         return [episode.trajectory(source, first + n) for n, episode in enumerate(episodes)]
 
@@ -172,6 +229,9 @@ class SamplingAgent:
             "out_of_context": self.out_of_context,
             "sample": [[t.observations, t.actions, t.env_rewards, t.extras] for t in self.sample],
             "sample_scores": self.sample_scores,
+            "previous": [
+                [getattr(t, each.name) for each in fields(Trajectory)] for t in self.previous
+            ],
         }
 
     def load_progress(self, state: dict[str, Any]) -> None:
@@ -182,6 +242,7 @@ class SamplingAgent:
         self.out_of_context = state.get("out_of_context", 0)  # it was not counted once
         self.sample = [Trajectory(*arrays) for arrays in state["sample"]]
         self.sample_scores = state["sample_scores"]
+        self.previous = [Trajectory(*values) for values in state.get("previous", [])]
 
     def own_state(self) -> dict[str, Any]:
         """Return what no other agent of the same networks needs."""
