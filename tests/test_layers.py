@@ -285,6 +285,7 @@ ROWS = {
         "gymnasium numpy torch",
     ),
     "text.export": ("config storage types", "transformers"),
+    "text.few_shot": ("errors", "numpy"),
     "text.generating": ("errors storage types", ""),
     "text.models": ("", ""),
     "text.models.batches": ("", ""),

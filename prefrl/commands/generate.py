@@ -22,7 +22,7 @@ from prefrl.commands.console import (
     shown,
     write,
 )
-from prefrl.config.fields import Count, Positive, Seed
+from prefrl.config.fields import Count, CountOrZero, Positive, Seed
 from prefrl.errors import UserError
 from prefrl.pace import Pace
 
@@ -45,6 +45,9 @@ class Generate:
     prefrl/text/README.md lists the forms."""
     output: Output = None
     """File to write replies to, JSON lines that `prefrl sft` reads; printed by default."""
+    new_prompts: CountOrZero = 0
+    """Write so many prompts that are like those of --file, instead of replying to these: the model
+    goes on with lists of some of them."""
     greedy: bool = False
     """Take the likeliest token each time, instead of sampling."""
     temperature: Positive | None = None
@@ -74,8 +77,18 @@ def generate(chosen: Generate) -> None:
     """Print or write what a language model replies."""
     if chosen.prompt is not None and chosen.file is not None:
         raise UserError("both a prompt and --file are given; leave one out")
+    if chosen.new_prompts and (chosen.file is None or chosen.greedy):
+        raise UserError(
+            "--new-prompts are like those of --file; name a file of some"
+            if chosen.file is None
+            else "--greedy writes the same prompt again and again; leave it out with --new-prompts"
+        )
     with installed("text"):
         from prefrl.text.generating import Talk
+    if chosen.file is not None and chosen.new_prompts:  # a list is gone on with, not replied to
+        plain = dataclasses.replace(chosen, chat=False, plain=True)
+        _write_prompts(_policy(plain), chosen, chosen.file)
+        return
     policy = _policy(chosen)
     if chosen.file is not None:
         _reply_to_file(policy, chosen, chosen.file)
@@ -149,20 +162,57 @@ def _reply_to_file(policy: "TextPolicy", chosen: Generate, file: Path) -> None:
                 pace.step(len(replies), tokens)
                 yield from replies
 
-    if chosen.output is None:
-        for line in lines():
+    _tell(lines(), chosen.output)
+
+
+def _write_prompts(policy: "TextPolicy", chosen: Generate, file: Path) -> None:
+    """Print a JSON line a new prompt, or write them."""
+    from prefrl.storage.texts.conversations import before_reply
+    from prefrl.text.few_shot import list_writer, new_prompts
+    from prefrl.text.generating import read_prompts
+
+    prompts, notes = read_prompts(file, chat=True)  # rows of messages may hold one, too
+    if any(len(prompt.talk.turns) > 1 for prompt in prompts):
+        raise UserError(
+            f"{file} holds conversations, but --new-prompts writes what is said first; give a "
+            "file of single prompts"
+        )
+    remark(*notes)
+    known, wanted = [str(before_reply(prompt.talk)) for prompt in prompts], chosen.new_prompts
+
+    def lines() -> Iterator[dict]:
+        pace, written = Pace("writing prompts", wanted), 0
+        writer = list_writer(policy, chosen.seed)
+        with live_line(beside=True):
+            for fresh, tokens in new_prompts(writer, known, wanted, chosen.seed, chosen.batch_size):
+                pace.step(len(fresh), tokens)
+                written += len(fresh)
+                yield from ({"prompt": prompt} for prompt in fresh)
+        if written < wanted:
+            remark(
+                f"only {written} of {wanted} prompts were written, as the model repeats itself or "
+                "what it is shown; raise --temperature or --max-new-tokens, or give more examples"
+            )
+
+    _tell(lines(), chosen.output, "prompts")
+
+
+def _tell(lines: Iterator[dict], output: Path | None, what: str = "replies") -> None:
+    """Print JSON lines, or write them."""
+    if output is None:
+        for line in lines:
             say(json.dumps(line))
     else:
-        _save([*lines()], chosen.output)
+        _save([*lines], output, what)
 
 
-def _save(lines: list[dict], output: Path) -> None:
+def _save(lines: list[dict], output: Path, what: str = "replies") -> None:
     from prefrl.storage.files import whole, writing
 
     with writing(output, "and try again"), whole(output) as partial:
         text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
         partial.write_text(text, encoding="utf-8")
-    say(f"wrote {shown(output)}: {len(lines)} replies")
+    say(f"wrote {shown(output)}: {len(lines)} {what}")
 
 
 def _chat(policy: "TextPolicy", chosen: Generate) -> None:
