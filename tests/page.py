@@ -1,11 +1,14 @@
 """A real browser before a viewer process and a store on disk: what tests of the page share."""
 
 import contextlib
+import http.client
+import http.server
 import json
 import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -213,3 +216,47 @@ def address_from(process):
         if line.startswith("answer at "):
             return line.removeprefix("answer at ").strip()
     raise AssertionError("the trainer printed no address")
+
+
+@contextlib.contextmanager
+def served(handler):
+    """Serve on a free port of this host; give the port."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+
+
+def proxy(port, prefix, keep_host, cut=True):
+    """Make a reverse proxy as nginx is: Host is the backend's unless kept, a path may be cut."""
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if not self.path.startswith(f"{prefix}/"):
+                self.send_error(404)
+                return
+            headers = {
+                k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")
+            }
+            headers["Host"] = self.headers["Host"] if keep_host else f"127.0.0.1:{port}"
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as backend:
+                path = self.path[len(prefix) :] if cut else self.path
+                backend.request(self.command, path, body, headers)
+                reply = backend.getresponse()
+                data = reply.read()
+            self.send_response(reply.status)
+            for name, value in reply.getheaders():
+                if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    return Proxy

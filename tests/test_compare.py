@@ -143,7 +143,7 @@ def test_people_answer_on_the_page(kind, request, tmp_path):
     assert comparing.report(made)["answered"] == 0
     view = View(made)
     with closing(view.feedback):
-        told = view.run(None)
+        told = view.about()
         assert (told["question"], told["budget"]) == ("Which pleases you?", 6)
         body = {"person": "Ada", "tab": "tab", "count": 3, "held": []}
         queries = view.next(None, body)["queries"]

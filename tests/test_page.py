@@ -1,9 +1,7 @@
 """The page in a real Chromium: its first seconds, behind a proxy, for everybody."""
 
 import contextlib
-import http.client
 import http.server
-import threading
 import time
 from typing import ClassVar
 
@@ -25,7 +23,9 @@ from page import (
     open_page,
     page,
     press,
+    proxy,
     saved,
+    served,
     stored,
     texts,
     viewer,
@@ -73,16 +73,6 @@ class Eavesdropper(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@contextlib.contextmanager
-def served(handler):
-    """Serve on a free port of this host; give the port."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield server.server_port
-        server.shutdown()
-
-
 def test_the_key_leaves_the_address_and_no_other_port_hears_of_it(viewer, open_page):
     """Cookies know no ports: whatever the browser keeps must be of this origin alone."""
     page = open_page(viewer.address)
@@ -124,45 +114,12 @@ def test_the_key_survives_a_reload_where_the_browser_keeps_nothing(viewer, open_
 
 def test_a_page_without_the_key_says_what_it_needs_and_goes_on_with_it(viewer, open_page):
     page = open_page(viewer.address.partition("?")[0])
-    wait_until(page, "document.body.innerText.includes('open the link that prefrl printed')")
+    wait_until(page, "document.body.innerText.includes('open the link that you were given')")
     page.context.new_page().goto(viewer.address)
     wait_for(page, state="labelling")
 
 
 # --- behind a proxy ---------------------------------------------------------------------------
-
-
-def proxy(port, prefix, keep_host):
-    """Make a reverse proxy as nginx is: Host is the backend's unless it is kept, a path is cut."""
-
-    class Proxy(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            if not self.path.startswith(f"{prefix}/"):
-                self.send_error(404)
-                return
-            headers = {
-                k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")
-            }
-            headers["Host"] = self.headers["Host"] if keep_host else f"127.0.0.1:{port}"
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as backend:
-                backend.request(self.command, self.path[len(prefix) :], body, headers)
-                reply = backend.getresponse()
-                data = reply.read()
-            self.send_response(reply.status)
-            for name, value in reply.getheaders():
-                if name.lower() not in ("transfer-encoding", "connection", "content-length"):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_POST = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    return Proxy
 
 
 @pytest.mark.parametrize(

@@ -62,9 +62,9 @@ OURS = {"X-Prefrl": run_id(KEY), "Origin": HOME}
 class Client:
     """Asks the application itself, without a socket, in this thread."""
 
-    def __init__(self, folder, key=KEY, hosts=(), wide=False):
+    def __init__(self, folder, key=KEY, hosts=(), wide=False, root=""):
         self.view = View(folder, "anna")
-        self.transport = httpx.ASGITransport(app(self.view, KEY, hosts, wide))
+        self.transport = httpx.ASGITransport(app(self.view, KEY, hosts, wide, root))
         self.headers = {"X-Prefrl-Token": key} if key else {}
 
     def request(self, method, path, **options):

@@ -13,6 +13,7 @@ from prefrl.commands import answers, reports, text, training
 from prefrl.commands import check as checking
 from prefrl.commands import generate as generating
 from prefrl.commands import judge as judging
+from prefrl.commands import label as labelling
 from prefrl.commands import list as listing
 from prefrl.commands import plan as planning
 from prefrl.commands import sweep as sweeping
@@ -22,7 +23,7 @@ from prefrl.errors import UserError
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "train": (training.Train, training.train),
     "resume": (training.Resume, training.resume),
-    "label": (training.Label, training.label),
+    "label": (labelling.Label, labelling.label),
     "inspect": (reports.Inspect, reports.inspect),
     "sft": (text.Sft, text.sft),
     "fit": (text.Fit, text.fit),

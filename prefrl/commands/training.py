@@ -1,18 +1,15 @@
-"""`prefrl train`, `resume`, `label`, `replay`."""
+"""`prefrl train`, `resume`, `replay`."""
 
-import os
 import sys
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 from tyro.conf import Fixed, Suppress, arg
 
 from prefrl.commands.console import (
     Run,
-    RunOrAddress,
     UnknownOption,
     complain,
     live_line,
@@ -150,47 +147,6 @@ def resume(chosen: Resume) -> None:
                 "--steps +N"
             )
         _run(session, chosen.port, chosen.host)
-
-
-@dataclass(frozen=True)
-class Label:
-    """RUN: open the page on which people answer, while the run trains or not."""
-
-    run: RunOrAddress
-    """The run folder, or postgresql://HOST/DATABASE#NAME, on any machine."""
-    name: str = ""
-    """Who answers; the page asks otherwise."""
-    port: Port | None = None
-    """Port to listen on; the one it had before, or the first free one from 8765, by default."""
-    host: str = ""
-    """Address to listen on: 127.0.0.1 (this machine alone), 0.0.0.0 (every network that it is
-    in, as inside a container) or another one; the one it had before by default."""
-    allow_host: tuple[str, ...] = ()
-    """Further host names under which a proxy of yours may ask for the page."""
-
-
-def label(chosen: Label) -> None:
-    """Serve a run's page until interrupted."""
-    from prefrl.storage.shared import opened
-    from prefrl.viewer.addresses import is_wide
-    from prefrl.viewer.server import serve
-
-    def announce(address: str, host: str) -> None:
-        port = urlsplit(address).port
-        if before not in (None, port) and chosen.port is None:
-            say(f"port {before}, where the page was before, is taken by another program")
-        say(f"answer at {address}")
-        if is_wide(host):
-            say(
-                f"it listens on {host}: open it from elsewhere under this machine's own address; "
-                "whoever has the token may answer, and nothing is encrypted on the way"
-            )
-        elif "SSH_CONNECTION" in os.environ:
-            say(f"from elsewhere: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE")
-
-    with opened(chosen.run) as folder:
-        before = folder.viewer()["port"]
-        serve(folder, chosen.name, chosen.port, chosen.allow_host, chosen.host, announce)
 
 
 @dataclass(frozen=True)

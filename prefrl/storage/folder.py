@@ -17,6 +17,7 @@
     evaluation.json     what the policy achieved, if the run is a cell of a sweep
     outcome.json        how such a run ended: finished, user error, not finite
     viewer.json         the viewer's key, port and hosts, so that a restarted one is found again
+    links.json          who has a link of their own to the page, and a hash of its token
     checkpoints/        round-0007.pt: the agent, the reward model and the loop after round 7
     tb/                 TensorBoard events, when it is installed
 
@@ -62,6 +63,7 @@ class RunFolder:
         self.grades = self.path / "grades.jsonl"
         self.teacher = self.path / "teacher"
         self.critic = self.path / "critic"
+        self.links = self.path / "links.json"
 
     @property
     def feedback(self) -> Path | Address:

@@ -21,6 +21,7 @@ FORMATS = {
     "environment.json": 1,
     "evaluation.json": 1,
     "fitted.json": 2,
+    "links.json": 1,
     "outcome.json": 1,
     "report.json": 1,
     "status.json": 1,

@@ -90,6 +90,17 @@ def labels_per_minute(store: FeedbackStore, person: str) -> float:
     return 60 * count / max(time.time() - max(first, since), 1.0)
 
 
+def was_shown(store: FeedbackStore, query: QueryId, person: str) -> bool:
+    """Return whether a query is in front of somebody, or was answered by them."""
+    of = 'round = ? AND "index" = ? AND teacher = ?'
+    [(shown,)] = store.database.run(
+        f"SELECT EXISTS (SELECT 1 FROM lease WHERE {of}) "
+        f"OR EXISTS (SELECT 1 FROM answer WHERE {of})",
+        *query, person, *query, person,
+    )  # fmt: skip
+    return bool(shown)
+
+
 def damaged(store: FeedbackStore) -> int:
     """Return how many queries were withdrawn because a clip could not be shown."""
     [(count,)] = store.database.run(

@@ -127,7 +127,7 @@ def host_name(text: str) -> str:
     Raises:
         UserError: no request could have such a name.
     """
-    name = _as_host(text)
+    name = canonical(text)
     if name in ("0.0.0.0", "::"):
         raise UserError(
             f"--allow-host is {text!r}, under which no page is asked for; to listen on every "
@@ -141,8 +141,8 @@ def host_name(text: str) -> str:
     return name
 
 
-def _as_host(text: str) -> str:
-    """Return a name or an address in its usual spelling, "" if it is neither."""
+def canonical(text: str) -> str:
+    """Return a host's name or address in its usual spelling, "" if it is neither."""
     text = text.strip().lower().rstrip(".")
     try:
         return str(ipaddress.ip_address(text.removeprefix("[").removesuffix("]")))
@@ -161,4 +161,4 @@ def _host_within(text: str) -> str:
         host = urlsplit(text if "//" in text else f"//{text}").hostname or ""
     except ValueError:
         return ""
-    return _as_host(host.removeprefix("*."))
+    return canonical(host.removeprefix("*."))

@@ -81,6 +81,28 @@ class Progress:
     def _is_trained(self, process: int) -> bool:
         return is_trained(self.feedback) if self.feedback.shares else is_running(process)
 
+    def policy_in_words(self, made: int) -> str:
+        """Say which policy it is that a round asked about."""
+        status = self.folder.status()
+        words = f"The policy of round {made}" if self._was_trained(made) else "The untrained policy"
+        now = status.get("round", made)
+        if now > made + 1 or (now > made and status.get("state") == "finished"):
+            words += f", the newest of which clips were asked about; the trainer is at round {now}"
+        return words
+
+    def _was_trained(self, made: int) -> bool:
+        """Return whether a round trained; a later one explores, too, if all before was skipped."""
+        lines = [line for line in self.folder.metrics() if line["round"] == made]
+        return made > 0 and all("train_loss" in line or line.get("answered") for line in lines)
+
+    def is_over(self) -> bool:
+        """Return whether nothing more will be asked."""
+        counts = self.feedback.counts()
+        if self.folder.kind() == "comparison":
+            return not counts.pending
+        finished = self.trainer()["state"] == "finished"
+        return finished or counts.answered >= self.folder.experiment().labels
+
     def why_no_queries(self) -> str:
         """Say why nobody can be shown anything more."""
         trainer = self.trainer()

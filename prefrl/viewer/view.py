@@ -21,7 +21,7 @@ from prefrl.types import RATING_SCALE, Answer, Query
 from prefrl.viewer import fields
 from prefrl.viewer.clips import Clips
 from prefrl.viewer.fields import Refused
-from prefrl.viewer.guard import run_id
+from prefrl.viewer.guard import run_id, visitor_of
 from prefrl.viewer.inspector import Inspector
 from prefrl.viewer.progress import Progress
 
@@ -66,15 +66,23 @@ class View:
             )
 
     def run(self, request: Request) -> dict[str, Any]:
+        """Say what the run is about, and who asks."""
+        visitor = visitor_of(request)
+        return self.about() | {
+            "id": visitor.id,
+            "role": "admin" if visitor.is_admin else "labeller",
+            "person": visitor.person or self.person,
+            "named": bool(visitor.person),
+        }
+
+    def about(self) -> dict[str, Any]:
         """Say what the run is about."""
         return {
-            "id": self.id,
             "name": self.folder.path.resolve().name,
             "env": self.experiment.env,
             "question": self.question,
             "instructions": self.experiment.instructions,
             "budget": self.folder.experiment().labels,
-            "person": self.person,
             "forms": self._forms(),
             "kind": self.experiment.query.kind,
             "clips": self.experiment.query.size,
@@ -181,24 +189,32 @@ class View:
 
     def status(self, request: Request) -> dict[str, Any]:
         """Say how far labelling and training are."""
-        person = request.query_params.get("person", "")
-        rate = history.labels_per_minute(self.feedback, person)
+        person = visitor_of(request).person or request.query_params.get("person", "")
+        common, own = self.progress.common(), self.own(person)
+        left, rate = max(0, common["budget"] - common["labels"]), own["per_minute"]
+        return common | own | {"seconds_left": 60 * left / rate if rate else None}
+
+    def own(self, person: str) -> dict[str, Any]:
+        """Count what one person has answered."""
+        people = self.progress.common()["people"]
         same, of = history.agreement(self.feedback, person)
-        common = self.progress.common()
-        left = max(0, common["budget"] - common["labels"])
-        return common | {
-            "mine": next((p["labels"] for p in common["people"] if p["person"] == person), 0),
-            "per_minute": rate,
-            "seconds_left": 60 * left / rate if rate else None,
+        return {
+            "mine": next((p["labels"] for p in people if p["person"] == person), 0),
+            "per_minute": history.labels_per_minute(self.feedback, person),
             "repeats": {"same": same, "of": of},
         }
 
-    def history(self, request: Request) -> dict[str, Any]:
-        """List answers, newest first; their queries are asked for as they come into sight."""
+    def history(self, request: Request, of: str = "") -> dict[str, Any]:
+        """List answers, newest first; their queries are asked for as they come into sight.
+
+        Args:
+            request: which ones.
+            of: of this person alone, whoever is asked for.
+        """
         asked = request.query_params
         limit = fields.whole(asked.get("limit", "50"), MOST_HISTORY)
         before = fields.whole(asked["before"], 2**62) if "before" in asked else None
-        person, kind = asked.get("person", ""), asked.get("kind", "")
+        person, kind = of or asked.get("person", ""), asked.get("kind", "")
         entries = history.history(self.feedback, limit, before, person, kind)
         return {"answers": [_entry(entry) for entry in entries]}
 
@@ -210,22 +226,12 @@ class View:
 
     def policy(self, request: Request) -> dict[str, Any]:
         """Show the newest policy of which there is a clip moving, and say which one it is."""
-        status = self.folder.status()
         newest = history.newest(self.feedback)
         if self.is_comparison or newest is None:  # two policies, or none
             return {"clip": None, "round": None, "words": ""}
         query = self._described(Ticket(newest))
-        made = newest.round
-        words = f"The policy of round {made}" if self._was_trained(made) else "The untrained policy"
-        now = status.get("round", made)
-        if now > made + 1 or (now > made and status.get("state") == "finished"):
-            words += f", the newest of which clips were asked about; the trainer is at round {now}"
-        return {"clip": query["clips"][0] if query else None, "round": made, "words": words}
-
-    def _was_trained(self, made: int) -> bool:
-        """Return whether a round trained; a later one explores, too, if all before was skipped."""
-        lines = [line for line in self.folder.metrics() if line["round"] == made]
-        return made > 0 and all("train_loss" in line or line.get("answered") for line in lines)
+        words = self.progress.policy_in_words(newest.round)
+        return {"clip": query["clips"][0] if query else None, "round": newest.round, "words": words}
 
     def inspect(self, request: Request) -> dict[str, Any]:
         """Give `prefrl inspect`'s report on the newest reward; working it out takes seconds."""

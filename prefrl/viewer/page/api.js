@@ -11,9 +11,13 @@ export class Refusal extends Error {
 	constructor(status, message, ours) {
 		super(message);
 		this.status = status;
-		this.final = ours && FINAL.includes(status); // what a stranger on this port says is not
+		this.ours = ours; // what a stranger on this port says is not
+		this.final = ours && FINAL.includes(status);
 	}
 }
+
+/** Returns what the server said of a request that it refused, as a sentence of its own. */
+export const refused = ({ message }) => `${message[0].toUpperCase()}${message.slice(1)}.`;
 
 /** Says whether the server answers, and when that changes; `trainer` is what it last said of the run. */
 export const connection = Object.assign(new EventTarget(), { gone: false, trainer: {} });
@@ -38,17 +42,21 @@ function note(gone) {
 const HOLDER = `token:${new URL(".", location).pathname}`; // of this origin, below this path, alone
 let token = remember(HOLDER);
 
-/** Takes the token out of the page's address and keeps it; a cookie would be shown to other ports. */
+/** Takes the token out of the page's address and keeps it; a cookie would be shown to other ports. That of
+ * a person's own link is behind the #, which a browser sends to nobody: no proxy writes it down. */
 export function enter() {
 	const address = new URL(location);
-	const given = address.searchParams.get("token");
+	const given = address.searchParams.get("token") ?? new URLSearchParams(address.hash.slice(1)).get("token");
 	if (given === null) return;
 	token = given;
 	keep(HOLDER, token);
 	if (remember(HOLDER) !== token) return; // a browser that keeps nothing must find it there again
 	address.searchParams.delete("token");
+	address.hash = "";
 	history.replaceState(null, "", address);
 }
+
+addEventListener("hashchange", () => location.reload()); // another link was opened in this tab
 
 let run = null; // the id of the run that this page is about; another one's server must refuse it
 

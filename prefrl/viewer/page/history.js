@@ -18,8 +18,10 @@ const option = ([value, words]) => element("option", { value }, words);
 export class History {
 	constructor(session, views, report) {
 		Object.assign(this, { session, report, cards: new AnswerCards(views), turn: 0 });
-		this.people = element("select", { aria: { label: "Whose answers" } });
-		this.choice = element("select", { aria: { label: "Which choice" } }, ...Object.entries(CHOICES).map(option));
+		const isLabeller = session.run.role === "labeller"; // then all are theirs, and the reward is not
+		this.people = element("select", { hidden: isLabeller, aria: { label: "Whose answers" } });
+		const choices = Object.entries(CHOICES).filter(([choice]) => choice !== "differs" || !isLabeller);
+		this.choice = element("select", { aria: { label: "Which choice" } }, ...choices.map(option));
 		this.title = element("h2", { tabIndex: -1 }, "History");
 		this.words = element("p", { className: "aside" });
 		this.more = button("Show more", () => this.#load());
@@ -34,7 +36,7 @@ export class History {
 	async enter() {
 		const { session } = this;
 		await session.outbox.flush();
-		const { people } = await get(`api/status?person=${encodeURIComponent(session.identity().person)}`)
+		const { people = [] } = await get(`api/status?person=${encodeURIComponent(session.identity().person)}`)
 			.catch(() => ({ people: [] }));
 		const chosen = this.people.value;
 		this.people.replaceChildren(...[["", "everybody"],

@@ -80,7 +80,7 @@ const READING = [["M", "Markdown as it is meant, or raw"], ["D", "mark the words
 const ALWAYS = [["H", "history"], ["I", "inspect the learned reward"], ["?", "these keys"]];
 
 /** Returns the keys for the help, [keys, what they do], of those that a kind of query and its clips know. */
-export function help({ kind, clips, isText }) {
+export function help({ kind, clips, isText, role }) {
 	const [left, right, equal, skip, undo] = Object.keys(FIRST).map((name) => answers.symbol(name));
 	const digits = `1 … ${clips}`;
 	const cannot = [skip, "can't tell: teaches nothing"];
@@ -93,7 +93,7 @@ export function help({ kind, clips, isText }) {
 		ratings: [["1 … 7", "rate the next one"], [`${left} ${right}`, "another one"], ["Enter", "store the ratings"], cannot],
 	}[kind];
 	return [...judging, [`${undo} ⌫ Ctrl+Z`, "undo, brings the last one back"],
-		...(isText ? READING : MOVING), ...ALWAYS];
+		...(isText ? READING : MOVING), ...ALWAYS.filter(([key]) => key !== "I" || role !== "labeller")];
 }
 
 const REPEATING = ["back", "on"]; // holding these moves on frame by frame; all others act once

@@ -1,6 +1,6 @@
 // Wires the page together.
 
-import { enter, get, Outbox, post, speakOf } from "./api.js";
+import { enter, get, Outbox, post, refused, speakOf } from "./api.js";
 import { Clock } from "./clock.js";
 import { button, find, keep, randomId, remember, say } from "./dom.js";
 import { History } from "./history.js";
@@ -24,8 +24,7 @@ async function runOf() {
 		try {
 			return await get("api/run");
 		} catch (error) {
-			find("old-browser").textContent = error.status === 403
-				? "This page needs its token: open the link that prefrl printed in its terminal."
+			find("old-browser").textContent = error.status === 403 && error.ours ? refused(error)
 				: "The server does not answer yet. This page goes on by itself when it does.";
 			document.body.dataset.state = "offline";
 			await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -33,9 +32,14 @@ async function runOf() {
 	}
 }
 
-/** Lets the person change the name that is stored with the answers; returns how to read it. */
+/** Lets the person change the name that is stored with the answers, unless their link has it; returns how
+ * to read it. */
 function personOf(run, onChange) {
 	const field = find("person");
+	if (run.named) {
+		Object.assign(field, { value: run.person, readOnly: true });
+		return () => run.person;
+	}
 	const name = () => [...field.value.trim()].slice(0, 20).join("") || run.person || "anonymous";
 	field.value = remember("person") ?? run.person ?? "";
 	field.addEventListener("change", () => {
@@ -49,16 +53,20 @@ function personOf(run, onChange) {
 }
 
 function listen(parts) {
-	const { session, views, practice } = parts;
+	const { run, session, views, practice } = parts;
 	const openers = {
 		keys: () => {
-			const { run, entry } = session;
+			const { entry } = session;
 			const { kind, clips: { length: clips } } = entry?.query ?? { ...run, clips: { length: run.clips } };
 			openHelp({ ...run, kind, clips, forms: entry ? [entry.clips[0].form] : run.forms }, () => practice.start());
 		},
 		history: () => views.toggle("history"),
 		inspect: () => views.toggle("inspect"),
 	};
+	if (run.role === "labeller") {
+		delete openers.inspect;
+		find("open-inspect").hidden = true;
+	}
 	for (const [name, open] of Object.entries(openers)) find(`open-${name}`).addEventListener("click", open);
 	document.addEventListener("keydown", (event) => {
 		if (document.querySelector("dialog[open]")) return;
@@ -143,7 +151,7 @@ function assemble(run) {
 	});
 	session.queue = queue;
 	const [views, report] = [new Views(session), new Report()];
-	const status = new Status({ stage, outbox, identity, queue });
+	const status = new Status({ run, stage, outbox, identity, queue });
 	new History(session, views, report);
 	return Object.assign(parts, { outbox, session, queue, identity, views, status, transport: new Transport(stage),
 		inspect: new Inspect(session, views, report, status), practice: new Practice(session),

@@ -1,6 +1,6 @@
 // The header: progress and the trainer in words, and the current policy moving in its window.
 
-import { absence, connection, get, Refusal } from "./api.js";
+import { absence, connection, get, Refusal, refused } from "./api.js";
 import { Camera } from "./camera.js";
 import { fit, loadClip, makeDrawer } from "./clips.js";
 import { Clock } from "./clock.js";
@@ -9,8 +9,10 @@ import { onTheme } from "./shade.js";
 
 /** Polls the server once a second while the page is visible. */
 export class Status {
-	constructor({ stage, outbox, identity, queue }) {
-		Object.assign(this, { outbox, identity, queue, last: null, asking: false, signedOut: false });
+	constructor({ run, stage, outbox, identity, queue }) {
+		Object.assign(this, { outbox, identity, queue, last: null, asking: false, signedOut: "" });
+		this.isLabeller = run.role === "labeller";
+		find("progress").hidden = this.isLabeller; // how the run is doing is for admins
 		this.policy = new Policy(stage);
 		setInterval(() => this.poll(), 1000);
 		document.addEventListener("visibilitychange", () => this.poll());
@@ -27,21 +29,21 @@ export class Status {
 			if (this.signedOut) location.reload();
 			this.#show(this.last);
 		} catch (error) {
-			this.signedOut = error instanceof Refusal && error.status === 403;
+			this.signedOut = error instanceof Refusal && error.status === 403 ? refused(error) : "";
 			this.banner();
 		} finally {
 			this.asking = false;
 		}
 	}
 
-	#show({ labels, budget, trainer, asked }) {
+	#show({ labels, budget, trainer, asked, mine }) {
 		connection.trainer = trainer;
 		find("trainer-words").textContent = visible(trainer.words);
 		find("progress").value = budget ? Math.min(1, labels / budget) : 0;
-		find("waiting-more").textContent = visible(trainer.words);
-		document.title = `${labels} of ${budget} · prefrl`;
+		find("waiting-more").textContent = this.isLabeller ? "" : visible(trainer.words);
+		document.title = `${this.isLabeller ? mine : `${labels} of ${budget}`} · prefrl`;
 		this.figures();
-		this.policy.refresh(`${trainer.round} ${trainer.state === "finished"} ${asked}`);
+		if (!this.isLabeller) this.policy.refresh(`${trainer.round} ${trainer.state === "finished"} ${asked}`);
 	}
 
 	/** Writes the numbers of the header, each with its sentence. */
@@ -49,7 +51,8 @@ export class Status {
 		const unsaved = this.outbox.count;
 		this.banner();
 		Object.assign(document.body.dataset, { unsaved, saved: this.outbox.saved });
-		const rows = this.last ? rowsOf(this.last, this.queue.damaged) : [];
+		const { last, queue: { damaged } } = this;
+		const rows = !last ? [] : this.isLabeller ? ownRows(last) : rowsOf(last, damaged);
 		if (unsaved) rows.push([unsaved, "unsaved", "answers are kept here until the server takes them"]);
 		const text = JSON.stringify(rows);
 		if (text === this.written) return;
@@ -74,7 +77,7 @@ export class Status {
 		const finished = connection.trainer.state === "finished";
 		let words = "";
 		if (connection.gone) words = absence();
-		else if (this.signedOut) words = "This page is signed out: open the link that prefrl printed in its terminal again.";
+		else if (this.signedOut) words = this.signedOut;
 		if (words && count) words += ` ${count} unsaved: your answers are kept in this browser and sent then.`;
 		else if (connection.gone && !finished) words += " Go on: your answers are kept in this browser.";
 		document.body.dataset.server = connection.gone ? "gone" : "there";
@@ -85,18 +88,27 @@ export class Status {
 	}
 }
 
-/** The numbers of a status: [value, name, sentence]. */
+/** The numbers of a status: [value, name, sentence]; those of one person first. */
+function ownRows({ mine, per_minute: pace, repeats }) {
+	return [[mine, "yours", `${mine} labels are yours`], paceOf(pace), again(repeats)].filter(Boolean);
+}
+
+const paceOf = (pace) => pace && [Math.round(pace * 10) / 10, "a minute", "labels a minute"];
+
+function again({ same, of }) {
+	return of && [`${same} of ${of}`, "same again", `you agreed with yourself on ${same} of ${of} pairs asked again`];
+}
+
 function rowsOf({ labels, budget, mine, clips, seconds, per_minute: pace, seconds_left: left, accuracy, repeats, damaged }, seen) {
 	const percent = `${Math.round(accuracy * 100)} %`;
-	const agreed = `${repeats.same} of ${repeats.of}`;
 	const skipped = Math.max(damaged, seen);
 	return [
 		[`${labels} of ${budget}`, "labels", `${labels} of ${budget} labels are done, ${mine} of them yours`],
 		clips && [clips, "clips", `${clips} clips were compared, in ${duration(seconds)} of looking at them`],
-		pace && [Math.round(pace * 10) / 10, "a minute", "labels a minute"],
+		paceOf(pace),
 		left !== null && [duration(left), "left", "time left at this rate"],
 		accuracy !== null && [percent, "foreseen", `of answers unseen by the reward model it foresaw ${percent}`],
-		repeats.of && [agreed, "same again", `you agreed with yourself on ${agreed} pairs asked again`],
+		again(repeats),
 		skipped && [skipped, "damaged", "pairs were skipped, as a clip was damaged"],
 	].filter(Boolean);
 }

@@ -50,7 +50,7 @@ export function openWelcome(run, onPractice) {
 	const [asked, keys] = kindOf(run);
 	dialog.addEventListener("close", () => keep(`${run.id}:welcomed`, true), { once: true });
 	open(dialog,
-		element("p", { className: "aside" }, visible(run.env || run.name)),
+		element("p", { className: "aside" }, visible(run.env || run.name || run.person)),
 		element("h2", { id: "welcome-title" }, "You are the reward."),
 		element("p", {}, `${asked}; it is learned while you go on.`),
 		...task(run),
