@@ -3,7 +3,6 @@
 import json
 import re
 from contextlib import closing
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -162,7 +161,7 @@ def test_people_answer_on_the_page(kind, request, tmp_path):
                 "answered_at": 2,
             }
             view.answer(None, said)  # fmt: skip
-        said = view.status(SimpleNamespace(query_params={}))["trainer"]["words"]
+        said = view.progress.trainer()["words"]
         assert said == "a comparison of two runs, without a trainer"
         view.next(None, body)  # the other three
         none = view.next(None, body | {"tab": "other"})

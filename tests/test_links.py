@@ -206,7 +206,7 @@ def test_the_list_of_links_tells_how_each_answers(folder, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "ana (labeller): 4 answers, 1.5 s each, 25 % about equal, 25 % can't tell, 50 % left",
         "eve (admin, paused): no answers",
-        "anna (no link): 1 answers, 1.5 s each, 0 % about equal, 0 % can't tell, 100 % left",
+        "anna (no link): 1 answer, 1.5 s each, 0 % about equal, 0 % can't tell, 100 % left",
     ]
 
 

@@ -437,6 +437,19 @@ def test_commands_take_the_address_of_a_run(trained, capsys):
     assert told == [json.loads(line) for line in capsys.readouterr().out.splitlines()] != []
 
 
+def test_a_link_that_one_machine_makes_another_withdraws(trained, capsys):
+    from prefrl.cli import main
+
+    folder, database = trained
+    main(["label", f"{database}#run", "--link", "ana", "--public-address", "https://a.example/b"])
+    address, token = capsys.readouterr().out.split()[3].split("#token=")
+    assert address == "https://a.example/b/" and not folder.links.exists()
+    main(["label", str(folder.path), "--withdraw", "ana"])
+    with closing(FeedbackStore(folder.feedback)) as store:
+        [row] = store.database.run("SELECT data FROM file WHERE name = 'links.json'")
+        assert b"withdrawn" in bytes(row[0]) and token.encode() not in bytes(row[0])
+
+
 def test_no_file_of_a_run_holds_a_password(database, tmp_path, password):
     url = database.replace("prefrl@", f"prefrl:{SECRET}@")
     start(tiny(), tmp_path / "run", prefer_larger, store=url).close()

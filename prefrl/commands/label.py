@@ -3,6 +3,7 @@
 import os
 from contextlib import closing
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from prefrl.commands.console import RunOrAddress, say
@@ -92,9 +93,7 @@ def _serve(chosen: Label, folder: "RunFolder", outside: "Outside") -> None:
         elif "SSH_CONNECTION" in os.environ and not outside.origin:
             say(f"from elsewhere: ssh -L {page.port}:127.0.0.1:{page.port} THIS-MACHINE")
 
-    serve(
-        folder, chosen.name, chosen.port, chosen.allow_host, chosen.host, announce, outside
-    )  # fmt: skip
+    serve(folder, chosen.name, chosen.port, chosen.allow_host, chosen.host, announce, outside)
 
 
 def _change_links(chosen: Label, folder: "RunFolder", outside: "Outside") -> None:
@@ -110,7 +109,7 @@ def _change_links(chosen: Label, folder: "RunFolder", outside: "Outside") -> Non
             say(f"{chosen.withdraw}'s link opens nothing any more; their answers stay")
         elif chosen.pause:
             links.change(chosen.pause, "paused")
-            say(f"{chosen.pause}'s link waits for --unpause {chosen.pause}; their answers stay")
+            say(f"{chosen.pause}'s link waits for --unpause; their answers stay")
         elif chosen.unpause:
             links.change(chosen.unpause, "open")
             say(f"{chosen.unpause}'s link opens the page again")
@@ -134,6 +133,6 @@ def _make_link(chosen: Label, folder: "RunFolder", outside: "Outside", links: "L
         folder.save_viewer(kept | {"port": port, "host": host, "outside": list(outside)})
     say(f"{chosen.link} answers at {outside.address(host, port)}#token={token}")
     say(
-        f"it is shown this once; `prefrl label RUN --withdraw {chosen.link}` ends it, and "
+        f"it is shown this once; `prefrl label RUN --withdraw {quote(chosen.link)}` ends it, and "
         "`prefrl label RUN` opens the page if it is not open"
     )

@@ -34,7 +34,7 @@ def _answers(store: FeedbackStore, person: str) -> str:
     if not given:
         return "no answers"
     seconds = statistics.median(max(0.0, each.answered_at - each.shown_at) for each in given)
-    words = [f"{len(given)} answers, {seconds:.1f} s each"]
+    words = [f"{len(given)} answer{'s' if len(given) > 1 else ''}, {seconds:.1f} s each"]
     words += [f"{_share(given, kind)} {name}" for kind, name in
               (("tie", "about equal"), ("skip", "can't tell"))]  # fmt: skip
     sides = [each.value["left"] for each in given if "left" in each.value]

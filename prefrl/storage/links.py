@@ -11,6 +11,7 @@ import json
 import secrets
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from shlex import quote
 from typing import Literal, get_args
 
 from prefrl.errors import StoreError, UserError, check_plain
@@ -89,7 +90,7 @@ class Links:
             if any(link.person == person and link.state != "withdrawn" for link in links):
                 raise UserError(
                     f"{person} has a link already, and its token is kept nowhere; end it with "
-                    f"`prefrl label RUN --withdraw {person}`, then make another"
+                    f"`prefrl label RUN --withdraw {quote(person)}`, then make another"
                 )
             self._write([*links, Link(person, _digest(token), admin)])
         return token
