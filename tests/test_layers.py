@@ -177,7 +177,7 @@ ROWS = {
     "reports.film": ("clips control errors runs storage", "numpy"),
     "reports.inspect": ("answers errors learning runs storage types", "numpy torch"),
     "reports.judge": ("learning runs teachers types", "numpy torch"),
-    "reports.labellers": ("storage types", ""),
+    "reports.links": ("storage types", ""),
     "reports.plan": ("config", ""),
     "reports.plot": ("config errors storage", "numpy"),
     "reports.sides": ("config contracts environments errors runs storage teachers text types", ""),

@@ -114,7 +114,7 @@ def _change_links(chosen: Label, folder: "RunFolder", outside: "Outside") -> Non
             links.change(chosen.unpause, "open")
             say(f"{chosen.unpause}'s link opens the page again")
         else:
-            from prefrl.reports.labellers import in_words
+            from prefrl.reports.links import in_words
 
             say(*in_words(links.all(), store))
 
