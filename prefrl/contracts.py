@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -124,6 +124,15 @@ class RewardModel(Reward, Protocol):
 
     def parameters(self) -> Iterable[Parameter]:
         """Return what is fitted."""
+        ...
+
+
+@runtime_checkable
+class LearnsByItself(Protocol):
+    """What a `RewardModel` has besides that learns otherwise than by a loss of its returns."""
+
+    def learn(self, comparisons: Sequence[Comparison]) -> dict[str, float]:
+        """Learn from all answers so far but those that are held out; return what to tell of it."""
         ...
 
 

@@ -173,6 +173,7 @@ def test_a_learner_begins_with_what_is_meant_for_it():
         ("--select.share 0", "--select.share is 0.0; expected a number above 0, at most 1"),
         ("--direct.alpha 2", "--direct.alpha is 2.0, but the learner is select; use --learner dir"),
         ("--select.keep worst", "--select.keep is 'worst'; expected one of best, random"),
+        ("--learner=select*4,ppo", "is 'select*4,ppo', but each learner of robots has a policy"),
     ],
 )
 def test_what_does_not_go_together_is_refused(more, sentence, tmp_path, capsys):

@@ -32,7 +32,7 @@ from prefrl.runs.train import train
 from prefrl.storage.checkpoint import from_bytes, to_bytes
 from prefrl.storage.folder import RunFolder
 from prefrl.text.agents.direct import DirectAgent
-from prefrl.text.build import _direct_reward
+from prefrl.text.build import _own_reward
 from prefrl.text.environments import play, task_seed
 from prefrl.text.episode import turns_of
 from prefrl.text.models.load import byte_tokenizer, prepare, tiny_language_model
@@ -60,7 +60,7 @@ def make_pair(name="Talk", text=None, model=None, **direct):
     environments = [gymnasium.make(f"texts/{name}-v0") for _ in range(8)]
     language_model = model or tiny_language_model(0, layers=2, width=16, heads=2, context=256)
     agent = DirectAgent(environments, language_model, config, 0, nullcontext)
-    return agent, _direct_reward(agent)
+    return agent, _own_reward(agent)
 
 
 def move(agent, size=0.02):

@@ -167,9 +167,8 @@ def test_our_losses_of_a_policy_are_those_of_trl(tmp_path, monkeypatch, loss_typ
         reward = DirectReward(agent.networks, policy.template, policy.context, text)
         there, said = inputs["attention_mask"].bool(), inputs["completion_mask"].bool()
         sampled = [row[here].tolist() for row, here in zip(said, there, strict=True)]
-        encoded = Encoded(
-            rows(inputs["input_ids"], there), sampled, [[sum(s)] for s in sampled], []
-        )
+        ids = rows(inputs["input_ids"], there)
+        encoded = Encoded(ids, sampled, [[sum(s)] for s in sampled])
         encoded.reference = reward._of_reference(encoded)
         agent.model.load_state_dict(state, strict=False)
         with torch.no_grad():

@@ -27,7 +27,7 @@ from prefrl.commands.options import (
     named_teacher,
 )
 from prefrl.commands.process import INTERRUPTS
-from prefrl.config.control import ControlConfig
+from prefrl.config.control import ControlConfig, check_one_learner
 from prefrl.config.experiment import Experiment, with_named_teacher
 from prefrl.config.fields import CountOrZero, Port
 from prefrl.config.learners import with_learner
@@ -71,7 +71,10 @@ def parse_train(words: list[str]) -> Train:
     name = words.pop(0) if words and not words[0].startswith("-") else ""
     default = _default(name, *named_environment(words))
     words = in_full(words, default)
-    default = with_learner(default, named_learner(words, default))
+    learner = named_learner(words, default)
+    if isinstance(default.domain, ControlConfig):
+        check_one_learner(learner)
+    default = with_learner(default, learner)
     if (teacher := named_teacher(words)) in TEACHERS:
         default = with_named_teacher(replace(default, teacher=teacher))
     program = f"prefrl train {name or '[PRESET]'}"

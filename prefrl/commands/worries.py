@@ -40,6 +40,10 @@ REMEDIES = {
         "ends": "--text.hindsight.missing-end-penalty",
     },
 }
+REMEDIES["direct-hindsight"] = REMEDIES["hindsight"] | {
+    "fit": "--text.hindsight.learning-rate or --text.hindsight.n-epochs"
+}
+FIT = "--fit.learning-rate or --fit.epochs"
 
 
 def worries(
@@ -53,6 +57,7 @@ def worries(
         counts: of the answers so far.
     """
     learner = _learner(metrics)
+    options = learner.removeprefix("direct-")
     found, remedies = {}, REMEDIES[learner]
     if counts.answered >= ENOUGH_ANSWERS and 2 * counts.decisive < counts.answered:
         differ = "raise --text.temperature" if "kl" in metrics else "make clips longer"
@@ -78,8 +83,8 @@ def worries(
     if counts.decisive >= ENOUGH_ANSWERS and accuracy < NOTHING_LEARNED:
         found["fit"] = (
             f"the fit agrees with {accuracy:.0%} of the very answers that it learns from, so it "
-            "has learned nothing; raise --fit.learning-rate or --fit.epochs, or see whether the "
-            "answers contradict each other"
+            f"has learned nothing; raise {remedies.get('fit', FIT)}, or see whether the answers "
+            "contradict each other"
         )
     preferred = metrics.get("preferred_return", 0.0) / metrics.get("beta", 1.0)
     if learner == "direct" and preferred < -UNLIKELIER:
@@ -103,8 +108,8 @@ def worries(
     if metrics.get("kept") == 0:
         found["kept"] = (
             "nothing was kept to learn from, as all replies to each task score the same; give more "
-            f"answers, or raise --text.{learner}.temperature or "
-            f"--text.{learner}.completions-per-task"
+            f"answers, or raise --text.{options}.temperature or "
+            f"--text.{options}.completions-per-task"
         )
     if metrics.get("kept") and metrics.get("asked_gap", UNHEARD) < UNHEARD:
         found["asked"] = (
@@ -117,5 +122,7 @@ def worries(
 
 def _learner(metrics: Mapping[str, float]) -> str:
     """Return which learner of text measured a round; one of robots has no worry of its own."""
+    if "asked_gap" in metrics and "tuned_kl" not in metrics:  # it has learned before it sampled
+        return "direct-hindsight"
     signs = {"beta": "direct", "asked_gap": "hindsight", "kept": "select"}
     return next((learner for name, learner in signs.items() if name in metrics), "ppo")

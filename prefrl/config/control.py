@@ -14,6 +14,7 @@ from prefrl.config.fields import (
     above,
     at_least,
 )
+from prefrl.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -212,3 +213,14 @@ class ControlConfig:
     def environment_count(self) -> int:
         """How many environments run side by side."""
         return self.num_envs or (16 if self.learner == "sac" else 64)
+
+
+def check_one_learner(learner: str) -> None:
+    """Raise `UserError` if a robot is to have several learners in turn, as language models do."""
+    if {",", "*"} & {*str(learner)}:
+        raise UserError(
+            f"--learner is {learner!r}, but each learner of robots has a policy of its own, which "
+            f"the next one cannot take over; expected one of {', '.join(ControlConfig.learners)}, "
+            "or let a second run learn from the answers of the first (prefrl replay RUN --learner "
+            "ppo)"
+        )

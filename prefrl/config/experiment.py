@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prefrl.config.control import ControlConfig
+from prefrl.config.control import ControlConfig, check_one_learner
 from prefrl.config.fields import Count, CountOrZero, Seed, check_fields, options
 from prefrl.config.learning import (
     JUDGE,
@@ -30,7 +30,7 @@ from prefrl.config.learning import (
     is_model,
     is_reward,
 )
-from prefrl.config.text import TextConfig
+from prefrl.config.text import TEXT_FIT, TextConfig
 from prefrl.errors import UserError
 
 Config = TypeVar("Config")
@@ -153,9 +153,12 @@ def with_named_teacher(experiment: Experiment) -> Experiment:
 
 def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None:
     """Raise `UserError` unless the numbers make sense together."""
+    if isinstance(experiment.domain, ControlConfig):
+        check_one_learner(experiment.domain.learner)
     check_fields(experiment)
     if isinstance(experiment.domain, ControlConfig | TextConfig):
         _check_learner(experiment.domain)
+        _check_fit_counts(experiment)
         if experiment.fit.nll and not experiment.domain.reward_is_policy:
             raise UserError(
                 f"--fit.nll is {experiment.fit.nll}, but --learner {experiment.domain.learner} "
@@ -398,6 +401,22 @@ def _check_loss(fit: FitConfig) -> None:
             "--fit.uniform-error is 1, so no answer means anything, which --fit.loss robust cannot "
             "correct for; use less"
         )
+
+
+def _check_fit_counts(experiment: Experiment) -> None:
+    """Raise `UserError` if an option of the fit is given where there is none."""
+    domain, usual = experiment.domain, [FitConfig(), TEXT_FIT]
+    if not isinstance(domain, TextConfig) or {*domain.schedule} != {"direct-hindsight"}:
+        return
+    own = {option.name for option in options(domain.hindsight)}
+    values = zip(options(experiment.fit), *map(options, usual), strict=True)
+    for given, *others in values:
+        if given.name != "held-out" and given.value not in [other.value for other in others]:
+            twin = f"use --text.hindsight.{given.name}" if given.name in own else "leave it out"
+            raise UserError(
+                f"--fit.{given.name} is {given.value!r}, but --text.learner direct-hindsight fits "
+                f"no reward, it learns as --text.hindsight says; {twin}"
+            )
 
 
 def _check_restart(experiment: Experiment) -> None:

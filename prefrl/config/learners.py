@@ -71,6 +71,10 @@ def _with_text(experiment: Experiment, domain: TextConfig, learner: str) -> Expe
         )  # fmt: skip
         domain = replace(domain, hindsight=hindsight)
     domain = replace(domain, learner=learner, ppo=ppo if "ppo" in chosen else TextPPOConfig())
+    if domain.reward_is_policy:  # nothing is fitted, and there is one network
+        domain = replace(domain, reward_model=TextRewardConfig())
+        fit = replace(TEXT_FIT, held_out=experiment.fit.held_out)
+        return replace(experiment, domain=domain, fit=fit, query=_of_one(experiment.query))
     return replace(experiment, domain=domain)
 
 

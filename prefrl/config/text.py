@@ -14,7 +14,9 @@ TEXT_FIT = FitConfig(learning_rate=3e-4, batch_size=32, l2=0.0, stop_accuracy=0.
 passes, and more make it worse at others."""
 
 
-TEXT_LEARNERS = ("ppo", "direct", "select", "hindsight", "rloo")
+TEXT_LEARNERS = ("ppo", "direct", "select", "hindsight", "rloo", "direct-hindsight")
+WITHOUT_REWARD = {"direct", "direct-hindsight"}
+"""Those that learn from the answers themselves."""
 MOST_ROUNDS = 10_000  # of one learner in a schedule, which is spelled out
 
 
@@ -145,22 +147,23 @@ class HindsightConfig:
     """Adam's step size; it falls to zero over what is learned in a round."""
     instructions: tuple[str, ...] = ("(bad) ", "(good) ")
     """What stands before a task, from what asks for the worst replies to what asks for the best:
-    as many as there are bands of the score within a task. The last is asked from then on."""
+    as many as there are bands of the score within a task, or of the share of a query's other clips
+    that one was preferred to. The last is asked from then on."""
     n_epochs: Count = 4
-    """Passes over what a round has said in hindsight."""
+    """Passes over what is learned in hindsight, in each round."""
     pool: bool = True
-    """Learn from the replies of all rounds so far: of the newest alone, all asked to be best, it
-    forgets what bad ones are."""
+    """Learn from the replies, or the answers, of all rounds so far: of the newest alone, all asked
+    to be best, it forgets what bad ones are."""
     kl_target: Positive | None = None
     """Nats of a completion at which a round's learning ends; None learns all passes."""
     missing_end_penalty: Annotated[float, at_least(0, infinite=True)] = 1.0
-    """Score lost by an episode whose last reply has no end; inf learns from none."""
+    """Score, or share, lost by an episode whose last reply has no end; inf learns from none."""
     temperature: Positive = 1.0
     """Of the sampling, times --text.temperature."""
     episodes: Count = 64
     """Episodes that are sampled at a time."""
     completions_per_task: Count = 8
-    """Of them, how many of each task, whose scores make the bands."""
+    """Of them, how many of each task: whose scores make the bands, or which are asked about."""
     batch_size: Count = 64
     """Completions in a minibatch."""
     freeze_layers: CountOrZero = 0
@@ -237,8 +240,9 @@ class TextConfig:
     learner: str = "ppo"
     """ppo trains against a reward model that is fitted to the answers, and so does rloo, without a
     critic; select learns the best of its own replies; hindsight learns what each of them might have
-    been asked for (HIR), and is asked for the best; direct fits the policy to the answers
-    themselves (DPO). Or an order of them over the rounds, as in "select*4, ppo"."""
+    been asked for (HIR), and is asked for the best; direct-hindsight learns that of the clips that
+    were answered about, without a reward model; direct fits the policy to the answers themselves
+    (DPO). Or an order of them over the rounds, as in "select*4, ppo"."""
     previous_share: Share = 0.0
     """Ask about the policy as it was a round ago, too: so many replies of it to each task, as a
     share of those of the newest. Then each round's answers say whether it has improved."""
@@ -260,7 +264,8 @@ class TextConfig:
     @property
     def reward_is_policy(self) -> bool:
         """Whether the reward model's network is the policy, so that one is nothing without it."""
-        return {*self.schedule} == {"direct"}
+        learners = {*self.schedule}
+        return len(learners) == 1 and learners <= WITHOUT_REWARD
 
     @property
     def schedule(self) -> tuple[str, ...]:
@@ -299,5 +304,5 @@ class TextConfig:
 
 
 def options_of(learner: str) -> str:
-    """Return the name of a learner's options: rloo has those of ppo."""
-    return "ppo" if learner == "rloo" else learner
+    """Return the name of a learner's options: rloo has those of ppo, for instance."""
+    return {"rloo": "ppo", "direct-hindsight": "hindsight"}.get(learner, learner)

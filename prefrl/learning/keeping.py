@@ -8,8 +8,11 @@ never kept.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+
+from prefrl.types import Comparison, QueryId, Segment
 
 
 def best_of_task(scores: np.ndarray) -> np.ndarray:
@@ -78,6 +81,32 @@ def bands(scores: np.ndarray, count: int) -> np.ndarray:
     middle = (less + same / 2) / scores.shape[1]
     band = np.minimum((middle * count).astype(int), count - 1)
     return np.where(_may_be_kept(scores), band, -1)
+
+
+def shares_won(comparisons: Sequence[Comparison]) -> dict[QueryId, list[tuple[Segment, float]]]:
+    """Return of each query its clips, each with the share of the others that it was preferred to.
+
+    They are those that it was compared with; a tie counts half, a preference that is not sure as
+    much as it says.
+    """
+    won: dict[QueryId, dict[str, tuple[Segment, list[float]]]] = {}
+    for comparison in comparisons:
+        left = comparison.preference
+        for clip, share in ((comparison.left, left), (comparison.right, 1 - left)):
+            won.setdefault(comparison.query, {}).setdefault(clip.id, (clip, []))[1].append(share)
+    return {
+        query: [(clip, sum(shares) / len(shares)) for clip, shares in clips.values()]
+        for query, clips in won.items()
+    }
+
+
+def band_of_share(share: float, count: int) -> int:
+    """Return which of `count` bands, from 0, a clip is in that was preferred to a share of others.
+
+    However many bands, the clip that won against all is in the last and the one that lost against
+    all in the first.
+    """
+    return math.floor(min(max(share, 0.0), 1.0) * (count - 1) + 0.5)
 
 
 def _may_be_kept(scores: np.ndarray) -> np.ndarray:

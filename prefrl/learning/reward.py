@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from prefrl.config.learning import FitConfig
-from prefrl.contracts import RewardModel
+from prefrl.contracts import LearnsByItself, RewardModel
 from prefrl.learning import parallel
 from prefrl.learning.bags import bag_weights
 from prefrl.learning.preference import (
@@ -100,10 +100,13 @@ def fit(
 
     Returns:
         Of the pass that is kept the `METRICS` of what `fit_passes` yields, then `l2`, `epochs` and,
-        where one was chosen, `best_epoch`; nothing if there are no comparisons.
+        where one was chosen, `best_epoch`; nothing if there are no comparisons. Of a model that
+        learns by itself the `METRICS` of what it has learned, and what it tells.
     """
     if not comparisons:
         return {}
+    if isinstance(reward_model, LearnsByItself):
+        return _learned_by_itself(reward_model, comparisons, config, state.seed)
     anew = config.restart != "never"
     limit = config.epochs if state.fits and not anew else config.first_epochs
     best, passed = BestPass(config.patience), []
@@ -128,6 +131,27 @@ def fit(
     used |= {"best_epoch": chosen} if chosen else {}
     state.l2 = _adapt_l2(state.l2, scores, config)
     return {name: scores[name] for name in METRICS if name in scores} | used
+
+
+def _learned_by_itself(
+    reward_model: Any, comparisons: Sequence[Comparison], config: FitConfig, seed: int
+) -> dict[str, float]:
+    """Let a model learn from what is not held out; measure it as a fit is, with its last weights.
+
+    Args:
+        reward_model: a `RewardModel` that `LearnsByItself`.
+        comparisons: all answers so far.
+        config: of which `held_out` counts, and what the loss is that is told.
+        seed: of what is held out.
+    """
+    data = _Data(reward_model, comparisons, config, seed)
+    told = reward_model.learn([c for c, bag in zip(comparisons, data.bags[0], strict=True) if bag])
+    rows = torch.arange(len(comparisons))
+    with torch.no_grad():
+        left, right = _returns(reward_model, data, rows, None)
+        losses = _losses(left, right, data, rows, config)
+        scores = _score(_tally(losses, left, right, data, rows), data)
+    return {name: scores[name] for name in METRICS if name in scores} | told
 
 
 def fit_passes(

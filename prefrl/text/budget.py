@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from prefrl.config.experiment import Experiment
 from prefrl.config.text import (
+    WITHOUT_REWARD,
     HindsightConfig,
     SelectConfig,
     TextConfig,
@@ -34,7 +35,9 @@ def check_budget(experiment: Experiment) -> None:
         if learner == "select":
             _check_select(text.select)
         if learner == "hindsight":
-            _check_hindsight(text.hindsight)
+            _check_completions_of_bands(text.hindsight)
+        if "hindsight" in text.chosen:
+            _check_instructions(text.hindsight)
         _check_completions(experiment, text)
         _check_episodes(text)
     _check_acquisition(experiment)
@@ -55,7 +58,8 @@ def _check_acquisition(experiment: Experiment) -> None:
     if experiment.text.reward_is_policy:
         raise UserError(
             "--query.acquisition disagreement asks about what several networks disagree on, but "
-            "--text.learner direct fits one, the policy; use --query.acquisition entropy"
+            f"--text.learner {experiment.text.learner} fits one, the policy; use "
+            "--query.acquisition entropy"
         )
     if experiment.text.reward_model.members == 1:
         raise UserError(
@@ -74,10 +78,11 @@ def _check_schedule(experiment: Experiment) -> None:
             f"--text.learner {text.learner!r} is of {len(schedule)} rounds, but the run has "
             f"{rounds}; use --rounds {len(schedule)} or more, or leave some out"
         )
-    if "direct" in schedule and {*schedule} != {"direct"}:
+    alone = next((name for name in schedule if name in WITHOUT_REWARD), None)
+    if alone and {*schedule} != {alone}:
         raise UserError(
-            f"--text.learner is {text.learner!r}, but direct fits the policy itself, and the "
-            "others need a reward model beside it; let direct learn by itself, or leave it out"
+            f"--text.learner is {text.learner!r}, but {alone} fits the policy itself, and the "
+            f"others need a reward model beside it; let {alone} learn by itself, or leave it out"
         )
     frozen = {name: getattr(text, name).freeze_layers for name in text.chosen}
     if len({*frozen.values()}) > 1:
@@ -128,14 +133,19 @@ def _check_select(select: SelectConfig) -> None:
             )
 
 
-def _check_hindsight(hindsight: HindsightConfig) -> None:
+def _check_instructions(hindsight: HindsightConfig) -> None:
     """Raise `UserError` unless instructions can tell bands of replies apart."""
-    told, each = hindsight.instructions, hindsight.completions_per_task
+    told = hindsight.instructions
     if len(told) < 2 or len({*told}) < len(told) or "" in told:
         raise UserError(
             f"--text.hindsight.instructions are {', '.join(map(repr, told)) or 'none'}; expected "
             "two or more that differ, from the worst to the best, such as '(bad) ' '(good) '"
         )
+
+
+def _check_completions_of_bands(hindsight: HindsightConfig) -> None:
+    """Raise `UserError` unless each band of the replies to a task can have one."""
+    told, each = hindsight.instructions, hindsight.completions_per_task
     if each < len(told):
         raise UserError(
             f"--text.hindsight.completions-per-task is {each}, but there are {len(told)} "
@@ -165,15 +175,17 @@ def _check_learner(experiment: Experiment) -> None:
     """Raise `UserError` unless there is what the learner learns from, and nothing else is given."""
     if not experiment.text.reward_is_policy:
         return
+    learner, options = experiment.text.learner, experiment.text.chosen[0]
     if not experiment.learns_reward:
         raise UserError(
-            f"--reward is {experiment.reward!r}, but --text.learner direct learns from answers and "
-            "takes no reward; leave one of them out"
+            f"--reward is {experiment.reward!r}, but --text.learner {learner} learns from answers "
+            "and takes no reward; leave one of them out"
         )
     if experiment.text.reward_model != TextRewardConfig():
         raise UserError(
-            "--text.reward-model is for a reward model, but --text.learner direct has none: the "
-            "policy itself is fitted; leave it out, --text.direct.freeze-layers is the policy's"
+            f"--text.reward-model is for a reward model, but --text.learner {learner} has none: "
+            f"the policy itself is fitted; leave it out, --text.{options}.freeze-layers is the "
+            "policy's"
         )
 
 

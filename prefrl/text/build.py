@@ -26,13 +26,14 @@ from prefrl.storage.checkpoint import from_bytes
 from prefrl.storage.folder import RunFolder
 from prefrl.text import budget
 from prefrl.text.agents.direct import DirectAgent
-from prefrl.text.agents.hindsight import HindsightAgent
+from prefrl.text.agents.hindsight import HindsightAgent, ToldAgent
 from prefrl.text.agents.ppo import TextAgent
 from prefrl.text.agents.sampling import SamplingAgent
 from prefrl.text.agents.schedule import ScheduledAgent
 from prefrl.text.agents.select import SelectAgent
 from prefrl.text.check import check_environment
 from prefrl.text.direct import DirectReward
+from prefrl.text.hindsight import HindsightReward
 from prefrl.text.models.device import (
     Autocast,
     autocast_for,
@@ -96,7 +97,7 @@ def build(
             save_language_model(begun, run.reference)
 
     notes += [describe_model(text.model, language_model.model, text)]
-    reward_model: TextReward | DirectReward | ComposedReward | None = None
+    reward_model: TextReward | DirectReward | HindsightReward | ComposedReward | None = None
     card = card_of(environments[0])
     known = card.aspects
     aspects = (
@@ -108,11 +109,11 @@ def build(
         text, f"text.{text.chosen[0]}.batch-size", "text.max-new-tokens", *members
     ):  # fmt: skip
         given = environments, language_model, text, experiment.seed, autocast
-        agent: DirectAgent | SamplingAgent | ScheduledAgent
+        agent: SamplingAgent | ScheduledAgent
         if text.reward_is_policy:
             check_one_aspect(aspects)
-            agent = DirectAgent(*given)
-            reward_model = _direct_reward(agent)
+            agent = _agent_without_reward(*given)
+            reward_model = _own_reward(agent)
         else:
             if experiment.learns_reward:
                 reward_model = _reward_model(experiment, language_model, aspects)
@@ -231,7 +232,7 @@ def load_reference(experiment: Experiment, folder: RunFolder) -> LanguageModel:
 
 def load_reward(
     experiment: Experiment, network: Network | None, folder: RunFolder
-) -> TextReward | DirectReward | ComposedReward:
+) -> TextReward | DirectReward | HindsightReward | ComposedReward:
     """Return the unfitted reward model of an experiment, to be given a state.
 
     One that is the policy has the weights of the newest checkpoint.
@@ -241,15 +242,25 @@ def load_reward(
     if not experiment.text.reward_is_policy:
         return _reward_model(experiment, language_model, folder.card().aspects)
     text, data = experiment.text, folder.checkpoint()
-    agent = DirectAgent(
-        [], language_model, text, experiment.seed, autocast_for(text, language_model.model.device)
-    )
+    autocast = autocast_for(text, language_model.model.device)
+    agent = _agent_without_reward([], language_model, text, experiment.seed, autocast)
     agent.load_state_dict(from_bytes(data)["agent"] if data else agent.state_dict())
-    return _direct_reward(agent)
+    return _own_reward(agent)
 
 
-def _direct_reward(agent: DirectAgent) -> DirectReward:
+def _agent_without_reward(
+    environments: list[gymnasium.Env], language_model: LanguageModel, text: TextConfig, seed: int,
+    autocast: Autocast,
+) -> DirectAgent | ToldAgent:  # fmt: skip
+    """Return the agent that learns from the answers themselves."""
+    kind = DirectAgent if text.chosen == ("direct",) else ToldAgent
+    return kind(environments, language_model, text, seed, autocast)
+
+
+def _own_reward(agent: DirectAgent | ToldAgent) -> DirectReward | HindsightReward:
     """Return the reward that the policy of an agent stands for."""
+    if isinstance(agent, ToldAgent):
+        return HindsightReward(agent)
     policy = agent.policy
     return DirectReward(agent.networks, policy.template, policy.context, agent.config)
 

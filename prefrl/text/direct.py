@@ -12,43 +12,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from prefrl.config.text import TextConfig
-from prefrl.learning import parallel
-from prefrl.text.episode import turns_of
+from prefrl.text.likelihood import Completions, log_probabilities_of_turns, turns_in_ids
 from prefrl.text.models.device import enough_memory
 from prefrl.text.models.networks import Networks
-from prefrl.text.models.sharding import own_groups
 from prefrl.text.models.template import Template
-from prefrl.text.models.tokens import sampled_positions
-from prefrl.text.models.trees import Below, Tree, packed
-from prefrl.text.reward import ScoresTexts, written_turns
+from prefrl.text.reward import ScoresTexts
 from prefrl.types import Segment, Trajectory
 
-CHUNK = 64  # completions that are read at a time, without gradient
 MOST = math.log(4)  # by which β adapts in a round, in logarithms
 
 
 @dataclass
-class Encoded:
+class Encoded(Completions):
     """Segments as token ids, and what the reference says of them."""
 
-    sequences: list[list[int]]
-    sampled: list[list[bool]]
-    """Of each sequence, which ids are of replies."""
-    tokens: list[list[int]]
-    """Of each sequence, how many tokens each reply has."""
-    reference: list[Tensor]
+    reference: list[Tensor] = field(default_factory=list)
     """Of each sequence, the reference's log-probability of each turn's reply, `[turn]`."""
-    below: Below = field(default_factory=Below, compare=False)
-    """What the frozen layers gave, while a fit reads them again and again."""
 
 
 class DirectReward(ScoresTexts):
@@ -68,11 +54,7 @@ class DirectReward(ScoresTexts):
         self.networks, self.template = networks, template
         self.context, self.config = context, config
         self.beta = config.direct.beta
-        begun = networks.begun()
-        self.first = {
-            name: weights if name in begun else weights.detach().clone()
-            for name, weights in (networks.trained() | begun).items()
-        }
+        self.first = networks.kept_as_begun()
         """What the policy began as; where the reference has it, the reference's own."""
         self.previous: dict[str, Tensor] | None = None
         """What it was before the newest fit, if that is what it is compared with."""
@@ -83,19 +65,9 @@ class DirectReward(ScoresTexts):
 
     def encode(self, segments: Sequence[Segment | Trajectory]) -> Encoded:
         """Return the ids that were sampled, or of what was written, with their reference."""
-        encoded = Encoded([], [], [], [])
+        encoded = Encoded()
         for segment in segments:
-            ids: list[int] = []
-            sampled: list[bool] = []
-            turns = turns_of(segment, self.template.mark) or written_turns(segment, self.template)
-            for before, reply in turns:
-                ids += [*before, *reply]
-                sampled += [False] * len(before) + [True] * len(reply)
-            sampled = sampled[-self.context :]
-            sampled[0] = False  # nothing comes before it
-            encoded.sequences.append(ids[-self.context :])
-            encoded.sampled.append(sampled)
-            encoded.tokens.append(_counts([len(reply) for _, reply in turns], sum(sampled)))
+            encoded.add(turns_in_ids(segment, self.template), self.context)
         encoded.reference = self._of_reference(encoded)
         return encoded
 
@@ -105,7 +77,7 @@ class DirectReward(ScoresTexts):
             self.previous = self._weights()
             encoded.reference = self._of_reference(encoded)
         elif self.config.direct.restart:
-            self._take(self.first)
+            self.networks.take(self.first)
 
     @torch.no_grad()
     def _of_reference(self, encoded: Encoded) -> list[Tensor]:
@@ -114,19 +86,14 @@ class DirectReward(ScoresTexts):
         if self.previous is None:
             return self._of_turns(encoded, rows, reference=True)
         now = self._weights()
-        self._take(self.previous)
+        self.networks.take(self.previous)
         try:
             return self._of_turns(encoded, rows)
         finally:
-            self._take(now)
+            self.networks.take(now)
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: w.detach().clone() for name, w in self.networks.trained().items()}
-
-    @torch.no_grad()
-    def _take(self, weights: dict[str, Tensor]) -> None:
-        for name, parameter in self.networks.trained().items():
-            parameter.copy_(parallel.split_like(weights[name], parameter))
 
     def returns(
         self, encoded: Encoded, rows: Tensor, generator: torch.Generator | None = None
@@ -199,48 +166,4 @@ class DirectReward(ScoresTexts):
     @enough_memory("fit.batch-size", "text.max-new-tokens")
     def _of_turns(self, encoded: Encoded, rows: list[int], reference: bool = False) -> list[Tensor]:
         """Return the log-probability of each reply of some completions, `[turn]` each."""
-        most = self.config.micro_batch_size if torch.is_grad_enabled() else CHUNK
-        groups = own_groups([len(encoded.sequences[row]) for row in rows], most)
-        found: dict[int, Tensor] = {}
-        idle = torch.zeros((), device=self.networks.model.device)
-        for group, weight in groups:
-            some = [rows[index] for index in group]
-            passes: Any = partial(self.networks, partial(self._read, encoded, some, reference))
-            if self.config.micro_batch_size and torch.is_grad_enabled():
-                read: Any = checkpoint(passes, use_reentrant=False)
-            else:
-                read = passes()
-            if not weight:  # all processes make as many passes back, too
-                idle = idle + 0.0 * read.sum()
-                continue
-            for index, logprobs, row in zip(group, read, some, strict=True):
-                counts = encoded.tokens[row]
-                turns = logprobs[: sum(counts)].split(counts)
-                found[index] = torch.stack([turn.sum() for turn in turns])
-        if parallel.count() == 1:
-            return [found[index] for index in range(len(rows))]
-        return [turns + idle for turns in parallel.exchanged(found, len(rows))]
-
-    def _read(self, encoded: Encoded, rows: list[int], reference: bool) -> Tensor:
-        """Return log-probabilities of tokens of replies, `[completion, token]`."""
-        networks, device = self.networks, self.networks.model.device
-        trees = [Tree([row], 0, [encoded.sequences[row]]) for row in rows]
-        tokens, below = packed(trees, device), None
-        positions, _ = sampled_positions([encoded.sampled[row] for row in rows], device)
-        if parallel.count() > 1:  # all of them run the same layers at the same time
-            below = networks.below(tokens)
-        elif networks.lower is not None:
-            with torch.no_grad(), networks.autocast():
-                below = encoded.below.read(networks.lower, trees, tokens)
-        hidden = (networks.reference_hidden if reference else networks.policy)(tokens, below)
-        temperature = self.config.temperature
-        return networks.log_probabilities(hidden, tokens, positions, temperature, reference)[0]
-
-
-def _counts(tokens: list[int], left: int) -> list[int]:
-    """Return how many tokens of each reply are left, where the oldest were cut off."""
-    counts = []
-    for count in reversed(tokens):
-        counts.append(min(count, left))
-        left -= counts[-1]
-    return counts[::-1]
+        return log_probabilities_of_turns(self.networks, encoded, rows, self.config, reference)

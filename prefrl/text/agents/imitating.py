@@ -75,13 +75,16 @@ class ImitatingAgent(SamplingAgent):
         """
         super().__init__(environments, language_model, config, seed, autocast, beside=beside)
         self.settings = settings
-        self.optimizer = adam(
-            self.networks.trained_of_policy(), settings.learning_rate, eight_bits=False
-        )
+        self.begin_anew()
         self.shuffling = torch.Generator().manual_seed(seed)
         self.pool: list[Kept] = []
         self._episodes: list[Episode] = []
         self._scores: list[float] = []
+
+    def begin_anew(self) -> None:
+        """Forget how the optimiser has moved."""
+        weights, rate = self.networks.trained_of_policy(), self.settings.learning_rate
+        self.optimizer = adam(weights, rate, eight_bits=False)
 
     def _replies(self, seeds: Sequence[int]) -> list[Episode]:
         """Play tasks, at the temperature of what is kept from."""
@@ -126,8 +129,12 @@ class ImitatingAgent(SamplingAgent):
                 settings.learning_rate * decay**improve,
             )
         ]
+        return told | self._loss(losses)
+
+    def _loss(self, losses: Sequence[float]) -> dict[str, float]:
+        """Return what to tell of the losses of minibatches: their mean, if there were any."""
         name = f"{self.config.chosen[0]}_loss"
-        return told | ({name: float(np.mean(losses))} if losses else {})
+        return {name: float(np.mean(losses))} if losses else {}
 
     def _tune(self, kept: Sequence[Kept], learning_rate: float) -> list[float]:
         """Fine-tune on what was kept; return the loss of each minibatch, in nats a token.

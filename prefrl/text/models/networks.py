@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from prefrl.learning import parallel
 from prefrl.text.models.layers import hidden_states, recompute_layers, split
 from prefrl.text.models.logits import (
     Least,
@@ -126,6 +127,20 @@ class Networks(nn.Module):
             if name in there
         }
         return {n: first[id(p)] for n, p in self.trained().items() if id(p) in first}
+
+    def kept_as_begun(self) -> dict[str, Tensor]:
+        """Return what is trained as it is now, the reference's own where that has it, by name."""
+        begun = self.begun()
+        return {
+            name: weights if name in begun else weights.detach().clone()
+            for name, weights in (self.trained() | begun).items()
+        }
+
+    @torch.no_grad()
+    def take(self, weights: Mapping[str, Tensor]) -> None:
+        """Let what is trained be other weights, by name."""
+        for name, parameter in self.trained().items():
+            parameter.copy_(parallel.split_like(weights[name], parameter))
 
     def below(self, tokens: Tokens) -> Tensor | None:
         """Run the shared lower layers, if there are any: `[sequence, token, width]`."""
