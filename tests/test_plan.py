@@ -50,6 +50,16 @@ def test_all_weights_take_some_50_bytes_a_parameter_and_less_where_less_is_train
     )
 
 
+def test_several_gpus_put_two_parts_together_at_a_time_and_the_policy_to_sample():
+    short, long = (dataclasses.replace(TEXT, max_new_tokens=n) for n in (10, 2000))
+    assert memory(LARGE, short, 64).gathered == memory(LARGE, short, 64).sampled_with == 0
+    short, long = (memory(LARGE, text, 64, gpus=8) for text in (short, long))
+    assert short.gathered == 8 * max(LARGE.layer, LARGE.embedding)
+    assert short.sampled_with == 4 * LARGE.parameters
+    assert short.total == short.states + short.sampled_with + short.process
+    assert long.total == long.states + long.activations + long.gathered + long.process
+
+
 def test_seconds_fall_with_gpus_and_with_what_is_trained():
     h200 = KINDS["h200"]
     one, eight = (times(LARGE, TEXT, 64, h200, gpus) for gpus in (1, 8))

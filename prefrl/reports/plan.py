@@ -105,12 +105,17 @@ class Memory:
     """Weights, Adam's moments and gradients of policy, reference, critic and reward model."""
     activations: float
     """What a minibatch keeps for the backward pass."""
+    gathered: float = 0.0
+    """What a pass puts together of weights of which each GPU holds a part."""
+    sampled_with: float = 0.0
+    """What sampling puts together of them: the policy."""
     process: float = PROCESS_BYTES
 
     @property
     def total(self) -> float:
-        """All of it."""
-        return self.states + self.activations + self.process
+        """The most at a time."""
+        at_work = max(self.activations + self.gathered, self.sampled_with)
+        return self.states + at_work + self.process
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,11 @@ def memory(
         of_token = width * (shape.width * layers * (2 if _has_critic(text) else 1) + shape.kept)
     logits = LOGIT_COPIES * 4 * shape.vocabulary * text.max_new_tokens
     activations = rows * (of_token * (prompt + text.max_new_tokens) + logits)
-    return Memory(states / gpus, activations)
+    if gpus == 1:
+        return Memory(states, activations)
+    ahead = 2 * max(shape.layer, shape.embedding)  # one is gathered while another is at work
+    gathered = 4.0 * (ahead + (shape.embedding if shape.tied else 0))
+    return Memory(states / gpus, activations, gathered, 4.0 * shape.parameters)
 
 
 def _has_critic(text: TextConfig) -> bool:

@@ -153,9 +153,8 @@ class TextReward(nn.Module, ScoresTexts):
 
     def shard(self) -> None:
         """Let each of several processes hold its part of the weights, in place."""
-        lower = [] if self.lower is None else [self.lower]
         self.is_split = parallel.count() > 1
-        shard(self, [*lower, *self.decoders])
+        shard(self)
 
     def forward(self, passes: Callable[[], Any]) -> Any:
         """Run passes of this network, and return what they give; see `Networks`."""

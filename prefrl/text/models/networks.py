@@ -93,8 +93,7 @@ class Networks(nn.Module):
 
     def shard(self) -> None:
         """Let each of several processes hold its part of the weights, in place."""
-        parts = self.lower, self.upper, self.critic, self.reference
-        shard(self, [part for part in parts if part is not None])
+        shard(self)
 
     def forward(self, passes: Callable[[], Result]) -> Result:
         """Run passes of these networks, and return what they give.
@@ -105,7 +104,7 @@ class Networks(nn.Module):
 
     def whole_policy(self) -> AbstractContextManager[None]:
         """Hold all weights of the policy meanwhile, for many short passes."""
-        return gathered(self, self.model)
+        return gathered(self.model, within=self)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return what is trained, by name; parameters that two parts share come once."""
@@ -197,7 +196,8 @@ class Networks(nn.Module):
             temperature: of the sampling.
         """
         own, other = (self.head, hidden), (self.reference_head, reference)
-        return divergences(own, other, positions, temperature, self.least)
+        with gathered(self.head, self.reference_head):  # other processes may have fewer rows
+            return divergences(own, other, positions, temperature, self.least)
 
     def values(
         self, tokens: Tokens, below: Tensor | None, hidden: Tensor | None, positions: Tensor

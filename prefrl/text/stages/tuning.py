@@ -198,7 +198,7 @@ def prepare_tuning(
     loaded = load_model(model, seed, device, dtype)
     language_model = loaded.language_model.model
     whole = Whole(language_model)
-    shard(whole, [language_model.base_model])
+    shard(whole)
     demonstrations, notes = sft.short_enough(
         loaded.language_model, demonstrations, chat, max_length, too_long
     )
