@@ -393,6 +393,12 @@ def _check_loss(fit: FitConfig) -> None:
             "--fit.rankings plackett-luce has a loss of its own, which takes no --fit.loss and no "
             "--fit.bias; use --fit.rankings pairs"
         )
+    if fit.labellers == "reliability" and (fit.loss, fit.rankings) != ("bradley-terry", "pairs"):
+        given = "rankings" if fit.loss == "bradley-terry" else "loss"
+        raise UserError(
+            f"--fit.labellers reliability says how probable each answer is by Bradley-Terry, which "
+            f"--fit.{given} {getattr(fit, given)} does not use; leave one of them out"
+        )
     if fit.loss == "robust" and fit.uniform_error == 1:
         raise UserError(
             "--fit.uniform-error is 1, so no answer means anything, which --fit.loss robust cannot "
