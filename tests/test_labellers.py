@@ -254,6 +254,11 @@ def test_reliabilities_and_another_loss_are_refused_together(other, capsys, tmp_
     assert other in sentence and "leave one of them out" in sentence
 
 
+def test_an_oracle_is_not_asked_as_several_people(capsys, tmp_path):
+    words = ["train", "hopper", "--query.people", 2, "--run", tmp_path / "run"]
+    assert "use --teacher human" in complaint(words, capsys)
+
+
 # --- agreement --------------------------------------------------------------------------------
 
 KRIPPENDORFF = """

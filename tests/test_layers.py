@@ -222,6 +222,7 @@ ROWS = {
     "storage.journal": ("", ""),
     "storage.jsonl": ("errors types", "numpy"),
     "storage.labelling": ("answers errors types", ""),
+    "storage.others": ("", ""),
     "storage.postgres": ("errors", "psycopg"),
     "storage.postgres_schema": ("", ""),
     "storage.processes": ("", ""),

@@ -199,6 +199,11 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
             "--query.same-start asks about clips that begin in the same state, but --query.anchors "
             "are clips of earlier rounds, which began elsewhere; leave one of them out"
         )
+    if query.people > 1 and experiment.teacher != "human":
+        raise UserError(
+            f"--query.people is {query.people}, but the teacher is {experiment.teacher}, who is "
+            "asked once; leave it out, or use --teacher human"
+        )
     _check_judge(experiment)
     _check_teachers(experiment)
 

@@ -99,6 +99,9 @@ class QueryConfig:
     """What is asked: the better of two, an order, the best one, or a rating of each."""
     clips: Count | None = None
     """Clips of a query; by default six for an order, four for the best one, else two."""
+    people: Count = 1
+    """How many people are asked each query, of those who come. It is a label with the first answer:
+    --labels counts queries, and no run waits for the others."""
     acquisition: Literal["uniform", "disagreement", "entropy", "spread"] = "disagreement"
     """Scores candidate queries; the first round is always uniform."""
     anchors: CountOrZero = 0
