@@ -196,7 +196,7 @@ class Rewrite:
         preferred, margin = Preference.pair(_of_rewrite(answer.value), 0, 1)
         comparison = Comparison(
             rewritten, original, preferred, margin * margin_scale, query=query.id,
-            aspect=query.aspect,
+            aspect=query.aspect, teacher=answer.teacher,
         )  # fmt: skip
         return Lesson([comparison], [rewritten], [rewritten] if preferred > 0.5 else [])
 
@@ -274,9 +274,10 @@ def to_comparisons(query: Query, answer: Answer, margin_scale: float = 0.0) -> L
         left, right = query.segments[i], query.segments[j]
         comparisons.append(
             Comparison(
-                left, right, preference, margin * margin_scale, weight, query.id, query.aspect
+                left, right, preference, margin * margin_scale, weight, query.id, query.aspect,
+                answer.teacher,
             )
-        )
+        )  # fmt: skip
     return Lesson(comparisons, [], [])
 
 

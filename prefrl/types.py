@@ -407,6 +407,8 @@ class Comparison:
     query: QueryId = FIRST_QUERY
     aspect: str = ""
     """What it is about; see `Query`."""
+    teacher: str = ""
+    """Whose answer says so."""
 
     def swapped(self) -> Comparison:
         """Return the same comparison seen from the other side."""

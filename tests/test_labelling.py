@@ -420,3 +420,81 @@ def test_the_rate_is_of_the_last_minutes(assignments):
         say(assignments, Ticket(QueryId(0, index)), at=now - 60 + 3 * (index + 1))
     assert history.labels_per_minute(assignments.store, "anna") == pytest.approx(20, rel=0.1)
     assert history.labels_per_minute(assignments.store, "ben") == 0
+
+
+# --- several people each ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared(assignments):
+    """Assignments of a run in which two people are to answer each query."""
+    return Assignments(assignments.store, people=2)
+
+
+def test_two_people_answer_each_query_and_a_third_and_the_same_one_do_not(shared):
+    ask(shared, 3)
+    anna = {ticket.query for ticket in label(shared, 3, "anna")}
+    assert shared.next("anna", "tab", 5)[0] == [], "nobody answers twice"
+    assert len(anna) == 3 and {t.query for t in label(shared, 3, "ben")} == anna
+    assert shared.next("cleo", "tab", 5)[0] == []
+
+
+def test_a_query_is_one_label_whoever_else_answers_it_and_every_answer_teaches(shared):
+    ask(shared, 2)
+    label(shared, 2, "anna")
+    before = shared.store.counts()
+    assert (before.answered, before.pending, before.clips) == (2, 0, 4), "no run waits for others"
+    label(shared, 2, "ben", left=0.0)
+    after = shared.store.counts()
+    assert after._replace(seconds=0) == before._replace(seconds=0)
+    assert after.seconds > before.seconds, "people's minutes are all of theirs"
+    taught = Counter(c.teacher for c in shared.store.comparisons())
+    assert taught == {"anna": 2, "ben": 2}
+
+
+def test_what_others_have_answered_comes_before_what_nobody_has(shared):
+    ask(shared, 4)
+    [answered] = label(shared, 1, "anna")
+    tickets, _ = shared.next("ben", "tab", 3)
+    assert tickets[0] == answered and len({*tickets}) == 3
+    assert shared.next("cleo", "tab", 9)[0] == [Ticket(QueryId(0, 0))], "ben holds the others"
+
+
+def test_a_lease_of_what_others_have_answered_is_renewed_and_runs_out(shared, monkeypatch):
+    ask(shared, 1)
+    label(shared, 1, "anna")
+    [ticket], _ = shared.next("ben", "tab", 1)
+    assert shared.next("ben", "tab", 0, [ticket])[1] == []
+    assert shared.next("cleo", "tab", 1)[0] == []
+    pass_time(monkeypatch, shared.store, LEASE_SECONDS + 1)
+    assert shared.next("cleo", "tab", 1)[0] == [ticket]
+    say(shared, ticket, person="cleo")
+    assert shared.next("ben", "tab", 0, [ticket])[1] == [ticket], "two have answered it"
+
+
+def test_a_skip_is_one_of_the_answers_and_an_undo_brings_the_query_back(shared):
+    ask(shared, 1)
+    [ticket] = label(shared, 1, "anna")
+    say(shared, ticket, "skip", person="ben", uuid="skip")
+    assert shared.next("cleo", "tab", 1)[0] == []
+    assert shared.undo("ben", "tab", "undo") is not None
+    assert shared.next("ben", "tab", 0, [ticket])[1] == [], "it is ben's again"
+    shared.release("ben", "tab")
+    assert shared.next("cleo", "tab", 1)[0] == [ticket]
+
+
+def test_old_imported_and_withdrawn_queries_are_shown_to_nobody_else(shared):
+    ask(shared, 2)
+    label(shared, 2, "anna")
+    shared.store.withdraw(QueryId(0, 0), "damaged")
+    assert shared.next("ben", "tab", 5)[0] == [Ticket(QueryId(0, 1))]
+    shared.release("ben", "tab")
+    for round_index in (1, 2, 3):
+        shared.store.ask(round_index, [], {}, 0)
+    assert shared.next("ben", "tab", 5)[0] == []
+
+
+def test_one_person_each_is_what_it_was(assignments):
+    ask(assignments, 2)
+    label(assignments, 2, "anna")
+    assert assignments.next("ben", "tab", 5)[0] == []

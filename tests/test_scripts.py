@@ -213,6 +213,24 @@ def test_benchmark_fit_fits_every_row_to_clips_of_a_run(tmp_path):
     assert [*again["rows"]] == rows
 
 
+def test_benchmark_labellers_finds_out_who_is_careless(tmp_path):
+    report = run(
+        "benchmark_labellers.py", "--seeds", 2, "--fresh", 200, "--epochs", 20, cwd=tmp_path
+    )
+    for design, found in report["designs"].items():
+        ways = {"equal", "reliability", "good"} | ({"majority"} if design == "same" else set())
+        accuracy = {way: found["accuracy"][way]["mean"] for way in found["accuracy"]}
+        assert accuracy.keys() == ways and found["gain"].keys() == ways - {"reliability"}
+        for way, gain in found["gain"].items():
+            difference = accuracy["reliability"] - accuracy[way]
+            assert gain["mean"] == pytest.approx(difference, abs=2e-4)
+        assert found["gain"]["equal"]["mean"] > 0 and min(accuracy.values()) > 0.5
+        reliable = {name: entry["found"]["mean"] for name, entry in found["labellers"].items()}
+        assert reliable["good"] > reliable["careless"] > reliable["reversed"]
+    same = report["designs"]["same"]["labellers"]
+    assert all(entry["error"]["mean"] < 0.05 for entry in same.values())
+
+
 def test_benchmark_offline_learns_from_the_same_clips_in_every_way(tmp_path):
     report = run(
         "benchmark_offline.py", "--tasks", "reacher", "--steps", 8192, "--rounds", 2, "--clips", 24,

@@ -202,6 +202,11 @@ def check_experiment(experiment: Experiment, labels_needed: bool = True) -> None
             "--query.same-start asks about clips that begin in the same state, but --query.anchors "
             "are clips of earlier rounds, which began elsewhere; leave one of them out"
         )
+    if query.people > 1 and experiment.teacher != "human":
+        raise UserError(
+            f"--query.people is {query.people}, but the teacher is {experiment.teacher}, who is "
+            "asked once; leave it out, or use --teacher human"
+        )
     _check_judge(experiment)
     _check_teachers(experiment)
 
@@ -395,6 +400,12 @@ def _check_loss(fit: FitConfig) -> None:
         raise UserError(
             "--fit.rankings plackett-luce has a loss of its own, which takes no --fit.loss and no "
             "--fit.bias; use --fit.rankings pairs"
+        )
+    if fit.labellers == "reliability" and (fit.loss, fit.rankings) != ("bradley-terry", "pairs"):
+        given = "rankings" if fit.loss == "bradley-terry" else "loss"
+        raise UserError(
+            f"--fit.labellers reliability says how probable each answer is by Bradley-Terry, which "
+            f"--fit.{given} {getattr(fit, given)} does not use; leave one of them out"
         )
     if fit.loss == "robust" and fit.uniform_error == 1:
         raise UserError(

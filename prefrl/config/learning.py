@@ -40,6 +40,9 @@ class FitConfig:
     """Weight of the better one's log-likelihood beside the loss, where the policy is fitted."""
     uniform_error: Share = 0.1
     """Assumed chance that a teacher answers at random (Christiano: 0.1)."""
+    labellers: Literal["equal", "reliability"] = "equal"
+    """Whether all who answer are alike, or each has a reliability, which each pass finds from the
+    answers to the same queries and from what the reward says of those it has not learned from."""
     label_smoothing: Share = 0.0
     """How far answers are moved towards one half."""
     margin_scale: NotNegative = 1.0
@@ -96,6 +99,9 @@ class QueryConfig:
     """What is asked: the better of two, an order, the best one, or a rating of each."""
     clips: Count | None = None
     """Clips of a query; by default six for an order, four for the best one, else two."""
+    people: Count = 1
+    """How many people are asked each query, of those who come. It is a label with the first answer:
+    --labels counts queries, and no run waits for the others."""
     acquisition: Literal["uniform", "disagreement", "entropy", "spread"] = "disagreement"
     """Scores candidate queries; the first round is always uniform."""
     anchors: CountOrZero = 0

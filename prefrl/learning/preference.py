@@ -31,6 +31,7 @@ def preference_loss(
     uniform_error: float = 0.0,
     label_smoothing: float = 0.0,
     bias: float = 1.0,
+    reliability: Tensor | None = None,
 ) -> Tensor:
     """Return the cross-entropy `[member, comparison]` of the answers under the returns.
 
@@ -46,10 +47,14 @@ def preference_loss(
         label_smoothing: how far the answers are moved towards one half.
         bias: share of the worse one's return that counts against the better one's; below 1 the
             better one must be good by itself, too (CPL, arXiv 2310.13639, equation 6).
+        reliability: `[comparison]`, the chance r that whoever answered says what is so, in the
+            place of `uniform_error`, which is 2 (1 − r): P(answered left) = r P(left) + (1 − r)
+            P(right), as in Crowd-BT (`labellers`). At one half an answer teaches nothing, and below
+            it counts turned round.
     """
     target = preference * (1 - label_smoothing) + label_smoothing / 2
-    log_left = _log_with_error(left - bias * right - margin, uniform_error)
-    log_right = _log_with_error(right - bias * left - margin, uniform_error)
+    log_left = _log_with_error(left - bias * right - margin, uniform_error, reliability)
+    log_right = _log_with_error(right - bias * left - margin, uniform_error, reliability)
     return -(target * log_left + (1 - target) * log_right)
 
 
@@ -128,7 +133,11 @@ def choice_loss(
     return -torch.log((1 - uniform_error) * logits.exp() + uniform_error / options)
 
 
-def _log_with_error(logit: Tensor, uniform_error: float) -> Tensor:
+def _log_with_error(
+    logit: Tensor, uniform_error: float, reliability: Tensor | None = None
+) -> Tensor:
+    if reliability is not None:
+        return torch.log((2 * reliability - 1) * torch.sigmoid(logit) + 1 - reliability)
     if uniform_error == 0:
         return logsigmoid(logit)
     return torch.log((1 - uniform_error) * torch.sigmoid(logit) + uniform_error / 2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from prefrl.config.learning import FitConfig
 from prefrl.contracts import LearnsByItself, RewardModel
 from prefrl.learning import parallel
 from prefrl.learning.bags import bag_weights
+from prefrl.learning.labellers import Votes, assumed_reliability, count_votes, reliability
 from prefrl.learning.preference import (
     choice_loss,
     correct,
@@ -100,8 +102,9 @@ def fit(
 
     Returns:
         Of the pass that is kept the `METRICS` of what `fit_passes` yields, then `l2`, `epochs` and,
-        where one was chosen, `best_epoch`; nothing if there are no comparisons. Of a model that
-        learns by itself the `METRICS` of what it has learned, and what it tells.
+        where one was chosen, `best_epoch`, where labellers have reliabilities, `least_reliable`;
+        nothing if there are no comparisons. Of a model that learns by itself the `METRICS` of what
+        it has learned, and what it tells.
     """
     if not comparisons:
         return {}
@@ -129,6 +132,7 @@ def fit(
     state.fits += 1
     used: dict[str, float] = {"l2": state.l2, "epochs": len(passed)}
     used |= {"best_epoch": chosen} if chosen else {}
+    used |= {name: scores[name] for name in ("least_reliable",) if name in scores}
     state.l2 = _adapt_l2(state.l2, scores, config)
     return {name: scores[name] for name in METRICS if name in scores} | used
 
@@ -185,7 +189,8 @@ def fit_passes(
         teacher; beside an accuracy its `_decisive`, by how many comparisons each member is judged
         in the mean; `preferred_return` and `other_return`, the mean predicted returns in the bags
         of the better and the worse segments of decisive answers; and `out_of_bag_count`, how many
-        each has out of its bag at least.
+        each has out of its bag at least. With reliabilities of labellers also `least_reliable`, the
+        lowest one that the pass went by.
 
         They are of the pass itself, in which the weights move, so they cost nothing extra. With
         patience a pass is to be chosen by what is out of bag: then that is of its last weights.
@@ -194,9 +199,33 @@ def fit_passes(
     first = torch.Generator().manual_seed(state.seed)
     for rows in data.minibatches(config.batch_size, first) if goes_on else ():
         _returns(reward_model, data, rows, None)
+    votes = count_votes(comparisons) if config.labellers == "reliability" else None
     while True:
-        scores = _epoch(reward_model, data, config, state, pace, most)
+        found = _weigh_labellers(reward_model, data, votes, config) if votes else {}
+        scores = _epoch(reward_model, data, config, state, pace, most) | found
         yield scores | _judge(reward_model, data, config) if config.patience else scores
+
+
+@torch.no_grad()
+def _weigh_labellers(
+    reward_model: RewardModel, data: _Data, votes: Votes, config: FitConfig
+) -> dict[str, float]:
+    """Find how reliable each labeller is, with the weights as they are, and weigh by it.
+
+    Members speak of what is out of their bags alone: what they were fitted to they repeat.
+    """
+    outside = data.bags == 0
+    leads = np.zeros(len(votes.left))
+    queries = [rows for rows in data.queries if outside[:, rows[0]].any()]
+    if queries:
+        rows = torch.cat(queries)
+        left, right = _returns(reward_model, data, rows, None)
+        members = outside[:, rows]
+        lead = ((left - right) * members).sum(0) / members.sum(0)
+        leads[votes.item[rows.numpy()]] = lead.double().cpu().numpy()
+    found = reliability(votes, leads, assumed_reliability(config.uniform_error)).labellers
+    data.reliability = torch.tensor(found[votes.labeller], dtype=torch.float32)
+    return {"least_reliable": float(found.min())}
 
 
 def comparison_returns(
@@ -233,6 +262,8 @@ class _Data:
         """Which comparisons have a right side."""
         self.margin = torch.tensor([c.margin for c in comparisons])
         self.weight = torch.tensor([c.weight for c in comparisons])
+        self.reliability: Tensor | None = None
+        """Of whoever answered, `[comparison]`, where labellers differ."""
         names = [c.query for c in comparisons]
         self.bags = bag_weights(seed, names, reward_model.members, config.held_out)
         rows: dict[QueryId, list[int]] = {}
@@ -338,9 +369,10 @@ def _losses(left: Tensor, right: Tensor, data: _Data, rows: Tensor, config: FitC
             left, right, preference, margin=margin, bias=bias, error=config.uniform_error / 2
         )
     else:
+        reliable = None if data.reliability is None else data.reliability[rows]
         losses = preference_loss(
             left, right, preference, margin=margin, uniform_error=config.uniform_error,
-            label_smoothing=config.label_smoothing, bias=bias,
+            label_smoothing=config.label_smoothing, bias=bias, reliability=reliable,
         )  # fmt: skip
     if config.rankings == "plackett-luce":
         losses = _as_choices(losses, left, right, data, rows, config)

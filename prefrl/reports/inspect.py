@@ -16,9 +16,11 @@ from prefrl.errors import UserError
 from prefrl.learning.bags import bag_weights
 from prefrl.learning.preference import decisive, preference_probability
 from prefrl.learning.reward import predict_returns
+from prefrl.reports.labellers import compare_labellers, labellers_in_words
 from prefrl.runs.load import load_reward
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
+from prefrl.storage.history import agreement as consistency
 from prefrl.types import Answer, Comparison, Query, QueryId, Segment, Trajectory, alike, until_end
 
 TRACES = 12  # queries whose reward is given step by step
@@ -41,7 +43,8 @@ def inspect_run(folder: RunFolder, worst: int = 20) -> dict[str, Any]:
         first, of which the model prefers another side; `traces`: predicted rewards of the newest
         answered queries' clips, `[step]` each, and the answers to them. Of several aspects also
         `aspects`: for each its `answers`, `judged`, `decisive`, `agreement`, `correlation` and
-        `clips`, by its own reward and its own true one; then `true` is that of the first.
+        `clips`, by its own reward and its own true one; then `true` is that of the first. Where
+        several answered, also `labellers`, as `compare_labellers` has it.
 
         Members of the ensemble that were fitted to an answer to a query say nothing of it. If all
         were, the answer is not judged, and their mean is what is listed as `predicted`.
@@ -87,9 +90,31 @@ def _report(folder: RunFolder, feedback: FeedbackStore, model: Any, worst: int) 
         "true": next(iter(true.values())),
         **({"aspects": several} if several else {}),
         "worst": sorted(judged, key=lambda entry: -entry["loss"])[:worst],
+        **_labellers(folder, feedback, lessons, queries, returns, unfitted, row_of),
         "disagreeing": [e for e in reversed(judged) if e["agreed"] < e["decisive"]],
         "traces": _traces(model, [queries[name] for name in sorted(queries)[-TRACES:]], answers),
     }
+
+
+def _labellers(
+    folder: RunFolder, feedback: FeedbackStore, lessons: list[tuple[Answer, list[Comparison]]],
+    queries: dict[QueryId, Query], returns: dict[str, torch.Tensor],
+    unfitted: dict[str, dict[QueryId, torch.Tensor]], row_of: dict[str, int],
+) -> dict[str, Any]:  # fmt: skip
+    """Return how far those who answered agree, under `labellers`; nothing of one alone."""
+    comparisons = [c for _, own in lessons for c in own if c.aspect in returns]
+    names = sorted({c.teacher for c in comparisons})
+    if len(names) < 2:
+        return {}
+    leads = []
+    for c in comparisons:
+        of = returns[c.aspect][unfitted[c.aspect][c.query]]
+        lead = of[:, row_of[c.left.id]] - of[:, row_of[c.right.id]]
+        leads.append(float(lead.mean()) if len(lead) else 0.0)
+    error = folder.experiment().fit.uniform_error
+    repeats = {name: consistency(feedback, name) for name in names}
+    found = compare_labellers(comparisons, leads, error, repeats)
+    return {"labellers": found} if found else {}
 
 
 def _unfitted(
@@ -210,6 +235,8 @@ def in_words(report: dict[str, Any]) -> list[str]:
             f"  {name}: {agrees} of {entry['decisive']} decisive comparisons, in {entry['judged']} "
             f"of {entry['answers']} answers: each judged by members that were not fitted to it"
         )
+    if "labellers" in report:
+        lines += labellers_in_words(report["labellers"])
     for aspect, entry in report.get("aspects", {}).items():
         share, correlation = entry["agreement"], entry["correlation"]
         agrees = "nothing decisive" if share is None else f"agrees with {share:.0%}"

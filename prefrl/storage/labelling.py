@@ -14,6 +14,7 @@ from prefrl.answers import Value, check_answer, to_comparisons
 from prefrl.errors import UserError
 from prefrl.storage.answering import COLUMNS, answer_of, write_answer
 from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.others import for_others
 from prefrl.types import Answer, Query, QueryId
 
 LEASE_SECONDS = 90.0
@@ -64,8 +65,15 @@ class Ticket(NamedTuple):
 class Assignments:
     """Hands queries to people and takes their answers."""
 
-    def __init__(self, store: FeedbackStore):
-        self.store = store
+    def __init__(self, store: FeedbackStore, people: int = 1):
+        """Take a store.
+
+        Args:
+            store: of the run.
+            people: how many are to answer each query. It is answered with the first of them: no run
+                waits for others, who may not come.
+        """
+        self.store, self.people = store, people
 
     def next(
         self, person: str, tab: str, count: int, held: Sequence[Ticket] = ()
@@ -73,7 +81,8 @@ class Assignments:
         """Lease `count` more queries to a page and renew those it holds.
 
         Nobody gets what another page holds, but for what a page of their own that has fallen silent
-        holds still: a browser that was killed. The newest policy's come first.
+        holds still: a browser that was killed. What others have answered, and not enough of them,
+        comes first, then what nobody has; the newest policy's before older ones.
 
         Returns:
             The new tickets, and those of `held` that are no longer to be answered.
@@ -82,14 +91,16 @@ class Assignments:
             now = self.store.database.now()
             lost = [ticket for ticket in held if not self._renew(ticket, person, tab, now)]
             repeat = self._repeat(person) if count else None
+            others = self._of_others(person, now, count - bool(repeat))
+            free = count - bool(repeat) - len(others)
             rows = run(
                 'SELECT round, "index" FROM query q WHERE open AND NOT EXISTS (SELECT 1 FROM lease '
                 'l WHERE l.round = q.round AND l."index" = q."index" AND l.until > ? + '
                 "CASE WHEN l.teacher = ? AND l.tab <> ? THEN ? ELSE 0 END) "
                 'ORDER BY round DESC, "index" DESC LIMIT ?',
-                now, person, tab, LEASE_SECONDS - SILENT_SECONDS, count - bool(repeat),
+                now, person, tab, LEASE_SECONDS - SILENT_SECONDS, free,
             )  # fmt: skip
-            tickets = [Ticket(QueryId(*row)) for row in rows]
+            tickets = others + [Ticket(QueryId(*row)) for row in rows]
             if left := count - bool(repeat) - len(tickets):
                 tickets += self._asked_again(person, tab, now, left)
             for ticket in tickets:
@@ -209,15 +220,22 @@ class Assignments:
         """Prolong a lease; return whether the query is still this page's to answer."""
         if ticket.repeat:
             return True
+        others, who = "", []
+        if self.people > 1:
+            others = (
+                f"OR EXISTS ({for_others(self.people)} AND q.round = lease.round "
+                'AND q."index" = lease."index")'
+            )
+            who = [person]
         return bool(
             self.store.database.run(
                 "UPDATE lease SET until = CASE WHEN since + ? < ? THEN since + ? ELSE ? END "
                 'WHERE round = ? AND "index" = ? AND teacher = ? AND tab = ? AND (EXISTS ('
                 "SELECT 1 FROM query q WHERE q.open AND q.round = lease.round "
                 f'AND q."index" = lease."index") OR EXISTS ({ASKED_AGAIN} '
-                'AND s.round = lease.round AND s."index" = lease."index")) RETURNING 1',
+                f'AND s.round = lease.round AND s."index" = lease."index") {others}) RETURNING 1',
                 LONGEST_LEASE_SECONDS, now + LEASE_SECONDS, LONGEST_LEASE_SECONDS,
-                now + LEASE_SECONDS, *ticket.query, person, tab,
+                now + LEASE_SECONDS, *ticket.query, person, tab, *who,
             )
         )  # fmt: skip
 
@@ -228,6 +246,23 @@ class Assignments:
             "INSERT INTO lease VALUES (?, ?, ?, ?, ?, ?)",
             *query, person, tab, now, now + LEASE_SECONDS,
         )  # fmt: skip
+
+    def _of_others(self, person: str, now: float, count: int) -> list[Ticket]:
+        """Return what others have answered, but not enough of them, the newest policy's first.
+
+        What somebody has answered they hold no more, though it was leased to them.
+        """
+        if self.people < 2 or count < 1:
+            return []
+        rows = self.store.database.run(
+            f"{for_others(self.people)} AND NOT EXISTS (SELECT 1 FROM lease l WHERE "
+            'l.round = q.round AND l."index" = q."index" AND l.until > ? AND l.teacher <> ? AND '
+            "NOT EXISTS (SELECT 1 FROM standing s WHERE s.round = l.round AND "
+            's."index" = l."index" AND s.teacher = l.teacher AND NOT s.repeat)) '
+            'ORDER BY q.round DESC, q."index" DESC LIMIT ?',
+            person, now, person, count,
+        )  # fmt: skip
+        return [Ticket(QueryId(*row)) for row in rows]
 
     def _asked_again(self, person: str, tab: str, now: float, count: int) -> list[Ticket]:
         """Return what a model asks people's opinion of, the newest policy's first."""

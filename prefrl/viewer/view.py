@@ -42,7 +42,7 @@ class View:
         self.feedback = FeedbackStore(folder.feedback, CACHED_SEGMENTS)
         self.id = run_id(folder.viewer()["key"])
         self.file = _file(folder)
-        self.assignments = Assignments(self.feedback)
+        self.assignments = Assignments(self.feedback, experiment.query.people)
         self.clips = Clips(_model(folder), card.dt, self.feedback.picture)
         self.question, self.is_text = card.question, card.is_text
         self.has_aspects = len(card.aspects) > 1
