@@ -26,8 +26,8 @@ from prefrl.config.learning import FitConfig
 from prefrl.config.presets import preset
 from prefrl.config.text import TextConfig, TextPPOConfig, TextRewardConfig
 from prefrl.learning.bags import bag_weights
+from prefrl.learning.composed import begin_fit, fit
 from prefrl.learning.keeping import band_of_share, shares_won
-from prefrl.learning.reward import FitState, fit
 from prefrl.runs.load import load_policy, load_reward
 from prefrl.runs.train import train
 from prefrl.storage.checkpoint import from_bytes, to_bytes
@@ -248,8 +248,8 @@ def test_a_reward_is_how_much_likelier_a_reply_is_among_the_best(frozen):
 
 def test_it_replies_as_it_is_asked_to():
     agent, reward = make_pair(n_epochs=16)
-    state = FitState(reward, FitConfig(held_out=0.2), 0)
-    measured = fit(reward, by_plainness(agent, 96, 4), FitConfig(held_out=0.2), state)
+    config = FitConfig(held_out=0.2)
+    measured = fit(reward, by_plainness(agent, 96, 4), config, begin_fit(reward, config, 0))
     assert agent.policy.instruction == GOOD
     assert measured["train_accuracy"] > 0.55 and measured["out_of_bag_accuracy"] > 0.5
     assert measured["preferred_return"] > measured["other_return"]
@@ -267,7 +267,8 @@ def test_what_is_held_out_is_not_learned_but_judges():
     comparisons = by_plainness(agent, 32)
     learned = []
     reward.learn = lambda given: learned.extend(given) or {}
-    measured = fit(reward, comparisons, FitConfig(held_out=0.4), FitState(reward, FitConfig(), 3))
+    config = FitConfig(held_out=0.4)
+    measured = fit(reward, comparisons, config, begin_fit(reward, config, 3))
     inside = bag_weights(3, [c.query for c in comparisons], 1, 0.4)[0].bool().tolist()
     assert learned == [c for c, bag in zip(comparisons, inside, strict=True) if bag]
     assert 0 < len(learned) < len(comparisons) and "out_of_bag_accuracy" in measured

@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from prefrl.config.learning import FitConfig, RuleConfig
-from prefrl.contracts import RewardModel
+from prefrl.contracts import LearnsByItself, RewardModel
 from prefrl.learning.bags import bag_weights
 from prefrl.learning.preference import decisive
-from prefrl.learning.reward import FitState, comparison_returns, predict_returns
+from prefrl.learning.reward import FitState, comparison_returns, fit_by_itself, predict_returns
 from prefrl.learning.reward import fit as fit_one
 from prefrl.learning.true_reward import TrueReward
 from prefrl.learning.validation import calibrate_probabilities
@@ -287,6 +287,8 @@ def fit(
     """
     if isinstance(state, FitState) or not isinstance(reward_model, ComposedReward):
         assert isinstance(state, FitState)
+        if isinstance(reward_model, LearnsByItself):
+            return fit_by_itself(reward_model, comparisons, config, state.seed)
         return fit_one(reward_model, comparisons, config, state)
     by_aspect: dict[str, dict[str, float]] = {}
     for aspect, part in reward_model.parts.items():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from prefrl.config.learning import FitConfig
-from prefrl.contracts import LearnsByItself, RewardModel
+from prefrl.contracts import RewardModel
 from prefrl.learning import parallel
 from prefrl.learning.bags import bag_weights
 from prefrl.learning.labellers import Votes, assumed_reliability, count_votes, reliability
@@ -103,13 +103,10 @@ def fit(
     Returns:
         Of the pass that is kept the `METRICS` of what `fit_passes` yields, then `l2`, `epochs` and,
         where one was chosen, `best_epoch`, where labellers have reliabilities, `least_reliable`;
-        nothing if there are no comparisons. Of a model that learns by itself the `METRICS` of what
-        it has learned, and what it tells.
+        nothing if there are no comparisons.
     """
     if not comparisons:
         return {}
-    if isinstance(reward_model, LearnsByItself):
-        return _learned_by_itself(reward_model, comparisons, config, state.seed)
     anew = config.restart != "never"
     limit = config.epochs if state.fits and not anew else config.first_epochs
     best, passed = BestPass(config.patience), []
@@ -137,7 +134,7 @@ def fit(
     return {name: scores[name] for name in METRICS if name in scores} | used
 
 
-def _learned_by_itself(
+def fit_by_itself(
     reward_model: Any, comparisons: Sequence[Comparison], config: FitConfig, seed: int
 ) -> dict[str, float]:
     """Let a model learn from what is not held out; measure it as a fit is, with its last weights.
@@ -147,7 +144,12 @@ def _learned_by_itself(
         comparisons: all answers so far.
         config: of which `held_out` counts, and what the loss is that is told.
         seed: of what is held out.
+
+    Returns:
+        The `METRICS` of what was learned, nothing if there are no comparisons; and what it tells.
     """
+    if not comparisons:
+        return {}
     data = _Data(reward_model, comparisons, config, seed)
     told = reward_model.learn([c for c, bag in zip(comparisons, data.bags[0], strict=True) if bag])
     rows = torch.arange(len(comparisons))
