@@ -49,6 +49,8 @@ class UnknownOption(UserError):
         by_name = {option.name: option for option in known}
         near = difflib.get_close_matches(self.name.removeprefix("no-"), by_name, n=1)
         hint = f"did you mean --{near[0]}?" if near else f"`{program} --help` shows what there is"
+        if self.name in near:  # a place, which has no dashes
+            hint = f"it is given by itself, as in `{program}`"
         switch = next((name for name in (before, *near) if _is_switch(by_name.get(name))), None)
         if switch is not None and (switch == before or self.name.startswith("no-")):
             hint = f"--{switch} says yes, --{_no(switch)} no"

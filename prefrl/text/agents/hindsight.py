@@ -47,9 +47,9 @@ class HindsightAgent(ImitatingAgent):
     def _end_round(self, metrics: dict[str, float]) -> dict[str, float]:
         """Say of each reply what it was asked for, learn that, and ask for the best from now on."""
         choice = relabelled(self._episodes, self._scores, self.hindsight, self.policy)
-        told = self._imitate(choice)
-        if self.pool:
+        if choice.kept:  # before it learns, so that it ends where the policy is that is asked
             self.policy.instruction = self.hindsight.instructions[-1]
+        told = self._imitate(choice)
         return told | {"tuned_kl": self._divergence()} | self._gap()
 
     def _gap(self) -> dict[str, float]:

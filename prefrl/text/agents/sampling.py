@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from prefrl.config.text import TextConfig, options_of
+from prefrl.config.text import TextConfig
 from prefrl.contracts import Reward
 from prefrl.environments.info import means
 from prefrl.learning import parallel
@@ -130,7 +130,7 @@ class SamplingAgent:
 
     def _enough_memory(self) -> AbstractContextManager:
         """Name the options that take the most memory, should a GPU have too little."""
-        kind = f"text.{options_of(self.config.learner)}"
+        kind = f"text.{self.config.chosen[0]}"
         return enough_memory(f"{kind}.batch-size", f"{kind}.episodes", "text.max-new-tokens")
 
     def _begin_round(self, reward: Reward) -> None:
