@@ -187,7 +187,7 @@ def test_every_option_of_train_is_explained_and_only_those_of_the_domain(
 WRONG_OPTIONS = [
     (
         "--preset hopper",
-        "there is no option --preset; it is given by itself, as in `prefrl train [",
+        "there is no option --preset; it is given by itself, as in `prefrl train",
     ),
     ("half-cheetah --ppo.gama 1", "there is no option --ppo.gama; did you mean --ppo.gamma?"),
     ("half-cheetah --no-ppo.anneal", "--ppo.anneal says yes, --ppo.no-anneal no"),
