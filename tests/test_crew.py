@@ -13,6 +13,7 @@ import pytest
 import torch
 from complaints import complaint
 from processes import Process, command, run
+from safetensors.torch import load_file
 from test_text_agent import GPT2, architecture
 from test_text_select import words as of_learner
 from toy_texts import TINY_TEXT_FLAGS, save_small_model
@@ -70,6 +71,21 @@ def test_two_processes_train_as_one_does(learner, more, model, tmp_path):
         went = run(**command([*words, "--processes", processes]), timeout=SECONDS)
         assert went.returncode == 0, went.stderr
         assert "Warning" not in went.stderr
+    assert_about_equal(numbers(tmp_path / "1"), numbers(tmp_path / "2"))
+
+
+def test_a_run_of_two_processes_begins_with_the_model_that_one_fine_tunes(model, tmp_path):
+    """Each fine-tunes all of it: shares of the gradients would be of models that drift apart."""
+    for processes in (1, 2):
+        words = of_learner(model, "ppo", "--run", tmp_path / f"{processes}")
+        words[words.index("--env") + 1] = "prefrl/TinyReviews-v0"
+        words += ["--text.demonstrations", "64", "--processes", processes]
+        went = run(**command(words), timeout=SECONDS)
+        assert went.returncode == 0, went.stderr
+    one, two = (load_file(tmp_path / f"{n}/reference/model.safetensors") for n in (1, 2))
+    assert all(map(torch.equal, one.values(), two.values())) and one.keys() == two.keys()
+    began = load_file(Path(model) / "model.safetensors")
+    assert not all(torch.equal(weights, began[name]) for name, weights in one.items())
     assert_about_equal(numbers(tmp_path / "1"), numbers(tmp_path / "2"))
 
 

@@ -12,6 +12,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -22,16 +23,31 @@ from prefrl.errors import UserError
 
 Result = TypeVar("Result")
 PATIENCE = timedelta(days=1)  # people and judges may take their time; who dies is noticed at once
+_is_by_itself: ContextVar[bool] = ContextVar("is_by_itself", default=False)
 
 
 def count() -> int:
     """Return how many processes there are."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+    return distributed.get_world_size() if _are_together() else 1
 
 
 def rank() -> int:
     """Return which of them this is, from 0."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
+    return distributed.get_rank() if _are_together() else 0
+
+
+def _are_together() -> bool:
+    return distributed.is_initialized() and not _is_by_itself.get()
+
+
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """Let each process compute all of something, as if there were no others: the same in each."""
+    before = _is_by_itself.set(True)
+    try:
+        yield
+    finally:
+        _is_by_itself.reset(before)
 
 
 def is_first() -> bool:

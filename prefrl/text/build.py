@@ -339,7 +339,8 @@ def _reference(
         demonstrations = [dataclasses.replace(talk, system=text.system) for talk in demonstrations]
         demonstrations, more = short_enough(language_model, demonstrations, text.chat)
         notes += more
-        with _explained(text, "text.sft-batch-size"):
+        # The model is still whole in each process: gradients of shares would never be added up.
+        with parallel.by_itself(), _explained(text, "text.sft-batch-size"):
             for _ in tune(
                 language_model, demonstrations, epochs=text.sft_epochs,
                 learning_rate=text.sft_learning_rate, batch_size=text.sft_batch_size,
