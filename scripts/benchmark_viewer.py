@@ -4,6 +4,7 @@
     python scripts/benchmark_viewer.py browser   # a Humanoid pair in Chromium: seconds, ms, fps
     python scripts/benchmark_viewer.py person    # a person made of code trains a backflip
     python scripts/benchmark_viewer.py kills     # trainer, viewer, browser killed again and again
+    python scripts/benchmark_viewer.py size      # 100,000 answers in the store: ms a request
 
 `person` opens the page in Chromium, sees the poses that it shows and nothing else, and presses
 keys: of a pair the wrong one in one answer of ten, of an order two neighbours turned round as
@@ -23,7 +24,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +38,10 @@ from playwright.sync_api import Error, Page, sync_playwright
 
 from prefrl.clips.scene import save_model
 from prefrl.config.experiment import Experiment
+from prefrl.storage.answering import write_answer
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
-from prefrl.types import EnvironmentCard, Query, QueryId, Segment
+from prefrl.types import Answer, EnvironmentCard, Query, QueryId, Segment
 
 ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = 3  # pairs that a page holds
@@ -49,7 +51,7 @@ PRELOADED = 3  # pairs that a page holds
 class Arguments:
     """What to measure."""
 
-    what: tyro.conf.Positional[Literal["load", "browser", "person", "kills"]]
+    what: tyro.conf.Positional[Literal["load", "browser", "person", "kills", "size"]]
     labellers: int = 8
     """Labellers at once (load)."""
     rate: float = 5.0
@@ -72,6 +74,10 @@ class Arguments:
     """Of everything random (person, kills)."""
     kills: int = 20
     """How often something is killed (kills)."""
+    answers: int = 100_000
+    """In the store (size)."""
+    times: int = 200
+    """Requests of each kind (size)."""
     folder: Path = Path("runs/viewer")
     """Where the run folders go (person)."""
 
@@ -79,7 +85,7 @@ class Arguments:
 def main() -> None:
     """Measure and print."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    measures = {"load": load, "browser": browser, "person": person, "kills": kills}
+    measures = {"load": load, "browser": browser, "person": person, "kills": kills, "size": size}
     print(json.dumps(measures[arguments.what](arguments), indent=1))
 
 
@@ -170,6 +176,72 @@ async def _answer(
         shared["acknowledged"].append(ticket)
     else:
         shared["errors"] += 1
+
+
+# --- size -------------------------------------------------------------------------------------
+
+
+def size(arguments: Arguments) -> dict[str, Any]:
+    """Measure requests to a viewer, and a waiting trainer's look, with so many answers stored."""
+    found: dict[str, Any] = {"answers": arguments.answers}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = _run_of(Path(scratch) / "run", "Hopper-v5", arguments.answers + 500)
+        store = FeedbackStore(folder.feedback, cached_segments=0)
+        names = [f"labeller {n}" for n in range(arguments.labellers)]
+        now = time.time()
+        given = [
+            Answer(
+                QueryId(0, index), "preference", {"left": index % 2}, names[index % len(names)],
+                now - 5 * (arguments.answers - index), now - 5 * (arguments.answers - index) + 4,
+            )
+            for index in range(arguments.answers)
+        ]  # fmt: skip
+        with store.database.transaction():
+            for answer in given:
+                write_answer(store.database, answer)
+        with _viewer(folder) as (_, address):
+            found |= asyncio.run(_ask_of_many(address, names, arguments.times))
+        waits = [_seconds(store.counts) for _ in range(arguments.times)]
+        found["trainer_waiting_ms"] = _percentiles(waits)
+        store.close()
+    return found
+
+
+async def _ask_of_many(address: str, names: list[str], times: int) -> dict[str, Any]:
+    base = address.split("/?")[0]
+    waits: dict[str, list[float]] = {"status": [], "next": [], "history": [], "answer": []}
+    async with httpx2.AsyncClient(base_url=base, follow_redirects=True) as client:
+        client.headers.update({"X-Prefrl-Token": address.partition("token=")[2], "Origin": base})
+        client.headers.update({"X-Prefrl": (await client.get("/api/run")).json()["id"]})
+        for number in range(times):
+            name = names[number % len(names)]
+            await asyncio.sleep(0.55)  # what the viewer knows of a moment ago has passed
+            began = time.perf_counter()
+            (await client.get("/api/status", params={"person": name})).raise_for_status()
+            waits["status"].append(time.perf_counter() - began)
+            body = {"person": name, "tab": name, "count": 1, "held": []}
+            began = time.perf_counter()
+            reply = await client.post("/api/next", json=body)
+            waits["next"].append(time.perf_counter() - began)
+            [query] = reply.json()["queries"]
+            shared = {"waits": waits["answer"], "acknowledged": [], "errors": 0}
+            await _answer(client, name, query["ticket"], shared)
+            older = {"person": name} if number % 2 else {}
+            older |= {"before": str(number * 400 + 1)} if number % 3 else {}
+            began = time.perf_counter()
+            (await client.get("/api/history", params=older)).raise_for_status()
+            waits["history"].append(time.perf_counter() - began)
+    return {f"{name}_ms": _percentiles(taken) for name, taken in waits.items()}
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _percentiles(seconds: list[float]) -> dict[str, float]:
+    return {name: 1000 * float(np.percentile(seconds, p)) for name, p in PERCENTILES.items()}
 
 
 # --- browser ----------------------------------------------------------------------------------

@@ -338,6 +338,27 @@ def test_imported_answers_are_in_the_history_but_neither_counted_nor_undone(assi
 # --- pairs shown again ------------------------------------------------------------------------
 
 
+def test_what_pages_ask_for_again_and_again_reads_no_answer(tmp_path, monkeypatch):
+    """A hundred thousand answers are looked up in an index that holds all that is counted."""
+    assignments = Assignments(FeedbackStore(tmp_path / "feedback.sqlite"))
+    database, plans = assignments.store.database, []
+    run = database.run
+
+    def explained(sql, *values, **named):
+        plans.append(" ".join(str(row[-1]) for row in run(f"EXPLAIN QUERY PLAN {sql}", *values)))
+        return run(sql, *values, **named)
+
+    monkeypatch.setattr(
+        type(database), "run", lambda _, *given, **named: explained(*given, **named)
+    )
+    history.people(assignments.store)
+    history.damaged(assignments.store)
+    assignments._repeat("anna")
+    assert ["COVERING INDEX" in plan for plan in plans[:3]] == [True, True, True]
+    assert "SCAN query" not in " ".join(plans)
+    assignments.store.close()
+
+
 def test_a_twentieth_of_the_pairs_is_shown_again_swapped(assignments):
     ask(assignments, 100)
     tickets = label(assignments, 100)

@@ -487,6 +487,15 @@ def test_benchmark_viewer_lets_two_label_at_once_and_loses_nothing(tmp_path):
     assert is_quotient(report["viewer_cpu_share"], report["viewer_cpu_seconds"], seconds)
 
 
+def test_benchmark_viewer_asks_a_viewer_that_holds_many_answers(tmp_path):
+    words = ["size", "--answers", 60, "--labellers", 2, "--times", 3]
+    report = run("benchmark_viewer.py", *words, cwd=tmp_path)
+    assert report["answers"] == 60
+    for name in ("status", "next", "history", "answer", "trainer_waiting"):
+        waits = report[f"{name}_ms"]
+        assert 0 < waits["p50"] <= waits["p99"] <= waits["worst"], name
+
+
 NOTHING_WRONG = ("held_by_two", "lost", "doubled", "standing_twice")
 
 

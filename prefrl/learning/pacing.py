@@ -71,6 +71,8 @@ class ByBudget:
 
 def _let_answer(store: Store, teachers: Teacher | Mapping[str, Teacher]) -> None:
     """Let whoever answers in this process answer what is pending, one aspect after another."""
+    if isinstance(teachers, Mapping) and not teachers:  # people answer everything
+        return
     by_aspect: dict[str, list[Query]] = {}
     for query in store.pending():
         by_aspect.setdefault(query.aspect, []).append(query)
@@ -105,11 +107,14 @@ class ByPeople:
 
     def wait(self, store: Store, index: int) -> Iterator[Counts]:
         """Yield until enough is answered, or nothing is pending because all of it was skipped."""
+        seen: Counts | None = None
         while True:
             _let_answer(store, self.teachers)
             counts = store.counts()
-            if self._is_enough(store, counts, index) or not counts.pending:
+            # A look at an unchanged store costs nothing that grows with it.
+            if not counts.pending or (counts != seen and self._is_enough(store, counts, index)):
                 return
+            seen = counts
             yield counts
             time.sleep(WAIT_SECONDS)
 

@@ -14,6 +14,8 @@ from prefrl.storage.feedback import FeedbackStore
 from prefrl.types import Answer, QueryId
 
 RATE_SECONDS = 180.0  # labels per minute are of so long a time
+# A query that can be shown.
+SHOWN = "round >= 0 AND coalesce(withdrawn, '') <> 'damaged'"
 
 
 class HistoryEntry(NamedTuple):
@@ -111,20 +113,18 @@ def damaged(store: FeedbackStore) -> int:
 
 def earliest(store: FeedbackStore, limit: int) -> list[QueryId]:
     """Return the run's first queries that can be shown."""
-    return _queries(store, 'round, "index"', limit)
+    return _first(store, SHOWN, limit)
 
 
 def newest(store: FeedbackStore) -> QueryId | None:
     """Return a query about the newest policy."""
-    queries = _queries(store, 'round DESC, "index"', 1)
+    rows = store.database.run(f"SELECT round FROM query WHERE {SHOWN} ORDER BY round DESC LIMIT 1")
+    queries = _first(store, f"round = {rows[0][0]:d} AND {SHOWN}", 1) if rows else []
     return queries[0] if queries else None
 
 
-def _queries(store: FeedbackStore, order: str, limit: int) -> list[QueryId]:
+def _first(store: FeedbackStore, which: str, limit: int) -> list[QueryId]:
     rows = store.database.run(
-        'SELECT round, "index" FROM query WHERE round >= 0 '
-        "AND coalesce(withdrawn, '') <> 'damaged' "
-        f"ORDER BY {order} LIMIT ?",
-        limit,
+        f'SELECT round, "index" FROM query WHERE {which} ORDER BY round, "index" LIMIT ?', limit
     )
     return [QueryId(*row) for row in rows]

@@ -6,9 +6,7 @@ table with the rows of that run alone, so that the same SQL serves both kinds of
 
 from __future__ import annotations
 
-VERSION = 1
-MIGRATIONS: dict[int, tuple[str, ...]] = {}
-"""What brings the tables of a version up to the next one."""
+VERSION = 2
 
 RUN = "current_setting('prefrl.run')::integer"
 QUERY = 'round integer NOT NULL\n"index" integer NOT NULL'
@@ -95,10 +93,17 @@ TABLES = {
 INDICES = (
     'CREATE INDEX open_query ON prefrl.query (run, round, "index") WHERE open',
     'CREATE INDEX answer_of_query ON prefrl.answer (run, round, "index")',
-    "CREATE INDEX answer_that_stands ON prefrl.answer (run, teacher, kind, id) "
+    "CREATE INDEX standing_answer ON prefrl.answer "
+    "(run, teacher, kind, id, repeat, round, superseded) "
     "WHERE superseded IS NULL AND kind <> 'retraction'",
+    "CREATE INDEX withdrawn_query ON prefrl.query (run, withdrawn, round) "
+    "WHERE withdrawn IS NOT NULL",
     "CREATE INDEX segment_of_task ON prefrl.segment (run, task)",
 )
+# What brings the tables of a version up to the next one.
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: ("DROP INDEX prefrl.answer_that_stands", INDICES[2], INDICES[3]),
+}
 # A run's writers come one at a time, so the ids of its answers are in the order of their commits.
 NUMBERED = """
 CREATE FUNCTION prefrl.numbered_{table}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

@@ -43,6 +43,8 @@ CREATE TABLE IF NOT EXISTS query (
     PRIMARY KEY (round, "index")
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS open_query ON query (round, "index") WHERE open;
+CREATE INDEX IF NOT EXISTS withdrawn_query ON query (withdrawn, round)
+    WHERE withdrawn IS NOT NULL;
 CREATE TABLE IF NOT EXISTS answer (         -- append-only: a teacher's later answer supersedes
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     round       INTEGER NOT NULL,
@@ -59,7 +61,8 @@ CREATE TABLE IF NOT EXISTS answer (         -- append-only: a teacher's later an
     FOREIGN KEY (round, "index") REFERENCES query
 );
 CREATE INDEX IF NOT EXISTS answer_of_query ON answer (round, "index");
-CREATE INDEX IF NOT EXISTS answer_that_stands ON answer (teacher, kind, id)
+DROP INDEX IF EXISTS answer_that_stands;    -- of earlier versions: counts read every answer, too
+CREATE INDEX IF NOT EXISTS standing_answer ON answer (teacher, kind, id, repeat, round, superseded)
     WHERE superseded IS NULL AND kind <> 'retraction';
 CREATE VIEW IF NOT EXISTS standing AS       -- the last answer of each teacher to each query
                                             -- and to each that was shown to them again

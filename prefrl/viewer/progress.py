@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from prefrl.storage import history
@@ -32,6 +33,7 @@ class Progress:
     def __init__(self, folder: RunFolder, feedback: FeedbackStore):
         self.folder, self.feedback = folder, feedback
         self.counted: tuple[float, dict[str, Any]] = (-math.inf, {})
+        self.people: tuple[int, dict[str, int]] = (0, {})
 
     def common(self) -> dict[str, Any]:
         """Count what is the same for everybody, not more often than is of use."""
@@ -39,7 +41,6 @@ class Progress:
         if time.monotonic() - at < STATUS_SECONDS:
             return known
         counts, trainer = self.feedback.counts(), self.trainer()
-        people = history.people(self.feedback).items()
         known = {
             "labels": counts.answered,
             "budget": self.folder.experiment().labels,
@@ -50,10 +51,17 @@ class Progress:
             "trainer": trainer,
             "accuracy": self._accuracy(),
             "damaged": history.damaged(self.feedback),
-            "people": [{"person": name, "labels": labels} for name, labels in people],
+            "people": [{"person": name, "labels": labels} for name, labels in self._people()],
         }
         self.counted = (time.monotonic(), known)
         return known
+
+    def _people(self) -> Iterable[tuple[str, int]]:
+        """Return how many labels each has given; what they gave is looked at if there is more."""
+        newest = self.feedback.last_answer()
+        if newest != self.people[0]:
+            self.people = newest, history.people(self.feedback)
+        return self.people[1].items()
 
     def _accuracy(self) -> float | None:
         """Return how many answers unseen by the newest fit it foresaw, as a share."""
