@@ -16,6 +16,8 @@ from transformers import (
     BloomForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     T5Config,
@@ -299,6 +301,13 @@ def test_a_tokenizer_of_another_model_is_refused():
 def test_what_is_no_causal_language_model_is_refused(build):
     with pytest.raises(UserError, match="is no causal language model"):
         prepare(build(), TOKENIZER)
+
+
+def test_a_causal_model_whose_config_calls_it_no_decoder_is_taken():
+    """Pythia is one."""
+    config = GPTNeoXConfig(vocab_size=258, max_position_embeddings=32, **SMALL)
+    assert config.is_decoder is False
+    assert context_length(prepare(GPTNeoXForCausalLM(config), TOKENIZER)) == 32
 
 
 def test_context_has_its_name_in_every_config():

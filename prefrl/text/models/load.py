@@ -203,9 +203,11 @@ def prepare(model: Any, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
 def _check_model(model: Any) -> None:
     config = getattr(model, "config", None)
     can_generate = getattr(model, "can_generate", lambda: False)
-    # An encoder (BERT) has a generating class, too, but looks ahead unless its config forbids it.
-    looks_ahead = getattr(config, "is_decoder", True) is False
-    if not can_generate() or looks_ahead or getattr(config, "is_encoder_decoder", False):
+    if (
+        not can_generate()
+        or getattr(config, "is_encoder_decoder", False)
+        or (getattr(config, "is_decoder", True) is False and _looks_ahead(model))
+    ):
         raise UserError(
             f"{type(model).__name__} is no causal language model; give one that transformers' "
             "AutoModelForCausalLM would load (GPT-2, Llama, Qwen, …)"
@@ -215,6 +217,19 @@ def _check_model(model: Any) -> None:
             f"{type(model).__name__} does not say how long a text may be; set "
             "model.config.max_position_embeddings to the number of tokens it was trained for"
         )
+
+
+@torch.no_grad()
+def _looks_ahead(model: PreTrainedModel) -> bool:
+    """Return whether a later token changes what a model says before it.
+
+    An encoder (BERT) has a generating class, too, and looks ahead unless its config forbids it; the
+    config of GPT-NeoX says the same of a model that never does.
+    """
+    model.eval()
+    texts = torch.tensor([[0, 0, 0], [0, 0, 1]], device=model.device)
+    logits = model(input_ids=texts, attention_mask=torch.ones_like(texts)).logits
+    return not torch.allclose(logits[0, :2], logits[1, :2])
 
 
 def _context(model: PreTrainedModel) -> int | None:
