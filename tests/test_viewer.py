@@ -1176,7 +1176,7 @@ def test_two_viewers_of_one_run_never_hand_out_the_same_pair(folder):
     assert len(first) == len(second) == 6 and not first & second
 
 
-def test_poses_of_meshes_are_boxes(tmp_path):
+def test_a_mesh_is_described_by_its_box_its_hull_and_its_pose(tmp_path):
     import mujoco
 
     from prefrl.viewer.clips import Clips
@@ -1188,9 +1188,12 @@ def test_poses_of_meshes_are_boxes(tmp_path):
     )
     clips = Clips(model, 0.1, {}.get)
     [geom] = clips.scene()["geoms"]
-    assert geom["type"] == "box"
+    assert geom["type"] == "mesh" and geom["mesh"] == 0
     np.testing.assert_allclose(sorted(2 * np.array(geom["size"])), [1, 2, 3], rtol=0.5)
     qpos = np.tile([0, 0, 1, 1, 0, 0, 0], (2, 1)).astype(np.float32)
     segment = Segment("a", qpos, np.zeros((2, 1)), {"qpos": qpos})
     data, kind = clips.data(segment)
     assert len(data) == 2 * (3 + 7) * 4 and kind == "application/octet-stream"
+    [mesh] = clips.scene()["meshes"]
+
+    assert len(mesh["outline"]) == 4 and mesh["fine"]["triangles"] == 4
