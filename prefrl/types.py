@@ -31,6 +31,9 @@ ENDED = "ended"
 STOOD_UP = "stood_up"
 """An extra, bool [step]: the body was put on its feet before this step, so its pose jumps."""
 
+MODEL = "model"
+"""An extra, `str` [step]: what the episode changed of its MuJoCo model (`prefrl.clips.looks`). In a
+clip the first step says it, and the others are empty."""
 
 SYSTEM = "system"
 """An extra, `str` [step]: at the first step what the model was told beforehand, else empty."""
@@ -219,8 +222,8 @@ class Trajectory:
     env_rewards: np.ndarray
     """[step], the environment's own reward: for the oracle, evaluation and plots alone."""
     extras: dict[str, np.ndarray] = field(default_factory=dict)
-    """[step, …] each: what is needed to redraw the steps (`qpos`), and what is to be known of them
-    (`ENDED`, `STOOD_UP`)."""
+    """[step, …] each: what is needed to redraw the steps (`qpos`, `mocap`, `MODEL`), and what is to
+    be known of them (`ENDED`, `STOOD_UP`)."""
     task: str = ""
     """What may be compared with what; empty when any clip may meet any other."""
     source: str = ""

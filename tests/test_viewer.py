@@ -31,6 +31,7 @@ from labelling import (
 )
 from PIL import Image
 from processes import Process, command, run
+from toy_mujoco import make_shop, shop_clip
 
 from prefrl.clips.scene import poses
 from prefrl.commands.progress import Display
@@ -147,6 +148,21 @@ def test_poses_are_those_of_the_robot(client):
     kinds = [geom["type"] for geom in scene["geoms"]]
     assert kinds == ["plane", *["capsule"] * 4] and scene["geoms"][0]["floor"]
     assert scene["floor"] == 0 and clip["dt"] == 0.02 and 1 < clip["distance"] < 10
+
+
+def test_a_mesh_is_sent_once_and_its_address_names_its_bytes(tmp_path):
+    client = Client(make_shop(tmp_path / "run", shop_clip("a"), shop_clip("b")))
+    (mesh,) = client.get("/api/scene/0").json()["meshes"]
+    for level in ("fine", "coarse"):
+        said = mesh[level]
+        response = client.get(said["url"])
+        assert "immutable" in response.headers["cache-control"]
+        assert response.headers["etag"].strip('"') == said["url"].rpartition("/")[2]
+        assert len(response.content) == 6 * (said["vertices"] + said["triangles"])
+    assert 4 <= len(mesh["outline"]) <= 12, "corners of the hull"
+    gone = client.get("/api/mesh/0")
+    assert gone.status_code == 404 and "no such mesh" in gone.json()["error"]
+    assert Client(client.view.folder, key="").get(said["url"]).status_code == 403
 
 
 def test_sides_are_random():
@@ -1160,7 +1176,7 @@ def test_two_viewers_of_one_run_never_hand_out_the_same_pair(folder):
     assert len(first) == len(second) == 6 and not first & second
 
 
-def test_poses_of_meshes_are_boxes(tmp_path):
+def test_a_mesh_is_described_by_its_box_its_hull_and_its_pose(tmp_path):
     import mujoco
 
     from prefrl.viewer.clips import Clips
@@ -1172,9 +1188,12 @@ def test_poses_of_meshes_are_boxes(tmp_path):
     )
     clips = Clips(model, 0.1, {}.get)
     [geom] = clips.scene()["geoms"]
-    assert geom["type"] == "box"
+    assert geom["type"] == "mesh" and geom["mesh"] == 0
     np.testing.assert_allclose(sorted(2 * np.array(geom["size"])), [1, 2, 3], rtol=0.5)
     qpos = np.tile([0, 0, 1, 1, 0, 0, 0], (2, 1)).astype(np.float32)
     segment = Segment("a", qpos, np.zeros((2, 1)), {"qpos": qpos})
     data, kind = clips.data(segment)
     assert len(data) == 2 * (3 + 7) * 4 and kind == "application/octet-stream"
+    [mesh] = clips.scene()["meshes"]
+
+    assert len(mesh["outline"]) == 4 and mesh["fine"]["triangles"] == 4

@@ -10,11 +10,22 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
-from prefrl.clips.scene import Floats, Poses, floor_height, geom_corners, moving_geoms, poses
+from prefrl.clips.scene import (
+    VISIBLE_GROUPS,
+    Floats,
+    Poses,
+    floor_height,
+    geom_corners,
+    moving_geoms,
+    poses,
+    site_colours,
+)
 
 FRAME_FILL = 0.9  # the robot and the ground under it stay within this part of the picture
 LEVEL_TILT = 10.0  # degrees that a level camera is turned down, so that the floor is seen
+SOLID = 0.5  # what can be seen through more than this is no mark that somebody must see
 CALM_FRAMES = 6.0  # standard deviation of the smoothing of the camera's path
 
 
@@ -103,7 +114,9 @@ def _reach(
         These two maxima across and upwards, [2, 2], in metres.
     """
     corners = geom_corners(model, moving_geoms(model), clip.positions, clip.rotations)
-    points = (corners - path[:, None, None]).reshape(-1, 3)
+    marks = clip.sites[:, _marks(model, clip)]
+    points = np.concatenate([corners.reshape(len(path), -1, 3), marks], axis=1)
+    points = (points - path[:, None]).reshape(-1, 3)
     floor = floor_height(model)
     if floor is not None:  # and the ground below
         ground = points.copy()
@@ -116,6 +129,14 @@ def _reach(
             for side, tangent in zip(sides, tangents, strict=True)
         ]
     )
+
+
+def _marks(model: mujoco.MjModel, clip: Poses) -> NDArray[np.intp]:
+    """Return the sites that mark a goal near the robot: visible ones that hang on nothing."""
+    seen = (model.site_group < VISIBLE_GROUPS) & (site_colours(model)[:, 3] >= SOLID)
+    seen &= model.body_weldid[model.site_bodyid] == 0
+    away = np.linalg.norm(clip.sites[0] - model.stat.center, axis=1)
+    return np.flatnonzero(seen & (away < model.stat.extent))
 
 
 @dataclass(frozen=True)
@@ -150,14 +171,27 @@ def _viewpoint(model: mujoco.MjModel) -> _Viewpoint:
         body = int(model.cam_bodyid[camera])
         fovy = float(model.cam_fovy[camera])
         return _Viewpoint(rotation, offset[2], fovy, body, mass, model.stat.center)
-    free = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE.value)
-    body = int(model.jnt_bodyid[free[0]]) if len(free) else None
+    body = _free_body(model)
     azimuth = np.radians(model.vis.global_.azimuth)
     right = np.array([np.sin(azimuth), -np.cos(azimuth), 0])
     level = np.stack([right, [0, 0, 1], np.cross(right, [0, 0, 1])], axis=1)
     rotation = level @ _turn_up(model.vis.global_.elevation)
     fovy = float(model.vis.global_.fovy)
     return _Viewpoint(rotation, model.stat.extent, fovy, body, True, model.stat.center)
+
+
+def _free_body(model: mujoco.MjModel) -> int | None:
+    """Return the first body that is free to move, unless it is a thing beside a robot that is not.
+
+    A robot that stands on its place has more bodies than the block that it pushes.
+    """
+    free = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE.value)
+    if not len(free):
+        return None
+    body = int(model.jnt_bodyid[free[0]])
+    moving = np.bincount(model.body_rootid[model.body_weldid != 0], minlength=model.nbody)
+    loose = np.isin(np.arange(model.nbody), model.jnt_bodyid[free])
+    return body if moving[loose].max() >= moving[~loose].max() else None
 
 
 def _turn_up(degrees: float) -> Floats:

@@ -24,7 +24,8 @@ Colour = tuple[float, float, float]
 
 TORSO_COLOUR: Colour = (0.23, 0.31, 0.44)
 LIMB_HUES = (0.01, 0.49, 0.13, 0.77, 0.30, 0.62, 0.92)  # one for each limb, told apart at a glance
-VISIBLE_GROUPS = 3  # MuJoCo shows the geom groups 0, 1 and 2 unless told otherwise
+VISIBLE_GROUPS = 3  # MuJoCo shows groups 0, 1 and 2 of geoms, sites, tendons unless told otherwise
+PULLEY = -2  # what a tendon's path names where a pulley parts it
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,19 @@ class Poses:
         rotations: their orientations, [frame, geom, 3, 3]; columns are the geom's own axes.
         centres: centre of mass of each body's subtree, [frame, body, 3], in metres.
         bodies: origin of each body, [frame, body, 3], in metres.
+        sites: origins of the sites, [frame, site, 3], in metres.
+        site_rotations: their orientations, [frame, site, 3, 3], like those of geoms.
+        cords: both ends of each straight piece of a tendon, [frame, piece, 2, 3], in metres; see
+            `cord_pieces`. Pieces that a tendon does without in a frame lie at its beginning.
     """
 
     positions: Floats
     rotations: Floats
     centres: Floats
     bodies: Floats
+    sites: Floats
+    site_rotations: Floats
+    cords: Floats
 
 
 def each_pose(
@@ -87,16 +95,53 @@ def each_pose(
 
 def poses(model: mujoco.MjModel, qpos: ArrayLike, mocap: ArrayLike | None = None) -> Poses:
     """Compute the poses of a clip; arguments and errors as for `each_pose`."""
+    tendons = cord_pieces(model)
     rows = [
         (
             data.geom_xpos.copy(),
             data.geom_xmat.reshape(-1, 3, 3).copy(),
             data.subtree_com.copy(),
             data.xpos.copy(),
+            data.site_xpos.copy(),
+            data.site_xmat.reshape(-1, 3, 3).copy(),
+            _cords(data, tendons),
         )
         for data in each_pose(model, qpos, mocap)
     ]
     return Poses(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+def cord_pieces(model: mujoco.MjModel) -> NDArray[np.intp]:
+    """Return the tendon that each straight piece belongs to, [piece], of those that are drawn.
+
+    A tendon has as many pieces as it can ever need: around a geom that it wraps it has two points.
+    """
+    spatial = model.wrap_type != mujoco.mjtWrap.mjWRAP_JOINT.value
+    points = np.ones(model.nwrap, np.intp)
+    for kind in (mujoco.mjtWrap.mjWRAP_SPHERE, mujoco.mjtWrap.mjWRAP_CYLINDER):
+        points[model.wrap_type == kind.value] = 2
+    pieces = []
+    for tendon in np.flatnonzero(model.tendon_group < VISIBLE_GROUPS).tolist():
+        path = slice(model.tendon_adr[tendon], model.tendon_adr[tendon] + model.tendon_num[tendon])
+        if model.tendon_num[tendon] and spatial[path].all():
+            pieces += [tendon] * int(points[path].sum() - 1)
+    return np.array(pieces, np.intp)
+
+
+def _cords(data: mujoco.MjData, pieces: NDArray[np.intp]) -> Floats:
+    """Return both ends of the tendons' straight pieces in the present pose, [piece, 2, 3]."""
+    points, objects = data.wrap_xpos.reshape(-1, 3), data.wrap_obj.ravel()
+    ends = np.zeros((len(pieces), 2, 3))
+    for tendon in np.unique(pieces):
+        path = np.arange(data.ten_wrapnum[tendon]) + data.ten_wrapadr[tendon]
+        if not len(path):
+            continue
+        own = np.flatnonzero(pieces == tendon)
+        ends[own] = points[path[0]]
+        starts = path[:-1][(objects[path[:-1]] != PULLEY) & (objects[path[1:]] != PULLEY)]
+        for piece, start in zip(own, starts, strict=False):
+            ends[piece] = points[start : start + 2]
+    return ends
 
 
 def save_model(model: mujoco.MjModel, path: str | os.PathLike[str]) -> None:
@@ -154,9 +199,24 @@ def geom_corners(model: mujoco.MjModel, geoms: ArrayLike, positions: Floats, rot
 
 def geom_colours(model: mujoco.MjModel) -> Floats:
     """Return the colours MuJoCo itself would give to the geoms: [geom, 4], from 0 to 1."""
-    colours = model.geom_rgba.copy()
-    by_material = (model.geom_matid >= 0) & (colours == 0.5 * np.array([1, 1, 1, 2])).all(axis=1)
-    colours[by_material] = model.mat_rgba[model.geom_matid[by_material]]
+    return _with_materials(model, model.geom_rgba, model.geom_matid)
+
+
+def site_colours(model: mujoco.MjModel) -> Floats:
+    """Return the colours MuJoCo itself would give to the sites: [site, 4], from 0 to 1."""
+    return _with_materials(model, model.site_rgba, model.site_matid)
+
+
+def cord_colours(model: mujoco.MjModel) -> Floats:
+    """Return the colours MuJoCo itself would give to the tendons: [tendon, 4], from 0 to 1."""
+    return _with_materials(model, model.tendon_rgba, model.tendon_matid)
+
+
+def _with_materials(model: mujoco.MjModel, own: Floats, materials: NDArray[np.integer]) -> Floats:
+    """Return colours [part, 4]; a part that was given none has that of its material."""
+    colours = own.copy()
+    by_material = (materials >= 0) & (colours == 0.5 * np.array([1, 1, 1, 2])).all(axis=1)
+    colours[by_material] = model.mat_rgba[materials[by_material]]
     return colours
 
 

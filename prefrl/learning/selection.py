@@ -19,7 +19,16 @@ from prefrl.errors import UserError
 from prefrl.learning.preference import preference_probability
 from prefrl.learning.repeats import without_repeats
 from prefrl.learning.reward import predict_returns
-from prefrl.types import Comparison, Query, QueryId, Segment, Trajectory, of_aspect, steps_to_end
+from prefrl.types import (
+    MODEL,
+    Comparison,
+    Query,
+    QueryId,
+    Segment,
+    Trajectory,
+    of_aspect,
+    steps_to_end,
+)
 
 Acquisition = Callable[[Tensor], Tensor]
 """Scores candidates: returns `[member, candidate, K]` in, score `[candidate]` out."""
@@ -217,11 +226,14 @@ def stretch(trajectory: Trajectory, start: int, length: int) -> tuple[Segment, n
     """Return a copy of some steps of a trajectory, and their true rewards apart."""
     span = slice(start, start + length)
     first = trajectory.start + start
+    extras = {name: extra[span].copy() for name, extra in trajectory.extras.items()}
+    if MODEL in extras:
+        extras[MODEL][1:] = ""
     segment = Segment(
         f"{trajectory.source}, episode {trajectory.episode}, steps {first}-{first + length - 1}",
         trajectory.observations[span].copy(),
         trajectory.actions[span].copy(),
-        {name: extra[span].copy() for name, extra in trajectory.extras.items()},
+        extras,
         trajectory.task,
         trajectory.source,
     )

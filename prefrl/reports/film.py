@@ -8,6 +8,7 @@ import numpy as np
 
 from prefrl.clips.draw import draw
 from prefrl.clips.film import even_fps, film_strip, frame_steps, write_picture, write_video
+from prefrl.clips.looks import changed
 from prefrl.control.build import fresh_environments
 from prefrl.control.environments.adapters import SeparateEnvironments
 from prefrl.control.environments.interface import Environments
@@ -16,6 +17,7 @@ from prefrl.errors import UserError
 from prefrl.runs.load import load_policy
 from prefrl.storage.files import writing
 from prefrl.storage.folder import RunFolder
+from prefrl.types import MODEL
 
 VIDEO_SIZE = (480, 360)
 
@@ -65,8 +67,12 @@ def _draw_episode(environments: Environments, policy: Policy, fps: float) -> np.
     steps = frame_steps(description.horizon, description.dt, fps)
     if isinstance(environments, SeparateEnvironments) and not environments.has_poses:
         return _render_episode(environments, policy, set(steps.tolist()))
-    qpos = play(environments, policy).extras["qpos"][:, 0]
-    return draw(environments.model(), qpos[steps], *VIDEO_SIZE)
+    played = {name: extra[:, 0] for name, extra in play(environments, policy).extras.items()}
+    model = environments.model()
+    if MODEL in played:
+        model = changed(model, str(played[MODEL][0]))
+    mocap = played["mocap"][steps] if "mocap" in played else None
+    return draw(model, played["qpos"][steps], *VIDEO_SIZE, mocap=mocap)
 
 
 def _render_episode(

@@ -1,59 +1,53 @@
 """What a page needs to show a clip: poses, pictures, texts or numbers."""
 
-# MuJoCo's bindings come without type stubs.
-# pyright: reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
-import mujoco
 import numpy as np
 
 from prefrl.clips import pictures
 from prefrl.clips.camera import track
-from prefrl.clips.scene import (
-    VISIBLE_GROUPS,
-    dress,
-    floor_height,
-    geom_colours,
-    is_floor,
-    poses,
-)  # fmt: skip
+from prefrl.clips.looks import changed
+from prefrl.clips.meshes import LEVELS, Mesh, meshes_of, outline
+from prefrl.clips.parts import Part, parts, placed
+from prefrl.clips.scene import dress, floor_height, poses
 from prefrl.errors import UserError
-from prefrl.types import STOOD_UP, Picture, Segment, is_text, steps_to_end, system_of, until_end
+from prefrl.types import (
+    MODEL,
+    STOOD_UP,
+    Picture,
+    Segment,
+    is_text,
+    steps_to_end,
+    system_of,
+    until_end,
+)
 from prefrl.viewer import markdown
 
-SHAPES = {
-    mujoco.mjtGeom.mjGEOM_PLANE.value: "plane",
-    mujoco.mjtGeom.mjGEOM_SPHERE.value: "sphere",
-    mujoco.mjtGeom.mjGEOM_CAPSULE.value: "capsule",
-    mujoco.mjtGeom.mjGEOM_ELLIPSOID.value: "ellipsoid",
-    mujoco.mjtGeom.mjGEOM_CYLINDER.value: "cylinder",
-    mujoco.mjtGeom.mjGEOM_BOX.value: "box",
-}
 CACHED_CLIPS = 64
+CACHED_MODELS = 8  # of episodes that changed theirs
 PLOTTED = 12  # numbers of an observation that are plotted where nothing else can be shown
 
 
 class Clips:
     """Turns segments of one environment into what a page draws."""
 
-    def __init__(
-        self, model: mujoco.MjModel | None, dt: float, picture: Callable[[str], Picture | None]
-    ):
+    def __init__(self, model: Any, dt: float, picture: Callable[[str], Picture | None]):
         """Keep what clips are shown with.
 
         Args:
-            model: the MuJoCo model that `qpos` belongs to, if any.
+            model: the MuJoCo model that `qpos` belongs to; None where there is none.
             dt: seconds of a step.
             picture: gives what a segment looked like, by its id, where that is kept.
         """
+        self._saved = model
         self.model: Any = None if model is None else dress(model)
         self.dt, self._picture = dt, picture
+        self._changed = lru_cache(CACHED_MODELS)(self._change)
         self._drawn = lru_cache(CACHED_CLIPS)(self._draw)
         self._checked = lru_cache(CACHED_CLIPS)(self._check)
 
@@ -66,8 +60,9 @@ class Clips:
         if is_text(segment.observations):
             return _text(segment)
         if self._has_poses(segment):
-            _, distance = self._drawn(segment)
+            _, distance, changes = self._drawn(segment)
             shown = {"form": "poses", "scene": "api/scene/0", "url": url, "distance": distance}
+            shown |= {"changes": changes} if changes else {}
         elif picture := self._checked(segment):
             shown = {
                 "form": "frames", "url": url, "columns": picture.columns, "width": picture.width,
@@ -85,8 +80,8 @@ class Clips:
     def data(self, segment: Segment) -> tuple[bytes, str]:
         """Return what is large of a clip, and its media type.
 
-        Of poses that is the point to look at and the pose of each geom, float32
-        `[frame, 3 + 7 geom]`; of pictures the sheet.
+        Of poses that is the point to look at and the pose of each part, float32
+        `[frame, 3 + 7 part]` (`prefrl.clips.parts`); of pictures the sheet.
 
         Raises:
             UserError: the clip is damaged, or has neither.
@@ -105,40 +100,72 @@ class Clips:
             pictures.check(picture, len(segment))
         return picture
 
-    def _draw(self, segment: Segment) -> tuple[bytes, float]:
-        """Return a clip's `data` and how far from it the camera stands."""
+    def _draw(self, segment: Segment) -> tuple[bytes, float, dict[int, dict[str, Any]]]:
+        """Return a clip's `data`, how far from it the camera stands, and what differs in it.
+
+        That is the size and the colour of parts, by their number, that are others than in `scene`.
+        """
+        shown = until_end(segment)
         try:
-            clip = poses(self.model, until_end(segment).extras["qpos"])
+            said = shown.extras.get(MODEL)
+            model = self._changed("" if said is None else str(said[0]))
+            clip = poses(model, shown.extras["qpos"], shown.extras.get("mocap"))
         except ValueError as error:
             raise UserError(f"this clip is damaged: {error}") from None
-        tracking = track(self.model, clip)
-        geoms = self._geoms()
-        rows = np.empty((len(clip.positions), 3 + 7 * len(geoms)), np.float32)
-        rows[:, :3] = tracking.path
-        quaternion = np.empty(4)
-        for index, geom in enumerate(geoms):
-            left = 3 + 7 * index
-            offset = self._offset(geom)
-            rows[:, left : left + 3] = clip.positions[:, geom] + clip.rotations[:, geom] @ offset
-            for frame, rotation in enumerate(clip.rotations[:, geom]):
-                mujoco.mju_mat2Quat(quaternion, rotation.ravel())
-                rows[frame, left + 3 : left + 7] = quaternion
-        return rows.astype("<f4").tobytes(), tracking.distance
+        tracking = track(model, clip)
+        rows = np.concatenate(
+            [tracking.path, placed(model, clip).reshape(len(clip.positions), -1)], axis=1
+        )
+        changes = {
+            index: {"size": now.size, "rgba": now.rgba}
+            for index, (now, usual) in enumerate(zip(parts(model), self._parts, strict=True))
+            if model is not self.model and (now.size, now.rgba) != (usual.size, usual.rgba)
+        }
+        return rows.astype("<f4").tobytes(), tracking.distance, changes
+
+    def _change(self, text: str) -> Any:
+        """Return the model of an episode, dressed."""
+        return dress(changed(self._saved, text)) if text else self.model
+
+    @cached_property
+    def _parts(self) -> list[Part]:
+        return [] if self.model is None else parts(self.model)
+
+    @cached_property
+    def _wanted(self) -> list[int]:
+        """The meshes that are drawn, by their numbers in the model."""
+        return sorted({part.mesh for part in self._parts if part.mesh is not None})
+
+    @cached_property
+    def _meshes(self) -> dict[str, list[Mesh]]:
+        """These meshes at each of `LEVELS`."""
+        return {
+            level: meshes_of(self.model, self._wanted, total) for level, total in LEVELS.items()
+        }
+
+    def mesh(self, digest: str) -> bytes:
+        """Return the data of a mesh by its digest.
+
+        Raises:
+            KeyError: the scene has no such mesh.
+        """
+        every = [mesh for meshes in self._meshes.values() for mesh in meshes]
+        return {mesh.digest: mesh.data for mesh in every}[digest]
 
     def scene(self) -> dict[str, Any]:
-        """Return shapes, sizes and colours, and where the camera stands at first."""
+        """Return shapes, sizes, colours and meshes, and where the camera stands at first."""
         model = self.model
         if model is None:
             raise UserError("this environment has no MuJoCo model to draw")
-        colours, floors = geom_colours(model), is_floor(model)
         geoms = [
-            {
-                "type": SHAPES.get(int(model.geom_type[geom]), "box"),
-                "size": self._size(geom),
-                "rgba": colours[geom].tolist(),
-                "floor": bool(floors[geom]),
-            }
-            for geom in self._geoms()
+            {"type": part.type, "size": part.size, "rgba": part.rgba, "floor": part.floor}
+            | ({} if part.mesh is None else {"mesh": self._wanted.index(part.mesh)})
+            for part in self._parts
+        ]
+        meshes = [
+            {"outline": outline(model, number).tolist()}
+            | {level: _described(self._meshes[level][index]) for level in LEVELS}
+            for index, number in enumerate(self._wanted)
         ]
         tracking = track(model, poses(model, model.qpos0[None]))
         forward = -tracking.rotation[:, 2]
@@ -147,25 +174,10 @@ class Clips:
             "elevation": math.degrees(math.asin(min(max(forward[2], -1.0), 1.0))),
             "fovy": tracking.fovy,
         }
-        return {"geoms": geoms, "view": view, "floor": floor_height(model)}
+        return {"geoms": geoms, "meshes": meshes, "view": view, "floor": floor_height(model)}
 
     def _has_poses(self, segment: Segment) -> bool:
         return self.model is not None and "qpos" in segment.extras
-
-    def _geoms(self) -> list[int]:
-        seen = (self.model.geom_group < VISIBLE_GROUPS) & (geom_colours(self.model)[:, 3] > 0)
-        return np.flatnonzero(seen).tolist()
-
-    def _plain(self, geom: int) -> bool:
-        return int(self.model.geom_type[geom]) in SHAPES
-
-    def _size(self, geom: int) -> list[float]:
-        """Return MuJoCo's size; of a mesh or a height field, half the sides of its box."""
-        plain = self._plain(geom)
-        return (self.model.geom_size[geom] if plain else self.model.geom_aabb[geom, 3:]).tolist()
-
-    def _offset(self, geom: int) -> np.ndarray:
-        return np.zeros(3) if self._plain(geom) else self.model.geom_aabb[geom, :3]
 
     def _trace(self, segment: Segment) -> dict[str, Any]:
         segment = until_end(segment)
@@ -175,6 +187,14 @@ class Clips:
         series = [[float(x) if math.isfinite(x) else None for x in row] for row in shown]
         names = [f"observation {index}" for index in moving]
         return {"form": "trace", "names": names, "values": series}
+
+
+def _described(mesh: Mesh) -> dict[str, Any]:
+    """Return how a page fetches and reads a mesh."""
+    return {
+        "url": f"api/mesh/{mesh.digest}", "vertices": mesh.vertices, "triangles": mesh.triangles,
+        "low": mesh.low.tolist(), "high": mesh.high.tolist(),
+    }  # fmt: skip
 
 
 def _text(segment: Segment) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def app(
     reads = {
         "/api/run": (view.run, less.run), "/api/scene/0": (view.scene, view.scene),
         "/api/status": (view.status, less.status), "/api/history": (view.history, less.history),
+        "/api/mesh/{digest}": (view.mesh, view.mesh),
         "/api/clip/{ticket}/{index}": (view.clip, less.clip),
         "/api/query/{ticket}": (view.query, less.query),
         "/api/practice": (view.practice, view.practice), "/api/policy": (view.policy, None),

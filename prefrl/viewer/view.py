@@ -28,6 +28,7 @@ from prefrl.viewer.progress import Progress
 MOST_QUERIES = 9  # that one request may ask for
 MOST_HISTORY = 200
 CACHED_SEGMENTS = 64
+LAYOUT = "layout=2"  # of what a clip's address gives: browsers keep it for a day
 NOT_STANDING = (
     "That answer does not stand any more, so nothing was undone; the history shows what does."
 )
@@ -92,6 +93,16 @@ class View:
     def scene(self, request: Request) -> dict[str, Any]:
         """Describe the robot's parts."""
         return self.clips.scene()
+
+    def mesh(self, request: Request) -> Response:
+        """Send a mesh of the robot; its address names its bytes, so it may be kept for good."""
+        digest = request.path_params["digest"]
+        try:
+            data = self.clips.mesh(digest)
+        except KeyError:
+            raise Refused(404, "the robot has no such mesh; load the page again") from None
+        headers = {"Cache-Control": "private, max-age=31536000, immutable", "ETag": f'"{digest}"'}
+        return Response(data, media_type="application/octet-stream", headers=headers)
 
     def clip(self, request: Request) -> Response:
         """Send a clip's poses or pictures."""
@@ -250,7 +261,7 @@ class View:
 
     def _json(self, ticket: Ticket, query: Query) -> dict[str, Any]:
         clips = [
-            self.clips.describe(segment, f"api/clip/{ticket}/{index}?run={self.id}")
+            self.clips.describe(segment, f"api/clip/{ticket}/{index}?run={self.id}&{LAYOUT}")
             for index, segment in enumerate(query.segments)
         ]
         scale = {"scale": [*RATING_SCALE]} if query.kind == "ratings" else {}

@@ -12,13 +12,13 @@ from gymnasium.envs.registration import EnvSpec
 from prefrl.clips.pictures import sheet
 from prefrl.control.environments.fixed_horizon import FixedHorizon
 from prefrl.control.environments.interface import Step, describe
+from prefrl.control.environments.looks import Looks
 from prefrl.control.environments.make import (
     build,
     build_drawing,
     can_draw,
     fixed,
     metadata_of,
-    mujoco_model,
     step_seconds,
 )
 from prefrl.control.environments.redraw import (
@@ -56,7 +56,8 @@ class SeparateEnvironments:
         first = fixed(spec, horizon)
         self.environments = [first]
         metadata = metadata_of(first)
-        self.has_poses = mujoco_model(first) is not None
+        self.looks = Looks(first, count)
+        self.has_poses = self.looks.model is not None
         self.draws = can_draw(first)
         self.description = describe(
             spec.id, first.observation_space, first.action_space, metadata, first.horizon,
@@ -109,16 +110,13 @@ class SeparateEnvironments:
         return {aspect: np.array([row[aspect] for row in rows]) for aspect in aspects}
 
     def extras(self) -> dict[str, np.ndarray]:
-        """Return whether episodes are over, and the joint positions where there are any.
+        """Return whether episodes are over, and what redraws a MuJoCo model where there is one.
 
         Else `replay_key`, if it can draw itself: environment, episode, and actions made in it so
         far.
         """
-        extras = {ENDED: self.shown[:, -1] > 0}
-        if self.has_poses:
-            data = [env.unwrapped.data.qpos for env in self.environments]  # type: ignore[attr-defined]
-            extras["qpos"] = np.stack(data).astype(np.float32)
-        elif self.draws:
+        extras = {ENDED: self.shown[:, -1] > 0} | self.looks.extras(self.environments)
+        if self.draws and not self.has_poses:
             made = [len(actions) for actions in self.actions]
             key = [np.arange(self.count), self.episodes, made]
             extras["replay_key"] = np.stack(key, 1, dtype=np.int32)
@@ -153,8 +151,8 @@ class SeparateEnvironments:
         self.ended = {}
 
     def model(self) -> Any:
-        """Return the first environment's MuJoCo model."""
-        return mujoco_model(self.environments[0])
+        """Return the first environment's MuJoCo model, as it was built."""
+        return self.looks.model
 
     def show(self) -> None:
         """Build the environments again as ones that draw themselves; call before `reset`.
@@ -195,7 +193,10 @@ class SeparateEnvironments:
         alike = True
         for row, environment in enumerate(self.environments):
             seed = self._seed(row, self.episodes[row])
-            *_, last = replay(environment, seed, self.actions[row])
+            played = replay(environment, seed, self.actions[row])
+            last = next(played)
+            self.looks.begin(row, environment)
+            last = ([last, *played])[-1]
             alike &= np.array_equal(last, self.shown[row])
         if not alike:
             note(f"{self.name} {UNLIKE}: the run goes on, but not exactly as it would have")
@@ -235,7 +236,9 @@ class SeparateEnvironments:
 
     def _reset(self, row: int) -> np.ndarray:
         self.actions[row] = []
-        return self.environments[row].reset(seed=self._seed(row, self.episodes[row]))[0]
+        observation = self.environments[row].reset(seed=self._seed(row, self.episodes[row]))[0]
+        self.looks.begin(row, self.environments[row])
+        return observation
 
     def _seed(self, row: int, episode: int) -> int:
         entropy = np.random.SeedSequence([self.seed, row, episode])

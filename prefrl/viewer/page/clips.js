@@ -20,13 +20,17 @@ function sceneAt(url) {
 	return scenes.get(url);
 }
 
+/** Returns what draws a scene's meshes; it is asked for only where there are any. */
+const layerOf = async (scene) => (await import("./layer.js")).layerFor(scene);
+
 async function loadPoses(clip, distance) {
 	const [scene, bytes] = await Promise.all([sceneAt(clip.scene), getBytes(clip.url)]);
 	const stride = 3 + 7 * scene.geoms.length;
 	if (bytes.byteLength !== 4 * stride * clip.frames) throw new Damaged("a clip has the wrong length");
 	const floats = new Float32Array(bytes);
 	if (!floats.every(Number.isFinite)) throw new Damaged("a clip holds numbers that are not finite");
-	return { ...clip, scene, floats, stride, distance };
+	const layer = scene.meshes?.length ? await layerOf(scene) : null;
+	return { ...clip, scene, floats, stride, distance, layer };
 }
 
 async function loadFrames(clip) {

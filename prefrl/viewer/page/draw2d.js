@@ -16,7 +16,8 @@ export class PoseDrawer {
 		Object.assign(this, { clip, canvas, camera, frames: clip.frames });
 		this.context = canvas.getContext("2d", { alpha: false });
 		this.pose = new Float32Array(clip.stride);
-		this.solids = clip.scene.geoms.map(solid);
+		const { geoms, meshes = [] } = clip.scene;
+		this.solids = geoms.map((geom, index) => solid({ ...geom, ...clip.changes?.[index] }, meshes[geom.mesh]));
 		this.moving = [...this.solids.keys()]
 			.filter((index) => !this.solids[index].floor && this.solids[index].rgba[3] > 0.04);
 		this.order = [...this.moving];
@@ -34,7 +35,7 @@ export class PoseDrawer {
 		if (ghost === "start") this.#ghostStart(view);
 		if (this.ground.height !== null) this.#shadows(view);
 		if (ghost === "other" && other) this.#ghostOther(view, other, at);
-		this.#solids(view);
+		if (!clip.layer?.draw(context, view, this.solids, this.#sorted(view), pose, this.ground.height)) this.#solids(view);
 	}
 
 	/** Draws the solids over a rim that is told from any floor and sky, as not all colours are. */
@@ -51,7 +52,7 @@ export class PoseDrawer {
 			context.lineWidth = width;
 			for (const index of order) {
 				const body = solids[index];
-				if (fills || body.type !== "plane") body.draw(context, view, body, pose, HEAD + POSE * index, fills);
+				if (fills || casts(body)) body.draw(context, view, body, pose, HEAD + POSE * index, fills);
 			}
 		}
 	}
@@ -71,7 +72,7 @@ export class PoseDrawer {
 		const side = [0, 1].map((axis) =>
 			SLANT * (view.right[axis] * LAMP[0] + view.forward[axis] * LAMP[2]));
 		const balls = [];
-		for (const index of moving) {
+		for (const index of moving.filter((each) => casts(this.solids[each]))) {
 			balls.push(this.solids[index].balls.map((ball) => placed(pose, HEAD + POSE * index, ball)));
 		}
 		context.fillStyle = colours().shadow;
@@ -141,6 +142,9 @@ export class PoseDrawer {
 	}
 }
 
+/** Says whether a solid has a rim and casts a shadow: what can be seen through, a mark of a goal say, has none. */
+const casts = ({ type, rgba }) => type !== "plane" && rgba[3] >= 0.5;
+
 /** Returns the height of the floor and, where it ends in sight, its half sizes. */
 function floorOf({ scene, distance }) {
 	const [x = 0, y = 0] = scene.geoms.find((geom) => geom.floor)?.size ?? [];
@@ -149,7 +153,7 @@ function floorOf({ scene, distance }) {
 }
 
 /** Writes the pose at a (fractional) frame into `pose`. */
-function blend({ floats, stride, frames }, position, pose) {
+function blend({ floats, stride, frames, scene }, position, pose) {
 	const first = Math.min(Math.floor(position), frames - 1);
 	const part = position - first;
 	const start = first * stride;
@@ -158,6 +162,10 @@ function blend({ floats, stride, frames }, position, pose) {
 	const next = start + stride;
 	for (let i = 0; i < HEAD; i += 1) pose[i] += part * (floats[next + i] - pose[i]);
 	for (let at = HEAD; at < stride; at += POSE) {
+		if (scene.geoms[(at - HEAD) / POSE].type === "cord") {
+			for (let i = 0; i < POSE; i += 1) pose[at + i] += part * (floats[next + at + i] - pose[at + i]);
+			continue;
+		}
 		let dot = 0;
 		for (let i = 3; i < POSE; i += 1) dot += floats[start + at + i] * floats[next + at + i];
 		const sign = dot < 0 ? -1 : 1; // q and -q are the same turn: take the nearer one
@@ -179,7 +187,7 @@ function placed(floats, at, [offset, radius]) {
 }
 
 function silhouette(context, view, { solids, moving }, floats, shift) {
-	for (const index of moving) {
+	for (const index of moving.filter((each) => casts(solids[each]))) {
 		const discs = solids[index].balls.map((ball) => {
 			const [x, y, z, radius] = placed(floats, HEAD + POSE * index, ball);
 			const point = seen(view, x + shift[0], y + shift[1], z);

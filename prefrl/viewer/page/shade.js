@@ -33,15 +33,18 @@ function lifted(colour, least) {
 	return pale;
 }
 
+/** Returns the colour that a material is drawn with: bright enough for the page's floor. */
+export const material = (colour) => lifted(colour, Number(colours().least));
+
 function build(red, green, blue, alpha) {
-	const material = lifted([red, green, blue], Number(colours().least));
+	const shown = material([red, green, blue]);
 	const table = [];
 	for (let i = 0; i <= STEPS; i += 1) {
 		const light = i / STEPS; // 0 turned away from the lamp, 1 facing it
 		const body = 0.36 + 0.72 * light ** 1.25;
 		const shine = Math.max(0, light - 0.8) * 0.9;
 		const cool = [0.93, 0.97, 1.1].map((tint) => tint + (1 - tint) * Math.min(1, light * 1.6));
-		const mixed = material.map((value, channel) => {
+		const mixed = shown.map((value, channel) => {
 			const lit = Math.min(1, value * body * cool[channel]);
 			return Math.round(255 * (lit + (1 - lit) * shine));
 		});

@@ -40,8 +40,12 @@ export function hull(points) {
 }
 
 /** Balls whose hull is about the solid: [offset, radius], in its own axes. Shadows are made of them. */
-function balls({ type, size: [a, b, c] }) {
-	if (type === "plane") return [];
+function balls({ type, size: [a, b, c], fine }) {
+	if (type === "plane" || type === "cord") return [];
+	if (type === "mesh") { // seldom as large as its box
+		const { low, high } = fine;
+		return CORNERS.map((signs) => [signs.map((sign, i) => (low[i] + high[i] + 0.8 * sign * (high[i] - low[i])) / 2), 0]);
+	}
 	if (type === "sphere") return [[[0, 0, 0], a]];
 	if (type === "capsule" || type === "cylinder") return [[[0, 0, b], a], [[0, 0, -b], a]];
 	const part = type === "ellipsoid" ? 0.55 : 1;
@@ -49,8 +53,9 @@ function balls({ type, size: [a, b, c] }) {
 	return CORNERS.map(([x, y, z]) => [[x * a * part, y * b * part, z * c * part], radius]);
 }
 
-/** Prepares a solid of the scene for drawing. */
-export function solid(geom) {
+/** Prepares a solid of the scene for drawing; `mesh` describes its mesh, if it is one. */
+export function solid(part, mesh) {
+	const geom = { ...part, ...mesh };
 	const [a, b] = geom.size;
 	const size = { sphere: [a, a, a], plane: [a || 20, b || 20, 0.001] }[geom.type] ?? geom.size;
 	return { ...geom, size, table: [], balls: balls({ ...geom, size }), draw: DRAWERS[geom.type] };
@@ -206,7 +211,39 @@ function drawBox(context, view, body, floats, at, fills) {
 	});
 }
 
+/** Draws the hull of a mesh, which stands for it where there is no WebGL. */
+function drawHull(context, view, body, floats, at, fills) {
+	const points = body.outline.map((point) => {
+		const [x, y, z] = turned(floats, at + 3, point);
+		return seen(view, floats[at] + x, floats[at + 1] + y, floats[at + 2] + z);
+	});
+	if (points.some((point) => point[2] < 0.02)) return;
+	const around = hull(points.map((point) => place(view, point)));
+	context.beginPath();
+	trace(context, around);
+	context.stroke();
+	if (!fills) return;
+	const [xs, ys] = [0, 1].map((axis) => around.map((point) => point[axis]));
+	const [left, right, top, bottom] = [xs, ys].flatMap((all) => [Math.min(...all), Math.max(...all)]);
+	context.fillStyle = ballPaint(context, body.table, (left + right) / 2, (top + bottom) / 2,
+		Math.max(1, Math.hypot(right - left, bottom - top) / 2));
+	context.fill();
+}
+
+/** Draws a straight piece of a tendon, between the two points that its pose holds. */
+function drawCord(context, view, body, floats, at, fills) {
+	const [a, b] = [at, at + 3].map((i) => seen(view, floats[i], floats[i + 1], floats[i + 2]));
+	if (Math.min(a[2], b[2]) < 0.02 || a.every((value, i) => value === b[i])) return;
+	const [from, to] = [place(view, a), place(view, b)];
+	context.beginPath();
+	capsulePath(context, from, (view.focus * body.size[0]) / a[2], to, (view.focus * body.size[0]) / b[2]);
+	context.stroke();
+	if (!fills) return;
+	context.fillStyle = bright(body.table, 0.7);
+	context.fill();
+}
+
 const DRAWERS = {
 	capsule: drawCapsule, sphere: drawEllipsoid, ellipsoid: drawEllipsoid, cylinder: drawCylinder,
-	box: drawBox, plane: drawBox,
+	box: drawBox, plane: drawBox, mesh: drawHull, cord: drawCord,
 };
