@@ -8,6 +8,7 @@ import numpy as np
 
 from prefrl.clips.draw import draw
 from prefrl.clips.film import even_fps, film_strip, frame_steps, write_picture, write_video
+from prefrl.clips.observed import newest_frames
 from prefrl.control.build import fresh_environments
 from prefrl.control.environments.adapters import SeparateEnvironments
 from prefrl.control.environments.interface import Environments
@@ -63,10 +64,24 @@ def _draw_episode(environments: Environments, policy: Policy, fps: float) -> np.
     """Return an episode in real time, uint8 `[frame, height, width, 3]`."""
     description = environments.description
     steps = frame_steps(description.horizon, description.dt, fps)
+    if description.picture:
+        return _observed_episode(environments, policy, set(steps.tolist()))
     if isinstance(environments, SeparateEnvironments) and not environments.has_poses:
         return _render_episode(environments, policy, set(steps.tolist()))
     qpos = play(environments, policy).extras["qpos"][:, 0]
     return draw(environments.model(), qpos[steps], *VIDEO_SIZE)
+
+
+def _observed_episode(environments: Environments, policy: Policy, shown: set[int]) -> np.ndarray:
+    """Show what the policy itself sees, each pixel as a square."""
+    seen, observations = [], environments.reset()
+    for step in range(environments.description.horizon):
+        if step in shown:
+            seen.append(observations[0])
+        observations = environments.step(policy.predict(observations)).observations
+    frames = newest_frames(np.stack(seen))
+    larger = max(1, VIDEO_SIZE[1] // min(frames.shape[1:3]))
+    return frames.repeat(larger, axis=1).repeat(larger, axis=2)
 
 
 def _render_episode(

@@ -15,6 +15,7 @@ import numpy as np
 
 from prefrl.clips import pictures
 from prefrl.clips.camera import track
+from prefrl.clips.observed import are_pictures, newest_frames
 from prefrl.clips.scene import (
     VISIBLE_GROUPS,
     dress,
@@ -99,10 +100,13 @@ class Clips:
         return picture.data, pictures.MEDIA_TYPE
 
     def _check(self, segment: Segment) -> Picture | None:
-        """Return a clip's sheet of pictures, if there is one, after decoding it."""
+        """Return a clip's sheet of pictures, if there is one; what was kept is decoded first."""
         picture = self._picture(segment.id)
         if picture:
             pictures.check(picture, len(segment))
+        elif are_pictures(segment.observations):  # what was observed is what there is to see
+            frames = newest_frames(segment.observations)
+            picture = pictures.sheet([pictures.shrink(frame) for frame in frames], 1, exact=True)
         return picture
 
     def _draw(self, segment: Segment) -> tuple[bytes, float]:
