@@ -43,6 +43,8 @@ _TEXT_TASKS = {
 SUMMARIES = {
     "prefrl/Ant-v0": "walk forward on four legs (Ant-v5 of fixed horizon)",
     "prefrl/AntPirouette-v0": "turn on the spot on four legs",
+    "prefrl/Atari-v0": "pixels: Pong, or another game of the Atari 2600 (--env-kwargs game:ID)",
+    "prefrl/Catch-v0": "pixels: catch falling balls with a paddle",
     "prefrl/CheetahHandstand-v0": "stand still on the front foot, tail up",
     "prefrl/CheetahPressUps-v0": "do press-ups: down and up on both feet",
     "prefrl/CheetahRun-v0": "run forward (dm_control's cheetah-run)",
@@ -80,3 +82,11 @@ for _id, (_task, _horizon) in _TASKS.items():
 
 for _id, _task in _TEXT_TASKS.items():
     register(_id, entry_point=f"{__name__}.{_task}")
+
+register("prefrl/Atari-v0", entry_point=f"{__name__}.atari:atari", max_episode_steps=2000)
+register(
+    "prefrl/Catch-v0",
+    entry_point=f"{__name__}.catch:Catch",
+    vector_entry_point=f"{__name__}.catch:CatchVectorEnv",
+    max_episode_steps=84,
+)

@@ -174,7 +174,7 @@ OBSERVATIONS = {
     "one of 16": spaces.Discrete(16),
     "tuple": spaces.Tuple((spaces.Discrete(3), FLAT)),
     "dictionary": spaces.Dict({"a": FLAT, "b": spaces.Discrete(2)}),
-    "picture": spaces.Box(0, 255, (8, 8, 3), np.uint8),
+    "small picture": spaces.Box(0, 255, (7, 8, 3), np.uint8),
     "flags": spaces.MultiBinary(4),
     "choices": spaces.MultiDiscrete([3, 2]),
     "scalar": spaces.Box(-1, 1, ()),

@@ -490,9 +490,8 @@ def test_what_cannot_be_drawn_is_said_and_has_no_pictures():
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("toy/Pixels-v0", r"observes Box.*flat Box observations.*neither pixels"),
-        ("toy/Dictionary-v0", r"observes Dict.*nor dictionaries.*FlattenObservation"),
-        ("FrozenLake-v1", r"observes Discrete"),
+        ("toy/Pixels-v0", r"observes Box.*4 x 4 pixels.*8 x 8 or more.*FlattenObservation"),
+        ("toy/Dictionary-v0", r"observes Dict.*a picture beside.*seen\['a'\].*FlattenObservation"),
         ("toy/Levers-v0", r"acts in MultiDiscrete.*flat Box .*Discrete.*unravel_index"),
         ("toy/Offset-v0", r"acts in Discrete\(3, start=1\)"),
         ("toy/Endless-v0", r"sets no time limit.*--horizon"),

@@ -146,7 +146,7 @@ def test_the_oldest_steps_give_way():
     np.testing.assert_array_equal(
         buffer.observations[buffer.kept()], np.array([step.observations for step in steps[6:]])
     )
-    again = ReplayBuffer(10 * COUNT, COUNT, 3, agent.action_space)
+    again = ReplayBuffer(10 * COUNT, COUNT, (3,), agent.action_space)
     again.load_state_dict(buffer.state_dict())
     for name, array in vars(buffer).items():
         np.testing.assert_array_equal(getattr(again, name), array, name)

@@ -183,8 +183,8 @@ register("Odd", Odd)
 register("Random", Random)
 register("Blind", Blind)
 register("Unseen", Unseen)
-register("Pixels", Spaces, observation_space=Box(0, 255, (8, 8, 3), np.uint8))
-register("Dictionary", Spaces, observation_space=Dict({"a": Box(0, 1, (1,))}))
+register("Pixels", Spaces, observation_space=Box(0, 255, (4, 4, 3), np.uint8))
+register("Dictionary", Spaces, observation_space=Dict({"a": Box(0, 255, (8, 8, 3), np.uint8)}))
 register("Levers", Spaces, action_space=MultiDiscrete([2, 3]))
 register("Offset", Spaces, action_space=Discrete(3, start=1))
 register("Endless", Pay, max_episode_steps=None)
@@ -255,3 +255,45 @@ class Two(Pay):
 
 
 register("Two", Two)
+
+
+class Screen(Pay):
+    """Observes a picture: white columns, a step each, above a line as grey as the phase.
+
+    `shape` gives its axes, of which the first two of length 8 are its rows and columns.
+    """
+
+    def __init__(self, shape=(8, 8, 1), length=None, **options):
+        super().__init__(**options)
+        self.length = length
+        self.observation_space = Box(0, 255, shape, np.uint8)
+
+    def observe(self):
+        screen = np.zeros((8, 8), np.uint8)
+        screen[:7, : self.step_number % 9] = 255
+        screen[7] = 128 + int(100 * self.phase)
+        shape = self.observation_space.shape
+        first = shape.index(8)
+        lined_up = screen.reshape(*[1] * first, 8, 8, *[1] * (len(shape) - first - 2))
+        return np.broadcast_to(lined_up, shape).copy()
+
+    def step(self, action):
+        observation, reward, _, truncated, info = super().step(action)
+        return observation, reward, self.step_number == self.length, truncated, info
+
+
+class Levers(Screen):
+    """Likewise, with three levers to choose from; the third one pays."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.action_space = Discrete(3)
+
+    def step(self, action):
+        return super().step([float(action == 2)])
+
+
+register("Screen", Screen)
+register("ScreenEnds", Screen, length=9)
+register("ScreenStack", Screen, shape=(4, 8, 8))
+register("ScreenLevers", Levers)

@@ -28,14 +28,18 @@ def shrink(frame: np.ndarray) -> Image.Image:
     return image
 
 
-def sheet(images: Sequence[Image.Image], every: int) -> Picture:
-    """Put pictures of one size, each of which stands for `every` steps, on one sheet."""
+def sheet(images: Sequence[Image.Image], every: int, exact: bool = False) -> Picture:
+    """Put pictures of one size, each of which stands for `every` steps, on one sheet.
+
+    Where they are to be exact, no pixel changes, however large that makes the sheet.
+    """
     columns = min(len(images), max(COLUMNS, math.isqrt(len(images))))
     width, height = images[0].size
     whole = Image.new("RGB", (columns * width, math.ceil(len(images) / columns) * height))
     for index, image in enumerate(images):
         whole.paste(image, (index % columns * width, index // columns * height))
-    data = min((_encoded(whole, encoding) for encoding in ENCODINGS), key=len)
+    encodings = ENCODINGS[:1] if exact else ENCODINGS
+    data = min((_encoded(whole, encoding) for encoding in encodings), key=len)
     return Picture(width, height, columns, every, data)
 
 

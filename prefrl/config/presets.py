@@ -6,9 +6,9 @@ import difflib
 from dataclasses import replace
 from typing import NamedTuple
 
-from prefrl.config.control import ControlConfig, PPOConfig
+from prefrl.config.control import ControlConfig, PPOConfig, RewardConfig
 from prefrl.config.experiment import Experiment
-from prefrl.config.learning import QueryConfig
+from prefrl.config.learning import FitConfig, QueryConfig
 from prefrl.config.text import TEXT_FIT, TextConfig, TextPPOConfig, TextRewardConfig
 from prefrl.errors import UserError
 
@@ -45,6 +45,22 @@ DEEPMIND = replace(
     CHEETAH, ppo=replace(CHEETAH.ppo, gamma=0.99, gae_lambda=0.95, sde_sample_freq=8)
 )
 SWIMMER = replace(CHEETAH, ppo=replace(CHEETAH.ppo, gamma=0.9999, sde_sample_freq=16))
+
+
+# Whatever is observed in pictures: fewer passes, since three convolutions cost more than a step.
+PIXELS = ControlConfig(
+    ppo=PPOConfig(
+        learning_rate=1e-3,
+        anneal=True,
+        n_epochs=4,
+        batch_size=512,
+        gamma=0.95,
+        ent_coef=1e-2,
+        hidden=(64,),
+        activation="relu",
+    ),
+    reward_model=RewardConfig(hidden=(64,)),
+)
 
 
 def _robot(about: str, task: str, domain: ControlConfig = CHEETAH) -> Preset:
@@ -121,6 +137,45 @@ PRESETS = {
     "cheetah-run": _robot("DeepMind's cheetah learns to run", "CheetahRun", HOPPER),
     "quadruped-walk": _robot("DeepMind's quadruped learns to walk", "QuadrupedWalk", DEEPMIND),
     "quadruped-run": _robot("DeepMind's quadruped learns to run", "QuadrupedRun", DEEPMIND),
+    "catch-pixels": Preset(
+        "a paddle learns from pictures of 16 x 16 pixels to catch balls, from 300 answers",
+        Experiment(
+            env="prefrl/Catch-v0",
+            labels=300,
+            steps=65_536,
+            steps_per_round=8192,
+            domain=PIXELS,
+            query=QueryConfig(explore_steps=8192),
+            fit=FitConfig(first_epochs=20, epochs=4),
+        ),
+    ),
+    "pong-pixels": Preset(
+        "Pong from four grey pictures of 84 x 84 pixels, from 2,000 answers (for many cores)",
+        Experiment(
+            env="prefrl/Atari-v0",
+            labels=2000,
+            steps=5_000_000,
+            steps_per_round=16_384,
+            # Those of rl-baselines3-zoo for Atari.
+            domain=ControlConfig(
+                num_envs=8,
+                ppo=PPOConfig(
+                    learning_rate=2.5e-4,
+                    anneal=True,
+                    n_steps=128,
+                    batch_size=256,
+                    n_epochs=4,
+                    clip_range=0.1,
+                    ent_coef=1e-2,
+                    hidden=(512,),
+                    activation="relu",
+                ),
+                reward_model=RewardConfig(hidden=(64,)),
+            ),
+            query=QueryConfig(explore_steps=8192),
+            fit=FitConfig(first_epochs=10, epochs=1),
+        ),
+    ),
     "random-walks": Preset(
         "a small language model learns short ways through a graph from 1,000 answers",
         Experiment(

@@ -209,7 +209,7 @@ def build_reward(
     size = int(np.prod(description.observation_space.shape))
     return RewardEnsemble(
         size, description.action_space, experiment.control.reward_model, experiment.seed, network,
-        description.shows_end,
+        description.shows_end, description.picture,
     )  # fmt: skip
 
 

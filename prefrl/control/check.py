@@ -13,6 +13,7 @@ from gymnasium.utils.env_checker import check_env
 from prefrl.control.environments.adapters import make_batched
 from prefrl.control.environments.fixed_horizon import FixedHorizon
 from prefrl.control.environments.probe import try_episodes, try_out
+from prefrl.control.environments.seen import flattened
 from prefrl.control.environments.spaces import check_spaces
 from prefrl.environments import contract, ids
 
@@ -37,6 +38,7 @@ def check_environment(
         UserError: it breaks Gymnasium's contract, or prefrl cannot learn in its spaces.
     """
     if isinstance(environment, gymnasium.Env):
+        environment = flattened(environment)
         check_spaces(environment)
         steps = limit or (environment.spec and environment.spec.max_episode_steps)
         notes = try_episodes(FixedHorizon(environment, steps or LONGEST_EPISODE))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from prefrl.config.control import CPLConfig
 from prefrl.control.agents.actor import Actor
 from prefrl.control.environments.spaces import to_policy, with_ended
-from prefrl.types import Segment, Trajectory
+from prefrl.types import ENDED, Segment, Trajectory
 
 
 @dataclass
@@ -64,7 +64,8 @@ class ImplicitReward:
         description = self.actor.description
         width = int(np.prod(description.observation_space.shape))
         observations = np.concatenate([s.observations for s in segments])
-        observations = with_ended(observations, width, description.shows_end)
+        if not description.picture:
+            observations = with_ended(observations, width, description.shows_end)
         actions = np.concatenate([s.actions for s in segments])
         made = torch.as_tensor(to_policy(description.action_space, actions))
         lengths = torch.tensor([len(segment) for segment in segments])
@@ -72,6 +73,8 @@ class ImplicitReward:
         weights = self.config.gamma ** times.float()
         if description.shows_end:
             weights[torch.as_tensor(observations[:, -1] > 0)] = 0.0
+        elif description.picture:
+            weights[torch.as_tensor(np.concatenate([_ended(s) for s in segments]))] = 0.0
         starts = lengths.cumsum(0) - lengths
         encoded = Encoded(observations, made, weights, starts, lengths, torch.zeros(len(made)))
         self._look_up(encoded)
@@ -126,7 +129,7 @@ class ImplicitReward:
         length = min(len(left), len(right))
         one, other = (self.encode([segment]) for segment in (left, right))
         seen = [self.actor.normalise(each.observations[:length]) for each in (one, other)]
-        return float((seen[0] - seen[1]).abs().mean())
+        return float((seen[0].float() - seen[1].float()).abs().mean())
 
     def sample(
         self, trajectories: Sequence[Trajectory], before: list[Trajectory]
@@ -159,3 +162,8 @@ class ImplicitReward:
         """Write what the reference says of steps, where that counts."""
         if self.config.kl:
             encoded.reference = self.reference.log_probs(encoded.observations, encoded.actions)
+
+
+def _ended(clip: Segment | Trajectory) -> np.ndarray:
+    """Return in which steps of a clip its episode is over, bool `[step]`."""
+    return clip.extras.get(ENDED, np.zeros(len(clip), bool))

@@ -11,6 +11,7 @@ from gymnasium.spaces import Box
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.sac.policies import SACPolicy
 
+from prefrl.clips.observed import Layout, planes
 from prefrl.config.control import ActorConfig, PPOConfig, SACConfig
 from prefrl.control.agents.networks import policy_options
 from prefrl.control.agents.off_policy import sac_policy_options
@@ -22,8 +23,15 @@ from prefrl.types import Achieved
 OBSERVATION_CLIP = 10.0
 
 
-def normalise(observations: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Return observations as a policy sees them, float32 `[…, feature]`."""
+def normalise(
+    observations: np.ndarray, mean: np.ndarray, variance: np.ndarray, picture: Layout | None = None
+) -> np.ndarray:
+    """Return observations as a policy sees them, float32 `[…, feature]`.
+
+    Those that are pictures stay uint8, with their planes first: `[…, channel, row, column]`.
+    """
+    if picture is not None:
+        return planes(observations, picture)
     scaled = (observations - mean) / np.sqrt(variance + 1e-8)
     return np.clip(scaled, -OBSERVATION_CLIP, OBSERVATION_CLIP).astype(np.float32)
 
@@ -38,6 +46,7 @@ class Policy:
         """Build the policy from the state dict of an agent with the same settings."""
         self.action_space, self.shows_end = description.action_space, description.shows_end
         self.mean, self.variance, _ = state["normaliser"]
+        self.picture = description.picture
         self.network = _network(description, config)
         self.network.load_state_dict(state["policy"])
         self.network.set_training_mode(False)
@@ -49,12 +58,13 @@ class Policy:
 
         The observations are as recorded, or as the environment gives them: see `with_ended`.
         """
-        observations = with_ended(observations, len(self.mean), self.shows_end)
-        seen = normalise(observations, self.mean, self.variance)
+        seen = self._seen(observations)
         if self.sde_sample_freq and not deterministic:
             if self.samples % self.sde_sample_freq == 0:
                 assert isinstance(self.network, ActorCriticPolicy)
-                self.network.reset_noise(len(np.atleast_2d(seen)))
+                shape = self.network.observation_space.shape
+                assert shape is not None
+                self.network.reset_noise(len(seen.reshape(-1, *shape)))
             self.samples += 1
         actions, _ = self.network.predict(seen, deterministic=deterministic)
         return from_policy(self.action_space, actions)
@@ -65,10 +75,14 @@ class Policy:
         It is in the unit of the rewards that it was trained on.
         """
         assert isinstance(self.network, ActorCriticPolicy), "SAC's critics judge actions"
-        observations = with_ended(observations, len(self.mean), self.shows_end)
-        seen = torch.as_tensor(normalise(observations, self.mean, self.variance))
+        seen = torch.as_tensor(self._seen(observations))
         with torch.no_grad():
             return self.network.predict_values(seen).squeeze(-1).double().numpy()
+
+    def _seen(self, observations: np.ndarray) -> np.ndarray:
+        if self.picture is None:
+            observations = with_ended(observations, len(self.mean), self.shows_end)
+        return normalise(observations, self.mean, self.variance, self.picture)
 
 
 def _network(
@@ -80,22 +94,26 @@ def _network(
     actions = policy_space(description.action_space)
     assert isinstance(actions, Box)
     rate = config.learning_rate
-    return SACPolicy(_shown(description), actions, lambda _: rate, **sac_policy_options(config))
+    shown = shown_space(description)
+    return SACPolicy(shown, actions, lambda _: rate, **sac_policy_options(config, shown))
 
 
 def untrained_actor(description: Description, config: PPOConfig | ActorConfig) -> ActorCriticPolicy:
     """Build SB3's policy and critic; the weights come from torch's global generator."""
+    shown = shown_space(description)
     return ActorCriticPolicy(
-        _shown(description),
+        shown,
         policy_space(description.action_space),
         lambda _: 0.0,  # of an optimiser that nobody uses
         use_sde=config.sde_sample_freq > 0,
-        **policy_options(config),
+        **policy_options(config, shown),
     )
 
 
-def _shown(description: Description) -> Box:
-    """Return the space of normalised observations."""
+def shown_space(description: Description) -> Box:
+    """Return the space of observations as a policy sees them; see `normalise`."""
+    if picture := description.picture:
+        return Box(0, 255, (picture.channels, picture.height, picture.width), np.uint8)
     shape = description.observation_space.shape
     return Box(-OBSERVATION_CLIP, OBSERVATION_CLIP, shape, np.float32)
 

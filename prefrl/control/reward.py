@@ -17,7 +17,9 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
+from prefrl.clips.observed import Layout, planes
 from prefrl.config.control import RewardConfig
+from prefrl.control.encoder import Encoder, Pictures, joined
 from prefrl.control.environments.spaces import to_policy, with_ended
 from prefrl.errors import UserError
 from prefrl.types import Segment, Trajectory, subsample
@@ -25,14 +27,15 @@ from prefrl.types import Segment, Trajectory, subsample
 FEATURE_CLIP = 10.0
 SMALLEST_STD = 1e-2
 MOST_STEPS = 50  # of a clip that a prediction looks at, evenly spaced
+SAMPLED_PICTURES = 2048  # that a reward is calibrated on, and a checkpoint holds
 CHUNK = 512  # rows predicted at a time: larger ones fall out of the processor's cache
 
 
 class Encoded(NamedTuple):
     """Segments of one length or several, as features."""
 
-    features: Tensor
-    """[step of all segments, feature]"""
+    features: Tensor | Pictures
+    """[step of all segments, feature], or pictures beside what was done"""
     starts: Tensor
     """[segment], row of `features` where each begins."""
     lengths: Tensor
@@ -65,6 +68,16 @@ class StackedMLP(nn.Module):
         return hidden.squeeze(-1)
 
 
+def _encoders(picture: Layout | None, members: int, seed: int) -> nn.ModuleList:
+    """Return an encoder for each member, none where observations are rows of numbers."""
+    if picture is None:
+        return nn.ModuleList()
+    space = Box(0, 255, (picture.channels, picture.height, picture.width), np.uint8)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.ModuleList(Encoder(space) for _ in range(members))
+
+
 def _check_network(network: nn.Module, inputs: int) -> None:
     """Raise `UserError` unless somebody's network gives a reward for each row of features."""
     with torch.no_grad():
@@ -87,6 +100,7 @@ class RewardEnsemble(nn.Module):
     def __init__(
         self, observation_size: int, action_space: Box | Discrete, config: RewardConfig, seed: int,
         network: Callable[[int], nn.Module] | None = None, shows_end: bool = False,
+        picture: Layout | None = None,
     ):  # fmt: skip
         """Build the ensemble.
 
@@ -98,6 +112,8 @@ class RewardEnsemble(nn.Module):
             network: your own; called once a member with the number of features, it returns a module
                 that maps features `[step, feature]` to rewards `[step]` or `[step, 1]`.
             shows_end: whether observations are recorded with what says that the episode has ended.
+            picture: how the axes of observations lie, if they are pictures: then each member has an
+                encoder, of whose features it learns instead.
 
         Raises:
             UserError: your own network returns something else.
@@ -107,7 +123,9 @@ class RewardEnsemble(nn.Module):
         discrete = isinstance(action_space, Discrete)
         actions = int(action_space.n) if discrete else 2 * int(np.prod(action_space.shape))
         self.observation_size, self.shows_end = observation_size, shows_end
-        inputs = observation_size + actions
+        self.picture, self.encoders = picture, _encoders(picture, config.members, seed)
+        numbers = actions if picture else observation_size + actions
+        inputs = actions + self.encoders[0].features_dim if picture else numbers
         if network is None:
             self.network: nn.Module = StackedMLP(inputs, config.hidden, config.members, seed)
         else:
@@ -119,49 +137,67 @@ class RewardEnsemble(nn.Module):
         self.feature_std: Tensor
         self.reward_mean: Tensor
         self.reward_std: Tensor
-        self.register_buffer("feature_mean", torch.zeros(inputs))
-        self.register_buffer("feature_std", torch.ones(inputs))
+        self.register_buffer("feature_mean", torch.zeros(numbers))
+        self.register_buffer("feature_std", torch.ones(numbers))
         self.register_buffer("reward_mean", torch.zeros(self.members, 1))
         self.register_buffer("reward_std", torch.ones(self.members, 1))
 
-    def features(self, observations: np.ndarray, actions: np.ndarray) -> Tensor:
-        """Return the networks' raw inputs `[step, feature]`.
+    def features(self, observations: np.ndarray, actions: np.ndarray) -> Tensor | Pictures:
+        """Return the networks' raw inputs `[step, feature]`, or pictures beside those of actions.
 
         Discrete actions become one-hot. Others, scaled as the policy makes them, come with their
         squares: what an effort costs is even in the action, and a hidden layer does not learn that
         from 200 answers.
         """
-        parts = [observations.reshape(len(observations), -1)]
+        parts = [] if self.picture else [observations.reshape(len(observations), -1)]
         if isinstance(self.action_space, Discrete):
             parts += [np.eye(int(self.action_space.n), dtype=np.float32)[actions.astype(np.int64)]]
         else:
             flat = to_policy(self.action_space, actions).reshape(len(actions), -1)
             parts += [flat, np.square(flat)]
-        return torch.as_tensor(np.concatenate(parts, axis=1, dtype=np.float32))
+        numbers = torch.as_tensor(np.concatenate(parts, axis=1, dtype=np.float32))
+        if self.picture is None:
+            return numbers
+        return Pictures(torch.as_tensor(planes(observations, self.picture)), numbers)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor | Pictures) -> Tensor:
         """Return uncalibrated rewards `[member, step]` of raw features `[step, feature]`."""
-        scaled = (features - self.feature_mean) / self.feature_std
+        numbers = features.numbers if isinstance(features, Pictures) else features
+        scaled = (numbers - self.feature_mean) / self.feature_std
         scaled = scaled.clamp(-FEATURE_CLIP, FEATURE_CLIP)
+        if isinstance(features, Pictures):
+            seen = torch.stack([encoder(features.pictures) for encoder in self.encoders])
+            scaled = torch.cat([seen, scaled.expand(self.members, -1, -1)], 2)
         if isinstance(self.network, nn.ModuleList):
-            return torch.stack([network(scaled).reshape(-1) for network in self.network])
+            rows = scaled.expand(self.members, -1, -1)
+            each = zip(self.network, rows, strict=True)
+            return torch.stack([network(row).reshape(-1) for network, row in each])
         return self.network(scaled)
 
     def encode(self, segments: Sequence[Segment]) -> Encoded:
         """Concatenate the segments' features."""
-        features = torch.cat([self.features(s.observations, s.actions) for s in segments])
+        each = [self.features(s.observations, s.actions) for s in segments]
+        features = joined(each) if self.picture else torch.cat(each)  # type: ignore[arg-type]
         lengths = torch.tensor([len(segment) for segment in segments])
         return Encoded(features, lengths.cumsum(0) - lengths, lengths)
 
     def normalise_inputs(self, encoded: Encoded) -> None:
-        """Give each feature mean 0 and deviation 1 over the steps of these segments."""
-        self.feature_mean.copy_(encoded.features.mean(0))
-        self.feature_std.copy_(encoded.features.std(0).clamp(min=SMALLEST_STD))
+        """Give each number mean 0 and deviation 1 over the steps of these segments."""
+        features = encoded.features
+        numbers = features.numbers if isinstance(features, Pictures) else features
+        self.feature_mean.copy_(numbers.mean(0))
+        self.feature_std.copy_(numbers.std(0).clamp(min=SMALLEST_STD))
 
     def distance(self, left: Segment, right: Segment) -> float:
-        """Return how different two segments look, step by step, in deviations of a feature."""
+        """Return how different two segments look, step by step, in deviations of a feature.
+
+        Of pictures it is by how much a pixel differs.
+        """
         length = min(len(left), len(right))
         one, other = (self.features(s.observations, s.actions)[:length] for s in (left, right))
+        if isinstance(one, Pictures) and isinstance(other, Pictures):
+            return float((one.pictures.float() - other.pictures.float()).abs().mean())
+        assert isinstance(one, Tensor) and isinstance(other, Tensor)
         return float(((one - other) / self.feature_std).abs().mean())
 
     def returns(
@@ -197,7 +233,7 @@ class RewardEnsemble(nn.Module):
         self, trajectories: Sequence[Trajectory], before: list[Trajectory]
     ) -> list[Trajectory]:
         """Return some of the steps, without what redraws them."""
-        return subsample(trajectories)
+        return subsample(trajectories, *([SAMPLED_PICTURES] if self.picture else []))
 
     def calibrate(self, trajectories: Sequence[Trajectory]) -> None:
         """Give each member mean 0 and deviation 1 on this data."""
@@ -208,7 +244,8 @@ class RewardEnsemble(nn.Module):
     @torch.no_grad()
     def _raw_rewards(self, trajectories: Sequence[Trajectory]) -> Tensor:
         observations = np.concatenate([t.observations for t in trajectories])
-        observations = with_ended(observations, self.observation_size, self.shows_end)
+        if self.picture is None:
+            observations = with_ended(observations, self.observation_size, self.shows_end)
         actions = np.concatenate([t.actions for t in trajectories])
         chunks = self.features(observations, actions).split(CHUNK)
         return torch.cat([self(chunk) for chunk in chunks], dim=1)

@@ -9,6 +9,7 @@ import numpy as np
 from prefrl.clips.draw import draw
 from prefrl.clips.film import even_fps, film_strip, frame_steps, write_picture, write_video
 from prefrl.clips.looks import changed
+from prefrl.clips.observed import newest_frames
 from prefrl.control.build import fresh_environments
 from prefrl.control.environments.adapters import SeparateEnvironments
 from prefrl.control.environments.interface import Environments
@@ -65,6 +66,8 @@ def _draw_episode(environments: Environments, policy: Policy, fps: float) -> np.
     """Return an episode in real time, uint8 `[frame, height, width, 3]`."""
     description = environments.description
     steps = frame_steps(description.horizon, description.dt, fps)
+    if description.picture:
+        return _observed_episode(environments, policy, set(steps.tolist()))
     if isinstance(environments, SeparateEnvironments) and not environments.has_poses:
         return _render_episode(environments, policy, set(steps.tolist()))
     played = {name: extra[:, 0] for name, extra in play(environments, policy).extras.items()}
@@ -73,6 +76,18 @@ def _draw_episode(environments: Environments, policy: Policy, fps: float) -> np.
         model = changed(model, str(played[MODEL][0]))
     mocap = played["mocap"][steps] if "mocap" in played else None
     return draw(model, played["qpos"][steps], *VIDEO_SIZE, mocap=mocap)
+
+
+def _observed_episode(environments: Environments, policy: Policy, shown: set[int]) -> np.ndarray:
+    """Show what the policy itself sees, each pixel as a square."""
+    seen, observations = [], environments.reset()
+    for step in range(environments.description.horizon):
+        if step in shown:
+            seen.append(observations[0])
+        observations = environments.step(policy.predict(observations)).observations
+    frames = newest_frames(np.stack(seen))
+    larger = max(1, VIDEO_SIZE[1] // min(frames.shape[1:3]))
+    return frames.repeat(larger, axis=1).repeat(larger, axis=2)
 
 
 def _render_episode(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from prefrl.storage.database import Database
 from prefrl.types import Picture, Query, Segment, Truth, is_text, text_array
 
 AT_ONCE = 500  # clips that one statement names
+PACKED, FASTEST = "zlib:", 1  # how pictures are kept: frames of a stack repeat themselves
 
 
 class SegmentCache:
@@ -217,10 +219,15 @@ def _encode(array: np.ndarray) -> tuple[str, str, bytes]:
     shape = json.dumps(array.shape)
     if is_text(array):
         return "json", shape, json.dumps(array.ravel().tolist(), ensure_ascii=False).encode()
-    return array.dtype.str, shape, np.ascontiguousarray(array).tobytes()
+    data = np.ascontiguousarray(array).tobytes()
+    if array.dtype == np.uint8 and array.ndim >= 3:  # pictures are mostly of one colour
+        return PACKED + array.dtype.str, shape, zlib.compress(data, FASTEST)
+    return array.dtype.str, shape, data
 
 
 def _decode(dtype: str, shape: str, data: bytes) -> np.ndarray:
     if dtype == "json":
         return text_array(json.loads(data)).reshape(json.loads(shape))
+    if dtype.startswith(PACKED):
+        dtype, data = dtype.removeprefix(PACKED), zlib.decompress(data)
     return np.frombuffer(data, np.dtype(dtype)).reshape(json.loads(shape))

@@ -13,6 +13,7 @@ from prefrl.clips import pictures
 from prefrl.clips.camera import track
 from prefrl.clips.looks import changed
 from prefrl.clips.meshes import LEVELS, Mesh, meshes_of, outline
+from prefrl.clips.observed import are_pictures, newest_frames
 from prefrl.clips.parts import Part, parts, placed
 from prefrl.clips.scene import dress, floor_height, poses
 from prefrl.errors import UserError
@@ -94,10 +95,13 @@ class Clips:
         return picture.data, pictures.MEDIA_TYPE
 
     def _check(self, segment: Segment) -> Picture | None:
-        """Return a clip's sheet of pictures, if there is one, after decoding it."""
+        """Return a clip's sheet of pictures, if there is one; what was kept is decoded first."""
         picture = self._picture(segment.id)
         if picture:
             pictures.check(picture, len(segment))
+        elif are_pictures(segment.observations):  # what was observed is what there is to see
+            frames = newest_frames(segment.observations)
+            picture = pictures.sheet([pictures.shrink(frame) for frame in frames], 1, exact=True)
         return picture
 
     def _draw(self, segment: Segment) -> tuple[bytes, float, dict[int, dict[str, Any]]]:

@@ -19,6 +19,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from torch import Tensor, nn
 
 from prefrl.config.control import ActorConfig
+from prefrl.control.encoder import AT_ONCE
 from prefrl.control.environments.interface import Description
 from prefrl.control.policy import normalise, untrained_actor
 
@@ -50,19 +51,24 @@ class Actor:
             self.network = untrained_actor(description, config)
         self.first = {name: w.detach().clone() for name, w in self.network.state_dict().items()}
         """Untrained weights."""
-        self.normaliser = RunningMeanStd(shape=description.observation_space.shape)
+        self.picture = description.picture
+        shape = () if self.picture else description.observation_space.shape
+        self.normaliser = RunningMeanStd(shape=shape)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Return what decides on actions; the critic of SB3's policy is left out."""
         named = self.network.named_parameters()
-        return (each for name, each in named if "value" not in name)
+        return (each for name, each in named if "value" not in name and "vf_" not in name)
 
     def normalise(self, observations: np.ndarray) -> Tensor:
-        """Return observations as the policy sees them, `[…, feature]`."""
-        return torch.as_tensor(normalise(observations, self.normaliser.mean, self.normaliser.var))
+        """Return observations as the policy sees them; see `policy.normalise`."""
+        mean, variance = self.normaliser.mean, self.normaliser.var
+        return torch.as_tensor(normalise(observations, mean, variance, self.picture))
 
     def observe_like(self, observations: np.ndarray) -> None:
-        """Take what observations are like from some, `[step, feature]`, for good."""
+        """Take what numbers are like from observations `[step, feature]`, for good."""
+        if self.picture:
+            return
         mean, deviation = observations.mean(0, np.float64), observations.std(0, np.float64)
         self.normaliser.mean, self.normaliser.var = mean, np.square(np.maximum(deviation, 1e-2))
 
@@ -87,8 +93,9 @@ class Actor:
     @torch.no_grad()
     def log_probs(self, observations: np.ndarray, actions: Tensor) -> Tensor:
         """Return log-probabilities `[step]`, without gradient, of any number of steps."""
-        seen = self.normalise(observations).split(CHUNK)
-        pairs = zip(seen, actions.split(CHUNK), strict=True)
+        chunk = AT_ONCE if self.picture else CHUNK
+        seen = self.normalise(observations).split(chunk)
+        pairs = zip(seen, actions.split(chunk), strict=True)
         return torch.cat([self.log_prob(*pair) for pair in pairs])
 
     def begin_anew(self) -> None:

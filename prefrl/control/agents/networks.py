@@ -10,11 +10,13 @@ import math
 from typing import Any, Protocol
 
 import torch
+from gymnasium import Space
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
 from prefrl.config.control import ActorConfig, PPOConfig
+from prefrl.control.encoder import encoder_options
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 LEAST_VARIANCE = 1e-6
@@ -37,7 +39,11 @@ class MLP:
         self.gradients = [torch.empty(rows, layer.out_features) for layer in layers[:-1]]
         self.activations: list[Tensor] = []
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the layers' parameters."""
+        return [each for layer in self.layers for each in layer.parameters()]
+
+    def forward(self, inputs: Tensor, learns: bool = False) -> Tensor:
         """Return the outputs `[row, output]` for `[row, input]`; the next call overwrites them."""
         self.activations = [inputs]
         for layer, output in zip(self.layers, self.outputs, strict=True):
@@ -65,6 +71,37 @@ class MLP:
                 gradient = torch.mm(gradient, layer.weight, out=place)
                 slope = below.square_().neg_().add_(1) if self.tanh else below.sign_()
                 gradient.mul_(slope)
+
+
+class Convolutional:
+    """An encoder of pictures and the layers after it, with gradients by autograd; as `MLP`.
+
+    Convolutions take far longer than what autograd adds to them.
+    """
+
+    def __init__(self, encoder: nn.Module, hidden: nn.Module, last: nn.Module):
+        """Borrow the parts; their parameters have gradients to write to."""
+        self.encoder, self.hidden, self.last = encoder, hidden, last
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the parts' parameters."""
+        parts = (self.encoder, self.hidden, self.last)
+        return [each for part in parts for each in part.parameters()]
+
+    def forward(self, inputs: Tensor, learns: bool = False) -> Tensor:
+        """Return the outputs `[row, output]`; `backward` may follow if it is to learn."""
+        with torch.set_grad_enabled(learns):
+            hidden = self.hidden(self.encoder(inputs))
+            self.outputs = self.last(hidden)
+        self.latent = hidden.detach()
+        return self.outputs.detach()
+
+    def backward(self, gradient: Tensor) -> None:
+        """Write the parameters' gradients, given that of the outputs; call once after `forward`."""
+        for parameter in self.parameters():
+            assert parameter.grad is not None
+            parameter.grad.zero_()
+        self.outputs.backward(gradient)
 
 
 class Head(Protocol):
@@ -179,11 +216,11 @@ def linear_layers(hidden: nn.Module, last: nn.Module) -> list[nn.Linear]:
             if isinstance(module, nn.Linear)]  # fmt: skip
 
 
-def policy_options(config: PPOConfig | ActorConfig) -> dict[str, Any]:
-    """Return how SB3 is to build the two networks."""
+def policy_options(config: PPOConfig | ActorConfig, seen: Space | None = None) -> dict[str, Any]:
+    """Return how SB3 is to build the two networks, for what they see: pictures, or numbers."""
     return {
         "net_arch": {"pi": list(config.hidden), "vf": list(config.hidden)},
         "activation_fn": ACTIVATIONS[config.activation],
         "ortho_init": config.orthogonal_init,
         "log_std_init": config.log_std_init,
-    }
+    } | (encoder_options(seen) if seen else {})

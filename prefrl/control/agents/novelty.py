@@ -19,6 +19,22 @@ REFERENCES = 2048
 """States that each one is compared to: all that were seen, or so many of them by chance."""
 
 
+COARSE = 16
+"""Pixels of a side, of those that pictures are compared by."""
+
+
+def coarse(states: Tensor) -> Tensor:
+    """Return states as rows of numbers; of pictures, every few pixels, from 0 to 1.
+
+    Args:
+        states: `[state, feature]`, or pictures `[state, channel, row, column]`.
+    """
+    if states.ndim == 2:
+        return states
+    apart = max(1, min(states.shape[2:]) // COARSE)
+    return states[:, :, ::apart, ::apart].flatten(1).float() / 255
+
+
 def distances(states: Tensor, others: Tensor, same: Tensor, neighbours: int) -> Tensor:
     """Return the distance of each state to its k-th nearest neighbour, `[state]`.
 

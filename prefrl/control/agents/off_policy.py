@@ -7,12 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from gymnasium import Space
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecEnv
 
 from prefrl.config.control import SACConfig
+from prefrl.control.encoder import encoder_options
 
 Batch = Callable[[int], ReplayBufferSamples]
 """Draws a minibatch of so many steps."""
@@ -31,7 +33,7 @@ def make_sac(environments: VecEnv, config: SACConfig, batch: Batch) -> SAC:
         ent_coef=f"auto_{config.ent_coef}" if config.auto_ent_coef else config.ent_coef,
         seed=None,  # SB3 would reseed the generators of numpy and Python, which are the caller's
         device="cpu",
-        policy_kwargs=sac_policy_options(config),
+        policy_kwargs=sac_policy_options(config, environments.observation_space),
     )
     sac.set_logger(Logger(None, []))  # SB3's own would make a folder in /tmp
     draw = SimpleNamespace(sample=lambda count, env: batch(count))
@@ -39,9 +41,10 @@ def make_sac(environments: VecEnv, config: SACConfig, batch: Batch) -> SAC:
     return sac
 
 
-def sac_policy_options(config: SACConfig) -> dict[str, Any]:
-    """Return how SB3 is to build policy and critics."""
-    return {"net_arch": list(config.hidden), "optimizer_kwargs": {"fused": True}}
+def sac_policy_options(config: SACConfig, seen: Space) -> dict[str, Any]:
+    """Return how SB3 is to build policy and critics for what they see."""
+    options = {"net_arch": list(config.hidden), "optimizer_kwargs": {"fused": True}}
+    return options | encoder_options(seen)
 
 
 def update(sac: SAC, updates: int) -> dict[str, float]:

@@ -161,9 +161,7 @@ class PPOAgent:
         ppo = self.ppo
         with own_randomness(self):
             ppo.collect(self.environments)
-        steps = self.environments.recorder.steps[-ppo.n_steps :]
-        seen = np.concatenate([step.observations for step in steps])
-        self.environments.normaliser.update(seen)
+        self.environments.take_note(self.environments.recorder.steps[-ppo.n_steps :])
 
     def _pay(self, reward: Reward, source: str) -> float:
         """Write predicted rewards into the rollout buffer and recompute its advantages."""

@@ -23,19 +23,20 @@ class ReplayBuffer:
     whenever a step is drawn: the same numbers for less work.
     """
 
-    def __init__(self, size: int, count: int, features: int, actions: Box):
+    def __init__(self, size: int, count: int, seen: tuple[int, ...], actions: Box):
         """Make room.
 
         Args:
             size: steps of all environments together.
             count: environments.
-            features: numbers in an observation.
+            seen: shape of an observation; pictures are kept in uint8, numbers in float32.
             actions: the space of the environments.
         """
         self.times, self.count = max(size // count, 1), count
         shape = (self.times, count)
-        self.observations = np.zeros((*shape, features), np.float32)
-        self.next_observations = np.zeros((*shape, features), np.float32)
+        kind = np.uint8 if len(seen) > 1 else np.float32
+        self.observations = np.zeros((*shape, *seen), kind)
+        self.next_observations = np.zeros((*shape, *seen), kind)
         self.actions = np.zeros((*shape, *actions.shape), actions.dtype)
         self.env_rewards = np.zeros(shape, np.float32)
         self.elapsed = np.zeros(shape, np.int32)
@@ -52,7 +53,7 @@ class ReplayBuffer:
 
         Args:
             step: what was seen, and done.
-            next_observations: what came of it, `[env, feature]`: of an episode that ended, its own
+            next_observations: what came of it, `[env, …]`: of an episode that ended, its own
                 last observation.
         """
         time = self.added % self.times

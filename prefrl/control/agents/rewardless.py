@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv
 
 from prefrl.control.environments.interface import Environments
-from prefrl.control.environments.recorder import Recorder
+from prefrl.control.environments.recorder import Recorded, Recorder
 from prefrl.control.environments.spaces import from_policy, policy_space
-from prefrl.control.policy import OBSERVATION_CLIP, normalise
+from prefrl.control.policy import normalise, shown_space
 
 
 class RewardlessVecEnv(VecEnv):
@@ -20,20 +20,25 @@ class RewardlessVecEnv(VecEnv):
 
     def __init__(self, environments: Environments):
         self.environments = environments
-        self.normaliser = RunningMeanStd(shape=environments.description.observation_space.shape)
-        space = environments.description.observation_space
-        shown = Box(-OBSERVATION_CLIP, OBSERVATION_CLIP, space.shape, np.float32)
+        description = environments.description
+        space, self.picture = description.observation_space, description.picture
+        self.normaliser = RunningMeanStd(shape=() if self.picture else space.shape)
         self.render_mode = None
-        actions = environments.description.action_space
-        super().__init__(environments.count, shown, policy_space(actions))
+        actions = policy_space(description.action_space)
+        super().__init__(environments.count, shown_space(description), actions)
         self.observations = np.zeros((environments.count, *space.shape))
         self.last_observations: dict[int, np.ndarray] = {}
         """By environment, the raw last observation of the episode that ended with this step."""
         self.recorder = Recorder(environments.count, environments.description.together)
 
     def normalise(self, observations: np.ndarray) -> np.ndarray:
-        """Return observations as the policy sees them, float32 `[…, feature]`."""
-        return normalise(observations, self.normaliser.mean, self.normaliser.var)
+        """Return observations as the policy sees them; see `policy.normalise`."""
+        return normalise(observations, self.normaliser.mean, self.normaliser.var, self.picture)
+
+    def take_note(self, steps: Sequence[Recorded]) -> None:
+        """Let what was seen in some steps say what numbers are like; pictures are always alike."""
+        if self.picture is None:
+            self.normaliser.update(np.concatenate([step.observations for step in steps]))
 
     def reset(self) -> np.ndarray:
         """Start an episode everywhere."""
@@ -47,7 +52,7 @@ class RewardlessVecEnv(VecEnv):
             actions: of the policy, `[env, …]`.
 
         Returns:
-            Normalised observations `[env, feature]`, the first of new episodes where one ended, and
+            Normalised observations `[env, …]`, the first of new episodes where one ended, and
             which did, `[env]`; `last_observations` has how they ended.
         """
         extras = self.environments.extras()

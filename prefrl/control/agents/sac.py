@@ -19,7 +19,7 @@ from torch import Tensor
 
 from prefrl.config.control import SACConfig
 from prefrl.contracts import Reward
-from prefrl.control.agents.novelty import REFERENCES, Novelty
+from prefrl.control.agents.novelty import REFERENCES, Novelty, coarse
 from prefrl.control.agents.off_policy import (
     make_sac,
     mean_of,
@@ -66,8 +66,8 @@ class SACAgent:
         actions = description.action_space
         assert isinstance(actions, Box)
         self.action_space = actions
-        features = int(np.prod(description.observation_space.shape))
-        self.buffer = ReplayBuffer(config.buffer_size, environments.count, features, actions)
+        shape = description.observation_space.shape
+        self.buffer = ReplayBuffer(config.buffer_size, environments.count, shape, actions)
         self.novelty = Novelty(config.neighbours)
         self.exploring = True
         """Whether there has been no reward yet."""
@@ -161,8 +161,7 @@ class SACAgent:
                 after[row] = last
             self.buffer.add(env.recorder.steps[-1], after)
             self.steps += env.num_envs
-        steps = env.recorder.steps[-self.config.n_steps :]
-        env.normaliser.update(np.concatenate([step.observations for step in steps]))
+        env.take_note(env.recorder.steps[-self.config.n_steps :])
 
     def _actions(self) -> np.ndarray:
         """Return actions of the policy, sampled; of chance while nothing is learned."""
@@ -202,7 +201,8 @@ class SACAgent:
         others = torch.arange(known) if known <= REFERENCES else torch.randperm(known)[:REFERENCES]
         observations = self.buffer.draw(others.numpy())[0]
         states = torch.as_tensor(self.environments.normalise(observations))
-        return self.novelty.rewards(seen, states, torch.as_tensor(steps)[:, None] == others)
+        same = torch.as_tensor(steps)[:, None] == others
+        return self.novelty.rewards(coarse(seen), coarse(states), same)
 
     def _take_up(self, reward: Reward) -> list[tuple[int, dict[str, float]]]:
         """Pay all steps by a reward that may have changed, and bring the critics along."""

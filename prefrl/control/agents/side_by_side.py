@@ -24,6 +24,7 @@ from prefrl.config.control import PPOConfig
 from prefrl.control.agents.networks import (
     MLP,
     Categorical,
+    Convolutional,
     Gaussian,
     Head,
     linear_layers,
@@ -31,6 +32,7 @@ from prefrl.control.agents.networks import (
     policy_options,
 )
 from prefrl.control.agents.rewardless import RewardlessVecEnv
+from prefrl.control.encoder import Encoder, encoded
 
 
 class SideBySidePPO(PPO):
@@ -46,12 +48,12 @@ class SideBySidePPO(PPO):
     def set_up(self, seed: int) -> None:
         """Take both networks apart and seed both generators; call once after building."""
         policy, extractor = self.policy, self.policy.mlp_extractor
-        rows, tanh = max(self.batch_size, self.n_envs), policy.activation_fn is nn.Tanh
-        actor = linear_layers(extractor.policy_net, policy.action_net)
-        critic = linear_layers(extractor.value_net, policy.value_net)
-        self.actor, self.critic = MLP(actor, tanh, rows), MLP(critic, tanh, rows)
-        self.policy_parameters = [each for layer in actor for each in layer.parameters()]
-        self.critic_parameters = [each for layer in critic for each in layer.parameters()]
+        parts = policy.pi_features_extractor, extractor.policy_net, policy.action_net
+        self.actor = self._network(*parts)
+        parts = policy.vf_features_extractor, extractor.value_net, policy.value_net
+        self.critic = self._network(*parts)
+        self.policy_parameters = self.actor.parameters()
+        self.critic_parameters = self.critic.parameters()
         self.head: Head = Categorical()
         if isinstance(self.action_space, spaces.Box):
             self.policy_parameters.append(policy.log_std)
@@ -64,6 +66,15 @@ class SideBySidePPO(PPO):
         self.policy_generator = torch.Generator().manual_seed(seed)
         self.critic_generator = torch.Generator().manual_seed(seed + 1)
         self.critic_thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+
+    def _network(
+        self, extractor: nn.Module, hidden: nn.Module, last: nn.Module
+    ) -> MLP | Convolutional:
+        """Return one of the two networks by its parts in SB3's policy."""
+        if isinstance(extractor, Encoder):
+            return Convolutional(extractor, hidden, last)
+        rows, tanh = max(self.batch_size, self.n_envs), self.policy.activation_fn is nn.Tanh
+        return MLP(linear_layers(hidden, last), tanh, rows)
 
     @torch.no_grad()
     def collect(self, environments: RewardlessVecEnv) -> None:
@@ -91,7 +102,8 @@ class SideBySidePPO(PPO):
             ends += [(step, *end) for end in environments.last_observations.items()]
         self.num_timesteps += self.n_steps * self.n_envs
         observations, actions = _flat(buffer.observations), _flat(buffer.actions)
-        latent = self.policy.mlp_extractor.forward_actor(observations)
+        given = encoded(observations, self.policy.pi_features_extractor)
+        latent = self.policy.mlp_extractor.forward_actor(given)
         log_probs, _ = self.head.log_prob(self.policy.action_net(latent), latent, actions)
         buffer.log_probs[:] = log_probs.reshape(buffer.log_probs.shape).numpy()
         buffer.values[:] = self.values(observations).reshape(buffer.values.shape).numpy()
@@ -119,7 +131,7 @@ class SideBySidePPO(PPO):
         arrays = [_flat(buffer.observations), _flat(buffer.returns)[:, None]]
         losses = []
         for observations, returns in self._minibatches(arrays, epochs, self.critic_generator):
-            error = self.critic.forward(observations) - returns
+            error = self.critic.forward(observations, learns=True) - returns
             losses.append(error.square().mean())
             self.critic.backward(error.mul_(2 / len(error)))
             self._descend(self.critic_optimizer, self.critic_gradient)
@@ -128,8 +140,9 @@ class SideBySidePPO(PPO):
         return {"value_loss": _mean(losses), "explained_variance": explained}
 
     def values(self, observations: Tensor) -> Tensor:
-        """Return the critic's values `[step]` of normalised observations `[step, feature]`."""
-        latent = self.policy.mlp_extractor.forward_critic(observations)
+        """Return the critic's values `[step]` of normalised observations `[step, …]`."""
+        given = encoded(observations, self.policy.vf_features_extractor)
+        latent = self.policy.mlp_extractor.forward_critic(given)
         return self.policy.value_net(latent).squeeze(-1)
 
     @torch.no_grad()
@@ -142,7 +155,7 @@ class SideBySidePPO(PPO):
         entropy, log_ratios = torch.ones(1), []
         minibatches = self._minibatches(arrays, self.n_epochs, self.policy_generator)
         for observations, actions, advantage, old in minibatches:
-            outputs = self.actor.forward(observations)
+            outputs = self.actor.forward(observations, learns=True)
             log_prob, entropy = self.head.log_prob(outputs, self.actor.latent, actions)
             if len(advantage) > 1:  # one left over has no deviation
                 deviation, mean = torch.std_mean(advantage)
@@ -198,7 +211,7 @@ def make_ppo(environments: VecEnv, config: PPOConfig, seed: int) -> SideBySidePP
         sde_sample_freq=config.sde_sample_freq,
         seed=None,  # SB3 would reseed the generators of numpy and Python, which are the caller's
         device="cpu",
-        policy_kwargs=policy_options(config),
+        policy_kwargs=policy_options(config, environments.observation_space),
     )
     ppo.set_up(seed)
     return ppo

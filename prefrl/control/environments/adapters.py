@@ -68,15 +68,20 @@ class BatchedEnvironments:
         return {aspect: np.array(paid[aspect], float) for aspect in self.description.aspects}
 
     def extras(self) -> dict[str, np.ndarray]:
-        """Return the joint positions, and who has just been stood up where a task does that."""
-        extras = {"qpos": self.environments.qpos.astype(np.float32)}
+        """Return the joint positions, and who has just been stood up where a task does that.
+
+        A task that is observed in pictures has neither.
+        """
+        extras: dict[str, np.ndarray] = {}
+        if isinstance(qpos := getattr(self.environments, "qpos", None), np.ndarray):
+            extras["qpos"] = qpos.astype(np.float32)
         stood_up = getattr(self.environments, "stood_up", None)
         if isinstance(stood_up, np.ndarray) and stood_up.dtype == bool:
             extras[STOOD_UP] = stood_up
         return extras
 
     def pictures(self, segments: Sequence[Segment]) -> dict[str, Picture]:
-        """Return nothing: joint positions are enough."""
+        """Return nothing: joint positions, or what is observed, are enough."""
         return {}
 
     def clear_history(self) -> None:
@@ -163,7 +168,8 @@ def _row_of(info: dict[str, Any], row: int) -> dict[str, Any]:
 def _check_finite(name: str, observations: np.ndarray, rewards: np.ndarray) -> None:
     if np.isfinite(observations).all() and np.isfinite(rewards).all():
         return
-    bad = ~np.isfinite(observations).all(axis=1) | ~np.isfinite(rewards)
+    rows = observations.reshape(len(observations), -1)
+    bad = ~np.isfinite(rows).all(axis=1) | ~np.isfinite(rewards)
     row = int(np.flatnonzero(bad)[0])
     raise UserError(
         f"{name}: step gave a value that is not finite in environment {row}: observation "

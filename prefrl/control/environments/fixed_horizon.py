@@ -9,7 +9,12 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from prefrl.control.environments.spaces import LARGEST, row_of_numbers, why_no_row
+from prefrl.control.environments.spaces import (
+    LARGEST,
+    as_observed,
+    is_picture,
+    why_not_observed,
+)
 from prefrl.environments import contract
 from prefrl.errors import UserError
 
@@ -28,6 +33,8 @@ class FixedHorizon(gymnasium.Wrapper):
     end. That tells the learner no more than the time limit does, which is no end either: what is
     still to come is estimated by the value of the last observation.
 
+    Pictures stay as they are, without that feature: while an episode waits, they are black.
+
     Whatever the environment gives is held to Gymnasium's contract first: a breach is a `UserError`.
     """
 
@@ -36,21 +43,23 @@ class FixedHorizon(gymnasium.Wrapper):
         self.horizon, self.wait = horizon, wait
         space = environment.observation_space
         assert isinstance(space, Box)
-        self.length = space.shape[0]
-        self.observation_space = Box(
-            np.append(space.low, 0.0), np.append(space.high, 1.0), dtype=np.float64
-        )
-        zeros = np.zeros(self.length)
-        self.after_end = np.append(np.clip(zeros, space.low, space.high), 1.0)
+        self.space, self.shows_end = space, not is_picture(space)
+        zeros = np.zeros(space.shape, space.dtype)
+        if self.shows_end:
+            self.observation_space = Box(
+                np.append(space.low, 0.0), np.append(space.high, 1.0), dtype=np.float64
+            )
+            self.after_end = np.append(np.clip(zeros, space.low, space.high), 1.0)
+        else:
+            self.observation_space, self.after_end = space, zeros
         self.left, self.over, self.last, self.info = horizon, False, np.zeros(0), {}
 
     def reset(self, *, seed: int | None = None, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode."""
         observation, self.info = contract.reset(self.env, seed)
-        row = row_of_numbers(observation, self.length)
-        if row is None:
-            raise self._broken(contract.words_of_reset(seed), why_no_row(observation, self.length))
-        self.left, self.over, self.last = self.horizon, False, np.append(row, 0.0)
+        seen = self._checked(observation, contract.words_of_reset(seed))
+        self.left, self.over = self.horizon, False
+        self.last = self._shown(seen)
         return self.last, self.info
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -59,16 +68,13 @@ class FixedHorizon(gymnasium.Wrapper):
         self.left -= 1
         if not self.over:
             observation, reward, terminated, truncated, self.info = contract.step(self.env, action)
-            row = row_of_numbers(observation, self.length)
-            if row is None:
-                problem = why_no_row(observation, self.length)
-                raise self._broken(contract.words_of_step(action), problem)
+            seen = self._checked(observation, contract.words_of_step(action))
             if abs(reward) > LARGEST:
                 problem = f"the reward {reward:.3g}; expected one from {-LARGEST:g} to {LARGEST:g}"
                 raise self._broken(contract.words_of_step(action), problem)
             # A time limit of the environment's own that is the horizon is no end.
             self.over = terminated or (truncated and self.left > 0)
-            self.last = np.append(row, float(self.over))
+            self.last = self._shown(seen)
             if self.over and self.wait is not None:
                 self.left = min(self.left, self.wait)
         else:
@@ -77,6 +83,15 @@ class FixedHorizon(gymnasium.Wrapper):
             if isinstance(paid, Mapping):  # like the reward
                 self.info = self.info | {"aspects": dict.fromkeys(paid, 0.0)}
         return self.last, reward, False, self.left <= 0, self.info
+
+    def _checked(self, observation: Any, call: str) -> np.ndarray:
+        seen = as_observed(observation, self.space)
+        if seen is None:
+            raise self._broken(call, why_not_observed(observation, self.space))
+        return seen
+
+    def _shown(self, seen: np.ndarray) -> np.ndarray:
+        return np.append(seen, float(self.over)) if self.shows_end else seen
 
     def _broken(self, call: str, problem: str) -> UserError:
         return contract.broken(self.env, f"{call} gave {problem}")

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
+from prefrl.clips.observed import Layout, layout
 from prefrl.environments.aspects import aspects_of
 from prefrl.types import Picture, Segment
 
@@ -20,7 +21,7 @@ class Step:
     """What every environment answered to one action."""
 
     observations: np.ndarray
-    """[env, feature]; those of a new episode where one ended."""
+    """[env, feature], or pictures; those of a new episode where one ended."""
     env_rewards: np.ndarray
     """[env]"""
     ended: np.ndarray
@@ -52,6 +53,12 @@ class Description:
     aspects: Mapping[str, str] = field(default_factory=dict)
     """What may be asked about, and the question of each; {} where there is one question alone."""
 
+    @property
+    def picture(self) -> Layout | None:
+        """How the axes of an observation lie, where it is a picture; None of rows of numbers."""
+        shape = self.observation_space.shape
+        return layout(shape) if len(shape) > 1 else None
+
 
 class Environments(Protocol):
     """Environments that show no end, only a time limit, and are reset as soon as it is reached."""
@@ -60,7 +67,7 @@ class Environments(Protocol):
     description: Description
 
     def reset(self) -> np.ndarray:
-        """Start an episode everywhere and return the observations `[env, feature]`."""
+        """Start an episode everywhere and return the observations `[env, …]`."""
         ...
 
     def step(self, actions: np.ndarray) -> Step:

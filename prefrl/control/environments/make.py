@@ -15,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from prefrl.control.environments.fixed_horizon import FixedHorizon
 from prefrl.control.environments.interface import positive
+from prefrl.control.environments.seen import flattened
 from prefrl.control.environments.spaces import check_spaces
 from prefrl.environments import contract, ids
 from prefrl.errors import UserError
@@ -28,7 +29,7 @@ def build(spec: EnvSpec, render_mode: str | None = None) -> gymnasium.Env:
     """
     # An environment of one's own need not know of render_mode unless it is to draw itself.
     options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
-    environment = ids.make(spec, max_episode_steps=-1, **options)
+    environment = flattened(ids.make(spec, max_episode_steps=-1, **options))
     try:
         check_spaces(environment)
     except UserError:

@@ -17,7 +17,7 @@ class Recorded:
     """One step of every environment, and where in its episodes it is."""
 
     observations: np.ndarray
-    """[env, feature], before the step."""
+    """[env, feature] or pictures, uint8, before the step."""
     actions: np.ndarray
     """[env, …]"""
     env_rewards: np.ndarray
@@ -61,7 +61,7 @@ class Recorder:
         """Record one step of every environment."""
         self.steps.append(
             Recorded(
-                observations.astype(np.float32), np.array(actions), step.env_rewards, extras,
+                _kept(observations), np.array(actions), step.env_rewards, extras,
                 self.episodes.copy(), self.elapsed.copy(), step.aspect_rewards,
             )
         )  # fmt: skip
@@ -132,3 +132,8 @@ class Recorder:
     def _start_of(self, source: str, row: int, episode: int) -> str:
         """Return what names the state in which an episode began, if others began in it, too."""
         return f"{source}, start {episode}-{row // self.together}" if self.together > 1 else ""
+
+
+def _kept(observations: np.ndarray) -> np.ndarray:
+    """Return a copy of observations `[env, …]`: of numbers in float32, of pictures in uint8."""
+    return observations.astype(np.uint8 if observations.ndim > 2 else np.float32)

@@ -59,9 +59,11 @@ class SeparateEnvironments:
         self.looks = Looks(first, count)
         self.has_poses = self.looks.model is not None
         self.draws = can_draw(first)
+        self.is_redrawn = first.shows_end and self.draws and not self.has_poses
+        """Whether a copy draws clips: pictures that are observed are shown themselves."""
         self.description = describe(
             spec.id, first.observation_space, first.action_space, metadata, first.horizon,
-            step_seconds(first), clip_seconds, shows_end=True,
+            step_seconds(first), clip_seconds, first.shows_end,
         )  # fmt: skip
         self.wait = self.description.clip_steps if truncate_after_end else None
         first.wait = self.wait
@@ -70,8 +72,8 @@ class SeparateEnvironments:
         self.picture_size: tuple[int, ...] = ()
         self.episodes = [0] * count
         self.actions: list[list[np.ndarray]] = [[] for _ in range(count)]
-        self.shown = np.zeros((count, first.length + 1))
-        """What was observed last, `[env, feature]`."""
+        self.shown = np.zeros((count, *first.observation_space.shape))  # type: ignore[misc]
+        """What was observed last, `[env, …]`."""
         self.ended: dict[tuple[int, int], np.ndarray] = {}
         """The actions of episodes that ended since `clear_history`, by environment and episode."""
 
@@ -94,7 +96,7 @@ class SeparateEnvironments:
             self.actions[row].append(np.array(action))
             if ended[row]:
                 last[row], reports[row] = observations[row], numbers(results[row][4])
-                if self.draws and not self.has_poses:
+                if self.is_redrawn:
                     self.ended[row, self.episodes[row]] = np.array(self.actions[row])
                 self.episodes[row] += 1
                 observations[row] = self._reset(row)
@@ -115,8 +117,9 @@ class SeparateEnvironments:
         Else `replay_key`, if it can draw itself: environment, episode, and actions made in it so
         far.
         """
-        extras = {ENDED: self.shown[:, -1] > 0} | self.looks.extras(self.environments)
-        if self.draws and not self.has_poses:
+        over = np.array([environment.over for environment in self.environments])
+        extras = {ENDED: over} | self.looks.extras(self.environments)
+        if self.is_redrawn:
             made = [len(actions) for actions in self.actions]
             key = [np.arange(self.count), self.episodes, made]
             extras["replay_key"] = np.stack(key, 1, dtype=np.int32)
@@ -127,7 +130,7 @@ class SeparateEnvironments:
 
         What the copy does not observe as it was recorded has no picture.
         """
-        if self.has_poses or not self.draws or not segments:
+        if not self.is_redrawn or not segments:
             return {}
         episodes, every = by_episode(segments), steps_per_picture(self.description.dt)
         sheets: dict[str, Picture] = {}

@@ -8,13 +8,13 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
+from prefrl.control.environments.seen import OURS, why_not_seen
 from prefrl.environments import contract
 from prefrl.environments.ids import holds_text
 from prefrl.errors import UserError
 
 LARGEST = 1e15  # of a number observed or paid: float32 can square it and sum the squares
 MOST_ACTIONS = 1024  # that a wrapper proposed here would number one by one
-OURS = "register the result under an id of yours"
 
 
 def check_spaces(environment: gymnasium.Env) -> tuple[Box, Box | Discrete]:
@@ -31,16 +31,10 @@ def check_spaces(environment: gymnasium.Env) -> tuple[Box, Box | Discrete]:
             f"{name} speaks text, but the settings are those of a robot, ControlConfig(); expected "
             "TextConfig(), or none (domain=None)"
         )
-    if not isinstance(space, Box) or len(space.shape) != 1:
-        flattener = (
-            "wrap it in gymnasium.wrappers.FlattenObservation(env)"
-            if space.is_np_flattenable
-            else "write a gymnasium.ObservationWrapper that gives a row of numbers"
-        )
-        raise UserError(
-            f"{name} observes {contract.short(space)}; prefrl takes flat Box observations, a row "
-            f"of numbers, neither pixels nor dictionaries; {flattener}, and {OURS}"
-        )
+    problem = why_not_seen(space)
+    if problem:
+        raise UserError(f"{name} observes {contract.short(space)}{problem}")
+    assert isinstance(space, Box)
     if not space.shape[0]:
         raise UserError(
             f"{name} observes nothing, an empty {space}; expected at least one number (a constant "
@@ -75,31 +69,43 @@ def with_ended(observations: np.ndarray, width: int, shows_end: bool) -> np.ndar
     return observations
 
 
-def row_of_numbers(observation: object, length: int) -> np.ndarray | None:
-    """Return an observation as a row of so many numbers; None if it is none to learn from."""
+def is_picture(space: Box) -> bool:
+    """Return whether a space that `check_spaces` has passed holds pictures."""
+    return len(space.shape) > 1
+
+
+def as_observed(observation: object, space: Box) -> np.ndarray | None:
+    """Return an observation as a row of numbers, or a picture; None if it is none of the space."""
     try:
-        row = np.asarray(observation)
+        seen = np.asarray(observation)
     except ValueError:  # a ragged list
         return None
-    if row.shape != (length,) or row.dtype.kind not in "fiub":
+    if is_picture(space):
+        return seen.copy() if (seen.shape, seen.dtype) == (space.shape, np.uint8) else None
+    if seen.shape != space.shape or seen.dtype.kind not in "fiub":
         return None
-    return row if np.logical_and(row >= -LARGEST, row <= LARGEST).all() else None
+    return seen if np.logical_and(seen >= -LARGEST, seen <= LARGEST).all() else None
 
 
-def why_no_row(observation: object, length: int) -> str:
-    """Say what is wrong with an observation that is no row of so many numbers."""
+def why_not_observed(observation: object, space: Box) -> str:
+    """Say what is wrong with an observation that is none of the space."""
     try:
-        row = np.asarray(observation)
+        seen = np.asarray(observation)
     except ValueError:
-        row = np.asarray(None)
-    if row.dtype.kind in "fiub" and row.shape == (length,):
-        return _too_large(row)
-    description = f"an observation of {row.size} numbers, shape {row.shape}"
-    if row.dtype.kind not in "fiub":
+        seen = np.asarray(None)
+    if is_picture(space) and seen.dtype.kind in "fiub":
+        return (
+            f"an observation of {seen.dtype}, shape {seen.shape}, but its observation_space holds "
+            f"pictures of uint8, shape {space.shape}; make the two agree"
+        )
+    if seen.dtype.kind in "fiub" and seen.shape == space.shape:
+        return _too_large(seen)
+    description = f"an observation of {seen.size} numbers, shape {seen.shape}"
+    if seen.dtype.kind not in "fiub":
         description = f"the observation {contract.short(observation)}"
     return (
-        f"{description}, but its observation_space holds {length}, shape ({length},); make the two "
-        "agree"
+        f"{description}, but its observation_space holds {math.prod(space.shape)}, shape "
+        f"{space.shape}; make the two agree"
     )
 
 
