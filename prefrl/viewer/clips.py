@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,11 +21,13 @@ from prefrl.clips.scene import (
     floor_height,
     geom_colours,
     is_floor,
+    moving_geoms,
     poses,
 )  # fmt: skip
 from prefrl.errors import UserError
 from prefrl.types import STOOD_UP, Picture, Segment, is_text, steps_to_end, system_of, until_end
 from prefrl.viewer import markdown
+from prefrl.viewer.moments import set_back, still_from
 
 SHAPES = {
     mujoco.mjtGeom.mjGEOM_PLANE.value: "plane",
@@ -65,8 +67,9 @@ class Clips:
         """
         if is_text(segment.observations):
             return _text(segment)
+        points = _as_points(segment)
         if self._has_poses(segment):
-            _, distance = self._drawn(segment)
+            _, distance, points = self._drawn(segment)
             shown = {"form": "poses", "scene": "api/scene/0", "url": url, "distance": distance}
         elif picture := self._checked(segment):
             shown = {
@@ -75,11 +78,14 @@ class Clips:
             }  # fmt: skip
         else:
             shown = self._trace(segment)
+        told, ended = STOOD_UP in segment.extras, steps_to_end(segment) < len(segment)
         return shown | {
             "frames": len(until_end(segment)),
             "dt": self.dt,
-            "ended": steps_to_end(segment) < len(segment),
+            "ended": ended,
             "stood_up": np.flatnonzero(segment.extras.get(STOOD_UP, [])).tolist(),
+            "set_back": [] if told else set_back(points),
+            "still": None if ended else still_from(points, self.dt),
         }
 
     def data(self, segment: Segment) -> tuple[bytes, str]:
@@ -105,8 +111,8 @@ class Clips:
             pictures.check(picture, len(segment))
         return picture
 
-    def _draw(self, segment: Segment) -> tuple[bytes, float]:
-        """Return a clip's `data` and how far from it the camera stands."""
+    def _draw(self, segment: Segment) -> tuple[bytes, float, np.ndarray]:
+        """Return a clip's `data`, how far from it the camera stands, and where its parts are."""
         try:
             clip = poses(self.model, until_end(segment).extras["qpos"])
         except ValueError as error:
@@ -123,7 +129,8 @@ class Clips:
             for frame, rotation in enumerate(clip.rotations[:, geom]):
                 mujoco.mju_mat2Quat(quaternion, rotation.ravel())
                 rows[frame, left + 3 : left + 7] = quaternion
-        return rows.astype("<f4").tobytes(), tracking.distance
+        parts = clip.positions[:, moving_geoms(self.model)]
+        return rows.astype("<f4").tobytes(), tracking.distance, parts
 
     def scene(self) -> dict[str, Any]:
         """Return shapes, sizes and colours, and where the camera stands at first."""
@@ -148,6 +155,11 @@ class Clips:
             "fovy": tracking.fovy,
         }
         return {"geoms": geoms, "view": view, "floor": floor_height(model)}
+
+    def rows_of(self, names: Sequence[str]) -> list[int]:
+        """Return which of the shown parts have these names; one that is unknown is left out."""
+        shown = [self.model.geom(geom).name for geom in self._geoms()]
+        return [shown.index(name) for name in names if name in shown]
 
     def _has_poses(self, segment: Segment) -> bool:
         return self.model is not None and "qpos" in segment.extras
@@ -175,6 +187,12 @@ class Clips:
         series = [[float(x) if math.isfinite(x) else None for x in row] for row in shown]
         names = [f"observation {index}" for index in moving]
         return {"form": "trace", "names": names, "values": series}
+
+
+def _as_points(segment: Segment) -> np.ndarray:
+    """Return what a clip without poses shows, as one point of many axes `[frame, 1, axis]`."""
+    observations = np.asarray(until_end(segment).observations, np.float64)
+    return np.nan_to_num(observations).reshape(len(observations), 1, -1)
 
 
 def _text(segment: Segment) -> dict[str, Any]:
