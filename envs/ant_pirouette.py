@@ -10,6 +10,7 @@ import math
 import mujoco
 import numpy as np
 
+from . import guides
 from .batched import Task, gymnasium_asset
 from .crawlers import RESET_NOISE
 
@@ -36,6 +37,7 @@ class AntPirouette(Task):
     """
 
     question = "Which ant turns faster and better on the spot (to the left, its back level)?"
+    guide = guides.ANT_PIROUETTE
     clip_seconds = 2.0
     frame_skip = 5
     remembers = ("down_steps", "started_again")

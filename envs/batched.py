@@ -72,6 +72,7 @@ class Task:
     remembers: ClassVar[tuple[str, ...]] = ()
     counts: ClassVar[tuple[str, ...]] = ()
     aspects: ClassVar[dict[str, str]] = {}  # what each asks; `evaluate` reports them as "aspects"
+    guide: ClassVar[dict[str, Any]] = {}  # what whoever answers needs to know; see `guides`
     up_to_date: ClassVar[bool] = False  # see `advance`
     persistent: ClassVar[bool] = False  # keeps all that a step computed, for the next, or to read
 
@@ -375,6 +376,7 @@ def _task_metadata(task: Task) -> dict[str, Any]:
         "render_fps": round(1 / task.dt),
         "question": task.question,
         "clip_seconds": task.clip_seconds,
+        "guide": task.guide,
     } | ({"aspects": dict(task.aspects)} if task.aspects else {})
 
 

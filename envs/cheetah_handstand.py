@@ -8,6 +8,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from . import guides
 from .batched import Task
 from .half_cheetah import cheetah_model, initial_cheetah
 
@@ -40,6 +41,7 @@ class CheetahHandstand(Task):
     """
 
     question = "Which cheetah is nearer to standing still on its front foot, tail up?"
+    guide = guides.CHEETAH_HANDSTAND
     clip_seconds = 1.5
     frame_skip = 5
     remembers = ("foot", "other", "down_steps", "started_again")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from . import guides
 from .batched import Task
 from .half_cheetah import cheetah_model, initial_cheetah
 
@@ -49,6 +50,7 @@ class CheetahPressUps(Task):
     """
 
     question = "Which cheetah does more and better press-ups: down and up on the spot, back level?"
+    guide = guides.CHEETAH_PRESS_UPS
     clip_seconds = 1.5
     frame_skip = 5
     remembers = ("front", "hind", "other", "low", "down_steps", "started_again")

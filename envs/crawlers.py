@@ -8,6 +8,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from . import guides
 from .batched import Task, gymnasium_asset
 
 RESET_NOISE = 0.1
@@ -32,6 +33,7 @@ class Swimmer(Task):
     """
 
     question = "Which swimmer gets forward (to the right) faster?"
+    guide = guides.SWIMMER
     clip_seconds = 3.0
     frame_skip = 4
 
@@ -81,6 +83,7 @@ class Ant(Task):
     """
 
     question = "Which ant walks forward (to the right) better?"
+    guide = guides.ANT
     clip_seconds = 1.5
     frame_skip = 5
     persistent = True  # contact forces are computed from all that a step leaves behind

@@ -15,6 +15,7 @@ from typing import ClassVar
 import mujoco
 import numpy as np
 
+from . import guides
 from .batched import VELOCITY_STAGE, Task
 
 MODELS = Path(__file__).parent / "dm_control"
@@ -53,6 +54,7 @@ class WalkerWalk(Task):
     """
 
     question = "Which robot stands and walks forward (to the right) better?"
+    guide = guides.WALKER_WALK
     clip_seconds = 1.5
     frame_skip = 10
     up_to_date = persistent = True
@@ -109,6 +111,7 @@ class WalkerRun(WalkerWalk):
     """
 
     question = "Which robot stands and runs forward (to the right) faster?"
+    guide = guides.WALKER_RUN
     speed = 8.0
 
 
@@ -125,6 +128,7 @@ class CheetahRun(Task):
     """
 
     question = "Which cheetah runs forward (to the right) faster?"
+    guide = guides.CHEETAH_RUN
     clip_seconds = 1.0
     frame_skip = 1
     up_to_date = persistent = True
@@ -183,6 +187,7 @@ class QuadrupedWalk(Task):
     """
 
     question = "Which robot walks better, on its feet and eyes first?"
+    guide = guides.QUADRUPED_WALK
     clip_seconds = 1.5
     frame_skip = 4
     up_to_date = persistent = True
@@ -258,4 +263,5 @@ class QuadrupedRun(QuadrupedWalk):
     """
 
     question = "Which robot runs faster, on its feet and eyes first?"
+    guide = guides.QUADRUPED_RUN
     speed = 5.0

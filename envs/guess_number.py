@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from . import guides_of_text
 from .text import FreeText
 
 LAST = 9  # numbers are 1 to this
@@ -45,6 +46,7 @@ class GuessNumber(gymnasium.Env[str, str]):
     metadata: dict[str, Any] = {  # noqa: RUF012 (as Gymnasium declares it)
         "render_modes": [],
         "question": "Who finds the number in fewer guesses?",
+        "guide": guides_of_text.GUESS_NUMBER,
     }
 
     def __init__(self, render_mode: str | None = None) -> None:

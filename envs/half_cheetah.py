@@ -10,6 +10,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from . import guides
 from .batched import Task, add_contact_sensors, gymnasium_asset
 
 CONTROL_COST = 0.1
@@ -53,6 +54,7 @@ class HalfCheetah(Task):
     """
 
     question = "Which cheetah runs forward (to the right) faster?"
+    guide = guides.HALF_CHEETAH
     clip_seconds = 1.5
     frame_skip = 5
 

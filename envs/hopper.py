@@ -8,6 +8,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from . import guides
 from .batched import Task, add_contact_sensors, gymnasium_asset
 
 CONTROL_COST = 1e-3
@@ -60,6 +61,7 @@ class Hopper(Task):
     """
 
     question = "Which robot hops forward (to the right) better without falling?"
+    guide = guides.HOPPER
     clip_seconds = 1.5
     frame_skip = 4
     remembers = ("down_steps", "started_again")
@@ -128,6 +130,7 @@ class Walker2d(Hopper):
     """
 
     question = "Which robot walks forward (to the right) better without falling?"
+    guide = guides.WALKER2D
 
     def build_model(self) -> mujoco.MjModel:
         """Return Gymnasium's walker."""

@@ -14,6 +14,7 @@ from typing import ClassVar
 import mujoco
 import numpy as np
 
+from . import guides
 from .batched import Task
 from .hopper import hopper_model, initial_hopper
 
@@ -207,6 +208,7 @@ class HopperBackflip(Task):
     """
 
     question = "Which robot is nearer to doing a backflip in the air and landing it on its foot?"
+    guide = guides.HOPPER_BACKFLIP
     clip_seconds = 1.5
     frame_skip = 4
     quick: ClassVar[bool] = True

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from . import guides
 from .half_cheetah import HalfCheetah
 
 
@@ -24,6 +25,7 @@ class LevelCheetah(HalfCheetah):
     """
 
     question = "Which cheetah runs forward faster, its torso level?"
+    guide = guides.LEVEL_CHEETAH
     aspects: ClassVar = {
         "fast": "Which cheetah runs forward (to the right) faster?",
         "level": "Which cheetah keeps its torso more level?",

@@ -18,6 +18,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from . import guides_of_text
 from .text import FreeText
 
 OPENING_WORDS = 8
@@ -52,6 +53,7 @@ class MovieSentiment(gymnasium.Env[str, str]):
     metadata: dict[str, Any] = {  # noqa: RUF012 (as Gymnasium declares it)
         "render_modes": [],
         "question": "Which continuation is more positive about the film?",
+        "guide": guides_of_text.MOVIE_SENTIMENT,
     }
 
     def __init__(self, render_mode: str | None = None) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from . import guides
 from .batched import Task
 from .half_cheetah import cheetah_model, initial_cheetah
 
@@ -52,6 +53,7 @@ class OneLeggedCheetah(Task):
     """
 
     question = "Which cheetah runs forward (to the right) better on its front leg alone?"
+    guide = guides.ONE_LEGGED_CHEETAH
     clip_seconds = 1.5
     frame_skip = 5
     remembers = ("foot", "other", "clean_steps", "steps", "metres", "foot_steps", "other_steps")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from . import guides
 from .batched import Task, gymnasium_asset
 
 SINGLE_NOISE, DOUBLE_NOISE = 0.01, 0.1
@@ -36,6 +37,7 @@ class InvertedPendulum(Task):
     """
 
     question = "Which cart keeps its pole upright better?"
+    guide = guides.INVERTED_PENDULUM
     clip_seconds = 1.5
     frame_skip = 2
     remembers = ("down_steps", "started_again")
@@ -78,6 +80,7 @@ class InvertedDoublePendulum(Task):
     """
 
     question = "Which cart keeps its two poles upright better?"
+    guide = guides.INVERTED_DOUBLE_PENDULUM
     clip_seconds = 1.5
     frame_skip = 5
     remembers = ("down_steps", "started_again", "force")  # the force in N

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from . import guides_of_text
 from .text import PromptEnv
 
 NODES = 21
@@ -43,6 +44,7 @@ class RandomWalks(PromptEnv):
     metadata: dict[str, Any] = {  # noqa: RUF012 (as Gymnasium declares it)
         **PromptEnv.metadata,
         "question": "Which walk reaches a in fewer steps?",
+        "guide": guides_of_text.RANDOM_WALKS,
     }
 
     def __init__(self, render_mode: str | None = None) -> None:

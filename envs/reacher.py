@@ -8,6 +8,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from . import guides
 from .batched import Task, gymnasium_asset
 
 ARM_NOISE = 0.1
@@ -29,6 +30,7 @@ class Reacher(Task):
     """
 
     question = "Which arm brings its tip nearer to the target, and sooner?"
+    guide = guides.REACHER
     clip_seconds = 0.4
     frame_skip = 2
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from . import guides_of_text
 from .text import PromptEnv
 
 SUBJECTS = ("film", "plot", "cast", "song")
@@ -39,6 +40,7 @@ class TinyReviews(PromptEnv):
     metadata: dict[str, Any] = {  # noqa: RUF012 (as Gymnasium declares it)
         **PromptEnv.metadata,
         "question": "Which review is more in favour?",
+        "guide": guides_of_text.TINY_REVIEWS,
     }
 
     def __init__(self, render_mode: str | None = None) -> None:

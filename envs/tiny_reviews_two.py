@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from . import guides_of_text
 from .text import PromptEnv
 from .tiny_reviews import FAVOUR as PLAIN
 from .tiny_reviews import MOST_WORDS, SUBJECTS, words_of
@@ -39,6 +40,7 @@ class TinyReviewsTwo(PromptEnv):
     metadata: dict[str, Any] = {  # noqa: RUF012 (as Gymnasium declares it)
         **PromptEnv.metadata,
         "question": "Which review is better?",
+        "guide": guides_of_text.TINY_REVIEWS_TWO,
         "aspects": {
             "favour": "Which review is more in favour?",
             "safety": "Which review is less rude?",

@@ -1,18 +1,20 @@
 """Links of people's own: whom they let in, as whom, what they show; and the page below a path."""
 
 import contextlib
+import dataclasses
 import subprocess
 import threading
 
 import httpx2 as httpx
 import numpy as np
 import pytest
-from labelling import make_run, queries_of
+from labelling import make_run, pose_segment, queries_of, robot
 from processes import Process, command
 from test_viewer import HOME, KEY, OURS, Client, answer, folder, post
 
 from prefrl.cli import main
 from prefrl.errors import UserError
+from prefrl.guide import Guide, GuidePicture, Right
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.links import Links
 from prefrl.viewer.guard import run_id
@@ -218,7 +220,7 @@ OWN = {"mine", "per_minute", "repeats"}
 SHOWN = {
     ("GET", "/api/run"): {
         "id", "role", "person", "named", "question", "instructions", "forms", "kind", "clips",
-        "longest_text",
+        "longest_text", "guide", "guide.sentences", "guide.pictures", "guide.ends", "welcomed",
     },
     ("GET", "/api/scene/0"): {"geoms", "meshes", "floor", "view"},
     ("GET", "/api/mesh/{digest}"): set(),  # bytes of the robot's meshes; the hopper has none
@@ -227,6 +229,9 @@ SHOWN = {
     ("GET", "/api/query/{ticket}"): {"query"},
     ("GET", "/api/history"): {"answers"},
     ("GET", "/api/practice"): {"queries"},
+    ("GET", "/api/practice/{number}/{index}"): set(),  # bytes; of no clip of the run
+    ("GET", "/api/guide/{index}"): set(),
+    ("POST", "/api/welcomed"): set(),
     ("GET", "/api/policy"): None,
     ("GET", "/api/inspect"): None,
     ("POST", "/api/next"): {"queries", "lost", "words"},
@@ -238,7 +243,18 @@ SHOWN = {
     ("GET", ""): set(),  # the page's own files, which are the same for everybody
 }  # fmt: skip
 IN_QUERY = {"ticket", "kind", "question", "clips"}
-IN_CLIP = {"form", "scene", "url", "distance", "frames", "dt", "ended", "stood_up"}
+IN_CLIP = {
+    "form",
+    "scene",
+    "url",
+    "distance",
+    "frames",
+    "dt",
+    "ended",
+    "stood_up",
+    "set_back",
+    "still",
+}
 IN_ANSWER = {"answer", "ticket", "person", "kind", "value", "answered_at", "seconds"}
 TRUTH = 4321.0625  # the same in any floating-point format
 OWN_PAIR, OF_BEN = "1-5", "1-7"
@@ -257,12 +273,26 @@ def busy(tmp_path, monkeypatch):
     status = {"state": "fitting", "round": 7731, "rounds": 8842}
     folder = make_run(tmp_path / "secret-run", labels=7171, status=status)
     folder.append_round({"round": 0, "out_of_bag_accuracy": 0.654321}, {})
+    pose = tuple(robot()[1][0].tolist())
+    folder.save_guide(
+        Guide(
+            ("Said.",), (GuidePicture("Shown.", (pose,)),), practice=(Right(((0,), (1,)), "So."),)
+        )
+    )
+    for name in ("ana", "ben"):
+        folder.welcome(name)
+    with contextlib.closing(FeedbackStore(folder.practice)) as store:
+        store.ask(0, queries_of(0, 1, make=practised), {}, 0)
     queries = queries_of(1, 10)
     clips = [segment for query in queries for segment in query.segments]
     truth = {clip.id: np.full(len(clip), TRUTH) for clip in clips}
     with contextlib.closing(FeedbackStore(folder.feedback)) as store:
         store.ask(1, queries, truth, 0)
     return folder
+
+
+def practised(name, number):
+    return dataclasses.replace(pose_segment(f"practice {name}", number + 20), source="practice")
 
 
 def names_in(value, before=""):
@@ -290,6 +320,8 @@ def test_of_what_is_for_admins_nothing_reaches_a_labeller(busy):
         "/api/history": ["/api/history", "/api/history?person=ben", "/api/history?kind=tie"],
         "/api/status": ["/api/status", "/api/status?person=ben"],
         "/api/query/{ticket}": [f"/api/query/{ticket}" for ticket in tickets],
+        "/api/guide/{index}": ["/api/guide/0", "/api/guide/1"],
+        "/api/practice/{number}/{index}": ["/api/practice/0/1", "/api/practice/1/0"],
         "/api/clip/{ticket}/{index}": [f"/api/clip/{each}/{i}" for each in tickets for i in (0, 9)],
         "": ["/", "/main.js", "/api", "/api/none", "/viewer.json", "/..%2fviewer.json"],
     }  # fmt: skip
@@ -300,6 +332,7 @@ def test_of_what_is_for_admins_nothing_reaches_a_labeller(busy):
         "/api/damaged": [body | {"ticket": each} for each in tickets],
         "/api/demonstration": [body | {"prompt": "a", "response": "b"}, body],
         "/api/release": [body],
+        "/api/welcomed": [body],
     }
     routes = {(method, route.path) for route in admin.transport.app.routes
               for method in getattr(route, "methods", None) or {"GET"}} - {
@@ -345,6 +378,10 @@ def test_what_a_labeller_is_shown_holds_nothing_more(busy):
         assert all(set(clip) == IN_CLIP for clip in query["clips"])
         assert all(ana.get(clip["url"]).status_code == 200 for clip in query["clips"])
     assert ana.get(f"/api/query/{OF_BEN}").status_code == 404
+    [question] = ana.get("/api/practice").json()["queries"]
+    assert set(question) == IN_QUERY | {"right"} and question["ticket"] == "practice-0"
+    assert all(ana.get(clip["url"]).status_code == 200 for clip in question["clips"])
+    assert ana.get("/api/run").json()["welcomed"] == ["ana"], "of others nothing is said"
 
 
 def test_an_admin_of_a_link_sees_all_that_the_printed_address_shows(busy):

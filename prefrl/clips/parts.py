@@ -46,6 +46,8 @@ class Part:
     floor: bool = False
     mesh: int | None = None
     """Which one of the model's, where it is one."""
+    name: str = ""
+    """Of a geom that has one."""
 
 
 def parts(model: mujoco.MjModel) -> list[Part]:
@@ -60,7 +62,8 @@ def parts(model: mujoco.MjModel) -> list[Part]:
         size = model.geom_size[geom] if kind in SHAPES.values() else model.geom_aabb[geom, 3:]
         mesh = int(model.geom_dataid[geom]) if kind == "mesh" else None
         rgba = colours[geom].tolist()
-        found.append(Part(kind or "box", size.tolist(), rgba, bool(floors[geom]), mesh))
+        name, floor = model.geom(geom).name, bool(floors[geom])
+        found.append(Part(kind or "box", size.tolist(), rgba, floor, mesh, name))
     colours = site_colours(model)
     for site in _shown(model.site_group):
         kind = SHAPES.get(int(model.site_type[site]), "box")

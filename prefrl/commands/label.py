@@ -38,6 +38,9 @@ class Label:
     public_address: str = ""
     """Where a proxy serves the page, https://labels.example.org with or without a path, if not on
     this machine; none for no proxy; the one it had before by default."""
+    instructions: str = ""
+    """What people should know beyond the question, from now on: sentences, or a file of them, one
+    a line."""
     link: str = ""
     """Make a link of somebody's own, and print it, instead of opening the page: what is answered
     with it carries this name, and it shows nothing but what is to be answered and what was."""
@@ -64,11 +67,15 @@ def label(chosen: Label) -> None:
     if chosen.admin and not chosen.link:
         raise UserError("--admin says what a link shows; give it with --link NAME")
 
+    from prefrl.storage.instructions import read_instructions
     from prefrl.storage.shared import opened
     from prefrl.viewer.outside import read_outside
 
     with opened(chosen.run) as folder:
         outside = read_outside(folder.viewer(), chosen.public_address, chosen.root_path)
+        if chosen.instructions:
+            told = read_instructions(chosen.instructions)
+            folder.save_viewer(folder.viewer() | {"instructions": told})
         if asked:
             _change_links(chosen, folder, outside)
         else:

@@ -56,7 +56,8 @@ class Experiment:
     question: str = ""
     """What people are asked; the environment's own question by default."""
     instructions: str = ""
-    """What people should know beyond the question."""
+    """What people should know beyond the question: sentences, or a file of them, one a line; those
+    of the environment by default."""
     labels: CountOrZero = 700
     """Budget of answers that are not skips."""
     steps: Count = 1_000_000

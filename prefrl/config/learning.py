@@ -237,6 +237,8 @@ class LoopConfig:
     fit: FitConfig
     aspects: Mapping[str, str] = field(default_factory=dict, hash=False)
     """What each aspect asks, by its name; {} where there is one question alone."""
+    asks_people: bool = False
+    """Whether people answer, who are not to be bored."""
 
     def aspects_in_turn(self, index: int) -> list[tuple[str, str]]:
         """Return the aspects that a round asks in turn, and their questions.

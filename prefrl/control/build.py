@@ -27,6 +27,7 @@ from prefrl.control.environments.interface import Description, Environments
 from prefrl.control.environments.probe import try_out
 from prefrl.control.implicit import ImplicitReward
 from prefrl.control.policy import Policy
+from prefrl.control.practice import Practice, record_practice
 from prefrl.control.reward import RewardEnsemble
 from prefrl.environments.aspects import chosen_aspects
 from prefrl.environments.ids import resolve
@@ -55,7 +56,7 @@ def build(
     # machine; the second core takes the critic and half the physics.
     torch.set_num_threads(1)
     _check_network(experiment, network)
-    environments, notes = _tried_environments(experiment)
+    environments, notes, practice = _tried_environments(experiment, is_new=folder is None)
     description = environments.description
     with ExitStack() as undone:
         undone.callback(environments.close)
@@ -65,6 +66,10 @@ def build(
     def save(folder: RunFolder) -> None:
         if "qpos" in environments.extras():
             save_model(environments.model(), folder.model)
+        if practice:
+            practice.save(folder, description.guide)
+        elif not folder.guide().practice:
+            folder.save_guide(description.guide)
 
     aspects = folder.card().aspects if folder else _chosen_aspects(experiment, description)
     agent, model = _learner(experiment, environments, network, aspects)
@@ -159,10 +164,13 @@ def _check_network(experiment: Experiment, network: Network | None) -> None:
         )
 
 
-def _tried_environments(experiment: Experiment) -> tuple[Environments, list[str]]:
+def _tried_environments(
+    experiment: Experiment, is_new: bool
+) -> tuple[Environments, list[str], Practice | None]:
     """Build the environments of training; those that are not batched are tried out before.
 
-    Some can exist only once, so what is tried is closed before the first one of training is made.
+    Some can exist only once, so what is tried is closed before the first one of training is made,
+    and so is what people practise on.
     """
     control = experiment.control
     spec = resolve(experiment.env, experiment.env_kwargs)
@@ -170,13 +178,23 @@ def _tried_environments(experiment: Experiment) -> tuple[Environments, list[str]
         spec, control.environment_count, experiment.seed, control.horizon, experiment.threads,
         control.clip_seconds,
     )  # fmt: skip
+    people = bool(experiment.asks_people and experiment.learns_reward and experiment.labels)
+    practised = people and is_new
     if experiment.query.same_start and experiment.learns_reward:
-        return branched(batched, spec.id, experiment.query.size), []
+        together = branched(batched, spec.id, experiment.query.size)
+        return together, [], _practice(experiment, together.description) if practised else None
     if batched is not None:
-        return batched, []
-    people = experiment.asks_people and experiment.learns_reward and experiment.labels
-    notes = try_out(spec, control.horizon, pictures=people > 0)
-    return build_environments(experiment, control.environment_count), notes
+        return batched, [], _practice(experiment, batched.description) if practised else None
+    notes = try_out(spec, control.horizon, pictures=people)
+    practice = _practice(experiment, describe_environment(experiment)) if practised else None
+    return build_environments(experiment, control.environment_count), notes, practice
+
+
+def _practice(experiment: Experiment, description: Description) -> Practice:
+    """Return what people practise on, about all that is asked."""
+    spec = resolve(experiment.env, experiment.env_kwargs)
+    aspects = _chosen_aspects(experiment, description)
+    return record_practice(experiment, spec, description, aspects)
 
 
 def build_environments(experiment: Experiment, count: int) -> Environments:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations, cycle, zip_longest
 
 import numpy as np
@@ -19,6 +20,7 @@ from prefrl.errors import UserError
 from prefrl.learning.preference import preference_probability
 from prefrl.learning.repeats import without_repeats
 from prefrl.learning.reward import predict_returns
+from prefrl.learning.stillness import without_still
 from prefrl.types import (
     MODEL,
     Comparison,
@@ -51,8 +53,9 @@ def select(
     The first round is uniform: nothing is fitted yet, so the members' disagreement means nothing.
     If there is a `distance`, the half of the groups that look most alike is left out first.
 
-    Texts that are the same never meet. Where too few others are left, queries are fewer than are
-    due, or show fewer texts; a later round makes up for it.
+    Texts that are the same never meet, and people are not asked about clips of which none moves.
+    Where too few others are left, queries are fewer than are due, or show fewer texts; a later
+    round makes up for it.
 
     Args:
         trajectories: what the newest policy did.
@@ -82,16 +85,20 @@ def select(
         few = small if len(trajectories) < total else None
     segments, rewards = cut(trajectories, config.clip_steps, size * pool * count, generator)
     candidates = propose(segments, pool * count, generator, size)
+    due = len(candidates)
+    if config.asks_people:
+        more = partial(propose, segments, 4 * pool * count, generator, size)
+        candidates = without_still(candidates, due, index, more)
     if old:
         candidates = [
             (*group, *(best[row] for row in generator.choice(len(best), old, replace=False)))
             for group in candidates
         ]
-    if len(candidates) < count and few is None:
+    if due < count and few is None:
         groups = "pairs of clips" if size == 2 else f"groups of {size} clips"
         raise UserError(
             f"{count} queries were due in round {index}, but its {steps} "
-            f"steps give only {len(candidates)} {groups}; ask for fewer --labels, or make rounds "
+            f"steps give only {due} {groups}; ask for fewer --labels, or make rounds "
             "longer (fewer --rounds, more --query.explore-steps)"
         )
     if distance is not None:

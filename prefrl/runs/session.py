@@ -46,6 +46,7 @@ from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.files import in_utf8
 from prefrl.storage.folder import RunFolder, named_by_time
 from prefrl.storage.import_export import about_another, copy_answers, import_file
+from prefrl.storage.instructions import read_instructions
 from prefrl.storage.shared import CHANGING, begin_run, share
 from prefrl.storage.spaces import check_segment
 from prefrl.storage.texts.files import is_data
@@ -119,6 +120,8 @@ def start(
     if teacher is not None:  # on record, so that resuming never takes another one unasked
         experiment = dataclasses.replace(experiment, teacher=record_name(teacher))
     experiment = judges.named_fully(with_named_teacher(experiment))
+    told = read_instructions(experiment.instructions)
+    experiment = dataclasses.replace(experiment, instructions=told)
     check_experiment(experiment, labels_needed=answers_from is None)
     if answers_from is not None and not experiment.learns_reward:
         told = f"--reward {experiment.reward}"
@@ -359,6 +362,7 @@ def assemble(
         query=experiment.query,
         fit=experiment.fit,
         aspects=components.card.aspects,
+        asks_people=experiment.asks_people,
     )
     for_all = teachers.get("")
     if for_all is None and (not teachers or len(teachers) < len(config.aspects)):

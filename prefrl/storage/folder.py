@@ -10,6 +10,9 @@
     timings.jsonl       a line a round: seconds of each part
     environment.json    seconds of a step, the question, what is observed and done
     model.mjb           the MuJoCo model that clips are drawn with
+    guide.json          what whoever answers needs to know beyond the question
+    practice.sqlite     clips for practice, which are of no policy of the run
+    welcomed.json       who has seen the page's first card
     reference/          the language model that the run began with
     reward/             the reward that the run was given, which nothing is fitted to
     critic/             the run whose critic the oracle compares clips by (--oracle.regret)
@@ -40,6 +43,7 @@ from typing import Any, Literal
 from prefrl.config.as_json import UnknownField, from_json, to_json
 from prefrl.config.experiment import Experiment
 from prefrl.errors import UserError
+from prefrl.guide import Guide, guide_from_json, guide_to_json
 from prefrl.storage.address import Address
 from prefrl.storage.files import renamed, whole, writing
 from prefrl.storage.formats import AnotherVersion, Fields, Kind, another_version, migrated, stamped
@@ -64,6 +68,7 @@ class RunFolder:
         self.teacher = self.path / "teacher"
         self.critic = self.path / "critic"
         self.links = self.path / "links.json"
+        self.practice = self.path / "practice.sqlite"
 
     @property
     def feedback(self) -> Path | Address:
@@ -281,6 +286,30 @@ class RunFolder:
         """
         with self._reading("environment.json") as fields:
             return card_from_json(fields)
+
+    def save_guide(self, guide: Guide) -> None:
+        """Write what whoever answers needs to know beyond the question."""
+        self._write_fields("guide.json", guide_to_json(guide))
+
+    def guide(self) -> Guide:
+        """Read what `save_guide` wrote; an empty guide of a run that has none.
+
+        Raises:
+            UserError: it is damaged, or of another version.
+        """
+        if not (self.path / "guide.json").exists():
+            return Guide()
+        with self._reading("guide.json") as fields:
+            return guide_from_json(fields)
+
+    def welcome(self, person: str) -> None:
+        """Remember that a person has seen the page's first card."""
+        if person not in (known := self.welcomed()):
+            self._write_fields("welcomed.json", {"people": [*known, person]})
+
+    def welcomed(self) -> list[str]:
+        """Return who has seen the page's first card."""
+        return list(self._read_if_there("welcomed.json").get("people", []))
 
     def check_environment(self, card: EnvironmentCard) -> None:
         """Raise `UserError` unless the environment has the spaces that the run was made with."""

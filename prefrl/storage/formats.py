@@ -21,6 +21,7 @@ FORMATS = {
     "environment.json": 1,
     "evaluation.json": 1,
     "fitted.json": 2,
+    "guide.json": 1,
     "links.json": 1,
     "outcome.json": 1,
     "report.json": 1,
@@ -28,6 +29,7 @@ FORMATS = {
     "store.json": 1,
     "sweep.json": 1,
     "unfinished.json": 1,
+    "welcomed.json": 1,
 }
 
 Kind = Literal["run", "comparison"]  # what a folder holds, which its config.json says

@@ -24,7 +24,10 @@ from prefrl.storage.trainer import holder, may_push_out
 
 REFRESH_SECONDS = 1.0
 CHANGING = ("status.json", "metrics.jsonl")
-FILES = ("config.json", "environment.json", "model.mjb", "viewer.json", *CHANGING)
+FILES = (
+    *("config.json", "environment.json", "model.mjb", "guide.json", "practice.sqlite"),
+    *("viewer.json", *CHANGING),
+)
 
 
 def share(folder: RunFolder, store: FeedbackStore, *names: str) -> None:

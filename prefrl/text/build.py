@@ -19,6 +19,7 @@ from prefrl.environments import contract
 from prefrl.environments.aspects import aspects_of, chosen_aspects
 from prefrl.environments.ids import holds_text, make, resolve
 from prefrl.errors import UserError
+from prefrl.guide import guide_of
 from prefrl.learning import parallel
 from prefrl.learning.composed import ComposedReward
 from prefrl.learning.true_reward import TrueReward
@@ -92,7 +93,10 @@ def build(
         language_model.model.requires_grad_(False)
         begun = LanguageModel(copied(language_model.model), language_model.tokenizer)
 
+    guide = guide_of(environments[0].unwrapped.metadata, spec.id)
+
     def save(run: RunFolder) -> None:
+        run.save_guide(guide)
         if not run.reference.exists():
             save_language_model(begun, run.reference)
 

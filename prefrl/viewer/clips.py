@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -15,7 +15,7 @@ from prefrl.clips.looks import changed
 from prefrl.clips.meshes import LEVELS, Mesh, meshes_of, outline
 from prefrl.clips.observed import are_pictures, newest_frames
 from prefrl.clips.parts import Part, parts, placed
-from prefrl.clips.scene import dress, floor_height, poses
+from prefrl.clips.scene import dress, floor_height, moving_geoms, poses
 from prefrl.errors import UserError
 from prefrl.types import (
     MODEL,
@@ -28,6 +28,7 @@ from prefrl.types import (
     until_end,
 )
 from prefrl.viewer import markdown
+from prefrl.viewer.moments import set_back, still_from
 
 CACHED_CLIPS = 64
 CACHED_MODELS = 8  # of episodes that changed theirs
@@ -60,8 +61,9 @@ class Clips:
         """
         if is_text(segment.observations):
             return _text(segment)
+        points = _as_points(segment)
         if self._has_poses(segment):
-            _, distance, changes = self._drawn(segment)
+            _, distance, changes, points = self._drawn(segment)
             shown = {"form": "poses", "scene": "api/scene/0", "url": url, "distance": distance}
             shown |= {"changes": changes} if changes else {}
         elif picture := self._checked(segment):
@@ -71,11 +73,16 @@ class Clips:
             }  # fmt: skip
         else:
             shown = self._trace(segment)
+        # Pictures jump wherever a game goes on.
+        told = STOOD_UP in segment.extras or are_pictures(segment.observations)
+        ended = steps_to_end(segment) < len(segment)
         return shown | {
             "frames": len(until_end(segment)),
             "dt": self.dt,
-            "ended": steps_to_end(segment) < len(segment),
+            "ended": ended,
             "stood_up": np.flatnonzero(segment.extras.get(STOOD_UP, [])).tolist(),
+            "set_back": [] if told else set_back(points),
+            "still": None if ended else still_from(points, self.dt),
         }
 
     def data(self, segment: Segment) -> tuple[bytes, str]:
@@ -104,10 +111,11 @@ class Clips:
             picture = pictures.sheet([pictures.shrink(frame) for frame in frames], 1, exact=True)
         return picture
 
-    def _draw(self, segment: Segment) -> tuple[bytes, float, dict[int, dict[str, Any]]]:
+    def _draw(self, segment: Segment) -> tuple[bytes, float, dict[int, dict[str, Any]], np.ndarray]:
         """Return a clip's `data`, how far from it the camera stands, and what differs in it.
 
         That is the size and the colour of parts, by their number, that are others than in `scene`.
+        The last is where its bodies are, `[frame, geom, 3]`.
         """
         shown = until_end(segment)
         try:
@@ -125,7 +133,8 @@ class Clips:
             for index, (now, usual) in enumerate(zip(parts(model), self._parts, strict=True))
             if model is not self.model and (now.size, now.rgba) != (usual.size, usual.rgba)
         }
-        return rows.astype("<f4").tobytes(), tracking.distance, changes
+        points = clip.positions[:, moving_geoms(model)]
+        return rows.astype("<f4").tobytes(), tracking.distance, changes, points
 
     def _change(self, text: str) -> Any:
         """Return the model of an episode, dressed."""
@@ -180,6 +189,11 @@ class Clips:
         }
         return {"geoms": geoms, "meshes": meshes, "view": view, "floor": floor_height(model)}
 
+    def rows_of(self, names: Sequence[str]) -> list[int]:
+        """Return which of the shown parts have these names; one that is unknown is left out."""
+        shown = [part.name for part in self._parts]
+        return [shown.index(name) for name in names if name in shown]
+
     def _has_poses(self, segment: Segment) -> bool:
         return self.model is not None and "qpos" in segment.extras
 
@@ -199,6 +213,12 @@ def _described(mesh: Mesh) -> dict[str, Any]:
         "url": f"api/mesh/{mesh.digest}", "vertices": mesh.vertices, "triangles": mesh.triangles,
         "low": mesh.low.tolist(), "high": mesh.high.tolist(),
     }  # fmt: skip
+
+
+def _as_points(segment: Segment) -> np.ndarray:
+    """Return what a clip without poses shows, as one point of many axes `[frame, 1, axis]`."""
+    observations = np.asarray(until_end(segment).observations, np.float64)
+    return np.nan_to_num(observations).reshape(len(observations), 1, -1)
 
 
 def _text(segment: Segment) -> dict[str, Any]:

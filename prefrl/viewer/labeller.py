@@ -18,7 +18,7 @@ from prefrl.viewer.view import View
 
 OF_THE_RUN = (
     *("id", "role", "person", "named", "question", "instructions"),
-    *("forms", "kind", "clips", "longest_text"),
+    *("forms", "kind", "clips", "longest_text", "guide", "welcomed"),
 )
 NOTHING_YET = "There is nothing to answer just now; new pairs come by themselves."
 NOTHING_MORE = "That was the last pair. Thank you!"

@@ -63,7 +63,7 @@ def app(
         wide: whether the Host header may hold any address, too.
         root: path below which a proxy serves the page; "" if it is not below one.
     """
-    less = LabellerView(view)
+    less, guidance = LabellerView(view), view.guidance
     # What serves admins, and what serves labellers; None if they may not ask for it.
     reads = {
         "/api/run": (view.run, less.run), "/api/scene/0": (view.scene, view.scene),
@@ -73,12 +73,15 @@ def app(
         "/api/query/{ticket}": (view.query, less.query),
         "/api/practice": (view.practice, view.practice), "/api/policy": (view.policy, None),
         "/api/inspect": (view.inspect, None),
+        "/api/guide/{index}": (guidance.picture, guidance.picture),
+        "/api/practice/{number}/{index}": (guidance.clip, guidance.clip),
     }  # fmt: skip
     writes = {
         "/api/next": (view.next, less.next), "/api/answer": (view.answer, view.answer),
         "/api/undo": (view.undo, view.undo), "/api/release": (view.release, view.release),
         "/api/demonstration": (view.demonstration, view.demonstration),
         "/api/damaged": (view.damaged, view.damaged),
+        "/api/welcomed": (guidance.welcomed, guidance.welcomed),
     }  # fmt: skip
 
     def reading(for_admins: Serve, for_labellers: Serve | None) -> Endpoint:

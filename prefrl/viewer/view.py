@@ -22,6 +22,7 @@ from prefrl.viewer import fields
 from prefrl.viewer.clips import Clips
 from prefrl.viewer.fields import Refused
 from prefrl.viewer.guard import run_id, visitor_of
+from prefrl.viewer.guidance import Guidance
 from prefrl.viewer.inspector import Inspector
 from prefrl.viewer.progress import Progress
 
@@ -45,6 +46,7 @@ class View:
         self.file = _file(folder)
         self.assignments = Assignments(self.feedback, experiment.query.people)
         self.clips = Clips(_model(folder), card.dt, self.feedback.picture)
+        self.guidance = Guidance(folder, card, self.clips.model, self.id)
         self.question, self.is_text = card.question, card.is_text
         self.has_aspects = len(card.aspects) > 1
         if card.aspects:  # each query asks its own
@@ -74,6 +76,7 @@ class View:
             "role": "admin" if visitor.is_admin else "labeller",
             "person": visitor.person or self.person,
             "named": bool(visitor.person),
+            "welcomed": self.guidance.has_welcomed(request),
         }
 
     def about(self) -> dict[str, Any]:
@@ -88,6 +91,7 @@ class View:
             "kind": self.experiment.query.kind,
             "clips": self.experiment.query.size,
             "longest_text": fields.LONGEST_TEXT,
+            "guide": self.guidance.about(),
         }
 
     def scene(self, request: Request) -> dict[str, Any]:
@@ -230,7 +234,12 @@ class View:
         return {"answers": [_entry(entry) for entry in entries]}
 
     def practice(self, request: Request) -> dict[str, Any]:
-        """Give a few queries to practise on; nobody's answers to them are kept."""
+        """Give a few queries to practise on; nobody's answers to them are kept.
+
+        Where there are none whose right answer may be told, they are the run's first.
+        """
+        if questions := self.guidance.practice():
+            return {"queries": questions}
         earliest = history.earliest(self.feedback, 3)
         queries = [self._described(Ticket(query)) for query in earliest]
         return {"queries": [query for query in queries if query]}

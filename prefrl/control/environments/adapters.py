@@ -162,7 +162,11 @@ def make_batched(
 def _row_of(info: dict[str, Any], row: int) -> dict[str, Any]:
     """Return the info of one row of a vector environment, whose masks say what is there."""
     masks = {name: info.get(f"_{name}") for name in info}
-    return {name: info[name][row] for name, mask in masks.items() if mask is not None and mask[row]}
+    return {
+        name: _row_of(info[name], row) if isinstance(info[name], dict) else info[name][row]
+        for name, mask in masks.items()
+        if mask is not None and mask[row]
+    }
 
 
 def _check_finite(name: str, observations: np.ndarray, rewards: np.ndarray) -> None:

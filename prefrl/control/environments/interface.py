@@ -13,6 +13,7 @@ from gymnasium.spaces import Box, Discrete
 
 from prefrl.clips.observed import Layout, layout
 from prefrl.environments.aspects import aspects_of
+from prefrl.guide import Guide, guide_of
 from prefrl.types import Picture, Segment
 
 
@@ -52,6 +53,8 @@ class Description:
     """How many environments side by side begin each clip in the same state."""
     aspects: Mapping[str, str] = field(default_factory=dict)
     """What may be asked about, and the question of each; {} where there is one question alone."""
+    guide: Guide = field(default_factory=Guide)
+    """What whoever answers needs to know beyond the question."""
 
     @property
     def picture(self) -> Layout | None:
@@ -119,8 +122,8 @@ def describe(
         name: the id.
         space: of observations.
         actions: of actions.
-        metadata: the environment's own; `render_fps`, `clip_seconds`, `question` and `aspects` are
-            read.
+        metadata: the environment's own; `render_fps`, `clip_seconds`, `question`, `aspects` and
+            `guide` are read.
         horizon: most steps of an episode.
         dt: seconds of a step, where they are known otherwise.
         clip_seconds: length of a clip, where it is given.
@@ -134,7 +137,7 @@ def describe(
         question = f"Which clip is better at {name}?"
     return Description(
         space, actions, horizon, seconds, question, round(clip / seconds), shows_end,
-        aspects=aspects_of(metadata, name),
+        aspects=aspects_of(metadata, name), guide=guide_of(metadata, name),
     )  # fmt: skip
 
 

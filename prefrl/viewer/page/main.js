@@ -14,7 +14,7 @@ import { Stage } from "./stage.js";
 import { Status } from "./status.js";
 import { Transport } from "./transport.js";
 import { Views } from "./views.js";
-import { openHelp, openWelcome } from "./welcome.js";
+import { hasWelcomed, openHelp, openWelcome } from "./welcome.js";
 import { Writing } from "./writing.js";
 
 const tab = randomId(); // anew with each load, so that two tabs never share their leases
@@ -173,7 +173,9 @@ async function start() {
 	session.wait();
 	await outbox.flush(); // before new leases, or a pair that was answered might come again
 	queue.fill();
-	if (!remember(`${run.id}:welcomed`)) openWelcome(run, () => practice.start());
+	if (!remember(`${run.id}:welcomed`) && !hasWelcomed(run, identity())) {
+		openWelcome(run, identity, () => practice.start());
+	}
 }
 
 start();

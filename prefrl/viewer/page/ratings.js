@@ -1,16 +1,18 @@
 // A rating for each clip on a scale.
 
-import { button, element } from "./dom.js";
+import { button, element, visible } from "./dom.js";
 import { answerButton, flash } from "./keys.js";
 
 /** The controls for ratings: digits rate one clip after the other, Enter stores. */
 export class RatingsJudge {
 	constructor(answer) {
 		this.answer = answer;
+		this.ends = ["worst", "best"]; // what the lowest and the highest grade are called
+		this.scale = element("p", { className: "ends" });
 		this.rows = element("div", { className: "ratings" });
 		this.store = button("Store", () => this.act("store"), { key: "⏎", className: "answer primary" });
 		this.skip = answerButton("skip", "Can't tell", () => this.act("skip"), { className: "answer" });
-		this.root = element("div", {}, this.rows,
+		this.root = element("div", {}, this.scale, this.rows,
 			element("div", { className: "answers" }, this.skip, this.store));
 	}
 
@@ -22,6 +24,8 @@ export class RatingsJudge {
 		const before = was?.kind === "ratings" ? was.value.ratings : [];
 		Object.assign(this, { low, high, whole, current: 0 });
 		this.ratings = query.clips.map((_, index) => before[index] ?? null);
+		this.scale.replaceChildren(...[low, high].map((grade, end) =>
+			element("span", { dir: "auto" }, `${grade} = ${visible(this.ends[end])}`)));
 		this.rows.replaceChildren(...query.clips.map((_, index) => this.#row(index)));
 		this.#draw();
 	}

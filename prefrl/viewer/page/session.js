@@ -26,6 +26,7 @@ export class Session {
 		const answer = (kind, value) => this.answer(kind, value);
 		const [pair, ranking, ratings] = [PairJudge, RankingJudge, RatingsJudge].map((Judge) => new Judge(answer));
 		this.judges = { preference: pair, ranking, choice: ranking, ratings };
+		if (run.guide?.ends) ratings.ends = run.guide.ends;
 		this.judge = pair;
 	}
 
@@ -127,8 +128,7 @@ export class Session {
 		const words = inWords(given.was.kind, given.was.value);
 		this.busy = false;
 		if (this.mode === "practice") {
-			say(`${words}. Nothing was stored.`);
-			this.onPractised();
+			this.onPractised(given);
 		} else if (this.mode === "review") {
 			say(`Noted: ${words}.`);
 			this.onReviewed();

@@ -4,6 +4,7 @@ import { Camera, attachGestures } from "./camera.js";
 import { fit, makeDrawer } from "./clips.js";
 import { commonMessages, conversation, lastReply } from "./conversation.js";
 import { element, find } from "./dom.js";
+import { momentsOf } from "./marks.js";
 import { onTheme } from "./shade.js";
 import { differences, linkScrolling } from "./text.js";
 
@@ -13,12 +14,14 @@ const STAY = 0.5; // seconds for which the end of an episode stays to be seen, a
 /** Says what is to be known of the moment that a clip shows. */
 function remark(clip, frame) {
 	if (frame >= clip.frames) return "ended, holds its last frame";
-	return clip.stood_up?.some((at) => at <= frame && frame < at + STAY / clip.dt) ? "stood up" : "";
+	const passed = momentsOf(clip).filter(([at]) => at <= frame);
+	return passed.findLast(([at]) => frame < at + STAY / clip.dt || at === clip.still)?.[1] ?? "";
 }
 
-/** Returns the frames of a clip, with those for which its end stays. */
-function duration({ frames, ended, dt }) {
-	return frames + (ended ? Math.round(STAY / dt) : 0);
+/** Returns the frames of a clip, with those for which its end stays, without those in which nothing moves. */
+function duration({ frames, ended, dt, still = null }) {
+	const stay = Math.round(STAY / dt);
+	return still === null ? frames + (ended ? stay : 0) : Math.min(frames, still + stay);
 }
 
 /** Shows the clips of one query. */
@@ -34,6 +37,11 @@ export class Stage {
 			this.#tick(now);
 		};
 		requestAnimationFrame(loop);
+	}
+
+	/** What the clips on screen are called. */
+	get names() {
+		return this.panels.map((panel) => panel.name.textContent);
 	}
 
 	redraw() {

@@ -1,6 +1,7 @@
 // The row under the clips: play, step, scrub, speed, camera, ghost, and what texts need.
 
 import { button, element, find, keep, remember, say } from "./dom.js";
+import { Timeline } from "./marks.js";
 
 const GHOSTS = { start: "Ghost: where the clip began", other: "Ghost: the other clip", none: "No ghost" };
 
@@ -8,7 +9,7 @@ const GHOSTS = { start: "Ghost: where the clip began", other: "Ghost: the other 
 export class Transport {
 	constructor(stage) {
 		const { clock } = stage;
-		Object.assign(this, { stage, clock });
+		Object.assign(this, { stage, clock, shown: null });
 		Object.assign(stage, { ghost: remember("ghost", "start"), linked: remember("linked", false) });
 		stage.raw = remember("raw", false);
 		const small = (label, name, title, key) => button(label, () => this.act(name), { className: "small", data: { act: name }, title: key ? `${title} (${key})` : title, aria: { label: title } });
@@ -20,10 +21,14 @@ export class Transport {
 			this.show();
 		});
 		scrub.addEventListener("pointerup", () => scrub.blur());
+		this.timeline = new Timeline(scrub, (frame) => {
+			clock.seek(frame);
+			this.show();
+		});
 		this.extra = element("div", { className: "extra" });
 		find("transport").append(element("div", { className: "moving" },
 			small("↺", "restart", "From the start", "0"), small("‹", "back", "One frame back", ","), this.play,
-			small("›", "on", "One frame on", "."), scrub, small("−", "slower", "Slower", "["), this.speed,
+			small("›", "on", "One frame on", "."), this.timeline.root, small("−", "slower", "Slower", "["), this.speed,
 			small("+", "faster", "Faster", "]"), small("Ghost", "ghost", "Ghost", "G"),
 			small("Camera", "reset", "Camera: reset", "R"), small("Full", "full", "Full screen", "F")),
 		element("div", { className: "reading" }, small("Link", "link", "Link scrolling", "L"),
@@ -37,6 +42,8 @@ export class Transport {
 		const { clock, stage } = this;
 		this.play.firstChild.textContent = clock.playing ? "❚❚" : "▶";
 		this.speed.textContent = `${clock.speed}×`;
+		if (stage.entry !== this.shown) this.timeline.show(stage.entry.clips, stage.names, clock.frames);
+		this.shown = stage.entry;
 		const pressed = { link: stage.linked, difference: stage.different, lengths: stage.lengths, raw: stage.raw };
 		for (const [name, on] of Object.entries(pressed)) {
 			find("transport").querySelector(`[data-act="${name}"]`).setAttribute("aria-pressed", on);

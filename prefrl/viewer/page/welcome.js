@@ -1,12 +1,13 @@
 // The first-run card, the instructions and the keys.
 
+import { post } from "./api.js";
 import { button, element, find, keep, visible } from "./dom.js";
+import { guideNodes } from "./guide.js";
 import { answers, help } from "./keys.js";
 import { ownKeys } from "./rebind.js";
 
 function task(run) {
-	return [element("p", { className: "task", dir: "auto" }, visible(run.question)),
-		element("p", { dir: "auto" }, visible(run.instructions))];
+	return [element("p", { className: "task", dir: "auto" }, visible(run.question)), ...guideNodes(run.guide)];
 }
 
 function open(dialog, ...nodes) {
@@ -44,11 +45,21 @@ function row(dialog, label, onPractice) {
 		}));
 }
 
+const NOBODY = "anonymous";
+
+/** Whether a person has seen the first card of a run, in whichever browser. */
+export function hasWelcomed({ welcomed = [] }, { person }) {
+	return person !== NOBODY && welcomed.includes(person);
+}
+
 /** Opens the card that a person sees first, once for each run. */
-export function openWelcome(run, onPractice) {
+export function openWelcome(run, identity, onPractice) {
 	const dialog = find("welcome");
 	const [asked, keys] = kindOf(run);
-	dialog.addEventListener("close", () => keep(`${run.id}:welcomed`, true), { once: true });
+	dialog.addEventListener("close", () => {
+		keep(`${run.id}:welcomed`, true);
+		if (identity().person !== NOBODY) post("api/welcomed", identity()).catch(() => null); // this browser knows
+	}, { once: true });
 	open(dialog,
 		element("p", { className: "aside" }, visible(run.env || run.name || run.person)),
 		element("h2", { id: "welcome-title" }, "You are the reward."),
