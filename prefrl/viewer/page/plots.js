@@ -1,6 +1,7 @@
 // Two plots: points against each other, and the reward of each step under its clip.
 
 import { fit } from "./clips.js";
+import { decimal, phrase } from "./language.js";
 import { colours } from "./shade.js";
 
 const FONT = '-apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif';
@@ -151,7 +152,7 @@ export class RewardLine {
 		context.font = `11.5px ${FONT}`;
 		context.textBaseline = "top";
 		context.fillStyle = palette.muted;
-		context.fillText("reward", 5, 2);
+		context.fillText(phrase("reward"), 5, 2);
 		if (!known(value)) return;
 		context.fillStyle = palette["line-2"];
 		context.beginPath();

@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { loadQuery } from "./clips.js";
 import { button, say } from "./dom.js";
+import { phrase } from "./language.js";
 
 /** Shows the practice pairs one after the other. */
 export class Practice {
@@ -31,7 +32,7 @@ export class Practice {
 			return say("That was practice. From here on it counts.");
 		}
 		this.session.enter("practice", entry);
-		return this.session.note(`Practice ${this.count - this.entries.length} of ${this.count}: nothing is stored.`,
+		return this.session.note(phrase`Practice ${this.count - this.entries.length} of ${this.count}: nothing is stored.`,
 			button("Leave practice", () => this.stop(), { className: "small" }));
 	}
 

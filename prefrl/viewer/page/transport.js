@@ -1,6 +1,7 @@
 // The row under the clips: play, step, scrub, speed, camera, ghost, and what texts need.
 
 import { button, element, find, keep, remember, say } from "./dom.js";
+import { phrase } from "./language.js";
 
 const GHOSTS = { start: "Ghost: where the clip began", other: "Ghost: the other clip", none: "No ghost" };
 
@@ -11,7 +12,7 @@ export class Transport {
 		Object.assign(this, { stage, clock });
 		Object.assign(stage, { ghost: remember("ghost", "start"), linked: remember("linked", false) });
 		stage.raw = remember("raw", false);
-		const small = (label, name, title, key) => button(label, () => this.act(name), { className: "small", data: { act: name }, title: key ? `${title} (${key})` : title, aria: { label: title } });
+		const small = (label, name, title, key) => button(label, () => this.act(name), { className: "small", data: { act: name }, title: key ? `${phrase(title)} (${phrase(key)})` : title, aria: { label: title } });
 		this.play = small("", "play", "Play or pause", "Space");
 		this.speed = element("output", { className: "speed", aria: { label: "Speed" } });
 		const scrub = element("input", { type: "range", id: "scrub", max: 0, value: 0, aria: { label: "Frame" } });
@@ -69,14 +70,14 @@ export class Transport {
 
 	#shift(direction) {
 		this.clock.shift(direction);
-		say(`Speed ${this.clock.speed}×`, { quiet: true });
+		say(phrase`Speed ${this.clock.speed}×`, { quiet: true });
 	}
 
 	#switch(name, label) {
 		this.stage[name] = !this.stage[name];
 		if (name === "linked" || name === "raw") keep(name, this.stage[name]);
 		if (name !== "linked") this.stage.refreshText();
-		say(`${label}: ${this.stage[name] ? "on" : "off"}`);
+		say(this.stage[name] ? phrase`${phrase(label)}: on` : phrase`${phrase(label)}: off`);
 	}
 
 	#ghost() {
