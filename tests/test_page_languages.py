@@ -183,6 +183,28 @@ def test_no_label_is_left_in_english(tmp_path, viewer_of, open_page):
     assert not {text for text in seen["de-DE"] if text in GERMAN and GERMAN[text] != text}
 
 
+def test_no_box_for_texts_is_left_in_english(tmp_path, viewer_of, open_page):
+    clips = [text_segment(name, name * 3, "Wie?") for name in ("Eins. ", "Zwei. ")]
+    folder = make_run(tmp_path / "run", Query(QueryId(0, 0), tuple(clips), "preference", "Was?"))
+    page = open_page(viewer_of(folder).address, locale="de-DE")
+    wait_for(page, state="labelling")
+    shown = set()
+    for key in ("m", "d", "l", "e"):
+        page.keyboard.press(key)
+        time.sleep(0.1)
+        shown.update(page.evaluate(SHOWN))
+    page.keyboard.press("Escape")
+    page.locator("#writing").wait_for(state="hidden")
+    for name in ("Längen", "Wie sehr?", "Vormachen"):
+        page.get_by_role("button", name=name).click()
+        shown.update(page.evaluate(SHOWN))
+    for text in ("Roh: an", "Unterschiede: an", "Gemeinsam rollen", "Statt", "deutlich",
+                 "Abbrechen", "3 Wörter, 18 Zeichen", "eine Eingabe allein"):  # fmt: skip
+        assert text in shown, sorted(shown)
+    assert page.locator("#writing kbd").inner_text() == "Strg ⏎"
+    assert not {text for text in shown if GERMAN.get(text, text) != text}
+
+
 def test_what_models_and_people_write_is_never_translated(tmp_path, viewer_of, open_page):
     """Even where it is, word for word, what the page itself says."""
     replies = ("Store", "**Undo** and `left`\n\n- Keys"), ("About equal", "# History")

@@ -84,10 +84,11 @@ export function heard(sentence) {
 	return sentence;
 }
 
-/** Writes a number with so many digits after the point, in Western digits: they are on the keys, too. */
-export function decimal(value, digits = 0) {
-	const style = { minimumFractionDigits: digits, maximumFractionDigits: digits, numberingSystem: "latn" };
-	return value.toLocaleString(language, style);
+/** Writes a number with so many digits after the point, in Western digits: they are on the keys, too. `style`:
+ * further options of Intl.NumberFormat. */
+export function decimal(value, digits = 0, style = {}) {
+	const usual = { minimumFractionDigits: digits, maximumFractionDigits: digits, numberingSystem: "latn" };
+	return value.toLocaleString(language, { ...usual, ...style });
 }
 
 /** Translates what index.html says, and fills the menu of languages; a choice loads the page again. */

@@ -1,9 +1,11 @@
 // The row under the clips: play, step, scrub, speed, camera, ghost, and what texts need.
 
 import { button, element, find, keep, remember, say } from "./dom.js";
-import { phrase } from "./language.js";
+import { decimal, phrase } from "./language.js";
 
 const GHOSTS = { start: "Ghost: where the clip began", other: "Ghost: the other clip", none: "No ghost" };
+
+const speedOf = ({ speed }) => decimal(speed, 2, { minimumFractionDigits: 0 });
 
 /** Builds the row and does what its keys ask for. */
 export class Transport {
@@ -37,7 +39,7 @@ export class Transport {
 	show() {
 		const { clock, stage } = this;
 		this.play.firstChild.textContent = clock.playing ? "❚❚" : "▶";
-		this.speed.textContent = `${clock.speed}×`;
+		this.speed.textContent = `${speedOf(clock)}×`;
 		const pressed = { link: stage.linked, difference: stage.different, lengths: stage.lengths, raw: stage.raw };
 		for (const [name, on] of Object.entries(pressed)) {
 			find("transport").querySelector(`[data-act="${name}"]`).setAttribute("aria-pressed", on);
@@ -70,7 +72,7 @@ export class Transport {
 
 	#shift(direction) {
 		this.clock.shift(direction);
-		say(phrase`Speed ${this.clock.speed}×`, { quiet: true });
+		say(phrase`Speed ${speedOf(this.clock)}×`, { quiet: true });
 	}
 
 	#switch(name, label) {
