@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import functools
 import io
+import re
 import time
 
 import numpy as np
@@ -31,6 +32,7 @@ from page import open_page as open_still_page
 from PIL import Image
 
 from prefrl.types import Query, QueryId
+from prefrl.viewer.server import PAGE
 
 
 @pytest.fixture
@@ -326,6 +328,27 @@ def test_a_robot_stands_out_from_the_floor(tmp_path, viewer_of, open_page, name,
     assert len(contour) > 200
     assert np.mean(contour >= 3) > 0.98, np.quantile(contour, [0, 0.02, 0.05, 0.5])
     assert scheme == "light" or np.median(body) >= 3
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_rim_of_a_robot_is_told_from_all_that_may_lie_behind_it(scheme):
+    """Sky, floor and tiles, in the shadow and before the ghost of another clip: 3:1, as above."""
+    schemes = re.findall(r":root \{(.*?)\}", (PAGE / "style.css").read_text(), re.S)
+    colours = dict(re.findall(r"--([\w-]+): (#\w+)", schemes[["light", "dark"].index(scheme)]))
+
+    def over(name, ground):
+        red, green, blue, alpha = bytes.fromhex(f"{colours[name][1:]:f<8}")
+        return ground + (np.array([red, green, blue]) - ground) * alpha / 255
+
+    def told(ground):
+        return contrast(luminance(over("rim", ground)), luminance(ground))
+
+    for name in ("sky-top", "sky-low", "floor", "tile"):
+        ground = shadow = over(name, np.zeros(3))
+        for _ in range(4):  # a spot, a core and two rims lie upon each other
+            shadow = over("shadow", shadow)
+        grounds = [ground, shadow, over("ghost", ground), over("other", ground)]
+        assert min(map(told, grounds)) >= 3, name
 
 
 def test_a_humanoid_pair_is_smooth(tmp_path, viewer_of, open_page):

@@ -1,6 +1,7 @@
 // Talking to the server: requests that give up, and an outbox that loses no answer.
 
 import { keep, randomId, remember, remembered } from "./dom.js";
+import { heard, phrase } from "./language.js";
 
 const PATIENCE = 12000; // milliseconds after which a silent server counts as gone
 
@@ -25,12 +26,12 @@ export const connection = Object.assign(new EventTarget(), { gone: false, traine
 /** Says what it means that the server does not answer: it closes once the run has finished. */
 export function absence() {
 	const { state, round, rounds } = connection.trainer;
-	const reopen = "`prefrl label RUN` opens the page again.";
-	if (state === "finished") return `The run has finished, and the server of this page has closed. ${reopen}`;
+	const reopen = phrase("`prefrl label RUN` opens the page again.");
+	if (state === "finished") return phrase`The run has finished, and the server of this page has closed. ${reopen}`;
 	const last = rounds > 0 && round >= rounds && state !== "stopped";
-	return `The server does not answer. ${last
-		? `The run was in its last round, so it may have finished; ${reopen}`
-		: "This page goes on by itself when it is back."}`;
+	return last
+		? phrase`The server does not answer. The run was in its last round, so it may have finished; ${reopen}`
+		: phrase("The server does not answer. This page goes on by itself when it is back.");
 }
 
 function note(gone) {
@@ -74,7 +75,8 @@ async function request(path, options = {}) {
 		note(false);
 		if (response.ok) return response;
 		if (response.status === 403) token = remember(HOLDER) ?? token; // another tab may have a newer one
-		throw new Refusal(response.status, said.error ?? `The server answered ${response.status}.`, Boolean(said.error));
+		const why = said.error ? heard(said.error) : phrase`The server answered ${response.status}.`;
+		throw new Refusal(response.status, why, Boolean(said.error));
 	} catch (error) {
 		if (!(error instanceof Refusal)) note(true);
 		throw error;

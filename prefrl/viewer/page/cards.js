@@ -5,14 +5,16 @@ import { Camera } from "./camera.js";
 import { fit, loadClip, makeDrawer } from "./clips.js";
 import { lastReply } from "./conversation.js";
 import { element, say, visible } from "./dom.js";
+import { decimal, phrase } from "./language.js";
 import { inWords } from "./pair.js";
 
 const SHOWN = 4; // clips of a card
 
 /** Says who answered, when, and how long it took. */
 export function aboutAnswer({ person, answered_at: at, seconds }) {
+	if (!at) return visible(person);
 	const time = new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-	return `${visible(person)}${at ? `, ${time}, ${Math.max(0, seconds).toFixed(1)} s` : ""}`;
+	return phrase`${visible(person)}, ${time}, ${decimal(Math.max(0, seconds), 1)} s`;
 }
 
 /** A list of cards, each opening one answer. */
@@ -76,7 +78,7 @@ export class AnswerCards {
 		const pictures = query.clips.slice(0, SHOWN).map((clip, index) => {
 			const className = best.includes(index) ? "still best" : "still";
 			if (clip.form !== "text") return element("canvas", { className });
-			return element("span", { className, dir: "auto" }, visible(lastReply(clip).slice(0, 120)) || "(empty)");
+			return element("span", { className, dir: "auto" }, visible(lastReply(clip).slice(0, 120)) || phrase("(empty)"));
 		});
 		stills.replaceChildren(...pictures);
 		await Promise.all(query.clips.slice(0, SHOWN).map(async (described, index) => {

@@ -1,16 +1,25 @@
-// Small helpers for building the page. Text goes in by textContent only, never as HTML.
+// Small helpers for building the page. Text goes in by textContent only, never as HTML, and the page's own
+// texts, which are English in the sources, go in as its language has them.
+
+import { decimal, isPhrase, isolate, phrase } from "./language.js";
+
+export { keep, remember, remembered } from "./memory.js";
+
+const LABELS = ["title", "placeholder"]; // properties that are read, as children and aria-… are
 
 /** Returns the element with this id. */
 export const find = (id) => document.getElementById(id);
 
-/** Builds an element; `data` and `aria` are objects, everything else is assigned as a property. */
+/** Builds an element; `data` and `aria` are objects, everything else is assigned as a property. Texts of the
+ * page are translated; those of a model or a person are not: they come from `visible`. */
 export function element(tag, properties = {}, ...children) {
 	const node = document.createElement(tag);
 	const { data = {}, aria = {}, ...rest } = properties;
+	for (const name of LABELS) if (rest[name]) rest[name] = phrase(rest[name]);
 	Object.assign(node, rest);
 	Object.assign(node.dataset, data);
-	for (const [name, value] of Object.entries(aria)) node.setAttribute(`aria-${name}`, value);
-	node.append(...children.filter((child) => child !== null));
+	for (const [name, value] of Object.entries(aria)) node.setAttribute(`aria-${name}`, phrase(value));
+	node.append(...children.filter((child) => child !== null).map(phrase));
 	return node;
 }
 
@@ -27,17 +36,20 @@ const HIDDEN = new RegExp(
 		"\\u202a-\\u202e\\u2060\\u2066-\\u2069\\ufeff\\u{e0000}-\\u{e007f}]", "gu",
 );
 
-/** Shows control characters and characters that turn the direction of writing as symbols. */
+/** Makes a text of a model, a person or the run fit to be shown: control characters and characters that turn
+ * the direction of writing become symbols, and a text that happens to be one of the page's is not translated. */
 export function visible(text) {
-	return String(text ?? "").replace(/\r\n/g, "\n").replace(HIDDEN, (character) =>
+	const shown = String(text ?? "").replace(/\r\n/g, "\n").replace(HIDDEN, (character) =>
 		`⟦U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟧`);
+	return isPhrase(shown) ? isolate(shown) : shown;
 }
 
 /** Drops what `visible` would show as symbols: a text to go on writing from. */
 export const plain = (text) => String(text ?? "").replace(/\r\n/g, "\n").replace(HIDDEN, "");
 
 /** Says a sentence to screen readers, and shows it for a moment. */
-export function say(sentence, { quiet = false } = {}) {
+export function say(words, { quiet = false } = {}) {
+	const sentence = phrase(words);
 	find("spoken").textContent = sentence;
 	if (quiet) return;
 	const toast = find("toast");
@@ -45,36 +57,6 @@ export function say(sentence, { quiet = false } = {}) {
 	toast.classList.add("shown");
 	clearTimeout(say.timer);
 	say.timer = setTimeout(() => toast.classList.remove("shown"), 1800 + 40 * sentence.length);
-}
-
-/** Reads from localStorage; a browser that forbids it has nothing stored. */
-export function remember(name, fallback = null) {
-	try {
-		const text = localStorage.getItem(`prefrl:${name}`);
-		return text === null ? fallback : JSON.parse(text);
-	} catch {
-		return fallback;
-	}
-}
-
-/** Lists in order the names in localStorage that begin like this. */
-export function remembered(start) {
-	try {
-		const names = Object.keys(localStorage).map((name) => name.replace("prefrl:", ""));
-		return names.filter((name) => name.startsWith(start)).sort();
-	} catch {
-		return [];
-	}
-}
-
-/** Writes to localStorage; null removes. */
-export function keep(name, value) {
-	try {
-		if (value === null) localStorage.removeItem(`prefrl:${name}`);
-		else localStorage.setItem(`prefrl:${name}`, JSON.stringify(value));
-	} catch {
-		// full or forbidden: it lives for as long as the tab
-	}
 }
 
 /** Makes a random id; crypto.randomUUID needs a secure context. */
@@ -85,7 +67,7 @@ export function randomId() {
 
 /** Writes seconds as words. */
 export function duration(seconds) {
-	if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+	if (seconds < 90) return phrase`${Math.max(1, Math.round(seconds))} s`;
 	const minutes = Math.round(seconds / 60);
-	return minutes < 100 ? `${minutes} min` : `${(minutes / 60).toFixed(1)} h`;
+	return minutes < 100 ? phrase`${minutes} min` : phrase`${decimal(minutes / 60, 1)} h`;
 }

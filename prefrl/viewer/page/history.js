@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { button, element, find, visible } from "./dom.js";
+import { phrase } from "./language.js";
 import { inWords } from "./pair.js";
 import { aboutAnswer, AnswerCards } from "./cards.js";
 import { answerOf, foreseen } from "./report.js";
@@ -10,7 +11,7 @@ const PAGE = 50;
 const MOST = 200;
 const CHOICES = {
 	"": "every choice", left: "left better", right: "right better", tie: "about equal", skip: "can't tell",
-	ranking: "rankings", ratings: "ratings", rewrite: "rewrites", differs: "disagrees with the reward",
+	ranking: phrase("rankings"), ratings: phrase("ratings"), rewrite: phrase("rewrites"), differs: "disagrees with the reward",
 };
 const option = ([value, words]) => element("option", { value }, words);
 
@@ -39,8 +40,8 @@ export class History {
 		const { people = [] } = await get(`api/status?person=${encodeURIComponent(session.identity().person)}`)
 			.catch(() => ({ people: [] }));
 		const chosen = this.people.value;
-		this.people.replaceChildren(...[["", "everybody"],
-			...people.map(({ person, labels }) => [person, `${visible(person)} (${labels || "imported"})`])].map(option));
+		this.people.replaceChildren(...[["", phrase("everybody")],
+			...people.map(({ person, labels }) => [person, phrase`${visible(person)} (${labels || phrase("imported")})`])].map(option));
 		this.people.value = people.some(({ person }) => person === chosen) ? chosen : "";
 		if (session.view === "history") this.#fresh();
 	}
@@ -69,7 +70,7 @@ export class History {
 			return [answer, inWords(answer.kind, answer.value), foreseen(entry), aboutAnswer(answer)];
 		}));
 		this.more.hidden = true;
-		this.words.textContent = !value ? visible(words) : all.length ? "" : "The reward model sides with every answer.";
+		this.words.textContent = !value ? visible(words) : all.length ? "" : phrase("The reward model sides with every answer.");
 	}
 
 	async #load() {
@@ -82,7 +83,7 @@ export class History {
 		const { answers } = await get(`api/history?${query}`).catch(() => ({}));
 		if (turn !== this.turn) return; // something else was chosen meanwhile
 		if (!answers) {
-			this.words.textContent = "The server does not answer; the history comes when it is back.";
+			this.words.textContent = phrase("The server does not answer; the history comes when it is back.");
 			return;
 		}
 		this.count += answers.length;
@@ -92,6 +93,6 @@ export class History {
 			if (side !== undefined && Math.round(answer.value.left) !== side) continue;
 			cards.add(answer, inWords(answer.kind, answer.value), aboutAnswer(answer));
 		}
-		this.words.textContent = cards.list.children.length ? "" : "No answers yet.";
+		this.words.textContent = cards.list.children.length ? "" : phrase("No answers yet.");
 	}
 }

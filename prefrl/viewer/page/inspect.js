@@ -2,6 +2,7 @@
 
 import { AnswerCards } from "./cards.js";
 import { button, element, find, visible } from "./dom.js";
+import { decimal, phrase } from "./language.js";
 import { inWords } from "./pair.js";
 import { scatter } from "./plots.js";
 import { answerOf, foreseen } from "./report.js";
@@ -63,7 +64,7 @@ export class Inspect {
 		this.body.hidden = !value;
 		document.body.dataset.report = value ? (working ? "older" : "ready") : "none";
 		const sentence = value
-			? `The reward model of round ${value.round}, beside ${value.answers} answers.${working ? " A newer one is being asked …" : ""}`
+			? `${phrase`The reward model of round ${value.round}, beside ${value.answers} answers.`}${working ? ` ${phrase("A newer one is being asked …")}` : ""}`
 			: visible(words);
 		if (this.words.textContent !== sentence) this.words.textContent = sentence;
 		if (!value) return;
@@ -74,13 +75,13 @@ export class Inspect {
 		this.plot.setAttribute("aria-label", this.together.textContent);
 		this.#plot();
 		this.cards.fill(value.worst.map((entry) => [answerOf(entry),
-			`${visible(entry.teacher)} said ${inWords(entry.kind, entry.value)}`, foreseen(entry)]));
+			phrase`${visible(entry.teacher)} said ${inWords(entry.kind, entry.value)}`, foreseen(entry)]));
 		this.traces.show(value.traces);
 	}
 
 	#plot() {
 		const clips = this.report.value?.true.clips;
-		if (clips && this.plot.clientWidth) scatter(this.plot, clips, ["true return", "predicted return"]);
+		if (clips && this.plot.clientWidth) scatter(this.plot, clips, [phrase("true return"), phrase("predicted return")]);
 	}
 }
 
@@ -97,22 +98,23 @@ function side(name, share, words) {
 function teacher(name, { answers, judged, decisive, agreement }) {
 	const agreed = Math.round((agreement ?? 0) * decisive);
 	return side(visible(name), agreement, decisive
-		? `the reward model sides with ${agreed} of ${decisive} decisive comparisons, in ${judged} of ${answers} answers: `
-			+ "each judged by those of its networks that never learned from it"
+		? phrase`the reward model sides with ${agreed} of ${decisive} decisive comparisons, in ${judged} of ${answers} answers: each judged by those of its networks that never learned from it`
 		: judged ? "has preferred no side yet" : "all networks have learned from all of the answers");
 }
 
 function repeats(counts) {
 	const { same, of } = counts ?? { same: 0, of: 0 };
 	return side("You, asked again", of ? same / of : null, of
-		? `you agreed with yourself on ${same} of ${of} pairs shown twice`
+		? phrase`you agreed with yourself on ${same} of ${of} pairs shown twice`
 		: "no pair has been shown to you twice yet");
 }
 
 /** Says how closely predicted and true returns go together. */
 function correlation({ correlation: r, clips }) {
-	const [, how] = [[0.9, "go together very closely"], [0.7, "go together closely"], [0.4, "go together loosely"],
-		[0.15, "hardly go together"], [-0.15, "have nothing to do with each other"],
-		[-1.1, "go against each other"]].find(([least]) => r >= least);
-	return `Predicted and true returns of ${clips.length} clips ${how}: their correlation is ${r.toFixed(2).replace("-", "−")}.`;
+	const [, how] = [[0.9, "Predicted and true returns go together very closely."],
+		[0.7, "Predicted and true returns go together closely."],
+		[0.4, "Predicted and true returns go together loosely."], [0.15, "Predicted and true returns hardly go together."],
+		[-0.15, "Predicted and true returns have nothing to do with each other."],
+		[-1.1, "Predicted and true returns go against each other."]].find(([least]) => r >= least);
+	return `${phrase(how)} ${phrase`The correlation of ${clips.length} clips is ${decimal(r, 2).replace("-", "−")}.`}`;
 }

@@ -1,11 +1,22 @@
 // From keys to actions. What a key does is listed once, for the page and for the help.
 
 import { button, keep, remember } from "./dom.js";
+import { phrase } from "./language.js";
 
 const ACTIONS = {
 	Backspace: "undo", " ": "play", ",": "back", ".": "on", "[": "slower", "]": "faster", f: "full", r: "reset",
 	g: "ghost", "?": "keys", h: "history", i: "inspect", d: "difference", l: "link", m: "raw", e: "rewrite", "=": "together", Enter: "store",
 	Escape: "close",
+};
+
+// What they are called where somebody wants a key that is taken.
+const CALLED = {
+	left: phrase("left"), right: phrase("right"), equal: phrase("equal"), skip: phrase("skip"), undo: phrase("undo"),
+	play: phrase("play"), back: phrase("back"), on: phrase("on"), slower: phrase("slower"), faster: phrase("faster"),
+	full: phrase("full screen"), reset: phrase("reset the camera"), ghost: phrase("ghost"), keys: phrase("keys"),
+	history: phrase("history"), inspect: phrase("inspect"), difference: phrase("differences"),
+	link: phrase("link scrolling"), raw: phrase("raw"), rewrite: phrase("write a better one"),
+	together: phrase("together"), store: phrase("store"), close: phrase("close"),
 };
 
 const FIRST = { left: "ArrowLeft", right: "ArrowRight", equal: "ArrowDown", skip: "s", undo: "u" };
@@ -46,8 +57,8 @@ class Answers extends EventTarget {
 	change(name, pressed) {
 		const key = plainKey(pressed);
 		const taken = this.of(key) ?? ACTIONS[key];
-		if (!USABLE.test(key)) return "That key is needed for something else; choose another one.";
-		if (taken && this.keys[name] !== key) return `${symbol(key)} already means “${taken}”; choose another key.`;
+		if (!USABLE.test(key)) return phrase("That key is needed for something else; choose another one.");
+		if (taken && this.keys[name] !== key) return phrase`${symbol(key)} already means “${CALLED[taken] ?? taken}”; choose another key.`;
 		this.#set({ ...this.keys, [name]: key });
 		return "";
 	}
@@ -77,7 +88,7 @@ const MOVING = [["Space", "play or pause"], [", .", "one frame back or on"], ["[
 	["G", "ghost: its start, the other clip, none"]];
 const READING = [["M", "Markdown as it is meant, or raw"], ["D", "mark the words that differ"],
 	["L", "scroll all together"], ["E", "write a better one"]];
-const ALWAYS = [["H", "history"], ["I", "inspect the learned reward"], ["?", "these keys"]];
+const ALWAYS = [["H", phrase("history")], ["I", "inspect the learned reward"], ["?", "these keys"]];
 
 /** Returns the keys for the help, [keys, what they do], of those that a kind of query and its clips know. */
 export function help({ kind, clips, isText, role }) {

@@ -6,6 +6,7 @@ import { button, find, keep, randomId, remember, say } from "./dom.js";
 import { History } from "./history.js";
 import { Inspect } from "./inspect.js";
 import { actionOf, answerButton, letGoOfButtons } from "./keys.js";
+import { phrase, translatePage } from "./language.js";
 import { Practice } from "./practice.js";
 import { Queue } from "./queue.js";
 import { Report } from "./report.js";
@@ -25,7 +26,7 @@ async function runOf() {
 			return await get("api/run");
 		} catch (error) {
 			find("old-browser").textContent = error.status === 403 && error.ours ? refused(error)
-				: "The server does not answer yet. This page goes on by itself when it does.";
+				: phrase("The server does not answer yet. This page goes on by itself when it does.");
 			document.body.dataset.state = "offline";
 			await new Promise((resolve) => setTimeout(resolve, 1000));
 		}
@@ -46,7 +47,7 @@ function personOf(run, onChange) {
 		field.value = name();
 		keep("person", name());
 		onChange();
-		say(`Answers are now stored as ${name()}'s.`);
+		say(phrase`Answers are now stored as ${name()}'s.`);
 	});
 	field.addEventListener("keydown", (event) => event.key === "Enter" && field.blur());
 	return name;
@@ -134,9 +135,9 @@ function assemble(run) {
 		onRefused: (error, item) => {
 			if (item.path === "api/damaged") return; // the pair is no longer this page's
 			const text = item.body.response !== undefined || item.body.kind === "rewrite";
-			if (!error.final) say(`${error.message} The answer is kept and tried again.`);
+			if (!error.final) say(phrase`${error.message} The answer is kept and tried again.`);
 			else if (text) parts.writing.refused(item, error.message);
-			else say(`Not stored: ${error.message}`);
+			else say(phrase`Not stored: ${error.message}`);
 		},
 	});
 	const stage = new Stage(find("stage"), new Clock({ playing: !still }));
@@ -160,6 +161,7 @@ function assemble(run) {
 
 async function start() {
 	enter();
+	translatePage(find("language"));
 	const parts = assemble(await runOf());
 	const { run, outbox, session, queue, identity, practice } = parts;
 	listen(parts);

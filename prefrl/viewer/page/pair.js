@@ -2,25 +2,34 @@
 
 import { button, element, keep, remember } from "./dom.js";
 import { answerButton, flash } from "./keys.js";
+import { leftToRight, phrase } from "./language.js";
 
-const STRENGTHS = ["significantly", "better", "slightly", "negligibly"];
+const STRENGTHS = { significantly: phrase("significantly"), better: phrase("better"), slightly: phrase("slightly"),
+	negligibly: phrase("negligibly") };
+const PREFERRED = {
+	left: { significantly: "left significantly better", better: "left better", slightly: "left slightly better",
+		negligibly: "left negligibly better" },
+	right: { significantly: "right significantly better", better: "right better", slightly: "right slightly better",
+		negligibly: "right negligibly better" },
+};
 const SWIPE = 70; // pixels that a finger moves over the answers, towards the better side
 
 /** Says an answer in words. */
 export function inWords(kind, value) {
-	if (kind === "tie") return "about equal";
-	if (kind === "skip") return "can't tell";
+	if (kind === "tie") return phrase("about equal");
+	if (kind === "skip") return phrase("can't tell");
 	if (kind === "preference") {
 		const { left, strength = "better" } = value;
-		return `${left > 0.5 ? "left" : "right"} ${strength === "better" ? "" : `${strength} `}better`;
+		return phrase(PREFERRED[left > 0.5 ? "left" : "right"][strength]);
 	}
 	if (kind === "ranking") return orderInWords(value.order);
-	if (kind === "ratings") return `rated ${value.ratings.join(", ")}`;
-	const text = `a better text for ${value.segment + 1}`;
-	return value.order ? `${orderInWords(value.order)}, and ${text}` : text;
+	if (kind === "ratings") return phrase`rated ${leftToRight(value.ratings.join(", "))}`;
+	return value.order ? phrase`${orderInWords(value.order)}, and a better text for ${value.segment + 1}`
+		: phrase`a better text for ${value.segment + 1}`;
 }
 
-const orderInWords = (order) => order.map((group) => group.map((index) => index + 1).join(" = ")).join(" › ");
+const orderInWords = (order) =>
+	leftToRight(order.map((group) => group.map((index) => index + 1).join(" = ")).join(" › "));
 
 /** The controls for a pair; `answer(kind, value)` takes what the person says. */
 export class PairJudge {
@@ -35,9 +44,11 @@ export class PairJudge {
 		};
 		this.scale = element("div", { className: "strengths", hidden: !remember("strengths", false) });
 		for (const side of ["left", "right"]) {
-			const words = side === "left" ? STRENGTHS : [...STRENGTHS].reverse();
-			const group = element("div", { aria: { label: `${side} better, by how much` } },
-				...words.map((word) => button(word, () => this.prefer(side, word), { className: "small" })));
+			const names = Object.keys(STRENGTHS);
+			const ordered = side === "left" ? names : names.reverse();
+			const label = { left: "left better, by how much", right: "right better, by how much" }[side];
+			const group = element("div", { aria: { label } },
+				...ordered.map((name) => button(STRENGTHS[name], () => this.prefer(side, name), { className: "small" })));
 			group.setAttribute("role", "group");
 			this.scale.append(group);
 		}

@@ -1,6 +1,7 @@
 // Two plots: points against each other, and the reward of each step under its clip.
 
 import { fit } from "./clips.js";
+import { decimal, phrase } from "./language.js";
 import { colours } from "./shade.js";
 
 const FONT = '-apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif';
@@ -8,8 +9,10 @@ const known = (value) => typeof value === "number" && Number.isFinite(value);
 const minus = (text) => text.replace("-", "−");
 
 /** Writes a reward with its sign. */
-export const signed = (value) =>
-	`${value > 0 ? "+" : ""}${minus(value.toFixed(Math.abs(value) < 9.95 ? 1 : 0))}`.replace(/^[+−]0\.0$/, "0");
+export function signed(value) {
+	if (Math.abs(value) < 0.05) return "0";
+	return `${value > 0 ? "+" : ""}${minus(decimal(value, Math.abs(value) < 9.95 ? 1 : 0, { useGrouping: false }))}`;
+}
 
 /** Returns about `count` round numbers from low to high. */
 function ticks(low, high, count) {
@@ -20,7 +23,7 @@ function ticks(low, high, count) {
 	return Array.from({ length: Math.max(0, Math.floor(high / step) - first + 1) }, (_, i) => (first + i) * step);
 }
 
-const number = (value) => minus(Number(value.toPrecision(6)).toLocaleString("en", { maximumFractionDigits: 4 }));
+const number = (value) => minus(decimal(Number(value.toPrecision(6)), 4, { minimumFractionDigits: 0 }));
 
 function start(canvas) {
 	fit(canvas);
@@ -151,7 +154,7 @@ export class RewardLine {
 		context.font = `11.5px ${FONT}`;
 		context.textBaseline = "top";
 		context.fillStyle = palette.muted;
-		context.fillText("reward", 5, 2);
+		context.fillText(phrase("reward"), 5, 2);
 		if (!known(value)) return;
 		context.fillStyle = palette["line-2"];
 		context.beginPath();

@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { loadQuery } from "./clips.js";
 import { button, find, say, visible } from "./dom.js";
+import { phrase } from "./language.js";
 import { inWords } from "./pair.js";
 import { verdict } from "./verdict.js";
 
@@ -28,7 +29,7 @@ export class Practice {
 
 	#answered({ entry: { query }, was }) {
 		if (!query.right) {
-			say(`${inWords(was.kind, was.value)}. Nothing was stored.`);
+			say(phrase`${inWords(was.kind, was.value)}. Nothing was stored.`);
 			return this.#next();
 		}
 		const words = visible(verdict(query, was, query.right));
@@ -38,7 +39,7 @@ export class Practice {
 		find("note").classList.add("verdict");
 		document.body.dataset.verdict = words;
 		query.right.order.forEach((place, index) => place.forEach((clip) => {
-			find("stage").children[clip].dataset.place = `place ${index + 1}`;
+			find("stage").children[clip].dataset.place = phrase`place ${index + 1}`;
 		}));
 		say(words, { quiet: true });
 		return go.focus();
@@ -56,7 +57,7 @@ export class Practice {
 			return say("That was practice. From here on it counts.");
 		}
 		this.session.enter("practice", entry);
-		return this.session.note(`Practice ${this.count - this.entries.length} of ${this.count}: nothing is stored.`,
+		return this.session.note(phrase`Practice ${this.count - this.entries.length} of ${this.count}: nothing is stored.`,
 			this.#leaving());
 	}
 

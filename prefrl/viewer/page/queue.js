@@ -2,6 +2,7 @@
 
 import { connection, post, Refusal } from "./api.js";
 import { Damaged, loadQuery } from "./clips.js";
+import { heard, phrase } from "./language.js";
 
 const AHEAD = 3;
 const MOST = 30; // tickets that one request may hold; many undone ones are waiting their turn
@@ -37,7 +38,7 @@ export class Queue {
 	/** Whether this browser shows none of the clips; then it must not skip all that there are. */
 	#blind() {
 		if (this.shown || this.unshown < BLIND) return false;
-		this.words = "This browser cannot show the clips. Open the page in another one.";
+		this.words = phrase("This browser cannot show the clips. Open the page in another one.");
 		this.onReady();
 		return true;
 	}
@@ -53,7 +54,7 @@ export class Queue {
 			this.slots = this.slots.filter((slot) => !lost.has(slot.query.ticket));
 			const known = new Set(this.held);
 			for (const query of said.queries) if (!known.has(query.ticket)) this.#load(query);
-			this.words = said.words;
+			this.words = heard(said.words);
 		} catch (error) {
 			if (error instanceof Refusal) this.words = error.message;
 		}

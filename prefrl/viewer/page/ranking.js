@@ -3,6 +3,7 @@
 
 import { button, element, say } from "./dom.js";
 import { answerButton, flash } from "./keys.js";
+import { phrase } from "./language.js";
 
 /** The controls for a ranking, or for the choice of the best. */
 export class RankingJudge {
@@ -52,9 +53,9 @@ export class RankingJudge {
 	}
 
 	#hint() {
-		if (this.choice) return "Press the number of the best one.";
-		if (!this.better) return "Press the numbers from best to worst, = before one that is equal to the last. Or drag.";
-		return `Your text instead of ${this.better.segment + 1} is kept: give the order, too, or store it alone.`;
+		if (this.choice) return phrase("Press the number of the best one.");
+		if (!this.better) return phrase("Press the numbers from best to worst, = before one that is equal to the last. Or drag.");
+		return phrase`Your text instead of ${this.better.segment + 1} is kept: give the order, too, or store it alone.`;
 	}
 
 	#set(order) {
@@ -82,7 +83,7 @@ export class RankingJudge {
 		if (focused) this.root.querySelector(`[data-chip="${focused}"]`)?.focus();
 		document.querySelectorAll(".clip").forEach((clip, index) => {
 			const place = this.order.findIndex((group) => group.includes(index));
-			clip.dataset.place = place < 0 ? "" : `place ${place + 1}`;
+			clip.dataset.place = place < 0 ? "" : phrase`place ${place + 1}`;
 		});
 	}
 
@@ -92,7 +93,7 @@ export class RankingJudge {
 
 	#chip(index) {
 		const place = this.order.findIndex((group) => group.includes(index)) + 1;
-		const label = `Clip ${index + 1}, ${place ? `place ${place}` : "not placed"}`;
+		const label = place ? phrase`Clip ${index + 1}, place ${place}` : phrase`Clip ${index + 1}, not placed`;
 		const chip = button(`${index + 1}`, (event) => {
 			if (event.detail === 0) this.digit(index + 1); // by keyboard; dragging sees to pointers
 		}, { className: "chip", data: { chip: index }, aria: { label } });
@@ -118,9 +119,10 @@ export class RankingJudge {
 
 	#tell(index) {
 		const place = this.order.findIndex((group) => group.includes(index));
-		const shared = this.order[place].length > 1 ? ", shared" : "";
-		const done = this.#free.length ? "" : " All are placed; Enter stores the order.";
-		say(`Clip ${index + 1} has place ${place + 1}${shared}.${done}`, { quiet: true });
+		const sentences = [this.order[place].length > 1 ? phrase`Clip ${index + 1} has place ${place + 1}, shared.`
+			: phrase`Clip ${index + 1} has place ${place + 1}.`];
+		if (!this.#free.length) sentences.push(phrase("All are placed; Enter stores the order."));
+		say(sentences.join(" "), { quiet: true });
 	}
 
 	#place(index, together) {

@@ -2,6 +2,7 @@
 
 import { button, element, visible } from "./dom.js";
 import { answerButton, flash } from "./keys.js";
+import { phrase } from "./language.js";
 
 /** The controls for ratings: digits rate one clip after the other, Enter stores. */
 export class RatingsJudge {
@@ -31,7 +32,7 @@ export class RatingsJudge {
 	}
 
 	#row(index) {
-		const label = `Clip ${index + 1}`;
+		const label = phrase`Clip ${index + 1}`;
 		const grades = this.grades.map((value) => button(`${Number(value.toPrecision(3))}`,
 			() => this.#rate(index, value), { className: "grade" }));
 		const row = element("div", { className: "rating", aria: { label } },

@@ -2,6 +2,7 @@
 
 import { button, element } from "./dom.js";
 import { answers } from "./keys.js";
+import { phrase } from "./language.js";
 
 const WORDS = { left: "Left better", right: "Right better", equal: "About equal", skip: "Can't tell", undo: "Undo" };
 const MODIFIERS = ["Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock"];
@@ -19,9 +20,9 @@ export function ownKeys(dialog, onChange) {
 		onChange();
 	}, { className: "small" });
 
-	const ask = (name, sentence = `Press the new key for “${WORDS[name]}”, or Escape.`) => {
+	const ask = (name, sentence = phrase`Press the new key for “${phrase(WORDS[name])}”, or Escape.`) => {
 		asked = name;
-		words.textContent = sentence;
+		words.textContent = phrase(sentence);
 		for (const node of buttons) {
 			node.setAttribute("aria-pressed", node.dataset.rebind === name);
 			node.querySelector("kbd").textContent = answers.symbol(node.dataset.rebind);
@@ -36,7 +37,7 @@ export function ownKeys(dialog, onChange) {
 		if (event.ctrlKey || event.altKey || event.metaKey || event.shiftKey) return ask(asked, "Press one key alone.");
 		const refusal = answers.change(asked, key);
 		if (refusal) return ask(asked, refusal);
-		ask(null, `“${WORDS[asked]}” now has the key ${answers.symbol(asked)}.`);
+		ask(null, phrase`“${phrase(WORDS[asked])}” now has the key ${answers.symbol(asked)}.`);
 		return onChange();
 	};
 

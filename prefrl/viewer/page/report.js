@@ -2,6 +2,7 @@
 // that are open.
 
 import { get, Refusal } from "./api.js";
+import { heard, phrase } from "./language.js";
 
 const OFTEN = 1000; // milliseconds between two questions while a report is being worked out
 const SELDOM = 30000; // and while it stands: a new round, or somebody's new answers, make another
@@ -10,7 +11,7 @@ const SELDOM = 30000; // and while it stands: a new round, or somebody's new ans
 export class Report extends EventTarget {
 	constructor() {
 		super();
-		Object.assign(this, { value: null, words: "Asking the reward model …", working: true });
+		Object.assign(this, { value: null, words: phrase("Asking the reward model …"), working: true });
 		Object.assign(this, { watchers: new Set(), asking: false, timer: 0 });
 		document.addEventListener("visibilitychange", () => this.#ask());
 	}
@@ -31,10 +32,10 @@ export class Report extends EventTarget {
 		this.asking = true;
 		try {
 			const { ready, report, words = "", working = false } = await get("api/inspect");
-			Object.assign(this, { value: ready ? report : null, words, working });
+			Object.assign(this, { value: ready ? report : null, words: heard(words), working });
 		} catch (error) {
 			this.words = error instanceof Refusal ? error.message
-				: "The server does not answer; the report comes when it is back.";
+				: phrase("The server does not answer; the report comes when it is back.");
 			this.working = true;
 		} finally {
 			this.asking = false;
@@ -53,15 +54,15 @@ export const ticketOf = ({ round, index }) => `${round}-${index}`;
 
 /** Writes a probability; what is nearly sure is not called sure. */
 function chance(probability) {
-	if (probability < 0.005) return "under 1 %";
-	return probability > 0.995 ? "over 99 %" : `${Math.round(100 * probability)} %`;
+	if (probability < 0.005) return phrase("under 1 %");
+	return probability > 0.995 ? phrase("over 99 %") : `${Math.round(100 * probability)} %`;
 }
 
 /** Says what the reward model makes of an answered query. */
 export function foreseen({ kind, predicted, agreed, decisive, members }) {
-	const learned = members ? "" : ", having learned from it";
-	if (kind === "rewrite") return `the reward model gives the new text ${chance(predicted[0])}${learned}`;
-	if (predicted.length === 1) return `the reward model gives left ${chance(predicted[0])}${learned}`;
-	return (decisive ? `the reward model sides with ${agreed} of its ${decisive} pairs`
-		: "the reward model tells them apart") + learned;
+	const said = kind === "rewrite" ? phrase`the reward model gives the new text ${chance(predicted[0])}`
+		: predicted.length === 1 ? phrase`the reward model gives left ${chance(predicted[0])}`
+		: decisive ? phrase`the reward model sides with ${agreed} of its ${decisive} pairs`
+		: phrase("the reward model tells them apart");
+	return members ? said : phrase`${said}, having learned from it`;
 }

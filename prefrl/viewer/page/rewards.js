@@ -7,6 +7,7 @@ import { fit, loadQuery, makeDrawer } from "./clips.js";
 import { lastReply } from "./conversation.js";
 import { Clock } from "./clock.js";
 import { element, visible } from "./dom.js";
+import { phrase } from "./language.js";
 import { inWords } from "./pair.js";
 import { rangeOf, RewardLine, signed } from "./plots.js";
 import { ticketOf } from "./report.js";
@@ -45,14 +46,14 @@ export class RewardTraces {
 		const root = element("li", { className: "prediction" });
 		const entry = { root, key, ticket: ticketOf({ round, index: number }), clock: new Clock({ playing: false }), only: null };
 		entry.clips = rewards.map((steps, index) => {
-			const name = pair ? ["Left", "Right"][index] : `${index + 1}`;
+			const name = pair ? phrase(["Left", "Right"][index]) : `${index + 1}`;
 			const [canvas, trace] = [element("canvas"), element("canvas", { className: "trace" })];
 			const line = new RewardLine(trace, steps, range);
-			const sum = `in all ${signed(line.sum)}`;
+			const sum = phrase`in all ${signed(line.sum)}`;
 			const play = element("button", { type: "button", className: "moves",
-				aria: { label: `${name} clip of query ${entry.ticket}; moves while it is looked at` } }, canvas);
+				aria: { label: phrase`${name} clip of query ${entry.ticket}; moves while it is looked at` } }, canvas);
 			trace.setAttribute("role", "img");
-			trace.setAttribute("aria-label", `Predicted reward of each step: ${sum}, highest at step ${line.best + 1}`);
+			trace.setAttribute("aria-label", phrase`Predicted reward of each step: ${sum}, highest at step ${line.best + 1}`);
 			const figure = element("figure", {}, play, trace,
 				element("figcaption", {}, element("b", {}, name), ` ${sum}`));
 			const clip = { figure, canvas, trace, play, line, drawer: null, shown: line.best };
@@ -61,7 +62,7 @@ export class RewardTraces {
 		});
 		root.append(element("div", { className: "clips" }, ...entry.clips.map((clip) => clip.figure)),
 			...answers.map(({ teacher, kind, value }) =>
-				element("p", { className: "aside" }, `${visible(teacher)} said ${inWords(kind, value)}`)));
+				element("p", { className: "aside" }, phrase`${visible(teacher)} said ${inWords(kind, value)}`)));
 		root.entry = entry;
 		this.seen.observe(root);
 		return root;
@@ -125,7 +126,7 @@ export class RewardTraces {
 	}
 
 	#fill(clip, loaded) {
-		if (loaded.form === "text") clip.play.replaceChildren(element("span", { dir: "auto" }, visible(lastReply(loaded)) || "(empty)"));
+		if (loaded.form === "text") clip.play.replaceChildren(element("span", { dir: "auto" }, visible(lastReply(loaded)) || phrase("(empty)")));
 		else clip.drawer = makeDrawer(loaded, clip.canvas, this.camera);
 		this.#draw(clip, clip.shown);
 	}

@@ -2,11 +2,12 @@
 
 import { absence, connection, post, Refusal } from "./api.js";
 import { element, find, randomId, say, visible } from "./dom.js";
+import { heard, phrase } from "./language.js";
 import { inWords, PairJudge } from "./pair.js";
 import { RankingJudge } from "./ranking.js";
 import { RatingsJudge } from "./ratings.js";
 
-const GONE = "The server does not answer; nothing was undone.";
+const GONE = phrase("The server does not answer; nothing was undone.");
 const PARTS = ["stage", "transport", "judge"];
 const GUARD = 250; // milliseconds after a pair appears in which nothing can be answered
 
@@ -14,8 +15,9 @@ const GUARD = 250; // milliseconds after a pair appears in which nothing can be 
 export function revisionInWords({ revision }) {
 	if (!revision) return "";
 	const { by, principles, critiques } = revision;
-	const why = principles.map((said, i) => `Principle: ${said}${critiques[i] ? ` Critique: ${critiques[i]}` : ""}`);
-	return visible([`${by} has made the right text of the left one.`, ...why].join(" "));
+	const why = principles.flatMap((said, i) => [phrase`Principle: ${visible(said)}`,
+		...(critiques[i] ? [phrase`Critique: ${visible(critiques[i])}`] : [])]);
+	return [phrase`${visible(by)} has made the right text of the left one.`, ...why].join(" ");
 }
 
 /** One person's sitting at the page. `mode` is "labelling", "practice" or "review"; `view` what is on screen. */
@@ -59,7 +61,7 @@ export class Session {
 		find("question").textContent = visible(query.question || this.run.question);
 		this.judge = this.judges[query.kind] ?? this.judges.preference;
 		if (this.judge.root.parentNode !== find("judge")) find("judge").replaceChildren(this.judge.root);
-		this.note(was ? `You had said: ${inWords(was.kind, was.value)}.` : revisionInWords(query));
+		this.note(was ? phrase`You had said: ${inWords(was.kind, was.value)}.` : revisionInWords(query));
 		this.stage.show(entry);
 		this.judge.open(query, was);
 		this.onShown();
@@ -94,7 +96,7 @@ export class Session {
 		find("question").textContent = visible(this.run.question);
 		find("waiting-words").textContent = connection.gone
 			? absence()
-			: visible(words) || (loading ? "Fetching the clips …" : "There is nothing to label just now.");
+			: visible(words) || phrase(loading ? "Fetching the clips …" : "There is nothing to label just now.");
 	}
 
 	/** Something became ready, or the server said why not. */
@@ -130,14 +132,14 @@ export class Session {
 		if (this.mode === "practice") {
 			this.onPractised(given);
 		} else if (this.mode === "review") {
-			say(`Noted: ${words}.`);
+			say(phrase`Noted: ${words}.`);
 			this.onReviewed();
 		} else {
 			this.recent.push(given);
 			if (this.recent.length > 40) this.recent.shift();
 			this.entry = null;
 			this.next();
-			say(`Noted: ${words}.`, { quiet: true });
+			say(phrase`Noted: ${words}.`, { quiet: true });
 		}
 	}
 
@@ -161,7 +163,7 @@ export class Session {
 		const meant = last?.meant ?? this.identity();
 		const { query, was, words } = await post("api/undo", { ...meant, uuid: randomId() });
 		this.recent = this.recent.filter((other) => other !== last);
-		if (!query) return say(words);
+		if (!query) return say(heard(words));
 		const entry = await this.queue.ready(query).catch(() => null);
 		return entry ? this.#bringBack(entry, was) : say("Undone; its clips cannot be shown just now.");
 	}

@@ -4,6 +4,7 @@ import { Camera, attachGestures } from "./camera.js";
 import { fit, makeDrawer } from "./clips.js";
 import { commonMessages, conversation, lastReply } from "./conversation.js";
 import { element, find } from "./dom.js";
+import { phrase } from "./language.js";
 import { momentsOf } from "./marks.js";
 import { onTheme } from "./shade.js";
 import { differences, linkScrolling } from "./text.js";
@@ -13,7 +14,7 @@ const STAY = 0.5; // seconds for which the end of an episode stays to be seen, a
 
 /** Says what is to be known of the moment that a clip shows. */
 function remark(clip, frame) {
-	if (frame >= clip.frames) return "ended, holds its last frame";
+	if (frame >= clip.frames) return phrase("ended, holds its last frame");
 	const passed = momentsOf(clip).filter(([at]) => at <= frame);
 	return passed.findLast(([at]) => frame < at + STAY / clip.dt || at === clip.still)?.[1] ?? "";
 }
@@ -90,8 +91,9 @@ export class Stage {
 	}
 
 	#name({ name, canvas, page }, index, pair) {
-		name.textContent = (pair && ["Left", "Right"][index]) || `${index + 1}`;
-		for (const node of [canvas, page]) node.setAttribute("aria-label", `Clip: ${name.textContent}`);
+		name.textContent = (pair && phrase(["Left", "Right"][index])) || `${index + 1}`;
+		name.dataset.where = [phrase("(above)"), phrase("(below)")][index] ?? ""; // for phones: see style.css
+		for (const node of [canvas, page]) node.setAttribute("aria-label", phrase`Clip: ${name.textContent}`);
 	}
 
 	/** Shows what was said so far once, above, and of the candidates what is their own. */
@@ -100,7 +102,7 @@ export class Stage {
 		this.refreshText();
 		const turns = this.common;
 		find("prompt").hidden = clips[0].messages.slice(0, turns).every(({ text }) => !text);
-		find("prompt-name").textContent = turns > 1 ? "Conversation so far" : "Prompt";
+		find("prompt-name").textContent = phrase(turns > 1 ? "Conversation so far" : "Prompt");
 		find("prompt").scrollTop = turns > 1 ? find("prompt").scrollHeight : 0; // what they reply to comes last
 	}
 

@@ -5,6 +5,7 @@ import { Camera } from "./camera.js";
 import { fit, loadClip, makeDrawer } from "./clips.js";
 import { Clock } from "./clock.js";
 import { duration, element, find, say, visible } from "./dom.js";
+import { decimal, heard, phrase } from "./language.js";
 import { onTheme } from "./shade.js";
 
 /** Polls the server once a second while the page is visible. */
@@ -38,10 +39,11 @@ export class Status {
 
 	#show({ labels, budget, trainer, asked, mine }) {
 		connection.trainer = trainer;
-		find("trainer-words").textContent = visible(trainer.words);
+		const words = visible(heard(trainer.words));
+		find("trainer-words").textContent = words;
 		find("progress").value = budget ? Math.min(1, labels / budget) : 0;
-		find("waiting-more").textContent = this.isLabeller ? "" : visible(trainer.words);
-		document.title = `${this.isLabeller ? mine : `${labels} of ${budget}`} · prefrl`;
+		find("waiting-more").textContent = this.isLabeller ? "" : words;
+		document.title = `${this.isLabeller ? mine : phrase`${labels} of ${budget}`} · prefrl`;
 		this.figures();
 		if (!this.isLabeller) this.policy.refresh(`${trainer.round} ${trainer.state === "finished"} ${asked}`);
 	}
@@ -53,13 +55,13 @@ export class Status {
 		Object.assign(document.body.dataset, { unsaved, saved: this.outbox.saved });
 		const { last, queue: { damaged } } = this;
 		const rows = !last ? [] : this.isLabeller ? ownRows(last) : rowsOf(last, damaged);
-		if (unsaved) rows.push([unsaved, "unsaved", "answers are kept here until the server takes them"]);
+		if (unsaved) rows.push([unsaved, phrase("unsaved"), "answers are kept here until the server takes them", "unsaved"]);
 		const text = JSON.stringify(rows);
 		if (text === this.written) return;
 		this.written = text;
-		find("figures").replaceChildren(...rows.map(([value, name, title]) =>
-			element("div", { title, className: name },
-				element("dt", {}, name, element("span", { className: "unseen" }, `: ${title}`)),
+		find("figures").replaceChildren(...rows.map(([value, name, title, className = ""]) =>
+			element("div", { title, className },
+				element("dt", {}, phrase(name), element("span", { className: "unseen" }, `: ${phrase(title)}`)),
 				element("dd", {}, `${value}`))));
 	}
 
@@ -78,8 +80,8 @@ export class Status {
 		let words = "";
 		if (connection.gone) words = absence();
 		else if (this.signedOut) words = this.signedOut;
-		if (words && count) words += ` ${count} unsaved: your answers are kept in this browser and sent then.`;
-		else if (connection.gone && !finished) words += " Go on: your answers are kept in this browser.";
+		if (words && count) words += ` ${phrase`${count} unsaved: your answers are kept in this browser and sent then.`}`;
+		else if (connection.gone && !finished) words += ` ${phrase("Go on: your answers are kept in this browser.")}`;
 		document.body.dataset.server = connection.gone ? "gone" : "there";
 		const banner = find("banner");
 		banner.classList.toggle("calm", finished && !count);
@@ -88,28 +90,31 @@ export class Status {
 	}
 }
 
-/** The numbers of a status: [value, name, sentence]; those of one person first. */
+/** The numbers of a status: [value, name, sentence, class]; those of one person first. */
 function ownRows({ mine, per_minute: pace, repeats }) {
-	return [[mine, "yours", `${mine} labels are yours`], paceOf(pace), again(repeats)].filter(Boolean);
+	return [[mine, phrase("yours"), phrase`${mine} labels are yours`], paceOf(pace), again(repeats)].filter(Boolean);
 }
 
-const paceOf = (pace) => pace && [Math.round(pace * 10) / 10, "a minute", "labels a minute"];
+function paceOf(pace) {
+	const rounded = Math.round(pace * 10) / 10;
+	return pace && [decimal(rounded, rounded % 1 ? 1 : 0), "a minute", "labels a minute"];
+}
 
 function again({ same, of }) {
-	return of && [`${same} of ${of}`, "same again", `you agreed with yourself on ${same} of ${of} pairs asked again`];
+	return of && [phrase`${same} of ${of}`, "same again", phrase`you agreed with yourself on ${same} of ${of} pairs asked again`];
 }
 
 function rowsOf({ labels, budget, mine, clips, seconds, per_minute: pace, seconds_left: left, accuracy, repeats, damaged }, seen) {
 	const percent = `${Math.round(accuracy * 100)} %`;
 	const skipped = Math.max(damaged, seen);
 	return [
-		[`${labels} of ${budget}`, "labels", `${labels} of ${budget} labels are done, ${mine} of them yours`],
-		clips && [clips, "clips", `${clips} clips were compared, in ${duration(seconds)} of looking at them`],
+		[phrase`${labels} of ${budget}`, phrase("labels"), phrase`${labels} of ${budget} labels are done, ${mine} of them yours`],
+		clips && [clips, phrase("clips"), phrase`${clips} clips were compared, in ${duration(seconds)} of looking at them`],
 		paceOf(pace),
-		left !== null && [duration(left), "left", "time left at this rate"],
-		accuracy !== null && [percent, "foreseen", `of answers unseen by the reward model it foresaw ${percent}`],
+		left !== null && [duration(left), "time left", "time left at this rate"],
+		accuracy !== null && [percent, phrase("foreseen"), phrase`of answers unseen by the reward model it foresaw ${percent}`],
 		again(repeats),
-		skipped && [skipped, "damaged", "pairs were skipped, as a clip was damaged"],
+		skipped && [skipped, phrase("damaged"), "pairs were skipped, as a clip was damaged"],
 	].filter(Boolean);
 }
 
@@ -132,7 +137,7 @@ class Policy {
 			const { clip, words } = await get("api/policy");
 			if (!clip || clip.form === "text") return;
 			this.clip = await loadClip(clip);
-			this.#open(words);
+			this.#open(visible(heard(words)));
 		} catch {
 			this.stand = ""; // asked again with the next status
 		}
@@ -146,7 +151,7 @@ class Policy {
 		});
 		find("policy").hidden = false;
 		find("policy").title = find("policy-words").textContent = `${words}.`;
-		find("policy").setAttribute("aria-label", `${words}; opens larger`);
+		find("policy").setAttribute("aria-label", phrase`${words}; opens larger`);
 		this.clock.load(this.clip.frames, this.clip.dt);
 		this.shown = null;
 	}

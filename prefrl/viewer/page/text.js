@@ -2,6 +2,7 @@
 
 import { conversation } from "./conversation.js";
 import { element, visible } from "./dom.js";
+import { phrase } from "./language.js";
 
 const LARGEST_TABLE = 2e7; // cells of the table that finds the common words
 
@@ -28,7 +29,7 @@ const marked = (parts) => parts.map(([text, different]) =>
 function lengthOf(messages) {
 	const text = messages.filter(({ role }) => role === "assistant").map((message) => message.text).join(" ");
 	const words = text.split(/\s+/).filter(Boolean).length;
-	return `${words} words, ${text.length} characters`;
+	return phrase`${words} words, ${text.length} characters`;
 }
 
 /** Marks in both texts the words that the other lacks. */

@@ -1,6 +1,7 @@
 // Draws what cannot be shown otherwise: one small plot for each series, with the present marked.
 
 import { visible } from "./dom.js";
+import { phrase } from "./language.js";
 import { colours } from "./shade.js";
 
 const DASHES = [[], [6, 3], [2, 3], [8, 3, 2, 3]]; // lines differ by more than colour
@@ -61,7 +62,7 @@ export class TraceDrawer {
 		context.font = `${Math.min(13 * unit, box.height * 0.5)}px sans-serif`;
 		context.textBaseline = "bottom";
 		context.fillStyle = palette.ink;
-		context.fillText(visible(clip.names?.[index] ?? `series ${index + 1}`), box.left, box.top - 3 * unit);
+		context.fillText(visible(clip.names?.[index] ?? phrase`series ${index + 1}`), box.left, box.top - 3 * unit);
 		context.textAlign = "right";
 		const shown = typeof value === "number" ? value.toPrecision(3) : "–";
 		context.fillText(shown, box.left + box.width, box.top - 3 * unit);

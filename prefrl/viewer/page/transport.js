@@ -1,9 +1,12 @@
 // The row under the clips: play, step, scrub, speed, camera, ghost, and what texts need.
 
 import { button, element, find, keep, remember, say } from "./dom.js";
+import { decimal, phrase } from "./language.js";
 import { Timeline } from "./marks.js";
 
 const GHOSTS = { start: "Ghost: where the clip began", other: "Ghost: the other clip", none: "No ghost" };
+
+const speedOf = ({ speed }) => decimal(speed, 2, { minimumFractionDigits: 0 });
 
 /** Builds the row and does what its keys ask for. */
 export class Transport {
@@ -12,7 +15,7 @@ export class Transport {
 		Object.assign(this, { stage, clock, shown: null });
 		Object.assign(stage, { ghost: remember("ghost", "start"), linked: remember("linked", false) });
 		stage.raw = remember("raw", false);
-		const small = (label, name, title, key) => button(label, () => this.act(name), { className: "small", data: { act: name }, title: key ? `${title} (${key})` : title, aria: { label: title } });
+		const small = (label, name, title, key) => button(label, () => this.act(name), { className: "small", data: { act: name }, title: key ? `${phrase(title)} (${phrase(key)})` : title, aria: { label: title } });
 		this.play = small("", "play", "Play or pause", "Space");
 		this.speed = element("output", { className: "speed", aria: { label: "Speed" } });
 		const scrub = element("input", { type: "range", id: "scrub", max: 0, value: 0, aria: { label: "Frame" } });
@@ -41,7 +44,7 @@ export class Transport {
 	show() {
 		const { clock, stage } = this;
 		this.play.firstChild.textContent = clock.playing ? "❚❚" : "▶";
-		this.speed.textContent = `${clock.speed}×`;
+		this.speed.textContent = `${speedOf(clock)}×`;
 		if (stage.entry !== this.shown) this.timeline.show(stage.entry.clips, stage.names, clock.frames);
 		this.shown = stage.entry;
 		const pressed = { link: stage.linked, difference: stage.different, lengths: stage.lengths, raw: stage.raw };
@@ -76,14 +79,14 @@ export class Transport {
 
 	#shift(direction) {
 		this.clock.shift(direction);
-		say(`Speed ${this.clock.speed}×`, { quiet: true });
+		say(phrase`Speed ${speedOf(this.clock)}×`, { quiet: true });
 	}
 
 	#switch(name, label) {
 		this.stage[name] = !this.stage[name];
 		if (name === "linked" || name === "raw") keep(name, this.stage[name]);
 		if (name !== "linked") this.stage.refreshText();
-		say(`${label}: ${this.stage[name] ? "on" : "off"}`);
+		say(this.stage[name] ? phrase`${phrase(label)}: on` : phrase`${phrase(label)}: off`);
 	}
 
 	#ghost() {

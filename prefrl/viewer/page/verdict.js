@@ -1,5 +1,7 @@
 // What is said of an answer to a question for practice, whose right answer is known.
 
+import { phrase } from "./language.js";
+
 const pairsOf = (count) => Array.from({ length: count }, (_, i) => i)
 	.flatMap((a, i, all) => all.slice(i + 1).map((b) => [a, b]));
 
@@ -21,11 +23,11 @@ export function verdict(query, { kind, value }, { order, why }) {
 }
 
 function judged(query, kind, value, right) {
-	if (kind === "skip") return "Here one can tell.";
-	if (kind === "tie") return "Here they differ.";
-	if (kind === "preference") return right[value.left > 0.5 ? 0 : 1] === 0 ? "That is right." : "It is the other way round.";
-	if (query.kind === "choice") return right[value.order[0][0]] === 0 ? "That is right." : "Another one is the best.";
+	if (kind === "skip") return phrase("Here one can tell.");
+	if (kind === "tie") return phrase("Here they differ.");
+	if (kind === "preference") return right[value.left > 0.5 ? 0 : 1] === 0 ? phrase("That is right.") : phrase("It is the other way round.");
+	if (query.kind === "choice") return right[value.order[0][0]] === 0 ? phrase("That is right.") : phrase("Another one is the best.");
 	const said = kind === "ratings" ? value.ratings.map((grade) => -grade) : placesOf(value.order ?? [], right.length);
 	const { same, of } = agreement(said, right);
-	return same === of ? "That is the right order." : `Of ${of} pairs, ${same} are in the right order.`;
+	return same === of ? phrase("That is the right order.") : phrase`Of ${of} pairs, ${same} are in the right order.`;
 }

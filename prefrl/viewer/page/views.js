@@ -1,6 +1,7 @@
 // Which view is on screen: labelling, or one of the lists; and going from a list to one of its answers.
 
 import { button, find, say, visible } from "./dom.js";
+import { phrase } from "./language.js";
 import { inWords } from "./pair.js";
 import { revisionInWords } from "./session.js";
 
@@ -62,9 +63,9 @@ export class Views {
 		this.#show("labelling");
 		session.enter("review", entry, answer);
 		const own = answer.person === session.identity().person;
-		const said = `${visible(answer.person)} had said: ${inWords(answer.kind, answer.value)}.`;
+		const said = phrase`${visible(answer.person)} had said: ${inWords(answer.kind, answer.value)}.`;
 		session.note(`${answer.kind === "rewrite" && revisionInWords(query) || said} `
-			+ (own || query.revision ? "A new answer replaces it." : "Yours will stand beside it."),
+			+ phrase(own || query.revision ? "A new answer replaces it." : "Yours will stand beside it."),
 		button("Back to the list", () => this.leaveReview(), { className: "small" }));
 	}
 

@@ -4,6 +4,7 @@ import { post } from "./api.js";
 import { button, element, find, keep, visible } from "./dom.js";
 import { guideNodes } from "./guide.js";
 import { answers, help } from "./keys.js";
+import { phrase } from "./language.js";
 import { ownKeys } from "./rebind.js";
 
 function task(run) {
@@ -16,24 +17,33 @@ function open(dialog, ...nodes) {
 	dialog.scrollTop = 0;
 }
 
-const NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+const NUMBERS = ["0", "1", phrase("two"), phrase("three"), phrase("four"), phrase("five"), phrase("six"),
+	phrase("seven"), phrase("eight"), phrase("nine")];
+const IN_WORDS = { // what is asked: of texts, and of clips
+	preference: [() => phrase("You will see two texts side by side. Say which is better; it is learned while you go on."),
+		() => phrase("You will see two clips side by side. Say which is better; it is learned while you go on.")],
+	ranking: [(many) => phrase`You will see ${many} texts at once. Put them in order, the best first; it is learned while you go on.`,
+		(many) => phrase`You will see ${many} clips at once. Put them in order, the best first; it is learned while you go on.`],
+	choice: [(many) => phrase`You will see ${many} texts at once. Say which is the best; it is learned while you go on.`,
+		(many) => phrase`You will see ${many} clips at once. Say which is the best; it is learned while you go on.`],
+	ratings: [(many) => phrase`You will see ${many} texts at once. Give each a number, the higher the better; it is learned while you go on.`,
+		(many) => phrase`You will see ${many} clips at once. Give each a number, the higher the better; it is learned while you go on.`],
+};
 
 /** Says what is asked, and with which keys it is answered, for each kind of query. */
 function kindOf({ kind, clips, forms }) {
-	const things = forms.includes("text") ? "texts" : "clips";
-	const many = `${NUMBERS[clips] ?? clips} ${things}`;
 	const key = (name) => answers.symbol(name);
-	const [skip, undo] = [[key("skip"), "can't tell"], [key("undo"), "undo"]];
+	const [skip, undo] = [[key("skip"), "can't tell"], [key("undo"), phrase("undo")]];
 	const equal = [key("equal"), "all about equal"];
-	return {
-		preference: [`You will see two ${things} side by side. Say which is better`, [[key("left"), "left better"],
-			[key("right"), "right better"], [key("equal"), "about equal"], skip, undo]],
-		ranking: [`You will see ${many} at once. Put them in order, the best first`, [[`1 … ${clips}`, "the next best"],
-			["=", "the next is equal to the last"], ["⏎", "store the order"], equal, skip, undo]],
-		choice: [`You will see ${many} at once. Say which is the best`, [[`1 … ${clips}`, "the best"], equal, skip, undo]],
-		ratings: [`You will see ${many} at once. Give each a number, the higher the better`,
-			[["1 … 7", "rate the next one"], ["⏎", "store the ratings"], skip, undo]],
-	}[kind];
+	const keys = {
+		preference: [[key("left"), "left better"], [key("right"), "right better"], [key("equal"), "about equal"], skip, undo],
+		ranking: [[`1 … ${clips}`, "the next best"], ["=", "the next is equal to the last"], ["⏎", "store the order"],
+			equal, skip, undo],
+		choice: [[`1 … ${clips}`, "the best"], equal, skip, undo],
+		ratings: [["1 … 7", "rate the next one"], ["⏎", "store the ratings"], skip, undo],
+	};
+	const inWords = IN_WORDS[kind][forms.includes("text") ? 0 : 1];
+	return [inWords(NUMBERS[clips] ?? `${clips}`), keys[kind]];
 }
 
 function row(dialog, label, onPractice) {
@@ -63,12 +73,13 @@ export function openWelcome(run, identity, onPractice) {
 	open(dialog,
 		element("p", { className: "aside" }, visible(run.env || run.name || run.person)),
 		element("h2", { id: "welcome-title" }, "You are the reward."),
-		element("p", {}, `${asked}; it is learned while you go on.`),
+		element("p", {}, asked),
 		...task(run),
 		element("ul", { className: "first-keys" },
-			...keys.map(([symbol, words]) => element("li", {}, element("kbd", {}, symbol), ` ${words}`))),
-		element("p", { className: "aside" }, `Trust your first impression. If ${run.clips > 2
-			? "all are bad, say which is least bad" : "both are bad, say which is less bad"}; “can't tell” teaches nothing.`),
+			...keys.map(([symbol, words]) => element("li", {}, element("kbd", {}, symbol), " ", element("span", {}, words)))),
+		element("p", { className: "aside" }, run.clips > 2
+			? "Trust your first impression. If all are bad, say which is least bad; “can't tell” teaches nothing."
+			: "Trust your first impression. If both are bad, say which is less bad; “can't tell” teaches nothing."),
 		row(dialog, "Start labelling", onPractice));
 }
 

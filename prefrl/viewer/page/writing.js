@@ -3,6 +3,7 @@
 
 import { lastReply, promptOf } from "./conversation.js";
 import { button, element, find, plain, say } from "./dom.js";
+import { decimal, phrase } from "./language.js";
 
 /** Opens the boxes and puts what was written into the outbox. */
 export class Writing {
@@ -25,7 +26,7 @@ export class Writing {
 			const sent = send();
 			if (sent === true) return dialog.close();
 			this.sent = sent;
-			words.textContent = this.sent ? "Storing …" : "Not just now; try again in a moment.";
+			words.textContent = phrase(this.sent ? "Storing …" : "Not just now; try again in a moment.");
 			if (!this.sent) return;
 			store.disabled = true;
 			await this.session.outbox.flush();
@@ -51,10 +52,9 @@ export class Writing {
 		const { longest_text: most } = this.session.run;
 		const longest = Math.max(...texts.map((text) => [...text].length));
 		if (longest > most) {
-			return `That is too long: it has ${longest.toLocaleString("en")} characters, and at most `
-				+ `${most.toLocaleString("en")} can be stored.`;
+			return phrase`That is too long: it has ${decimal(longest)} characters, and at most ${decimal(most)} can be stored.`;
 		}
-		return texts.every((text) => text.trim()) ? "" : "Write something first.";
+		return texts.every((text) => text.trim()) ? "" : phrase("Write something first.");
 	}
 
 	/** Takes back a text that the server has refused for good, and says why; nothing of it is lost. */
@@ -65,7 +65,7 @@ export class Writing {
 			this.session.busy = false;
 		}
 		if (here && this.dialog.open) {
-			this.words.textContent = `Not stored: ${why}`;
+			this.words.textContent = phrase`Not stored: ${why}`;
 			return;
 		}
 		const other = document.querySelector("dialog[open]");
@@ -76,8 +76,9 @@ export class Writing {
 	/** Opens a box with a text that was refused when its own box was closed already. */
 	#again(path, body, why) {
 		const texts = body.value ? { text: body.value.text } : { prompt: body.prompt, response: body.response };
+		const labels = { text: "The text", prompt: "Prompt", response: "Response" };
 		const areas = Object.entries(texts).filter(([, text]) => typeof text === "string").map(([name, text]) =>
-			[name, element("textarea", { rows: 9, dir: "auto", value: text, aria: { label: name } })]);
+			[name, element("textarea", { rows: 9, dir: "auto", value: text, aria: { label: labels[name] } })]);
 		this.#open("This text was not stored", areas.map(([, area]) => area), () => {
 			const written = Object.fromEntries(areas.map(([name, area]) => [name, area.value]));
 			const changed = body.value ? { value: { ...body.value, ...written } } : written;
@@ -92,7 +93,7 @@ export class Writing {
 		const { session, drafts } = this;
 		const { judge } = session;
 		const joins = judge.takesText; // it goes along with the order
-		const names = entry.clips.length === 2 ? ["the left one", "the right one"] : entry.clips.map((_, i) => `number ${i + 1}`);
+		const names = entry.clips.length === 2 ? ["the left one", "the right one"] : entry.clips.map((_, i) => phrase`number ${i + 1}`);
 		const select = element("select", { aria: { label: "Which text" } },
 			...names.map((name, i) => element("option", { value: `${i}` }, name)));
 		const area = element("textarea", { rows: 12, dir: "auto", aria: { label: "A better text" } });
@@ -103,8 +104,9 @@ export class Writing {
 		fill();
 		let given = null;
 		this.#open("Write a better one", [
-			element("p", {}, "Yours will count as better than ", select,
-				joins ? "; it is stored with your order." : "; this answers the question."), area,
+			element("label", {}, "Instead of", " ", select),
+			element("p", {}, joins ? "Yours will count as better; it is stored with your order."
+				: "Yours will count as better; this answers the question."), area,
 		], () => {
 			if (joins) return judge.take({ segment: Number(select.value), text: area.value });
 			given = session.give("rewrite", { segment: Number(select.value), text: area.value });
@@ -134,7 +136,7 @@ export class Writing {
 		kind.addEventListener("change", change);
 		change();
 		const { session } = this;
-		this.#open("A demonstration", [element("p", {}, "Write ", kind, "."), ...rows],
+		this.#open("A demonstration", [element("label", {}, "Write", " ", kind), ...rows],
 			() => session.outbox.add("api/demonstration", { ...session.identity(), prompt: prompt.value,
 				response: kind.value === "prompt" ? null : response.value }),
 			() => say("Demonstration stored."));
