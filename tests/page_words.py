@@ -21,7 +21,8 @@ from prefrl.viewer.server import PAGE
 
 CODE = re.compile(  # what stands before a string, or a template, that the browser reads
     r"(className[^;\"\n]*|transform =|querySelector(All)?\(|closest(\?\.)?\(|matches\(|"
-    r"matchMedia\(|from|import|Error\(|Damaged\(|(FONT|\.font) =|getPropertyValue\() ?$"
+    r"matchMedia\(|from|import|Error\(|Damaged\(|(FONT|\.font|CORNERS|COLOURS|style\.left) =|"
+    r"getPropertyValue\(|getExtension\() ?$"
 )
 NO_TEXTS = {
     *("ArrowLeft", "ArrowRight", "ArrowDown", "ArrowUp", "Enter", "Escape", "Shift", "Control"),
