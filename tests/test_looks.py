@@ -12,14 +12,17 @@ import pytest
 import toy_mujoco
 
 from prefrl.clips import meshes
+from prefrl.clips.draw import draw
 from prefrl.clips.looks import changed, differences
 from prefrl.clips.parts import parts, placed
 from prefrl.clips.scene import each_pose, poses
 from prefrl.control.environments.adapters import make_environments
 from prefrl.control.environments.looks import Looks
 from prefrl.control.environments.recorder import Recorder
+from prefrl.control.policy import RandomPolicy
 from prefrl.errors import UserError
 from prefrl.learning.selection import stretch
+from prefrl.reports import film
 from prefrl.types import MODEL, Segment
 from prefrl.viewer.clips import Clips
 
@@ -131,6 +134,24 @@ def test_looking_leaves_a_simulation_as_it_was_to_the_bit():
     assert not differences(inner.model, model)
     assert np.allclose(json.loads(looks.differences[0])["site_pos"]["0"], inner.goal)
     env.close()
+
+
+def test_a_video_shows_what_its_episode_changed(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "disable")
+    environments = make_environments("toy/Shop-v0", 1, seed=2, horizon=4)
+    policy = RandomPolicy(environments.description, 0)
+    drawn_with = []
+    monkeypatch.setattr(film, "draw", lambda *given, **more: drawn_with.append((given, more)))
+    film._draw_episode(environments, policy, 25.0)
+    [((model, qpos, *_), more)] = drawn_with
+    theirs = environments.environments[0].unwrapped
+    assert more["mocap"].shape == (len(qpos), 1, 7) and np.ptp(more["mocap"][:, 0, 2]) > 0
+    again = make_environments("toy/Shop-v0", 1, seed=2, horizon=4)
+    again.reset()
+    own = again.environments[0].unwrapped.model
+    assert model.body("board").pos.tolist() == own.body("board").pos.tolist() != [0, 1, 0.5]
+    assert theirs.model.body("board").pos.tolist() != own.body("board").pos.tolist(), "a later one"
+    assert draw(model, qpos, 32, 24, **more).shape == (len(qpos), 24, 32, 3)
 
 
 def test_an_episode_that_is_replayed_looks_as_it_did():

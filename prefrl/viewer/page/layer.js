@@ -132,9 +132,7 @@ class Layer {
 		if (canvas.width < w) canvas.width = w;
 		if (canvas.height < h) canvas.height = h;
 		gl.viewport(0, 0, w, h);
-		gl.enable(gl.SCISSOR_TEST);
-		gl.scissor(0, 0, w, h);
-		gl.clearColor(0, 0, 0, 0);
+		gl.clearColor(0, 0, 0, 0); // all of it, or the edge of a larger picture before would show at this one's
 		gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
 		for (const name of ["eye", "right", "up", "forward"]) gl.uniform3fv(at[name], view[name]);
 		gl.uniform3fv(at.lamp, LAMP);
