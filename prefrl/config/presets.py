@@ -145,8 +145,8 @@ PRESETS = {
             steps=65_536,
             steps_per_round=8192,
             domain=PIXELS,
-            query=QueryConfig(explore_steps=8192),
-            fit=FitConfig(first_epochs=20, epochs=4),
+            query=QueryConfig(explore_steps=8192, first_share=0.5),
+            fit=FitConfig(batch_size=8, first_epochs=20, epochs=6),  # many small steps
         ),
     ),
     "pong-pixels": Preset(
