@@ -324,9 +324,10 @@ ANT_PIROUETTE: Guide = {
 
 SWIMMER: Guide = {
     "sentences": [
-        "You look down on it from above; forward is to the right.",
+        FORWARD,
         "All that counts is how far it gets to the right in the same time.",
-        "Moving to the left is worse than lying still; up and down count for nothing.",
+        "Moving to the left is worse than lying still; what it moves towards you or away from you "
+        "counts for nothing.",
         "How it wriggles, and which way it looks, does not matter.",
     ],
     "pictures": [
@@ -391,13 +392,12 @@ def _from_target(observations: np.ndarray, qpos: np.ndarray, dt: float) -> float
 
 REACHER: Guide = {
     "sentences": [
-        "The arm is seen from above; its tip is the free end, and the target is the ball.",
+        "The arm lies flat; its tip is the free end, and the target is the ball beside it.",
         "The nearer the tip is to the target, from the first moment to the last, the better: what "
         "counts is both how near it comes and how soon.",
         "The target stands elsewhere in each clip, so look at the distance and not at the pose.",
     ],
     "pictures": [
-        _picture("The tip.", [0, 0, -0.1, 0.12], marked=("fingertip",)),
         _picture("Good: soon at the target, and it stays.", [0, 0, 0.02, 0.17],
                  [0.7, 0.7, 0.02, 0.17], [1.05, 0.78, 0.02, 0.17], [1.05, 0.78, 0.02, 0.17]),
         _picture("Bad: it swings past.", [0, 0, -0.1, 0.12], [-1.5, -0.5, -0.1, 0.12],
