@@ -41,15 +41,16 @@ SHOWN = """() => {
     const texts = new Set();
     const add = (text) => text?.trim() && texts.add(text.trim());
     const foreign = "[dir=auto]:not(#trainer-words), kbd, #language, #person, #inspect-words";
+    const there = (node) => (node.closest("select") ?? node).checkVisibility();
     for (const root of document.querySelectorAll("dialog[open], #page, #spoken")) {
         const walk = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
         while (walk.nextNode()) {
             const around = walk.currentNode.parentElement;
-            if (around.checkVisibility() && !around.closest(foreign)) add(walk.currentNode.data);
+            if (there(around) && !around.closest(foreign)) add(walk.currentNode.data);
         }
         for (const node of root.querySelectorAll("[title], [aria-label], [placeholder]")) {
             for (const name of ["title", "aria-label", "placeholder"]) {
-                if (node.checkVisibility()) add(node.getAttribute(name));
+                if (there(node)) add(node.getAttribute(name));
             }
         }
     }
