@@ -9,7 +9,7 @@ import { answerOf, foreseen } from "./report.js";
 const PAGE = 50;
 const MOST = 200;
 const CHOICES = {
-	"": "every choice", left: "left better", right: "right better", tie: "about equal", skip: "can't tell",
+	"": "every choice", left: "left better", right: "right better", tie: "about equal", skip: "can't tell", broken: "broken clips",
 	ranking: "rankings", ratings: "ratings", rewrite: "rewrites", differs: "disagrees with the reward",
 };
 const option = ([value, words]) => element("option", { value }, words);
@@ -90,7 +90,9 @@ export class History {
 		this.more.hidden = answers.length < PAGE || this.count >= MOST;
 		for (const answer of answers) {
 			if (side !== undefined && Math.round(answer.value.left) !== side) continue;
-			cards.add(answer, inWords(answer.kind, answer.value), aboutAnswer(answer));
+			const comment = answer.value.comment ? [`“${visible(answer.value.comment)}”`] : [];
+			cards.add(answer, inWords(answer.kind, answer.value), ...(answer.gold ? ["gold question"] : []), ...comment,
+				aboutAnswer(answer));
 		}
 		this.words.textContent = cards.list.children.length ? "" : "No answers yet.";
 	}

@@ -10,6 +10,7 @@ const SWIPE = 70; // pixels that a finger moves over the answers, towards the be
 export function inWords(kind, value) {
 	if (kind === "tie") return "about equal";
 	if (kind === "skip") return "can't tell";
+	if (kind === "broken") return value.segment === undefined ? "broken" : `clip ${value.segment + 1} is broken`;
 	if (kind === "preference") {
 		const { left, strength = "better" } = value;
 		return `${left > 0.5 ? "left" : "right"} ${strength === "better" ? "" : `${strength} `}better`;

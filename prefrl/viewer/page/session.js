@@ -23,6 +23,7 @@ export class Session {
 	constructor({ run, stage, outbox, identity }) {
 		Object.assign(this, { run, stage, outbox, identity, mode: "labelling", view: "labelling" });
 		Object.assign(this, { entry: null, busy: false, shownAt: 0, recent: [], aside: null });
+		Object.assign(this, { remark: (value) => value, onRemark: () => null }); // what is added to an answer
 		const answer = (kind, value) => this.answer(kind, value);
 		const [pair, ranking, ratings] = [PairJudge, RankingJudge, RatingsJudge].map((Judge) => new Judge(answer));
 		this.judges = { preference: pair, ranking, choice: ranking, ratings };
@@ -62,6 +63,7 @@ export class Session {
 		this.stage.show(entry);
 		this.judge.open(query, was);
 		this.onShown();
+		this.onRemark(was);
 		this.shownAt = performance.now();
 		this.shownTime = Date.now() / 1000;
 		document.body.dataset.ticket = query.ticket;
@@ -118,7 +120,7 @@ export class Session {
 		const { ticket } = entry.query;
 		this.busy = true;
 		const uuid = this.mode === "practice" ? randomId() : this.outbox.add("api/answer", { ...identity, ticket,
-			kind, value, shown_at: this.shownTime, answered_at: Date.now() / 1000 });
+			kind, value: this.remark(value), shown_at: this.shownTime, answered_at: Date.now() / 1000 });
 		return { entry, was: { kind, value }, meant: { ...identity, ticket, answer: uuid } };
 	}
 

@@ -7,7 +7,7 @@ import { revisionInWords } from "./session.js";
 /** Opens and closes views. A list is {title, opened, enter(), leave()}; its element has its name. */
 export class Views {
 	constructor(session) {
-		Object.assign(this, { session, lists: {}, from: "" });
+		Object.assign(this, { session, lists: {}, from: "", marks: () => [] }); // buttons beside an answer
 		session.onReviewed = () => this.leaveReview();
 	}
 
@@ -65,6 +65,7 @@ export class Views {
 		const said = `${visible(answer.person)} had said: ${inWords(answer.kind, answer.value)}.`;
 		session.note(`${answer.kind === "rewrite" && revisionInWords(query) || said} `
 			+ (own || query.revision ? "A new answer replaces it." : "Yours will stand beside it."),
+		...this.marks(answer),
 		button("Back to the list", () => this.leaveReview(), { className: "small" }));
 	}
 
