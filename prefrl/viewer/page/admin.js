@@ -8,6 +8,8 @@ import { inWords } from "./pair.js";
 const OFTEN = 3000; // milliseconds between two questions
 const LONGEST_NAME = 24; // characters of a name in a table; all of it is in its title
 const LONGEST_REMARK = 140;
+const NEXT = 10; // queries that are listed as asked next
+const COMPARING = ["preference", "tie", "ranking", "ratings"]; // answers that may be known
 const NONE = "–";
 
 const percent = (share) => `${Math.round(100 * share)} %`;
@@ -74,7 +76,7 @@ export class Admin {
 
 	/** Buttons beside an answer that is looked at again. */
 	marks(answer) {
-		if (!answer.answer || answer.gold) return [];
+		if (!answer.answer || answer.gold || !COMPARING.includes(answer.kind)) return [];
 		const mark = button("Make it a gold question", async () => {
 			if (await this.#tell("api/gold", { answer: answer.answer })) mark.remove();
 		}, { className: "small" });
@@ -130,7 +132,7 @@ export class Admin {
 		if (!value || this.body.contains(document.activeElement) && document.activeElement.matches("button:active")) return;
 		const focused = document.activeElement?.dataset.does; // tables are built anew; the focus stays where it was
 		this.words.textContent = this.#alpha();
-		this.body.replaceChildren(this.#people(), this.#queue(), ...this.#gold(), ...this.#broken(), ...this.#comments());
+		this.body.replaceChildren(this.#people(), ...this.#broken(), ...this.#comments(), ...this.#queue(), ...this.#gold());
 		document.body.dataset.admin = "shown";
 		if (focused) this.body.querySelector(`[data-does="${CSS.escape(focused)}"]`)?.focus();
 	}
@@ -171,11 +173,14 @@ export class Admin {
 
 	#queue() {
 		const { open, waiting } = this.value;
-		const held = waiting.filter(({ person }) => person).length;
-		return table(`Queue: ${open} open, ${held} of them in front of somebody`, ["query", "in front of", "since", ""],
-			waiting.map(({ ticket, person, since, priority }) => [ticket, person ? named(person) : NONE,
-				person ? duration(since) : NONE, person ? "" : priority ? "asked before others"
-					: this.#small("Ask next", `front ${ticket}`, () => this.#tell("api/front", { ticket }))]));
+		const held = waiting.filter(({ person }) => person);
+		const people = [...new Set(held.map(({ person }) => person))];
+		const theirs = people.map((person) => held.filter((one) => one.person === person));
+		const next = waiting.filter(({ person }) => !person).slice(0, NEXT);
+		return [table(`Queue: ${open} open, ${held.length} of them in front of somebody`, ["in front of", "queries", "longest"],
+			theirs.map((all) => [named(all[0].person), String(all.length), duration(Math.max(...all.map(({ since }) => since)))])),
+		table("Asked next", ["query", "", ""], next.map(({ ticket, priority }) => [ticket, priority ? "before all others" : "",
+			this.#small("Ask it first", `front ${ticket}`, () => this.#tell("api/front", { ticket }))]))];
 	}
 
 	#gold() {

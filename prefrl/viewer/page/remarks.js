@@ -11,7 +11,7 @@ export class Remarks {
 		this.field = element("input", { id: "comment", maxLength: LONGEST, autocomplete: "off", dir: "auto",
 			placeholder: "A comment, stored with your answer", aria: { label: "Comment on this pair" } });
 		this.row = element("p", { className: "remark", hidden: true }, this.field);
-		find("judge").after(this.row);
+		find("judge").before(this.row);
 		this.field.addEventListener("keydown", (event) => {
 			if (!["Enter", "Escape"].includes(event.key) || event.isComposing) return;
 			event.preventDefault();
@@ -71,9 +71,9 @@ export class Remarks {
 			element("h2", { id: "broken-title" }, "Which clip is broken?"),
 			element("p", { className: "aside" }, "The question is set aside: nobody is asked it any more, and nothing is learned from it."),
 			element("div", { className: "choices" }, ...choices), words,
-			element("div", { className: "answers" },
+			element("div", { className: "row" },
 				element("button", { className: "primary", value: "store" }, "Set it aside"),
-				element("button", { type: "button", className: "small", value: "cancel", onclick: () => this.dialog.close() }, "Cancel")));
+				element("button", { type: "button", onclick: () => this.dialog.close() }, "Cancel")));
 		form.addEventListener("submit", () => {
 			const chosen = form.querySelector("input:checked");
 			const comment = words.value.trim();

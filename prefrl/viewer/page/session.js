@@ -118,10 +118,11 @@ export class Session {
 		if (!entry || this.busy || performance.now() - this.shownAt < GUARD) return null;
 		const identity = this.identity();
 		const { ticket } = entry.query;
+		const said = this.remark(value);
 		this.busy = true;
 		const uuid = this.mode === "practice" ? randomId() : this.outbox.add("api/answer", { ...identity, ticket,
-			kind, value: this.remark(value), shown_at: this.shownTime, answered_at: Date.now() / 1000 });
-		return { entry, was: { kind, value }, meant: { ...identity, ticket, answer: uuid } };
+			kind, value: said, shown_at: this.shownTime, answered_at: Date.now() / 1000 });
+		return { entry, was: { kind, value: said }, meant: { ...identity, ticket, answer: uuid } };
 	}
 
 	/** Goes on to what comes after an answer. */
