@@ -20,6 +20,7 @@ from prefrl.storage.labelling import Ticket
 from prefrl.storage.links import Links
 from prefrl.storage.tallies import Tallies
 from prefrl.types import Answer, QueryId
+from prefrl.viewer import progress
 from prefrl.viewer.tickets import seal, secret_of, unseal
 
 __all__ = ["folder"]
@@ -70,9 +71,10 @@ def measured(tmp_path):
 # --- what labellers see -----------------------------------------------------------------------
 
 
-def test_nothing_that_reaches_a_labeller_tells_a_gold_question_from_others(measured):
+def test_nothing_that_reaches_a_labeller_tells_a_gold_question_from_others(measured, monkeypatch):
+    monkeypatch.setattr(progress, "STATUS_SECONDS", 0)
     elsewhere = measured.path.parent / "known.jsonl"
-    queries = queries_of(5, 2, make=lambda name, number: pose_segment(name, 40 + number))
+    queries = queries_of(5, 2, make=lambda name, number: pose_segment(name, 45 + number))
     with contextlib.closing(FeedbackStore(measured.path.parent / "other.sqlite")) as store:
         store.ask(5, queries, {}, 0)
         for query in queries:

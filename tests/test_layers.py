@@ -37,7 +37,7 @@ LEVELS = [
     ["storage"],
     ["answers", "clips", "config", "environments"],
     ["types"],
-    ["envs", "errors", "pace"],
+    ["envs", "errors", "intervals", "pace"],
 ]
 
 # The rooms that a module imports from, wherever in the file; the packages that it loads at once.

@@ -125,7 +125,7 @@ class View:
         person, tab = fields.person(body), fields.word(body, "tab")
         count = fields.number(body, "count", 0, MOST_QUERIES)
         names = fields.words(body, "held", 4 * MOST_QUERIES)
-        held = [self._ticket(request, name) for name in names]
+        held, strange = self._held(request, names)
         tickets, lost = self.assignments.next(person, tab, int(count), held)
         described = [self._described(request, ticket) for ticket in tickets]
         queries = [query for query in described if query]
@@ -134,7 +134,7 @@ class View:
             words = self.progress.why_no_queries()
         return {
             "queries": queries,
-            "lost": [self._name(request, each) for each in lost],
+            "lost": [*(self._name(request, each) for each in lost), *strange],
             "words": words,
         }
 
@@ -255,6 +255,21 @@ class View:
     def _ticket(self, request: Request, name: str) -> Ticket:
         secret = self._secret(request)
         return unseal(name, secret) if secret else Ticket.parse(name)
+
+    def _held(self, request: Request, names: list[str]) -> tuple[list[Ticket], list[str]]:
+        """Return the tickets that a page holds, and what names none: what an older page has kept.
+
+        Of admins' pages that is a mistake.
+        """
+        tickets, strange = [], []
+        for name in names:
+            try:
+                tickets.append(self._ticket(request, name))
+            except UserError:
+                if visitor_of(request).is_admin:
+                    raise
+                strange.append(name)
+        return tickets, strange
 
     def _name(self, request: Request, ticket: Ticket) -> str:
         secret = self._secret(request)
