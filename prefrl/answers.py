@@ -25,6 +25,8 @@ MARGIN_OF_STRENGTH: dict[str, float] = {
     "significantly": 1.0,
 }
 
+LONGEST_COMMENT = 2000  # characters
+
 Value = Mapping[str, Any]
 
 
@@ -154,6 +156,23 @@ class Nothing:
         return False
 
 
+class Broken:
+    """A clip cannot be judged: teaches nothing, and sets its query aside."""
+
+    @staticmethod
+    def problem(value: Value, segments: Sequence[Segment]) -> str | None:
+        """Say what is wrong, None if nothing is."""
+        index = value.get("segment", 0)
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(segments):
+            return f"calls the clip {index!r} broken; expected one of 0 to {len(segments) - 1}"
+        return None
+
+    @staticmethod
+    def decides(value: Value) -> bool:
+        """Return False."""
+        return False
+
+
 class Rewrite:
     """Another last action of one segment, better than what it was made of; with an order, too.
 
@@ -214,6 +233,7 @@ KINDS = {
     "ratings": Ratings,
     "rewrite": Rewrite,
     "skip": Nothing,
+    "broken": Broken,
     "retraction": Nothing,
 }
 
@@ -226,11 +246,21 @@ def check_answer(query: Query, answer: Answer) -> None:
     elif kind is None:
         problem = f"is of kind {answer.kind!r}; expected one of {', '.join(KINDS)}"
     else:
-        problem = kind.problem(answer.value, query.segments)
+        problem = kind.problem(answer.value, query.segments) or _of_comment(answer.value)
     if problem:
         raise UserError(
             f"the answer of teacher {answer.teacher!r} to query {tuple(query.id)} {problem}"
         )
+
+
+def _of_comment(value: Value) -> str | None:
+    comment = value.get("comment", "")
+    if isinstance(comment, str) and len(comment) <= LONGEST_COMMENT and "\0" not in comment:
+        return None
+    return (
+        f"has a comment that is {comment!r:.80}; expected at most {LONGEST_COMMENT} characters, "
+        "and no NUL"
+    )
 
 
 def is_decisive(answer: Answer) -> bool:
@@ -254,7 +284,7 @@ def to_comparisons(query: Query, answer: Answer, margin_scale: float = 0.0) -> L
     """
     check_answer(query, answer)
     kind = KINDS[answer.kind]
-    if answer.repeat or kind is Nothing:
+    if answer.repeat or answer.gold or kind in (Nothing, Broken):
         return Lesson([], [], [])
     if kind is Rewrite:
         lesson = Rewrite.lesson(query, answer, margin_scale)
@@ -279,6 +309,32 @@ def to_comparisons(query: Query, answer: Answer, margin_scale: float = 0.0) -> L
             )
         )  # fmt: skip
     return Lesson(comparisons, [], [])
+
+
+def share_right(known: Answer, given: Answer, segments: int) -> float | None:
+    """Return how far an answer says what is known, from 0 to 1; None where it compares nothing.
+
+    Of a pair it is 0 or 1. Of several clips it is the share of their pairs that are known to
+    differ which it has the same way round; where none are, all must be equal.
+
+    Args:
+        known: the answer that is known, of the same query.
+        given: the answer that is measured.
+        segments: how many the query has.
+    """
+    if not hasattr(KINDS[given.kind], "pair"):
+        return None
+    pairs = [*combinations(range(segments), 2)]
+    right = {pair: _way(known, *pair) for pair in pairs}
+    differing = [pair for pair in pairs if right[pair]]
+    if not differing:
+        return float(all(_way(given, *pair) == 0 for pair in pairs))
+    return sum(_way(given, *pair) == right[pair] for pair in differing) / len(differing)
+
+
+def _way(answer: Answer, i: int, j: int) -> int:
+    """Return 1 if an answer prefers segment i to j, -1 if j to i, else 0."""
+    return int(np.sign(KINDS[answer.kind].pair(answer.value, i, j)[0] - 0.5))
 
 
 def not_overruled(answers: Sequence[Answer]) -> list[Answer]:

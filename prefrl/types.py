@@ -11,7 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-AnswerKind = Literal["preference", "tie", "ranking", "ratings", "rewrite", "skip", "retraction"]
+AnswerKind = Literal[
+    "preference", "tie", "ranking", "ratings", "rewrite", "skip", "broken", "retraction"
+]
 
 RATING_SCALE = (1, 7)
 """The lowest and the highest grade of a clip, where a person or the oracle gives one."""
@@ -370,6 +372,8 @@ class Answer:
         preference: {"left": P(left is better)} and, if given, {"strength": one of the four words}
             or {"margin": a strength from 0 to 1};
         tie, skip: {} ("about equal" and "can't tell");
+        broken: {} or {"segment": index}: it cannot be judged, so the query is set aside: nobody is
+            asked it any more, and no answer to it is learned from;
         retraction: {}, of the teacher's own earlier answer;
         ranking: {"order": [[index, …], …]}, best first, equals together;
         ratings: {"ratings": [number, …], "low": number, "high": number};
@@ -377,7 +381,7 @@ class Answer:
             ranking, or how far it is "preferred" to the segment, from 0 to 1, with a "strength".
 
     A person's answer may name one of a model's that it "overrules", by uuid; a model's that "asks"
-    is shown to people for that.
+    is shown to people for that. Any answer may hold a "comment", in the teacher's own words.
     """
 
     query: QueryId
@@ -394,6 +398,8 @@ class Answer:
     uuid: str = field(default="", compare=False)
     """The sender's own name for it: what is sent twice counts once. The store makes one up where
     there is none."""
+    gold: bool = False
+    """Whether the answer was known before; this only measures the teacher, and teaches nothing."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from labelling import make_run, pose_segment, queries_of, robot
 from processes import Process, command
+from starlette.requests import Request
 from test_viewer import HOME, KEY, OURS, Client, answer, folder, post
 
 from prefrl.cli import main
 from prefrl.errors import UserError
 from prefrl.guide import Guide, GuidePicture, Right
 from prefrl.storage.feedback import FeedbackStore
+from prefrl.storage.labelling import TICKET, Ticket
 from prefrl.storage.links import Links
-from prefrl.viewer.guard import run_id
+from prefrl.viewer.guard import Visitor, run_id
 from prefrl.viewer.inspector import Inspector
 from prefrl.viewer.outside import read_outside
 
@@ -37,7 +39,13 @@ class Linked(Client):
             token = Links(folder, store).make(person, admin)
         super().__init__(folder, key=token)
         self.token, self.page = token, page_of(person)
+        self.person, self.admin = person, admin
         self.links = Links(folder, self.view.feedback)
+
+    def called(self, ticket):
+        """What a query is called on their page."""
+        visitor = Visitor("", self.person, self.admin)
+        return self.view._name(Request({"type": "http", "visitor": visitor}), Ticket.parse(ticket))
 
     def next(self, count=1, **body):
         reply = post(self, "/api/next", self.page, count=count, held=[], **body)
@@ -64,7 +72,7 @@ def test_answers_carry_the_name_of_the_link_whatever_the_page_says(folder, admin
     assert {each.teacher for each in client.view.feedback.answers()} == {"ana"}
     assert client.get("/api/status?person=ben").json()["mine"] == 2
     undone = post(client, "/api/undo", client.page, uuid="w", person="ben").json()
-    assert undone["query"]["ticket"] == "0-1"
+    assert undone["query"]["ticket"] == client.called("0-1")
 
 
 def test_a_withdrawn_link_is_refused_from_the_next_request_on(folder):
@@ -234,6 +242,12 @@ SHOWN = {
     ("POST", "/api/welcomed"): set(),
     ("GET", "/api/policy"): None,
     ("GET", "/api/inspect"): None,
+    ("GET", "/api/admin"): None,
+    ("GET", "/api/answers.csv"): None,
+    ("GET", "/api/answers.jsonl"): None,
+    ("POST", "/api/pause"): None,
+    ("POST", "/api/front"): None,
+    ("POST", "/api/gold"): None,
     ("POST", "/api/next"): {"queries", "lost", "words"},
     ("POST", "/api/answer"): {"answer"},
     ("POST", "/api/undo"): {"query", "was", "words"},
@@ -316,6 +330,7 @@ def test_of_what_is_for_admins_nothing_reaches_a_labeller(busy):
             "shown_at": 1, "answered_at": 2, "held": [OWN_PAIR]}  # fmt: skip
     theirs = [OF_BEN, held["ticket"], f"{OF_BEN}-repeat", f"{OF_BEN}-revision"]
     tickets = [OWN_PAIR, hers["ticket"], "1-0", *theirs, "9-9", "x"]
+    tickets += [ana.called(each) for each in tickets if TICKET.fullmatch(each)]
     asked = {
         "/api/history": ["/api/history", "/api/history?person=ben", "/api/history?kind=tie"],
         "/api/status": ["/api/status", "/api/status?person=ben"],
@@ -333,6 +348,9 @@ def test_of_what_is_for_admins_nothing_reaches_a_labeller(busy):
         "/api/demonstration": [body | {"prompt": "a", "response": "b"}, body],
         "/api/release": [body],
         "/api/welcomed": [body],
+        "/api/pause": [body | {"paused": True}, body | {"paused": False, "labeller": "ana"}],
+        "/api/front": [body | {"ticket": OF_BEN}],
+        "/api/gold": [body | {"answer": 1}, body | {"ticket": OF_BEN}],
     }
     routes = {(method, route.path) for route in admin.transport.app.routes
               for method in getattr(route, "methods", None) or {"GET"}} - {
@@ -350,8 +368,8 @@ def test_of_what_is_for_admins_nothing_reaches_a_labeller(busy):
             assert [secret for secret in secrets if secret in told] == [], f"{method} {reply.url}"
         shown = SHOWN[method, path]
         if shown is None:
-            assert {reply.status_code for reply in replies} == {403}
-            assert admin.get(path).status_code == 200, "the secret is there"
+            assert {reply.status_code for reply in replies if reply.status_code != 415} == {403}
+            assert method == "POST" or admin.get(path).status_code == 200, "the secret is there"
             continue
         assert any(reply.is_success for reply in replies) or path == "/api/mesh/{digest}"
         for reply in replies:
@@ -372,12 +390,16 @@ def test_what_a_labeller_is_shown_holds_nothing_more(busy):
     assert status["trainer"] == {"state": "open", "words": "Answers are stored as ana's."}
     assert names_in(status) == SHOWN["GET", "/api/status"] | {"repeats.same", "repeats.of"}
     entries = ana.get("/api/history?person=ben").json()["answers"]
-    assert [entry["ticket"] for entry in entries] == [OWN_PAIR] and set(entries[0]) == IN_ANSWER
-    for query in [*ana.next(2), ana.get(f"/api/query/{OWN_PAIR}").json()["query"]]:
+    own = ana.called(OWN_PAIR)
+    assert [entry["ticket"] for entry in entries] == [own] and set(entries[0]) == IN_ANSWER
+    for query in [*ana.next(2), ana.get(f"/api/query/{own}").json()["query"]]:
         assert set(query) == IN_QUERY
         assert all(set(clip) == IN_CLIP for clip in query["clips"])
         assert all(ana.get(clip["url"]).status_code == 200 for clip in query["clips"])
-    assert ana.get(f"/api/query/{OF_BEN}").status_code == 404
+    assert ana.get(f"/api/query/{ana.called(OF_BEN)}").status_code == 404
+    for ticket in (OWN_PAIR, ben.called(OWN_PAIR), f"{own[:-1]}x", "q"):
+        reply = ana.get(f"/api/query/{ticket}")
+        assert reply.status_code == 400 and "is not a ticket" in reply.json()["error"]
     [question] = ana.get("/api/practice").json()["queries"]
     assert set(question) == IN_QUERY | {"right"} and question["ticket"] == "practice-0"
     assert all(ana.get(clip["url"]).status_code == 200 for clip in question["clips"])

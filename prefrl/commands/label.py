@@ -3,8 +3,11 @@
 import os
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
 
 from prefrl.commands.console import RunOrAddress, say
 from prefrl.config.fields import Port
@@ -55,11 +58,16 @@ class Label:
     """Refuse whoever has this person's link, for good; their answers stay."""
     links: bool = False
     """List who has a link, and how they answer."""
+    gold: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Make gold questions of the answers in a file, of an oracle or of somebody who is trusted, as
+    `prefrl export` prints them: --query.gold-share of what people are asked, to measure them."""
+    ungold: Annotated[str, arg(metavar="QUERY")] = ""
+    """Let a query be no gold question any more, ROUND-INDEX, as the admins' page names it."""
 
 
 def label(chosen: Label) -> None:
     """Serve a run's page until interrupted, or say who may open it."""
-    actions = ("link", "pause", "unpause", "withdraw", "links")
+    actions = ("link", "pause", "unpause", "withdraw", "links", "gold", "ungold")
     asked = [name for name in actions if getattr(chosen, name)]
     if len(asked) > 1:
         given = " and ".join(f"--{name}" for name in asked)
@@ -76,7 +84,9 @@ def label(chosen: Label) -> None:
         if chosen.instructions:
             told = read_instructions(chosen.instructions)
             folder.save_viewer(folder.viewer() | {"instructions": told})
-        if asked:
+        if chosen.gold or chosen.ungold:
+            _change_gold(chosen, folder)
+        elif asked:
             _change_links(chosen, folder, outside)
         else:
             _serve(chosen, folder, outside)
@@ -101,6 +111,31 @@ def _serve(chosen: Label, folder: "RunFolder", outside: "Outside") -> None:
             say(f"from elsewhere: ssh -L {page.port}:127.0.0.1:{page.port} THIS-MACHINE")
 
     serve(folder, chosen.name, chosen.port, chosen.allow_host, chosen.host, announce, outside)
+
+
+def _change_gold(chosen: Label, folder: "RunFolder") -> None:
+    from prefrl.storage.feedback import FeedbackStore
+    from prefrl.storage.gold import unmark
+    from prefrl.storage.gold_files import Asks, import_gold
+    from prefrl.storage.labelling import Ticket
+
+    with closing(FeedbackStore(folder.feedback)) as store:
+        if chosen.gold is None:
+            unmark(store, Ticket.parse(chosen.ungold).query)
+            say(f"{chosen.ungold} is no gold question any more; answers to it stay what they are")
+            return
+        experiment, card = folder.experiment(), folder.card()
+        query = experiment.query
+        asks = Asks(dict(card.aspects) or {"": card.question}, query.kind, query.size)
+        chat = True if card.is_text and experiment.text.chat else None
+        done = import_gold(store, chosen.gold, asks, card.spaces, chat)
+        say(f"gold questions made: {done.marked}")
+        if done.known:
+            say(f"note: queries that were gold already: {done.known}")
+        for note in done.notes:
+            say(note)
+        if not query.gold_share:
+            say("note: nobody is asked them, as --query.gold-share of this run is 0")
 
 
 def _change_links(chosen: Label, folder: "RunFolder", outside: "Outside") -> None:

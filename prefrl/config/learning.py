@@ -102,6 +102,9 @@ class QueryConfig:
     people: Count = 1
     """How many people are asked each query, of those who come. It is a label with the first answer:
     --labels counts queries, and no run waits for the others."""
+    gold_share: Share = 0.1
+    """Share of what people are asked that has a known answer, where `prefrl label RUN --gold` or an
+    admin's mark has made such questions: they measure people, teach nothing and are no labels."""
     acquisition: Literal["uniform", "disagreement", "entropy", "spread"] = "disagreement"
     """Scores candidate queries; the first round is always uniform."""
     anchors: CountOrZero = 0

@@ -5,13 +5,13 @@ They hold in 95 of 100 repetitions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-CRITICAL = 1.959964  # 97.5 % of a normal distribution lie below it
+from prefrl.intervals import share
+
 RESAMPLES = 2000
 RIDGE = 1e-2  # keeps coefficients finite where one side won everything
 NEWTON_STEPS, LONGEST_STEP = 100, 2.0
@@ -91,18 +91,6 @@ def ratios(tasks: Sequence[Scored]) -> dict[str, dict[str, Any]] | None:
         ways = true[of_true].mean(1, keepdims=True) - zeros
         drawn.append((of_runs - zeros) / np.where(ways > 0, ways, np.nan))
     return aggregates(np.concatenate(plain), np.concatenate(drawn, axis=1))
-
-
-def share(successes: float, count: float) -> dict[str, Any]:
-    """Return successes / count as `mean`, and Wilson's score `interval`.
-
-    Unlike a bootstrap, the interval has a width even if all or none succeeded.
-    """
-    mean, square = successes / count, CRITICAL**2
-    centre = (mean + square / (2 * count)) / (1 + square / count)
-    half = CRITICAL * math.sqrt(mean * (1 - mean) / count + square / (4 * count**2))
-    half /= 1 + square / count
-    return {"mean": mean, "interval": [max(0.0, centre - half), min(1.0, centre + half)]}
 
 
 def win_rate(wins: Sequence[float]) -> dict[str, Any]:

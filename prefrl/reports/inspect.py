@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import textwrap
 from collections import defaultdict
 from contextlib import closing
 from typing import Any
@@ -13,16 +14,20 @@ import torch
 
 from prefrl.answers import to_comparisons
 from prefrl.errors import UserError
+from prefrl.intervals import share
 from prefrl.learning.bags import bag_weights
 from prefrl.learning.preference import decisive, preference_probability
 from prefrl.learning.reward import predict_returns
+from prefrl.learning.statistics import in_words as estimated
 from prefrl.reports.labellers import compare_labellers, labellers_in_words
 from prefrl.runs.load import load_reward
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
+from prefrl.storage.gold import scores
 from prefrl.storage.history import agreement as consistency
 from prefrl.types import Answer, Comparison, Query, QueryId, Segment, Trajectory, alike, until_end
 
+LONGEST_REMARK = 80  # characters of a comment in a line
 TRACES = 12  # queries whose reward is given step by step
 
 
@@ -44,7 +49,9 @@ def inspect_run(folder: RunFolder, worst: int = 20) -> dict[str, Any]:
         answered queries' clips, `[step]` each, and the answers to them. Of several aspects also
         `aspects`: for each its `answers`, `judged`, `decisive`, `agreement`, `correlation` and
         `clips`, by its own reward and its own true one; then `true` is that of the first. Where
-        several answered, also `labellers`, as `compare_labellers` has it.
+        several answered, also `labellers`, as `compare_labellers` has it. Where there are gold
+        questions, also `gold`: of each who answered any, `of` how many the share right has its
+        `mean` and `interval`; and where queries were set aside, `broken`: which, by whom, and why.
 
         Members of the ensemble that were fitted to an answer to a query say nothing of it. If all
         were, the answer is not judged, and their mean is what is listed as `predicted`.
@@ -91,6 +98,7 @@ def _report(folder: RunFolder, feedback: FeedbackStore, model: Any, worst: int) 
         **({"aspects": several} if several else {}),
         "worst": sorted(judged, key=lambda entry: -entry["loss"])[:worst],
         **_labellers(folder, feedback, lessons, queries, returns, unfitted, row_of),
+        **_remarked(feedback),
         "disagreeing": [e for e in reversed(judged) if e["agreed"] < e["decisive"]],
         "traces": _traces(model, [queries[name] for name in sorted(queries)[-TRACES:]], answers),
     }
@@ -115,6 +123,20 @@ def _labellers(
     repeats = {name: consistency(feedback, name) for name in names}
     found = compare_labellers(comparisons, leads, error, repeats)
     return {"labellers": found} if found else {}
+
+
+def _remarked(feedback: FeedbackStore) -> dict[str, Any]:
+    """Return what gold questions say of people, and what they set aside."""
+    known = {
+        name: share(sum(right), len(right)) | {"of": len(right)}
+        for name, right in sorted(scores(feedback).items())
+    }
+    broken = [
+        {"round": answer.query.round, "index": answer.query.index, "teacher": answer.teacher,
+         "segment": answer.value.get("segment"), "comment": answer.value.get("comment", "")}
+        for answer in feedback.answers(repeats=True) if answer.kind == "broken"
+    ]  # fmt: skip
+    return ({"gold": known} if known else {}) | ({"broken": broken} if broken else {})
 
 
 def _unfitted(
@@ -237,6 +259,11 @@ def in_words(report: dict[str, Any]) -> list[str]:
         )
     if "labellers" in report:
         lines += labellers_in_words(report["labellers"])
+    for name, entry in report.get("gold", {}).items():
+        right = estimated(entry, ".0%")
+        lines.append(f"  {name}: right on {right} of {entry['of']} gold questions")
+    for entry in report.get("broken", ()):
+        lines.append(_set_aside_in_words(entry))
     for aspect, entry in report.get("aspects", {}).items():
         share, correlation = entry["agreement"], entry["correlation"]
         agrees = "nothing decisive" if share is None else f"agrees with {share:.0%}"
@@ -258,6 +285,13 @@ def in_words(report: dict[str, Any]) -> list[str]:
             f"predicted {predicted}{'' if entry['members'] else ' (fitted to it)'}"
         )
     return lines
+
+
+def _set_aside_in_words(entry: dict[str, Any]) -> str:
+    which = "" if entry["segment"] is None else f", clip {entry['segment'] + 1}"
+    said = f": {textwrap.shorten(entry['comment'], LONGEST_REMARK)}" if entry["comment"] else ""
+    query = f"{entry['round']}-{entry['index']}"
+    return f"  set aside as broken by {entry['teacher']}: query {query}{which}{said}"
 
 
 _COLUMNS = ("said", "predicted")

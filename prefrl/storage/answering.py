@@ -15,7 +15,7 @@ from prefrl.errors import UserError, check_plain
 from prefrl.storage.database import Database
 from prefrl.types import Answer, Counts, QueryId
 
-COLUMNS = 'round, "index", kind, value, teacher, shown_at, answered_at, repeat, uuid'  # an answer's
+COLUMNS = 'round, "index", kind, value, teacher, shown_at, answered_at, repeat, gold, uuid'
 # Whether the answer `a` stood when the newest one had the id `:through`.
 STOOD = (
     "a.kind <> 'retraction' AND a.id <= :through "
@@ -30,9 +30,10 @@ SECONDS = (
 
 def answer_of(row: Sequence[Any]) -> Answer:
     """Return the answer of which a row holds `COLUMNS`."""
-    round_index, index, kind, value, teacher, shown_at, answered_at, repeat, uuid = row
+    round_index, index, kind, value, teacher, shown_at, answered_at, repeat, gold, uuid = row
     query, value = QueryId(round_index, index), json.loads(value)
-    return Answer(query, kind, value, teacher, shown_at, answered_at, bool(repeat), uuid or "")
+    said = query, kind, value, teacher, shown_at, answered_at
+    return Answer(*said, bool(repeat), uuid or "", bool(gold))
 
 
 def write_answer(database: Database, answer: Answer) -> str:
@@ -49,10 +50,10 @@ def write_answer(database: Database, answer: Answer) -> str:
     uuid = answer.uuid or uuid4().hex
     database.run(
         'INSERT INTO answer (round, "index", kind, value, decisive, teacher, shown_at, '
-        "answered_at, repeat, uuid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "answered_at, repeat, gold, uuid) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT DO NOTHING",
         *answer.query, answer.kind, value, is_decisive(answer), answer.teacher,
-        answer.shown_at, answer.answered_at, answer.repeat, uuid,
+        answer.shown_at, answer.answered_at, answer.repeat, answer.gold, uuid,
     )  # fmt: skip
     return uuid
 
@@ -60,10 +61,20 @@ def write_answer(database: Database, answer: Answer) -> str:
 def read_answers(database: Database, through: int | None, repeats: bool) -> list[Answer]:
     """Return the answers that stand; see `FeedbackStore.answers`."""
     rows = database.run(
-        f"SELECT {COLUMNS} FROM answer a WHERE {STOOD} AND (:repeats OR NOT repeat) ORDER BY id",
+        f"SELECT {COLUMNS} FROM answer a WHERE {STOOD} AND (:repeats OR NOT (repeat OR gold)) "
+        "ORDER BY id",
         through=2**62 if through is None else through, repeats=repeats,
     )  # fmt: skip
     return not_overruled([*map(answer_of, rows)])
+
+
+def set_aside(database: Database, through: int | None) -> set[QueryId]:
+    """Return the queries that somebody says cannot be judged, as it stood at an answer."""
+    rows = database.run(
+        f"SELECT DISTINCT round, \"index\" FROM answer a WHERE {STOOD} AND kind = 'broken'",
+        through=2**62 if through is None else through,
+    )
+    return {QueryId(*row) for row in rows}
 
 
 def unknown(database: Database, answers: Sequence[Answer]) -> list[Answer]:
@@ -80,8 +91,8 @@ def unknown(database: Database, answers: Sequence[Answer]) -> list[Answer]:
 def answered_queries(database: Database, through: int) -> set[QueryId]:
     """Return the queries to which an answer with id up to `through` once taught something."""
     rows = database.run(
-        'SELECT DISTINCT round, "index" FROM answer WHERE id <= ? AND NOT repeat '
-        "AND kind NOT IN ('skip', 'retraction')",
+        'SELECT DISTINCT round, "index" FROM answer WHERE id <= ? AND NOT (repeat OR gold) '
+        "AND kind NOT IN ('skip', 'broken', 'retraction')",
         through,
     )
     return {QueryId(*row) for row in rows}
@@ -102,17 +113,18 @@ def demonstrate(
 def count_at(database: Database, before_round: int, through: int) -> Counts:
     """Count queries and answers as they stood; see `FeedbackStore.counts_at`."""
     [row] = database.run(
-        "SELECT count(*), coalesce(sum(labelled), 0), coalesce(sum(decided), 0), "
+        "SELECT count(*), coalesce(sum(labelled * whole), 0), coalesce(sum(decided * whole), 0), "
         "coalesce(sum(CASE WHEN answered = 0 AND withdrawn IS NULL THEN 1 ELSE 0 END), 0), "
-        "coalesce(sum(labelled * clips), 0), "
+        "coalesce(sum(labelled * whole * clips), 0), "
         f"(SELECT coalesce(sum({SECONDS}), 0.0) FROM answer WHERE round >= 0 "
         "  AND round < :before AND id <= :through) FROM ("
         "  SELECT count(a.id) AS answered, q.withdrawn AS withdrawn, "
         "    max(CASE WHEN a.kind <> 'skip' THEN 1 ELSE 0 END) AS labelled, "
+        "    min(CASE WHEN a.kind = 'broken' THEN 0 ELSE 1 END) AS whole, "
         "    max(json_array_length(q.segments)) AS clips, "
         "    max(CASE WHEN a.decisive THEN 1 ELSE 0 END) AS decided "
         '  FROM query q LEFT JOIN answer a ON a.round = q.round AND a."index" = q."index" '
-        f"  AND {STOOD} AND NOT a.repeat "
+        f"  AND {STOOD} AND (a.kind = 'broken' OR NOT (a.repeat OR a.gold)) "
         "  WHERE q.round >= 0 AND q.round < :before "
         '  GROUP BY q.round, q."index", q.withdrawn) counted',
         before=before_round, through=through,

@@ -23,13 +23,15 @@ COPIED = {
     "true_reward": "segment, rewards",
     "aspect_reward": "segment, aspect, rewards",
     "true_return": "round, mean",
-    "query": 'round, "index", kind, question, segments, withdrawn, open, aspect',
+    "query": 'round, "index", kind, question, segments, withdrawn, open, aspect, priority',
     "answer": 'id, round, "index", kind, value, decisive, teacher, shown_at, answered_at, uuid, '
-    "repeat",
+    "repeat, gold",
     "repeat": 'round, "index", teacher',
+    "gold": 'round, "index", clips, kind, value, teacher',
+    "gold_asked": 'round, "index", teacher',
     "demonstration": "id, teacher, prompt, response, at, uuid",
 }
-TRUTHS = {"open", "decisive", "repeat"}  # columns that SQLite keeps as 0 and 1
+TRUTHS = {"open", "decisive", "repeat", "gold"}  # columns that SQLite keeps as 0 and 1
 AT_ONCE = 1000  # rows
 
 

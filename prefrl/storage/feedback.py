@@ -22,6 +22,7 @@ from prefrl.storage.answering import (
     count_at,
     demonstrate,
     read_answers,
+    set_aside,
     write_answer,
 )
 from prefrl.storage.copying import copy
@@ -251,7 +252,8 @@ class FeedbackStore:
 
         Args:
             through: those that stood when the newest answer had this id; now by default.
-            repeats: those to pairs that were shown again, too, which teach nothing.
+            repeats: those to pairs that were shown again, and those to queries whose answer is
+                known, too, which teach nothing.
         """
         return read_answers(self.database, through, repeats)
 
@@ -266,8 +268,10 @@ class FeedbackStore:
     ) -> list[Comparison]:
         """Return what the answers with id up to `through` teach a reward model."""
         queries = {query.id: query for query in self._queries("")}
-        comparisons = []
+        comparisons, broken = [], set_aside(self.database, through)
         for answer in self.answers(through):
+            if answer.query in broken:
+                continue
             comparisons += to_comparisons(queries[answer.query], answer, margin_scale).comparisons
         return comparisons
 

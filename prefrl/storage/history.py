@@ -9,6 +9,7 @@ import json
 import time
 from typing import NamedTuple
 
+from prefrl.errors import UserError
 from prefrl.storage.answering import COLUMNS, answer_of
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.types import Answer, QueryId
@@ -54,7 +55,8 @@ def agreement(store: FeedbackStore, person: str) -> tuple[int, int]:
     """
     rows = store.database.run(
         "SELECT a.kind, a.value, b.kind, b.value FROM standing b JOIN standing a ON "
-        'a.round = b.round AND a."index" = b."index" AND a.teacher = b.teacher AND NOT a.repeat '
+        'a.round = b.round AND a."index" = b."index" AND a.teacher = b.teacher '
+        "AND NOT a.repeat AND NOT a.gold "
         "AND a.kind IN ('preference', 'tie') "
         "WHERE b.repeat AND b.kind IN ('preference', 'tie') AND b.teacher = ?",
         person,
@@ -67,14 +69,15 @@ def agreement(store: FeedbackStore, person: str) -> tuple[int, int]:
 
 
 def people(store: FeedbackStore) -> dict[str, int]:
-    """Return how many labels each teacher has given that stand.
+    """Return how many labels each teacher has given that stand, those to known queries too.
 
     Imported ones do not count: who has given no others has 0.
     """
     return dict(
         store.database.run(
-            "SELECT teacher, sum(CASE WHEN round >= 0 THEN 1 ELSE 0 END) AS labels FROM standing "
-            "WHERE kind <> 'skip' AND NOT repeat GROUP BY teacher ORDER BY labels DESC, teacher"
+            "SELECT teacher, sum(CASE WHEN round >= 0 OR gold THEN 1 ELSE 0 END) AS labels "
+            "FROM standing WHERE kind NOT IN ('skip', 'broken') AND NOT repeat "
+            "GROUP BY teacher ORDER BY labels DESC, teacher"
         )
     )
 
@@ -83,8 +86,9 @@ def labels_per_minute(store: FeedbackStore, person: str) -> float:
     """Return how many labels a minute a person has given of late."""
     since = time.time() - RATE_SECONDS
     [(count, first)] = store.database.run(
-        "SELECT count(*), min(shown_at) FROM standing WHERE teacher = ? AND kind <> 'skip' "
-        "AND NOT repeat AND id > (SELECT max(id) - 2000 FROM answer) AND answered_at > ?",
+        "SELECT count(*), min(shown_at) FROM standing WHERE teacher = ? "
+        "AND kind NOT IN ('skip', 'broken') AND NOT repeat "
+        "AND id > (SELECT max(id) - 2000 FROM answer) AND answered_at > ?",
         person, since,
     )  # fmt: skip
     if not count:
@@ -92,13 +96,32 @@ def labels_per_minute(store: FeedbackStore, person: str) -> float:
     return 60 * count / max(time.time() - max(first, since), 1.0)
 
 
+def move_to_front(store: FeedbackStore, query: QueryId) -> None:
+    """Let a query that is open be asked before all others.
+
+    Raises:
+        UserError: it is not open.
+    """
+    with store.database.transaction() as run:
+        moved = run(
+            "UPDATE query SET priority = (SELECT max(priority) + 1 FROM query WHERE open) "
+            'WHERE open AND round = ? AND "index" = ? RETURNING 1',
+            *query,
+        )
+        if not moved:
+            raise UserError(
+                f"the query {query.round}-{query.index} waits for no answer; choose one that does"
+            )
+
+
 def was_shown(store: FeedbackStore, query: QueryId, person: str) -> bool:
     """Return whether a query is in front of somebody, or was answered by them."""
     of = 'round = ? AND "index" = ? AND teacher = ?'
     [(shown,)] = store.database.run(
         f"SELECT EXISTS (SELECT 1 FROM lease WHERE {of}) "
+        f"OR EXISTS (SELECT 1 FROM gold_asked WHERE {of}) "
         f"OR EXISTS (SELECT 1 FROM answer WHERE {of})",
-        *query, person, *query, person,
+        *query, person, *query, person, *query, person,
     )  # fmt: skip
     return bool(shown)
 

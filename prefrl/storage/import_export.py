@@ -45,7 +45,8 @@ class Imported(NamedTuple):
 def export_answers(store: FeedbackStore, env: str) -> Iterator[dict[str, Any]]:
     """Yield every answer that stands with its query, as plain JSON values.
 
-    Answers to pairs that were shown again are among them, marked as `repeat`.
+    Answers to pairs that were shown again are among them, marked as `repeat`, and those to queries
+    whose answer was known, marked as `gold`.
 
     Args:
         store: where they are.
@@ -67,6 +68,7 @@ def export_answers(store: FeedbackStore, env: str) -> Iterator[dict[str, Any]]:
             "shown_at": answer.shown_at,
             "answered_at": answer.answered_at,
             "repeat": answer.repeat,
+            **({"gold": True} if answer.gold else {}),
             "uuid": answer.uuid,
         }
 
@@ -91,10 +93,10 @@ def import_file(
     Raises:
         UserError: it cannot be read, or does not fit; then nothing is imported.
     """
-    with _or_nothing():
+    with or_nothing():
         read = texts.read_file(path, chat)
     take = _take_demonstrations if demonstrations else _take_answers
-    return take(store, read, in_utf8(path.stem), spaces, lambda q: _about(q, aspects, aspect))
+    return take(store, read, in_utf8(path.stem), spaces, lambda q: about(q, aspects, aspect))
 
 
 def import_answers(
@@ -136,11 +138,11 @@ def import_demonstrations(
 
 
 def _read_lines(lines: Iterable[str], name: str) -> texts.Texts:
-    with _or_nothing():
+    with or_nothing():
         return texts.read_rows(read_rows(lines, name), name, "JSON lines", chat=None)
 
 
-def _about(queries: Sequence[Query], aspects: Collection[str] | None, aspect: str) -> list[Query]:
+def about(queries: Sequence[Query], aspects: Collection[str] | None, aspect: str) -> list[Query]:
     """Return queries with the aspect that each is about.
 
     Raises:
@@ -165,14 +167,14 @@ def _about(queries: Sequence[Query], aspects: Collection[str] | None, aspect: st
 
 def _take_answers(
     store: FeedbackStore, read: texts.Texts, name: str, spaces: Mapping[str, SpaceSpec],
-    about: Callable[[Sequence[Query]], list[Query]],
+    with_aspects: Callable[[Sequence[Query]], list[Query]],
 ) -> Imported:  # fmt: skip
-    reader = AnswerReader(name, spaces or _spaces_in(store))
-    with _or_nothing():
+    reader = AnswerReader(name, spaces or spaces_in(store))
+    with or_nothing():
         examples, notes = texts.compared(read)
         for example in examples:
             reader.read(example)
-        queries = about(reader.queries)
+        queries = with_aspects(reader.queries)
     if reader.left_out and not reader.answers:
         raise UserError(
             f"{name} holds nothing to import: the two texts of each of its {reader.left_out} pairs "
@@ -187,10 +189,10 @@ def _take_answers(
 
 def _take_demonstrations(
     store: FeedbackStore, read: texts.Texts, name: str, spaces: Mapping[str, SpaceSpec],
-    about: Callable[[Sequence[Query]], list[Query]],
+    with_aspects: Callable[[Sequence[Query]], list[Query]],
 ) -> Imported:  # fmt: skip
-    reader, kept = AnswerReader(name, spaces or _spaces_in(store)), set()
-    with _or_nothing():
+    reader, kept = AnswerReader(name, spaces or spaces_in(store)), set()
+    with or_nothing():
         shown, notes = texts.demonstrations(read, clips=True)
         for index, example in enumerate(shown):
             with said_where(example.where):
@@ -199,22 +201,24 @@ def _take_demonstrations(
             kept.add(other.id)
             query = Query(QueryId(-1, index), (replace(segment, task=other.task), other))
             reader.add(index, query, Answer(query.id, "preference", {"left": 1.0}, name))
-        queries = about(reader.queries)
+        queries = with_aspects(reader.queries)
     done = _record(store, name, queries, reader.answers, kept)
     return done._replace(notes=(read.took, *read.notes, *notes))
 
 
 @contextmanager
-def _or_nothing() -> Iterator[None]:
+def or_nothing(what: str = "nothing is imported") -> Iterator[None]:
+    """Say of a mistake that nothing has come of it."""
     try:
         yield
     except StoreError:
         raise
     except UserError as error:
-        raise UserError(f"{error}; nothing is imported") from None
+        raise UserError(f"{error}; {what}") from None
 
 
-def _spaces_in(store: FeedbackStore) -> Mapping[str, SpaceSpec]:
+def spaces_in(store: FeedbackStore) -> Mapping[str, SpaceSpec]:
+    """Return what clips must be of, by one that a store holds."""
     known = store.segments()
     return spaces_of(store.segment(known[0])) if known else UNKNOWN
 

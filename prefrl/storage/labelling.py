@@ -5,13 +5,15 @@ Everything is in the feedback store, so that pages, viewers and trainers may com
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from prefrl.answers import Value, check_answer, to_comparisons
 from prefrl.errors import UserError
+from prefrl.storage import gold
 from prefrl.storage.answering import COLUMNS, answer_of, write_answer
 from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.others import for_others
@@ -65,15 +67,20 @@ class Ticket(NamedTuple):
 class Assignments:
     """Hands queries to people and takes their answers."""
 
-    def __init__(self, store: FeedbackStore, people: int = 1):
+    def __init__(
+        self, store: FeedbackStore, people: int = 1, gold_share: float = 0.0,
+        chance: Callable[[], float] = random.random,
+    ):  # fmt: skip
         """Take a store.
 
         Args:
             store: of the run.
             people: how many are to answer each query. It is answered with the first of them: no run
                 waits for others, who may not come.
+            gold_share: of what people are asked, as long as there are gold questions for them.
+            chance: draws from 0 to 1 which of the queries these are.
         """
-        self.store, self.people = store, people
+        self.store, self.people, self.gold_share, self.chance = store, people, gold_share, chance
 
     def next(
         self, person: str, tab: str, count: int, held: Sequence[Ticket] = ()
@@ -82,7 +89,8 @@ class Assignments:
 
         Nobody gets what another page holds, but for what a page of their own that has fallen silent
         holds still: a browser that was killed. What others have answered, and not enough of them,
-        comes first, then what nobody has; the newest policy's before older ones.
+        comes first, then what nobody has; the newest policy's before older ones, what has priority
+        before all. Gold questions take the place of some, at random.
 
         Returns:
             The new tickets, and those of `held` that are no longer to be answered.
@@ -91,21 +99,26 @@ class Assignments:
             now = self.store.database.now()
             lost = [ticket for ticket in held if not self._renew(ticket, person, tab, now)]
             repeat = self._repeat(person) if count else None
-            others = self._of_others(person, now, count - bool(repeat))
-            free = count - bool(repeat) - len(others)
+            known = self._known_again(person, held, count - bool(repeat))
+            others = self._of_others(person, now, count - bool(repeat) - len(known))
+            free = count - bool(repeat) - len(known) - len(others)
             rows = run(
                 'SELECT round, "index" FROM query q WHERE open AND NOT EXISTS (SELECT 1 FROM lease '
                 'l WHERE l.round = q.round AND l."index" = q."index" AND l.until > ? + '
                 "CASE WHEN l.teacher = ? AND l.tab <> ? THEN ? ELSE 0 END) "
-                'ORDER BY round DESC, "index" DESC LIMIT ?',
+                'ORDER BY priority DESC, round DESC, "index" DESC LIMIT ?',
                 now, person, tab, LEASE_SECONDS - SILENT_SECONDS, free,
             )  # fmt: skip
             tickets = others + [Ticket(QueryId(*row)) for row in rows]
-            if left := count - bool(repeat) - len(tickets):
+            if left := count - bool(repeat) - len(known) - len(tickets):
                 tickets += self._asked_again(person, tab, now, left)
+            new = self._known(person, len(tickets))
+            tickets = tickets[: len(tickets) - len(new)]
             for ticket in tickets:
                 self._lease(ticket.query, person, tab, now)
-        return ([repeat] if repeat else []) + tickets, lost
+            for ticket in new:
+                tickets.insert(int(self.chance() * (len(tickets) + 1)), ticket)
+        return ([repeat] if repeat else []) + known + tickets, lost
 
     def release(self, person: str, tab: str) -> None:
         """Give back all that a page holds."""
@@ -142,6 +155,8 @@ class Assignments:
         elif ticket.revision:
             check_answer(self.query(ticket), answer)
             answer = _of_revision(answer, self.revision(ticket))
+        elif gold.was_asked(self.store, ticket.query, answer.teacher):
+            answer = replace(answer, gold=True)
         elif asking := self._model_answer(
             ticket.query, "json_extract(value, '$.asks') IS NOT NULL"
         ):
@@ -195,7 +210,7 @@ class Assignments:
             ticket, given = as_given(answer)
             if stands:
                 self._retract(answer, uuid)
-                if not ticket.repeat:
+                if not (ticket.repeat or answer.gold):  # those are nobody else's to answer
                     self._lease(ticket.query, person, tab, self.store.database.now())
         return ticket, given
 
@@ -206,7 +221,9 @@ class Assignments:
             UserError: the page does not hold it.
         """
         of = 'WHERE round = ? AND "index" = ? AND teacher = ?'
-        if ticket.repeat:
+        if gold.was_asked(self.store, ticket.query, person):
+            held = True
+        elif ticket.repeat:
             held = self.store.database.run(f"SELECT 1 FROM repeat {of}", *ticket.query, person)
         else:
             held = self.store.database.run(
@@ -227,7 +244,7 @@ class Assignments:
                 'AND q."index" = lease."index")'
             )
             who = [person]
-        return bool(
+        renewed = bool(
             self.store.database.run(
                 "UPDATE lease SET until = CASE WHEN since + ? < ? THEN since + ? ELSE ? END "
                 'WHERE round = ? AND "index" = ? AND teacher = ? AND tab = ? AND (EXISTS ('
@@ -238,6 +255,20 @@ class Assignments:
                 now + LEASE_SECONDS, *ticket.query, person, tab, *who,
             )
         )  # fmt: skip
+        return renewed or ticket.query in gold.unanswered(self.store, person)
+
+    def _known(self, person: str, among: int) -> list[Ticket]:
+        """Return gold questions that take the place of some of `among` queries."""
+        drawn = sum(self.chance() < self.gold_share for _ in range(among)) if self.gold_share else 0
+        chosen = gold.choose(self.store, person, drawn, self.chance()) if drawn else []
+        return [Ticket(query) for query in chosen]
+
+    def _known_again(self, person: str, held: Sequence[Ticket], count: int) -> list[Ticket]:
+        """Return gold questions that were shown to a person whose page has them no more."""
+        if count < 1:
+            return []
+        left = [Ticket(query) for query in gold.unanswered(self.store, person)]
+        return [ticket for ticket in left if ticket not in held][:count]
 
     def _lease(self, query: QueryId, person: str, tab: str, now: float) -> None:
         run = self.store.database.run
@@ -277,7 +308,7 @@ class Assignments:
     def _repeat(self, person: str) -> Ticket | None:
         """Choose a pair to show once more, if it is time for one."""
         [(answered, shown)] = self.store.database.run(
-            "SELECT (SELECT count(*) FROM standing WHERE teacher = ? AND NOT repeat), "
+            "SELECT (SELECT count(*) FROM standing WHERE teacher = ? AND NOT (repeat OR gold)), "
             "(SELECT count(*) FROM repeat WHERE teacher = ?)",
             person, person,
         )  # fmt: skip
@@ -285,10 +316,13 @@ class Assignments:
             return None
         rows = self.store.database.run(
             'SELECT s.round, s."index" FROM (SELECT * FROM standing WHERE teacher = ? AND '
-            "NOT repeat AND round >= 0 AND kind IN ('preference', 'tie') ORDER BY id DESC LIMIT ?) "
+            "NOT (repeat OR gold) AND round >= 0 AND kind IN ('preference', 'tie') "
+            "ORDER BY id DESC LIMIT ?) "
             's JOIN query q ON q.round = s.round AND q."index" = s."index" '
             "WHERE json_array_length(q.segments) = 2 AND NOT EXISTS (SELECT 1 FROM repeat r WHERE "
             'r.round = s.round AND r."index" = s."index" AND r.teacher = s.teacher) '
+            "AND NOT EXISTS (SELECT 1 FROM standing b WHERE b.round = s.round AND "
+            "b.\"index\" = s.\"index\" AND b.kind = 'broken') "
             "ORDER BY s.id DESC LIMIT 1 OFFSET ?",
             person, REPEATED_OF, REPEATED_AFTER,
         )  # fmt: skip
@@ -323,8 +357,8 @@ class Assignments:
     def _newest(self, person: str) -> tuple[Answer, bool] | None:
         """Return a person's newest answer that stands; nobody has just given an imported one."""
         rows = self.store.database.run(
-            f"SELECT {COLUMNS} FROM standing WHERE round >= 0 AND teacher = ? "
-            "ORDER BY id DESC LIMIT 1",
+            f"SELECT {COLUMNS} FROM standing WHERE (round >= 0 OR gold) "
+            "AND teacher = ? ORDER BY id DESC LIMIT 1",
             person,
         )
         return (answer_of(rows[0]), True) if rows else None
@@ -332,8 +366,9 @@ class Assignments:
     def _retract(self, answer: Answer, uuid: str) -> None:
         now = self.store.database.now()
         retraction = Answer(
-            answer.query, "retraction", {}, answer.teacher, now, now, answer.repeat, uuid
-        )
+            answer.query, "retraction", {}, answer.teacher, now, now, answer.repeat, uuid,
+            answer.gold,
+        )  # fmt: skip
         write_answer(self.store.database, retraction)
 
 
@@ -345,11 +380,12 @@ def as_given(answer: Answer) -> tuple[Ticket, Answer]:
     if answer.kind == "rewrite" and "model" in value:  # which people may overrule
         return Ticket(answer.query, revision=True), answer
     if "segment" in value and answer.kind == "skip":
-        return Ticket(answer.query, revision=True), replace(answer, value={})
+        return Ticket(answer.query, revision=True), replace(answer, value=_besides(value))
     if "preferred" in value:
         tie = value["preferred"] == 0.5
-        said: Value = {"left": 1 - value["preferred"], **_strength(value)}
-        given = replace(answer, kind="tie" if tie else "preference", value={} if tie else said)
+        said: Value = {"left": 1 - value["preferred"], **_besides(value)}
+        value = _besides(value) if tie else said
+        given = replace(answer, kind="tie" if tie else "preference", value=value)
         return Ticket(answer.query, revision=True), given
     return Ticket(answer.query), replace(answer, value=value)
 
@@ -362,22 +398,24 @@ def _of_revision(answer: Answer, revised: Answer) -> Answer:
     overrules = {"overrules": revised.uuid}
     about = {name: revised.value[name] for name in ("segment", "text")}
     if answer.kind == "rewrite":
-        value = about | {"text": answer.value["text"]}
+        value = about | {"text": answer.value["text"]} | _besides(answer.value)
     elif answer.kind in ("preference", "tie"):
         preferred = {"preferred": 1 - answer.value.get("left", 0.5)}
-        value = about | preferred | _strength(answer.value)
+        value = about | preferred | _besides(answer.value)
         answer = replace(answer, kind="rewrite")
     else:
-        value = about
+        value = about | _besides(answer.value)
     return replace(answer, value=value | overrules)
 
 
-def _strength(value: Value) -> dict[str, Any]:
-    return {"strength": value["strength"]} if "strength" in value else {}
+def _besides(value: Value) -> dict[str, Any]:
+    return {name: value[name] for name in ("strength", "comment") if name in value}
 
 
 def _swapped(answer: Answer) -> Answer:
     """Return what an answer to a pair says of the pair with its sides swapped."""
+    if answer.kind == "broken" and "segment" in answer.value:
+        return replace(answer, value=answer.value | {"segment": 1 - answer.value["segment"]})
     if answer.kind != "preference":
         return answer
     return replace(answer, value=answer.value | {"left": 1 - answer.value["left"]})

@@ -118,6 +118,16 @@ class Links:
                 ]
             )
 
+    def change_all(self, state: Literal["open", "paused"]) -> None:
+        """Pause the links of all labellers, or let them go on; admins' stay as they are."""
+        with self._changing():
+            self._write(
+                [
+                    link if link.admin or link.state == "withdrawn" else replace(link, state=state)
+                    for link in self.all()
+                ]
+            )
+
     def _changing(self) -> AbstractContextManager[object]:
         """Let nobody else change them meanwhile."""
         return self.store.database.transaction()

@@ -38,14 +38,14 @@ TABLES = {
         f"{QUERY}\nkind text NOT NULL\nquestion text NOT NULL\nsegments json NOT NULL\n"
         "withdrawn text\nopen boolean NOT NULL DEFAULT true\n"
         "labelled boolean NOT NULL DEFAULT false\ndecided boolean NOT NULL DEFAULT false\n"
-        "aspect text NOT NULL DEFAULT ''",
+        "aspect text NOT NULL DEFAULT ''\npriority integer NOT NULL DEFAULT 0",
         f'PRIMARY KEY (run, round, "index"), {OF_ROUND}',
     ),
     "answer": (
         f"id bigint NOT NULL\n{QUERY}\nkind text NOT NULL\nvalue text NOT NULL\n"
         f"decisive boolean NOT NULL\nteacher {TEXT} NOT NULL\n"
         "shown_at double precision NOT NULL\nanswered_at double precision NOT NULL\nuuid text\n"
-        "repeat boolean NOT NULL\nsuperseded bigint",
+        "repeat boolean NOT NULL\nsuperseded bigint\ngold boolean NOT NULL DEFAULT false",
         f"PRIMARY KEY (run, id), UNIQUE (run, uuid), {OF_QUERY}",
     ),
     "tally": (
@@ -60,6 +60,14 @@ TABLES = {
         f'PRIMARY KEY (run, round, "index"), {OF_QUERY}',
     ),
     "repeat": (
+        f"{QUERY}\nteacher text NOT NULL", f'PRIMARY KEY (run, round, "index", teacher), {OF_QUERY}'
+    ),
+    "gold": (
+        f"{QUERY}\nclips text NOT NULL\nkind text NOT NULL\nvalue text NOT NULL\n"
+        f"teacher {TEXT} NOT NULL",
+        f'PRIMARY KEY (run, round, "index"), UNIQUE (run, clips), {OF_QUERY}',
+    ),
+    "gold_asked": (
         f"{QUERY}\nteacher text NOT NULL", f'PRIMARY KEY (run, round, "index", teacher), {OF_QUERY}'
     ),
     "trainer": (
@@ -90,20 +98,24 @@ TABLES = {
         "PRIMARY KEY (run, name)",
     ),
 }  # fmt: skip
-INDICES = (
-    'CREATE INDEX open_query ON prefrl.query (run, round, "index") WHERE open',
-    'CREATE INDEX answer_of_query ON prefrl.answer (run, round, "index")',
+COUNTING = (
     "CREATE INDEX standing_answer ON prefrl.answer "
-    "(run, teacher, kind, id, repeat, round, superseded) "
+    "(run, teacher, kind, id, repeat, gold, round, superseded) "
     "WHERE superseded IS NULL AND kind <> 'retraction'",
     "CREATE INDEX withdrawn_query ON prefrl.query (run, withdrawn, round) "
     "WHERE withdrawn IS NOT NULL",
-    "CREATE INDEX segment_of_task ON prefrl.segment (run, task)",
 )
-# What brings the tables of a version up to the next one.
-MIGRATIONS: dict[int, tuple[str, ...]] = {
-    1: ("DROP INDEX prefrl.answer_that_stands", INDICES[2], INDICES[3]),
-}
+GOLD_INDICES = (
+    "CREATE INDEX gold_answer ON prefrl.answer (run, teacher, id) WHERE gold",
+    "CREATE INDEX broken_answer ON prefrl.answer (run, round, \"index\") WHERE kind = 'broken'",
+)
+INDICES = (
+    'CREATE INDEX open_query ON prefrl.query (run, round, "index") WHERE open',
+    'CREATE INDEX answer_of_query ON prefrl.answer (run, round, "index")',
+    *COUNTING,
+    "CREATE INDEX segment_of_task ON prefrl.segment (run, task)",
+    *GOLD_INDICES,
+)
 # A run's writers come one at a time, so the ids of its answers are in the order of their commits.
 NUMBERED = """
 CREATE FUNCTION prefrl.numbered_{table}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -135,17 +147,21 @@ CREATE FUNCTION prefrl.tallied() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 CREATE TRIGGER tallied AFTER UPDATE OF open, labelled, decided ON prefrl.query
     FOR EACH ROW WHEN (new.round >= 0) EXECUTE FUNCTION prefrl.tallied();
-CREATE FUNCTION prefrl.answered() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+"""
+ANSWERED = """
+CREATE OR REPLACE FUNCTION prefrl.answered() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     UPDATE prefrl.answer SET superseded = new.id
     WHERE run = new.run AND round = new.round AND "index" = new."index" AND teacher = new.teacher
-        AND repeat = new.repeat AND superseded IS NULL AND id < new.id;
-    IF NOT new.repeat THEN
+        AND repeat = new.repeat AND gold = new.gold AND superseded IS NULL AND id < new.id;
+    IF new.kind IN ('broken', 'retraction') OR NOT (new.repeat OR new.gold) THEN
         UPDATE prefrl.query q SET open = q.withdrawn IS NULL AND s.answers = 0,
-            labelled = s.labelled, decided = s.decided
+            labelled = s.labelled AND NOT s.broken, decided = s.decided AND NOT s.broken
         FROM (SELECT count(*) AS answers, coalesce(bool_or(kind <> 'skip'), false) AS labelled,
-                coalesce(bool_or(decisive), false) AS decided
+                coalesce(bool_or(decisive), false) AS decided,
+                coalesce(bool_or(kind = 'broken'), false) AS broken
             FROM prefrl.answer WHERE run = new.run AND round = new.round AND "index" = new."index"
-                AND superseded IS NULL AND kind <> 'retraction' AND NOT repeat) s
+                AND superseded IS NULL AND kind <> 'retraction'
+                AND (kind = 'broken' OR NOT (repeat OR gold))) s
         WHERE q.run = new.run AND q.round = new.round AND q."index" = new."index";
     END IF;
     IF new.round >= 0 THEN
@@ -155,6 +171,8 @@ CREATE FUNCTION prefrl.answered() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     END IF;
     RETURN NULL;
 END $$;
+"""
+AT_ANSWER = """
 CREATE TRIGGER answered AFTER INSERT ON prefrl.answer
     FOR EACH ROW EXECUTE FUNCTION prefrl.answered();
 """
@@ -164,9 +182,27 @@ JSON_EXTRACT = (
     "IMMUTABLE AS $$ SELECT value::json ->> substr(path, 3) $$"
 )
 STANDING = (
-    "CREATE VIEW prefrl_run.standing AS SELECT * FROM prefrl_run.answer "
+    "CREATE OR REPLACE VIEW prefrl_run.standing AS SELECT * FROM prefrl_run.answer "
     "WHERE superseded IS NULL AND kind <> 'retraction'"
 )
+
+
+def _of_table(name: str) -> list[str]:
+    """Return what makes a table, and its view of one run."""
+    columns, constraints = TABLES[name]
+    return [
+        f'CREATE TABLE prefrl."{name}" (run integer NOT NULL DEFAULT {RUN} REFERENCES '
+        f"prefrl.run ON DELETE CASCADE, {', '.join(columns.split(chr(10)))}, {constraints})",
+        _view(name),
+    ]
+
+
+def _view(name: str) -> str:
+    shown = ", ".join(line.split()[0] for line in TABLES[name][0].split("\n"))
+    return (
+        f'CREATE OR REPLACE VIEW prefrl_run."{name}" AS SELECT {shown} FROM prefrl."{name}" '
+        f"WHERE run = {RUN}"
+    )
 
 
 def creation() -> str:
@@ -177,17 +213,24 @@ def creation() -> str:
         "CREATE TABLE prefrl.version (version integer NOT NULL)",
         f"INSERT INTO prefrl.version VALUES ({VERSION})",
         f"CREATE TABLE prefrl.run (id serial PRIMARY KEY, name {TEXT} NOT NULL UNIQUE)",
+        *(statement for name in TABLES for statement in _of_table(name)),
     ]
-    for name, (columns, constraints) in TABLES.items():
-        lines = columns.split("\n")
-        statements.append(
-            f'CREATE TABLE prefrl."{name}" (run integer NOT NULL DEFAULT {RUN} REFERENCES '
-            f"prefrl.run ON DELETE CASCADE, {', '.join(lines)}, {constraints})"
-        )
-        shown = ", ".join(line.split()[0] for line in lines)
-        statements.append(
-            f'CREATE VIEW prefrl_run."{name}" AS SELECT {shown} FROM prefrl."{name}" '
-            f"WHERE run = {RUN}"
-        )
     numbered = [NUMBERED.format(table=table) for table in ("answer", "demonstration")]
-    return ";\n".join([*statements, *INDICES, STANDING, JSON_EXTRACT, *numbered, TRIGGERS])
+    rest = [*INDICES, STANDING, JSON_EXTRACT, *numbered, TRIGGERS, ANSWERED, AT_ANSWER]
+    return ";\n".join([*statements, *rest])
+
+
+# What brings the tables of a version up to the next one.
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: (
+        "ALTER TABLE prefrl.query ADD COLUMN priority integer NOT NULL DEFAULT 0",
+        "ALTER TABLE prefrl.answer ADD COLUMN gold boolean NOT NULL DEFAULT false",
+        *(_view(name) for name in ("query", "answer")),
+        STANDING,
+        *(statement for name in ("gold", "gold_asked") for statement in _of_table(name)),
+        "DROP INDEX prefrl.answer_that_stands",
+        *COUNTING,
+        *GOLD_INDICES,
+        ANSWERED,
+    ),
+}

@@ -80,6 +80,29 @@ def record_round(
     return Recorded(lowest - 1, len(asked), len(answers))
 
 
+def write_known_round(
+    database: Database, queries: Sequence[Query], known: Sequence[Sequence[str]]
+) -> None:
+    """Write queries whose answers are known as a round of their own; nobody has answered them.
+
+    Args:
+        database: of the store; within a transaction.
+        queries: the store numbers them anew.
+        known: of each, what the table of gold questions keeps beside which query it is.
+    """
+    [(lowest,)] = database.run("SELECT coalesce(min(round), 0) FROM round WHERE round <= 0")
+    [(last,)] = database.run("SELECT coalesce(max(id), 0) FROM answer")
+    numbered = [
+        dataclasses.replace(query, id=QueryId(lowest - 1, index))
+        for index, query in enumerate(queries)
+    ]
+    _write_clips(database, numbered, {}, NO_PICTURES)
+    _write_queries(database, lowest - 1, numbered, last)
+    database.run("UPDATE query SET withdrawn = 'gold', open = FALSE WHERE round = ?", lowest - 1)
+    rows = [(*query.id, *row) for query, row in zip(numbered, known, strict=True)]
+    database.many("INSERT INTO gold VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+
 def expire(database: Database, before_round: int) -> None:
     """Withdraw what earlier rounds asked, but for what somebody is looking at."""
     with database.transaction() as run:

@@ -84,6 +84,7 @@ class AnswerReader:
             field(row, "answered_at", float, 0.0),
             field(row, "repeat", bool, False),
             field(row, "uuid", str, ""),
+            field(row, "gold", bool, False),
         )
         self.environments |= {env} if (env := field(row, "env", str, "")) else set()
         if answer.kind == "retraction":

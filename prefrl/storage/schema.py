@@ -1,6 +1,6 @@
 """The tables of the store."""
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 # The seconds that an answer took; whoever took longer has made a pause.
 SECONDS = "max(0, min(answered_at - shown_at, 120))"
 SCHEMA = f"""
@@ -35,11 +35,13 @@ CREATE TABLE IF NOT EXISTS query (
     kind     TEXT NOT NULL,
     question TEXT NOT NULL,
     segments TEXT NOT NULL,                 -- a JSON list of segment ids, left first
-    withdrawn TEXT,                         -- why nobody is asked any more: expired, damaged
+    withdrawn TEXT,                         -- why nobody is asked any more: expired, damaged; or
+                                            -- only those whom its known answer measures: gold
     open     INTEGER NOT NULL DEFAULT 1,    -- whether it waits for an answer
     labelled INTEGER NOT NULL DEFAULT 0,    -- whether an answer that stands is no skip
     decided  INTEGER NOT NULL DEFAULT 0,    -- whether one that stands prefers a segment
     aspect   TEXT NOT NULL DEFAULT '',      -- what is asked about, where there are several aspects
+    priority INTEGER NOT NULL DEFAULT 0,    -- what has more is asked sooner, whatever its round
     PRIMARY KEY (round, "index")
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS open_query ON query (round, "index") WHERE open;
@@ -58,12 +60,16 @@ CREATE TABLE IF NOT EXISTS answer (         -- append-only: a teacher's later an
     uuid        TEXT UNIQUE,                -- what is sent or imported twice counts once
     repeat      INTEGER NOT NULL,           -- whether the pair was shown again; teaches nothing
     superseded  INTEGER,                    -- id of the teacher's next answer to the same
+    gold        INTEGER NOT NULL DEFAULT 0, -- whether it only measures the teacher
     FOREIGN KEY (round, "index") REFERENCES query
 );
 CREATE INDEX IF NOT EXISTS answer_of_query ON answer (round, "index");
 DROP INDEX IF EXISTS answer_that_stands;    -- of earlier versions: counts read every answer, too
-CREATE INDEX IF NOT EXISTS standing_answer ON answer (teacher, kind, id, repeat, round, superseded)
+CREATE INDEX IF NOT EXISTS standing_answer ON answer
+    (teacher, kind, id, repeat, gold, round, superseded)
     WHERE superseded IS NULL AND kind <> 'retraction';
+CREATE INDEX IF NOT EXISTS gold_answer ON answer (teacher, id) WHERE gold;
+CREATE INDEX IF NOT EXISTS broken_answer ON answer (round, "index") WHERE kind = 'broken';
 CREATE VIEW IF NOT EXISTS standing AS       -- the last answer of each teacher to each query
                                             -- and to each that was shown to them again
     SELECT * FROM answer WHERE superseded IS NULL AND kind <> 'retraction';
@@ -90,12 +96,15 @@ END;
 CREATE TRIGGER IF NOT EXISTS answered AFTER INSERT ON answer BEGIN
     UPDATE answer SET superseded = new.id
     WHERE round = new.round AND "index" = new."index" AND teacher = new.teacher
-        AND repeat = new.repeat AND superseded IS NULL AND id < new.id;
+        AND repeat = new.repeat AND gold = new.gold AND superseded IS NULL AND id < new.id;
     UPDATE query SET (open, labelled, decided) = (
         SELECT query.withdrawn IS NULL AND count(*) = 0,
-            coalesce(max(kind <> 'skip'), 0), coalesce(max(decisive), 0)
-        FROM standing s WHERE s.round = new.round AND s."index" = new."index" AND NOT s.repeat)
-    WHERE round = new.round AND "index" = new."index" AND NOT new.repeat;
+            coalesce(max(kind <> 'skip') AND NOT max(kind = 'broken'), 0),
+            coalesce(max(decisive) AND NOT max(kind = 'broken'), 0)
+        FROM standing s WHERE s.round = new.round AND s."index" = new."index"
+            AND (s.kind = 'broken' OR NOT (s.repeat OR s.gold)))
+    WHERE round = new.round AND "index" = new."index"
+        AND (new.kind IN ('broken', 'retraction') OR NOT (new.repeat OR new.gold));
     UPDATE tally SET seconds = seconds
         + (SELECT {SECONDS} FROM answer WHERE id = new.id)
     WHERE new.round >= 0;
@@ -111,6 +120,23 @@ CREATE TABLE IF NOT EXISTS lease (          -- who is looking at what; nobody el
     FOREIGN KEY (round, "index") REFERENCES query
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS repeat (         -- pairs shown to a person once more, sides swapped
+    round   INTEGER NOT NULL,
+    "index" INTEGER NOT NULL,
+    teacher TEXT NOT NULL,
+    PRIMARY KEY (round, "index", teacher),
+    FOREIGN KEY (round, "index") REFERENCES query
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS gold (           -- queries whose answer is known
+    round   INTEGER NOT NULL,
+    "index" INTEGER NOT NULL,
+    clips   TEXT NOT NULL UNIQUE,           -- a hash of what they show, by which each is known
+    kind    TEXT NOT NULL,                  -- of the answer that is right, as in `answer`
+    value   TEXT NOT NULL,
+    teacher TEXT NOT NULL,                  -- who knows it
+    PRIMARY KEY (round, "index"),
+    FOREIGN KEY (round, "index") REFERENCES query
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS gold_asked (     -- whom each of them is shown to, once
     round   INTEGER NOT NULL,
     "index" INTEGER NOT NULL,
     teacher TEXT NOT NULL,
@@ -161,4 +187,10 @@ MIGRATIONS = {
         f"{SECONDS}), 0) FROM answer WHERE round >= 0)",
     ),
     5: ("ALTER TABLE query ADD COLUMN aspect TEXT NOT NULL DEFAULT ''",),
+    6: (
+        "DROP TRIGGER IF EXISTS answered",
+        "DROP VIEW IF EXISTS standing",
+        "ALTER TABLE answer ADD COLUMN gold INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE query ADD COLUMN priority INTEGER NOT NULL DEFAULT 0",
+    ),
 }

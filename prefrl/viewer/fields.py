@@ -67,6 +67,13 @@ def kind(body: dict[str, Any]) -> Any:
     return value
 
 
+def with_comment(value: Any) -> Any:
+    """Return an answer's value, with a comment as it can be kept anywhere: without a NUL."""
+    if isinstance(value, dict) and isinstance(value.get("comment"), str):
+        return value | {"comment": value["comment"].replace("\0", "␀")}
+    return value
+
+
 def number(body: dict[str, Any], name: str, low: float, high: float) -> float:
     """Return a number between two others."""
     value = body.get(name)

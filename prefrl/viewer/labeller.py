@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from prefrl.storage import history
-from prefrl.storage.labelling import Ticket
 from prefrl.viewer.fields import Refused
 from prefrl.viewer.guard import visitor_of
 from prefrl.viewer.view import View
@@ -66,7 +65,7 @@ class LabellerView:
 
     def _check_shown(self, request: Request) -> None:
         """Refuse a query that was never in front of them, and is not one for practice."""
-        query = Ticket.parse(request.path_params["ticket"]).query
+        query = self.view.read_ticket(request).query
         store, person = self.view.feedback, visitor_of(request).person
         practised = history.earliest(store, 3)
         if query not in practised and not history.was_shown(store, query, person):

@@ -8,6 +8,7 @@ and SQLite would make them queue anyway.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from prefrl.storage.folder import RunFolder
 from prefrl.storage.links import Links
 from prefrl.viewer import fields
 from prefrl.viewer.addresses import HERE, host_name, is_wide, listen
+from prefrl.viewer.admin import AdminView
 from prefrl.viewer.connections import PatientProtocol
 from prefrl.viewer.fields import Refused
 from prefrl.viewer.guard import Guard, error_response, visitor_of
@@ -34,6 +36,7 @@ from prefrl.viewer.view import View
 
 PAGE = Path(__file__).parent / "page"
 BACKLOG = 32  # connections taken in one go
+WHICH = re.compile(r"\b(query|pair) (?:\(-?\d+, \d+\)|-?\d+-\d+(?:-\w+)?)")
 FOR_ADMINS = "this is for admins of the run; your link is for answering"
 AWAY = "nothing can be saved for now; this page keeps the answers and sends them when it can be"
 
@@ -63,7 +66,7 @@ def app(
         wide: whether the Host header may hold any address, too.
         root: path below which a proxy serves the page; "" if it is not below one.
     """
-    less, guidance = LabellerView(view), view.guidance
+    less, more, guidance = LabellerView(view), AdminView(view), view.guidance
     # What serves admins, and what serves labellers; None if they may not ask for it.
     reads = {
         "/api/run": (view.run, less.run), "/api/scene/0": (view.scene, view.scene),
@@ -72,7 +75,8 @@ def app(
         "/api/clip/{ticket}/{index}": (view.clip, less.clip),
         "/api/query/{ticket}": (view.query, less.query),
         "/api/practice": (view.practice, view.practice), "/api/policy": (view.policy, None),
-        "/api/inspect": (view.inspect, None),
+        "/api/inspect": (view.inspect, None), "/api/admin": (more.overview, None),
+        "/api/answers.jsonl": (more.as_lines, None), "/api/answers.csv": (more.as_table, None),
         "/api/guide/{index}": (guidance.picture, guidance.picture),
         "/api/practice/{number}/{index}": (guidance.clip, guidance.clip),
     }  # fmt: skip
@@ -80,7 +84,8 @@ def app(
         "/api/next": (view.next, less.next), "/api/answer": (view.answer, view.answer),
         "/api/undo": (view.undo, view.undo), "/api/release": (view.release, view.release),
         "/api/demonstration": (view.demonstration, view.demonstration),
-        "/api/damaged": (view.damaged, view.damaged),
+        "/api/damaged": (view.damaged, view.damaged), "/api/pause": (more.pause, None),
+        "/api/front": (more.front, None), "/api/gold": (more.gold, None),
         "/api/welcomed": (guidance.welcomed, guidance.welcomed),
     }  # fmt: skip
 
@@ -183,6 +188,8 @@ def _refusing(view: View, request: Request) -> Iterator[None]:
         sentence = str(error)
         for place in (view.feedback.called, str(view.folder.path)) if labeller else ():
             sentence = sentence.replace(place, "the run")
+        if labeller:  # by its round she would know a gold question
+            sentence = WHICH.sub(r"\1", sentence)
         raise Refused(503 if away else 400, AWAY if labeller and away else sentence) from error
 
 

@@ -16,7 +16,7 @@ from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.storage.history import HistoryEntry
 from prefrl.storage.import_export import import_demonstrations
-from prefrl.storage.labelling import Assignments, Ticket, as_given
+from prefrl.storage.labelling import TICKET, Assignments, Ticket, as_given
 from prefrl.types import RATING_SCALE, Answer, Query
 from prefrl.viewer import fields
 from prefrl.viewer.clips import Clips
@@ -25,6 +25,7 @@ from prefrl.viewer.guard import run_id, visitor_of
 from prefrl.viewer.guidance import Guidance
 from prefrl.viewer.inspector import Inspector
 from prefrl.viewer.progress import Progress
+from prefrl.viewer.tickets import seal, secret_of, unseal
 
 MOST_QUERIES = 9  # that one request may ask for
 MOST_HISTORY = 200
@@ -42,9 +43,11 @@ class View:
         experiment, card = folder.experiment(), folder.card()
         self.folder, self.experiment, self.person = folder, experiment, person
         self.feedback = FeedbackStore(folder.feedback, CACHED_SEGMENTS)
-        self.id = run_id(folder.viewer()["key"])
+        self.key = folder.viewer()["key"]
+        self.id = run_id(self.key)
         self.file = _file(folder)
-        self.assignments = Assignments(self.feedback, experiment.query.people)
+        asked = experiment.query
+        self.assignments = Assignments(self.feedback, asked.people, asked.gold_share)
         self.clips = Clips(_model(folder), card.dt, self.feedback.picture)
         self.guidance = Guidance(folder, card, self.clips.model, self.id)
         self.question, self.is_text = card.question, card.is_text
@@ -110,7 +113,7 @@ class View:
 
     def clip(self, request: Request) -> Response:
         """Send a clip's poses or pictures."""
-        ticket = Ticket.parse(request.path_params["ticket"])
+        ticket = self.read_ticket(request)
         segments = self.assignments.query(ticket).segments
         index = fields.whole(request.path_params["index"], 9)
         if index >= len(segments):
@@ -127,7 +130,7 @@ class View:
 
     def query(self, request: Request) -> dict[str, Any]:
         """Describe one query, be it answered or not."""
-        query = self._described(Ticket.parse(request.path_params["ticket"]))
+        query = self._described(request, self.read_ticket(request))
         if query is None:
             raise Refused(410, "a clip of this query is damaged")
         return {"query": query}
@@ -136,18 +139,26 @@ class View:
         """Hand out queries."""
         person, tab = fields.person(body), fields.word(body, "tab")
         count = fields.number(body, "count", 0, MOST_QUERIES)
-        held = [Ticket.parse(text) for text in fields.words(body, "held", 4 * MOST_QUERIES)]
+        names = fields.words(body, "held", 4 * MOST_QUERIES)
+        held, strange = self._held(request, names)
         tickets, lost = self.assignments.next(person, tab, int(count), held)
-        queries = [query for query in map(self._described, tickets) if query]
+        described = [self._described(request, ticket) for ticket in tickets]
+        queries = [query for query in described if query]
         words = ""
         if len(queries) < count:
             words = self.progress.why_no_queries()
-        return {"queries": queries, "lost": [str(ticket) for ticket in lost], "words": words}
+        return {
+            "queries": queries,
+            "lost": [*(self._name(request, each) for each in lost), *strange],
+            "words": words,
+        }
 
     def answer(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         """Store an answer."""
-        ticket, person = Ticket.parse(fields.word(body, "ticket")), fields.person(body)
-        value = body.get("value", {})
+        name, person = fields.word(body, "ticket"), fields.person(body)
+        # What an older page has kept to send names its query as it is.
+        ticket = Ticket.parse(name) if TICKET.fullmatch(name) else self._ticket(request, name)
+        value = fields.with_comment(body.get("value", {}))
         if isinstance(value, dict) and "text" in value:
             fields.word(value, "text", fields.LONGEST_TEXT)
         answer = Answer(
@@ -166,14 +177,14 @@ class View:
             words = NOT_STANDING if meant else "There is nothing left to undo."
             return {"query": None, "was": None, "words": words}
         ticket, answer = taken
-        query = self._described(ticket)
+        query = self._described(request, ticket)
         was = {"kind": answer.kind, "value": answer.value}
         words = "" if query else "Undone; a clip of that pair is damaged, so it is not shown again."
         return {"query": query, "was": was, "words": words}
 
     def damaged(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         """Skip a query of which the page cannot show a clip."""
-        ticket = Ticket.parse(fields.word(body, "ticket"))
+        ticket = self._ticket(request, fields.word(body, "ticket"))
         self.assignments.withdraw_damaged(ticket, fields.person(body), fields.word(body, "tab"))
         return {}
 
@@ -231,7 +242,7 @@ class View:
         before = fields.whole(asked["before"], 2**62) if "before" in asked else None
         person, kind = of or asked.get("person", ""), asked.get("kind", "")
         entries = history.history(self.feedback, limit, before, person, kind)
-        return {"answers": [_entry(entry) for entry in entries]}
+        return {"answers": [self._entry(request, entry) for entry in entries]}
 
     def practice(self, request: Request) -> dict[str, Any]:
         """Give a few queries to practise on; nobody's answers to them are kept.
@@ -241,7 +252,7 @@ class View:
         if questions := self.guidance.practice():
             return {"queries": questions}
         earliest = history.earliest(self.feedback, 3)
-        queries = [self._described(Ticket(query)) for query in earliest]
+        queries = [self._described(request, Ticket(query)) for query in earliest]
         return {"queries": [query for query in queries if query]}
 
     def policy(self, request: Request) -> dict[str, Any]:
@@ -249,7 +260,7 @@ class View:
         newest = history.newest(self.feedback)
         if self.is_comparison or newest is None:  # two policies, or none
             return {"clip": None, "round": None, "words": ""}
-        query = self._described(Ticket(newest))
+        query = self._described(request, Ticket(newest))
         words = self.progress.policy_in_words(newest.round)
         return {"clip": query["clips"][0] if query else None, "round": newest.round, "words": words}
 
@@ -257,27 +268,59 @@ class View:
         """Give `prefrl inspect`'s report on the newest reward; working it out takes seconds."""
         return self.inspector.report(len(self.folder.metrics()), self.feedback.last_answer())
 
-    def _described(self, ticket: Ticket) -> dict[str, Any] | None:
+    def read_ticket(self, request: Request) -> Ticket:
+        """Return the ticket that an address names."""
+        return self._ticket(request, request.path_params["ticket"])
+
+    def _ticket(self, request: Request, name: str) -> Ticket:
+        secret = self._secret(request)
+        return unseal(name, secret) if secret else Ticket.parse(name)
+
+    def _held(self, request: Request, names: list[str]) -> tuple[list[Ticket], list[str]]:
+        """Return the tickets that a page holds, and what names none: what an older page has kept.
+
+        Of admins' pages that is a mistake.
+        """
+        tickets, strange = [], []
+        for name in names:
+            try:
+                tickets.append(self._ticket(request, name))
+            except UserError:
+                if visitor_of(request).is_admin:
+                    raise
+                strange.append(name)
+        return tickets, strange
+
+    def _name(self, request: Request, ticket: Ticket) -> str:
+        secret = self._secret(request)
+        return seal(ticket, secret) if secret else str(ticket)
+
+    def _secret(self, request: Request) -> bytes:
+        """Return what seals the tickets of whoever asks; empty for admins."""
+        visitor = visitor_of(request)
+        return b"" if visitor.is_admin else secret_of(self.key, visitor.person)
+
+    def _described(self, request: Request, ticket: Ticket) -> dict[str, Any] | None:
         """Return a query for the page; one with a damaged clip is withdrawn, and None."""
         query = self.assignments.query(ticket)
         try:
-            return self._json(ticket, query)
+            return self._json(ticket, self._name(request, ticket), query)
         except StoreError:
             raise
         except UserError:
             self.feedback.withdraw(query.id, "damaged")
             return None
 
-    def _json(self, ticket: Ticket, query: Query) -> dict[str, Any]:
+    def _json(self, ticket: Ticket, name: str, query: Query) -> dict[str, Any]:
         clips = [
-            self.clips.describe(segment, f"api/clip/{ticket}/{index}?run={self.id}&{LAYOUT}")
+            self.clips.describe(segment, f"api/clip/{name}/{index}?run={self.id}&{LAYOUT}")
             for index, segment in enumerate(query.segments)
         ]
         scale = {"scale": [*RATING_SCALE]} if query.kind == "ratings" else {}
         question = query.question or self.question
         more = {"revision": _revision(self.assignments.revision(ticket))} if ticket.revision else {}
         return {
-            "ticket": str(ticket), "kind": query.kind, "question": question, "clips": clips,
+            "ticket": name, "kind": query.kind, "question": question, "clips": clips,
         } | scale | more  # fmt: skip
 
     def _forms(self) -> list[str]:
@@ -285,21 +328,21 @@ class View:
         if self.is_text or self.clips.model is not None:  # before there are any to see, too
             return ["text" if self.is_text else "poses"]
         newest = history.newest(self.feedback)
-        query = newest and self._described(Ticket(newest))
-        return sorted({clip["form"] for clip in query["clips"]}) if query else []
+        segments = self.feedback.query(newest).segments if newest else ()
+        return sorted({self.clips.describe(segment, "")["form"] for segment in segments})
 
-
-def _entry(entry: HistoryEntry) -> dict[str, Any]:
-    ticket, answer = as_given(entry.answer)
-    return {
-        "answer": entry.number,
-        "ticket": str(ticket),
-        "person": answer.teacher,
-        "kind": answer.kind,
-        "value": answer.value,
-        "answered_at": answer.answered_at,
-        "seconds": max(0.0, answer.answered_at - answer.shown_at),
-    }
+    def _entry(self, request: Request, entry: HistoryEntry) -> dict[str, Any]:
+        ticket, answer = as_given(entry.answer)
+        measures = answer.gold and visitor_of(request).is_admin  # nobody else is told which do
+        return {
+            "answer": entry.number,
+            "ticket": self._name(request, ticket),
+            "person": answer.teacher,
+            "kind": answer.kind,
+            "value": answer.value,
+            "answered_at": answer.answered_at,
+            "seconds": max(0.0, answer.answered_at - answer.shown_at),
+        } | ({"gold": True} if measures else {})
 
 
 def _revision(answer: Answer) -> dict[str, Any]:

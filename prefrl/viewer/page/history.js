@@ -11,6 +11,7 @@ const PAGE = 50;
 const MOST = 200;
 const CHOICES = {
 	"": "every choice", left: "left better", right: "right better", tie: "about equal", skip: "can't tell",
+	broken: "broken clips",
 	ranking: phrase("rankings"), ratings: phrase("ratings"), rewrite: phrase("rewrites"), differs: "disagrees with the reward",
 };
 const option = ([value, words]) => element("option", { value }, words);
@@ -91,7 +92,9 @@ export class History {
 		this.more.hidden = answers.length < PAGE || this.count >= MOST;
 		for (const answer of answers) {
 			if (side !== undefined && Math.round(answer.value.left) !== side) continue;
-			cards.add(answer, inWords(answer.kind, answer.value), aboutAnswer(answer));
+			const comment = answer.value.comment ? [`“${visible(answer.value.comment)}”`] : [];
+			cards.add(answer, inWords(answer.kind, answer.value), ...(answer.gold ? ["gold question"] : []), ...comment,
+				aboutAnswer(answer));
 		}
 		this.words.textContent = cards.list.children.length ? "" : phrase("No answers yet.");
 	}

@@ -5,7 +5,7 @@ import { phrase } from "./language.js";
 
 const ACTIONS = {
 	Backspace: "undo", " ": "play", ",": "back", ".": "on", "[": "slower", "]": "faster", f: "full", r: "reset",
-	g: "ghost", "?": "keys", h: "history", i: "inspect", d: "difference", l: "link", m: "raw", e: "rewrite", "=": "together", Enter: "store",
+	g: "ghost", "?": "keys", h: "history", i: "inspect", a: "admin", c: "comment", b: "broken", d: "difference", l: "link", m: "raw", e: "rewrite", "=": "together", Enter: "store",
 	Escape: "close",
 };
 
@@ -88,7 +88,9 @@ const MOVING = [["Space", "play or pause"], [", .", "one frame back or on"], ["[
 	["G", "ghost: its start, the other clip, none"]];
 const READING = [["M", "Markdown as it is meant, or raw"], ["D", "mark the words that differ"],
 	["L", "scroll all together"], ["E", "write a better one"]];
-const ALWAYS = [["H", phrase("history")], ["I", "inspect the learned reward"], ["?", "these keys"]];
+const ALWAYS = [["C", "a comment on the answer"], ["B", "a clip is broken: set the question aside"], ["H", phrase("history")],
+	["I", "inspect the learned reward"], ["A", "how people answer"], ["?", "these keys"]];
+const OF_ADMINS = ["I", "A"];
 
 /** Returns the keys for the help, [keys, what they do], of those that a kind of query and its clips know. */
 export function help({ kind, clips, isText, role }) {
@@ -104,7 +106,7 @@ export function help({ kind, clips, isText, role }) {
 		ratings: [["1 … 7", "rate the next one"], [`${left} ${right}`, "another one"], ["Enter", "store the ratings"], cannot],
 	}[kind];
 	return [...judging, [`${undo} ⌫ Ctrl+Z`, "undo, brings the last one back"],
-		...(isText ? READING : MOVING), ...ALWAYS.filter(([key]) => key !== "I" || role !== "labeller")];
+		...(isText ? READING : MOVING), ...ALWAYS.filter(([key]) => !OF_ADMINS.includes(key) || role !== "labeller")];
 }
 
 const REPEATING = ["back", "on"]; // holding these moves on frame by frame; all others act once

@@ -1,5 +1,6 @@
 // Wires the page together.
 
+import { Admin } from "./admin.js";
 import { enter, get, Outbox, post, refused, speakOf } from "./api.js";
 import { Clock } from "./clock.js";
 import { button, find, keep, randomId, remember, say } from "./dom.js";
@@ -9,6 +10,7 @@ import { actionOf, answerButton, letGoOfButtons } from "./keys.js";
 import { phrase, translatePage } from "./language.js";
 import { Practice } from "./practice.js";
 import { Queue } from "./queue.js";
+import { Remarks } from "./remarks.js";
 import { Report } from "./report.js";
 import { Session } from "./session.js";
 import { Stage } from "./stage.js";
@@ -69,6 +71,7 @@ function listen(parts) {
 		find("open-inspect").hidden = true;
 	}
 	for (const [name, open] of Object.entries(openers)) find(`open-${name}`).addEventListener("click", open);
+	if (run.role !== "labeller") openers.admin = () => views.toggle("admin"); // its button is its own
 	document.addEventListener("keydown", (event) => {
 		if (document.querySelector("dialog[open]")) return;
 		const action = actionOf(event);
@@ -87,7 +90,7 @@ function scrolls({ target, key }, { name }, session) {
 }
 
 /** Does what a key asks for; returns whether it asked for anything here. */
-function act({ session, transport, views, inspect, writing, practice }, action) {
+function act({ session, transport, views, inspect, writing, practice, remarks }, action) {
 	const name = action.digit === 0 ? "restart" : action.name;
 	if (name === "close") {
 		if (views.open) views.go("labelling");
@@ -97,6 +100,7 @@ function act({ session, transport, views, inspect, writing, practice }, action) 
 	}
 	if (views.open) return session.view === "inspect" && inspect.traces.act(name);
 	if (name === "rewrite") return writing.rewrite(session.entry);
+	if (remarks.act(name)) return true;
 	if (session.entry) {
 		if (action.name === "digit" && session.judge.digit(action.digit, action)) return true;
 		if (session.judge.act(name, action) || transport.act(name)) return true;
@@ -106,7 +110,7 @@ function act({ session, transport, views, inspect, writing, practice }, action) 
 	return true;
 }
 
-function extras({ session, transport, writing, run }) {
+function extras({ session, transport, writing, run, remarks }) {
 	const { preference } = session.judges;
 	const small = (label, act, key) => button(label, act, { key, className: "small" });
 	const strengths = small("How much?", () => press(preference.toggleStrengths()));
@@ -120,7 +124,7 @@ function extras({ session, transport, writing, run }) {
 		transport.extra.append(small("Rewrite", () => writing.rewrite(session.entry), "E"),
 			small("Demonstrate", () => writing.demonstrate()));
 	}
-	transport.extra.append(strengths, answerButton("undo", "Undo", () => session.judge.act("undo") || session.undo(),
+	transport.extra.append(...remarks.buttons(), strengths, answerButton("undo", "Undo", () => session.judge.act("undo") || session.undo(),
 		{ className: "small" }));
 }
 
@@ -154,9 +158,10 @@ function assemble(run) {
 	const [views, report] = [new Views(session), new Report()];
 	const status = new Status({ run, stage, outbox, identity, queue });
 	new History(session, views, report);
+	if (run.role !== "labeller") new Admin(session, views, report);
 	return Object.assign(parts, { outbox, session, queue, identity, views, status, transport: new Transport(stage),
 		inspect: new Inspect(session, views, report, status), practice: new Practice(session),
-		writing: new Writing(session) });
+		writing: new Writing(session), remarks: new Remarks(session) });
 }
 
 async function start() {

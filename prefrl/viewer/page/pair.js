@@ -18,6 +18,7 @@ const SWIPE = 70; // pixels that a finger moves over the answers, towards the be
 export function inWords(kind, value) {
 	if (kind === "tie") return phrase("about equal");
 	if (kind === "skip") return phrase("can't tell");
+	if (kind === "broken") return value.segment === undefined ? phrase("broken") : phrase`clip ${value.segment + 1} is broken`;
 	if (kind === "preference") {
 		const { left, strength = "better" } = value;
 		return phrase(PREFERRED[left > 0.5 ? "left" : "right"][strength]);

@@ -25,6 +25,7 @@ export class Session {
 	constructor({ run, stage, outbox, identity }) {
 		Object.assign(this, { run, stage, outbox, identity, mode: "labelling", view: "labelling" });
 		Object.assign(this, { entry: null, busy: false, shownAt: 0, recent: [], aside: null });
+		Object.assign(this, { remark: (value) => value, onRemark: () => null }); // what is added to an answer
 		const answer = (kind, value) => this.answer(kind, value);
 		const [pair, ranking, ratings] = [PairJudge, RankingJudge, RatingsJudge].map((Judge) => new Judge(answer));
 		this.judges = { preference: pair, ranking, choice: ranking, ratings };
@@ -65,6 +66,7 @@ export class Session {
 		this.stage.show(entry);
 		this.judge.open(query, was);
 		this.onShown();
+		this.onRemark(was);
 		this.shownAt = performance.now();
 		this.shownTime = Date.now() / 1000;
 		document.body.dataset.ticket = query.ticket;
@@ -119,10 +121,11 @@ export class Session {
 		if (!entry || this.busy || performance.now() - this.shownAt < GUARD) return null;
 		const identity = this.identity();
 		const { ticket } = entry.query;
+		const said = this.remark(value);
 		this.busy = true;
 		const uuid = this.mode === "practice" ? randomId() : this.outbox.add("api/answer", { ...identity, ticket,
-			kind, value, shown_at: this.shownTime, answered_at: Date.now() / 1000 });
-		return { entry, was: { kind, value }, meant: { ...identity, ticket, answer: uuid } };
+			kind, value: said, shown_at: this.shownTime, answered_at: Date.now() / 1000 });
+		return { entry, was: { kind, value: said }, meant: { ...identity, ticket, answer: uuid } };
 	}
 
 	/** Goes on to what comes after an answer. */

@@ -8,7 +8,7 @@ import { revisionInWords } from "./session.js";
 /** Opens and closes views. A list is {title, opened, enter(), leave()}; its element has its name. */
 export class Views {
 	constructor(session) {
-		Object.assign(this, { session, lists: {}, from: "" });
+		Object.assign(this, { session, lists: {}, from: "", marks: () => [] }); // buttons beside an answer
 		session.onReviewed = () => this.leaveReview();
 	}
 
@@ -66,6 +66,7 @@ export class Views {
 		const said = phrase`${visible(answer.person)} had said: ${inWords(answer.kind, answer.value)}.`;
 		session.note(`${answer.kind === "rewrite" && revisionInWords(query) || said} `
 			+ phrase(own || query.revision ? "A new answer replaces it." : "Yours will stand beside it."),
+		...this.marks(answer),
 		button("Back to the list", () => this.leaveReview(), { className: "small" }));
 	}
 
