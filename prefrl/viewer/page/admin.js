@@ -3,6 +3,7 @@
 import { get, getBytes, post, Refusal, refused } from "./api.js";
 import { aboutAnswer } from "./cards.js";
 import { button, duration, element, find, say, visible } from "./dom.js";
+import { decimal, phrase } from "./language.js";
 import { inWords } from "./pair.js";
 
 const OFTEN = 3000; // milliseconds between two questions
@@ -11,15 +12,17 @@ const LONGEST_REMARK = 140;
 const NEXT = 10; // queries that are listed as asked next
 const COMPARING = ["preference", "tie", "ranking", "ratings"]; // answers that may be known
 const NONE = "–";
+const STATES = { paused: phrase("paused"), withdrawn: phrase("withdrawn") }; // of a link
 
-const percent = (share) => `${Math.round(100 * share)} %`;
+const percent = (share) => decimal(share, 0, { style: "percent" });
 
 /** Writes a share with its interval, and of how many it is. */
 function withInterval(found) {
 	if (!found) return NONE;
 	const [low, high] = found.interval;
-	const of = found.of === undefined ? "" : ` of ${found.of}`;
-	return `${percent(found.mean)}${of} (${Math.round(100 * low)} to ${Math.round(100 * high)})`;
+	const [from, to] = [decimal(100 * low), decimal(100 * high)];
+	return found.of === undefined ? phrase`${percent(found.mean)} (${from} to ${to})`
+		: phrase`${percent(found.mean)} of ${found.of} (${from} to ${to})`;
 }
 
 /** Shows what somebody wrote, shortened, in a direction of its own. */
@@ -91,7 +94,7 @@ export class Admin {
 			this.#show();
 		} catch (error) {
 			this.words.textContent = error instanceof Refusal ? refused(error)
-				: "The server does not answer; this page goes on by itself when it is back.";
+				: phrase("The server does not answer; this page goes on by itself when it is back.");
 		}
 		clearTimeout(this.timer);
 		if (this.session.view === "admin") this.timer = setTimeout(() => this.#ask(), OFTEN);
@@ -139,9 +142,10 @@ export class Admin {
 
 	#alpha() {
 		const { alpha, queries } = this.report.value?.labellers ?? {};
-		if (!queries) return "Agreement and reliabilities are known once several have answered the same and a reward is fitted.";
-		return alpha ? `Krippendorff's alpha on ${queries} queries that several answered: ${alpha.mean.toFixed(2)} (${alpha.interval.map((end) => end.toFixed(2)).join(" to ")}).`
-			: "All queries that several answered were answered alike.";
+		if (!queries) return phrase("Agreement and reliabilities are known once several have answered the same and a reward is fitted.");
+		const [from, to] = (alpha?.interval ?? [0, 0]).map((end) => decimal(end, 2));
+		return alpha ? phrase`Krippendorff's alpha on ${queries} queries that several answered: ${decimal(alpha.mean, 2)} (${from} to ${to}).`
+			: phrase("All queries that several answered were answered alike.");
 	}
 
 	#small(label, does, act) {
@@ -150,24 +154,24 @@ export class Admin {
 
 	#people() {
 		const each = this.report.value?.labellers?.each ?? {};
-		return table("Labellers", ["name", "link", "answers", "a minute", "median", "about equal", "can't tell", "left of preferences",
-			"gold right", "reliability", ""], this.value.people.map((one) => [named(one.person), this.#link(one.link),
-			String(one.answers), one.per_minute ? one.per_minute.toFixed(1) : NONE,
-			one.seconds === null ? NONE : `${one.seconds.toFixed(1)} s`,
+		return table("Labellers", [phrase("name"), phrase("link"), phrase("answers"), "a minute", phrase("median"), "about equal", "can't tell",
+			"left of preferences", "gold right", phrase("reliability"), ""], this.value.people.map((one) => [named(one.person), this.#link(one.link),
+			String(one.answers), one.per_minute ? decimal(one.per_minute, 1) : NONE,
+			one.seconds === null ? NONE : phrase`${decimal(one.seconds, 1)} s`,
 			one.answers ? percent(one.ties / one.answers) : NONE, one.answers ? percent(one.skips / one.answers) : NONE,
 			withInterval(one.left), withInterval(one.gold), withInterval(each[one.person]?.reliability), this.#pause(one)]));
 	}
 
 	#link(link) {
-		if (!link) return "no link";
-		const role = link.admin ? "admin" : "labeller";
-		return link.state === "open" ? role : `${role}, ${link.state}`;
+		if (!link) return phrase("no link");
+		const role = link.admin ? phrase("admin") : phrase("labeller");
+		return link.state === "open" ? role : phrase`${role}, ${STATES[link.state]}`;
 	}
 
 	#pause({ person, link }) {
 		if (!link || link.state === "withdrawn") return "";
 		const paused = link.state === "paused";
-		return this.#small(paused ? "Go on" : "Pause", `pause ${person}`,
+		return this.#small(paused ? "Go on" : "Pause", `pause:${person}`,
 			() => this.#tell("api/pause", { labeller: person, paused: !paused }));
 	}
 
@@ -177,18 +181,18 @@ export class Admin {
 		const people = [...new Set(held.map(({ person }) => person))];
 		const theirs = people.map((person) => held.filter((one) => one.person === person));
 		const next = waiting.filter(({ person }) => !person).slice(0, NEXT);
-		return [table(`Queue: ${open} open, ${held.length} of them in front of somebody`, ["in front of", "queries", "longest"],
+		return [table(phrase`Queue: ${open} open, ${held.length} of them in front of somebody`, ["in front of", phrase("queries"), phrase("longest")],
 			theirs.map((all) => [named(all[0].person), String(all.length), duration(Math.max(...all.map(({ since }) => since)))])),
-		table("Asked next", ["query", "", ""], next.map(({ ticket, priority }) => [ticket, priority ? "before all others" : "",
-			this.#small("Ask it first", `front ${ticket}`, () => this.#tell("api/front", { ticket }))]))];
+		table("Asked next", [phrase("query"), "", ""], next.map(({ ticket, priority }) => [ticket, priority ? phrase("before all others") : "",
+			this.#small("Ask it first", `front:${ticket}`, () => this.#tell("api/front", { ticket }))]))];
 	}
 
 	#gold() {
 		const { questions, share, newest } = this.value.gold;
-		const caption = `Gold questions: ${questions}, ${percent(share)} of what people are asked`;
+		const caption = phrase`Gold questions: ${questions}, ${percent(share)} of what people are asked`;
 		if (!questions) return [];
-		return [table(caption, ["query", "known answer", "who knows it", ""], newest.map(({ ticket, person, kind, value }) => [ticket,
-			inWords(kind, value), named(person), this.#small("No longer gold", `gold ${ticket}`, () => this.#tell("api/gold", { ticket }))]))];
+		return [table(caption, [phrase("query"), "known answer", "who knows it", ""], newest.map(({ ticket, person, kind, value }) => [ticket,
+			inWords(kind, value), named(person), this.#small("No longer gold", `gold:${ticket}`, () => this.#tell("api/gold", { ticket }))]))];
 	}
 
 	#broken() {
@@ -201,8 +205,8 @@ export class Admin {
 
 	#said(caption, list, what) {
 		if (!list.length) return [];
-		return [table(caption, ["query", "who, when", "answer", "words", ""], list.map((one) => [one.ticket,
+		return [table(caption, [phrase("query"), "who, when", phrase("answer"), phrase("words"), ""], list.map((one) => [one.ticket,
 			element("span", {}, named(one.person), aboutAnswer({ ...one, person: "" })), what(one),
-			shortened(one.value.comment ?? "", LONGEST_REMARK), this.#small("Look", `look ${one.answer}`, () => this.#look(one))]))];
+			shortened(one.value.comment ?? "", LONGEST_REMARK), this.#small("Look", `look:${one.answer}`, () => this.#look(one))]))];
 	}
 }

@@ -1,6 +1,7 @@
 // What a person adds to an answer: a comment in words, or that a clip is broken and cannot be judged.
 
 import { button, element, find, plain, say } from "./dom.js";
+import { phrase } from "./language.js";
 
 const LONGEST = 500; // characters of a comment
 
@@ -88,6 +89,6 @@ export class Remarks {
 	}
 
 	#names(count) {
-		return count === 2 ? ["The left one", "The right one"] : Array.from({ length: count }, (_, i) => `Clip ${i + 1}`);
+		return count === 2 ? ["The left one", "The right one"] : Array.from({ length: count }, (_, i) => phrase`Clip ${i + 1}`);
 	}
 }
