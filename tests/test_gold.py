@@ -335,6 +335,8 @@ def test_a_store_without_gold_questions_is_brought_up_to_date(tmp_path):
     with contextlib.closing(sqlite3.connect(path)) as old:
         for statement in ("DROP TRIGGER answered", "DROP VIEW standing", "DROP INDEX gold_answer",
                           "DROP INDEX broken_answer", "DROP TABLE gold", "DROP TABLE gold_asked",
+                          "DROP INDEX standing_answer", "DROP INDEX withdrawn_query",
+                          "CREATE INDEX answer_that_stands ON answer (teacher, kind, id)",
                           "ALTER TABLE answer DROP COLUMN gold",
                           "ALTER TABLE query DROP COLUMN priority",
                           "PRAGMA user_version = 6"):  # fmt: skip
@@ -357,6 +359,9 @@ DROP VIEW prefrl_run.query;
 ALTER TABLE prefrl.answer DROP COLUMN gold;
 ALTER TABLE prefrl.query DROP COLUMN priority;
 DROP INDEX prefrl.broken_answer;
+DROP INDEX IF EXISTS prefrl.standing_answer;
+DROP INDEX prefrl.withdrawn_query;
+CREATE INDEX answer_that_stands ON prefrl.answer (run, teacher, kind, id);
 CREATE VIEW prefrl_run.query AS SELECT round, "index", kind, question, segments, withdrawn, open,
     labelled, decided, aspect FROM prefrl.query
     WHERE run = CAST(current_setting('prefrl.run') AS integer);
@@ -382,6 +387,9 @@ def test_a_database_without_gold_questions_is_brought_up_to_date(where, database
         known(store, 1)
         store.answer(Answer(QueryId(0, 0), "broken", {}, "ben"))
         assert store.counts().answered == 1 and len(gold.questions(store)) == 1
+        rows = store.database.run("SELECT indexname FROM pg_indexes WHERE schemaname = 'prefrl'")
+    names = {name for (name,) in rows}
+    assert {"standing_answer", "withdrawn_query"} <= names and "answer_that_stands" not in names
 
 
 def test_priority_comes_before_the_newest_round(assignments):

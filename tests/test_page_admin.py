@@ -94,7 +94,7 @@ def test_an_admin_sees_people_marks_gold_and_pauses(folder, viewer_of, open_page
     words = page.locator("#admin").inner_text()
     assert "ana ⟦U+202E⟧nab" in words and "⟦U+1B⟧" not in words and "⟦U+001B⟧ <b>bold</b>" in words
     assert "🤸" * 23 + "…" in words and "🤸" * 24 not in words
-    assert "clip 1 is broken" in words and "Gold questions: 2, 10 %" in words
+    assert "clip 1 is broken" in words and "Gold questions: 2, 10%" in words
     assert all(ratio >= 4.5 for text, ratio in page.evaluate(CONTRAST) if text)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     row = page.locator("tr", has_text="ben").first

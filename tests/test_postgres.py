@@ -269,17 +269,6 @@ def test_tables_of_an_older_version_are_brought_up_to_date_once(store, address, 
             assert store.database.run("SELECT DISTINCT mood FROM prefrl.query") == [("good",)]
 
 
-def test_counting_reads_an_index_alone_and_older_tables_get_it(store, address):
-    for name in ("standing_answer", "withdrawn_query"):
-        store.database.run(f"DROP INDEX prefrl.{name}")
-    store.database.run("CREATE INDEX answer_that_stands ON prefrl.answer (run, teacher, kind, id)")
-    store.database.run("UPDATE prefrl.version SET version = 1")
-    with closing(FeedbackStore(address)) as newer:
-        rows = newer.database.run("SELECT indexname FROM pg_indexes WHERE schemaname = 'prefrl'")
-    names = {name for (name,) in rows}
-    assert {"standing_answer", "withdrawn_query"} <= names and "answer_that_stands" not in names
-
-
 # --- outages ------------------------------------------------------------------------------------
 
 
