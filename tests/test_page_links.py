@@ -86,8 +86,8 @@ def test_what_one_person_could_not_send_is_sent_by_nobody_else(
     time.sleep(GUARD_SECONDS)
     page.keyboard.press("ArrowLeft")
     wait_for(page, unsaved=1)
-    page.unroute("**/api/answer")
     main(["label", str(folder.path), "--pause", "ana"])
+    page.unroute("**/api/answer")
     page.goto(f"{place}#{ben}")  # the page loads itself again
     expect(page.locator("#person")).to_have_value("ben", timeout=10_000)
     wait_for(page, state="labelling", unsaved=0)
