@@ -7,6 +7,15 @@ import pytest
 from prefrl.storage.address import Address
 from prefrl.storage.feedback import FeedbackStore
 
+# What makes a file of SQLite one of before there were gold questions.
+WITHOUT_GOLD = (
+    *("DROP TRIGGER answered", "DROP VIEW standing", "DROP INDEX gold_answer"),
+    *("DROP INDEX broken_answer", "DROP TABLE gold", "DROP TABLE gold_asked"),
+    *("DROP INDEX standing_answer", "DROP INDEX withdrawn_query"),
+    "CREATE INDEX answer_that_stands ON answer (teacher, kind, id)",
+    *("ALTER TABLE answer DROP COLUMN gold", "ALTER TABLE query DROP COLUMN priority"),
+)
+
 only_sqlite = pytest.mark.parametrize("where", ["sqlite"], indirect=True)
 only_postgres = pytest.mark.parametrize("where", ["postgres"], indirect=True)
 

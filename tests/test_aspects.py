@@ -8,6 +8,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 from fakes import FixedReward, make_query, make_trajectory
+from stores import WITHOUT_GOLD
 
 from prefrl.answers import to_comparisons
 from prefrl.config.learning import FitConfig, LoopConfig, QueryConfig
@@ -91,6 +92,8 @@ def test_a_store_of_one_aspect_is_brought_up_to_date(tmp_path):
         asked(store, ("",))
         store.answer(Answer(QueryId(0, 0), "tie", {}, "anna"))
     with closing(sqlite3.connect(path)) as old:
+        for statement in WITHOUT_GOLD:
+            old.execute(statement)
         old.execute("ALTER TABLE query DROP COLUMN aspect")
         old.execute("DROP TABLE aspect_reward")
         old.execute("PRAGMA user_version = 5")

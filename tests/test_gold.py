@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 from fakes import make_segment
-from stores import only_postgres
+from stores import WITHOUT_GOLD, only_postgres
 from test_labelling import assignments, label, say
 
 from prefrl.answers import share_right, to_comparisons
@@ -333,13 +333,7 @@ def test_a_store_without_gold_questions_is_brought_up_to_date(tmp_path):
         store.ask(0, [make_query(0, index) for index in range(3)], {}, 0)
         store.answer(Answer(QueryId(0, 0), "tie", {}, "anna"))
     with contextlib.closing(sqlite3.connect(path)) as old:
-        for statement in ("DROP TRIGGER answered", "DROP VIEW standing", "DROP INDEX gold_answer",
-                          "DROP INDEX broken_answer", "DROP TABLE gold", "DROP TABLE gold_asked",
-                          "DROP INDEX standing_answer", "DROP INDEX withdrawn_query",
-                          "CREATE INDEX answer_that_stands ON answer (teacher, kind, id)",
-                          "ALTER TABLE answer DROP COLUMN gold",
-                          "ALTER TABLE query DROP COLUMN priority",
-                          "PRAGMA user_version = 6"):  # fmt: skip
+        for statement in (*WITHOUT_GOLD, "PRAGMA user_version = 6"):
             old.execute(statement)
     for _ in range(2):
         with contextlib.closing(FeedbackStore(path)) as store:

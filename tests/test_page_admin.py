@@ -89,7 +89,7 @@ def test_an_admin_sees_people_marks_gold_and_pauses(folder, viewer_of, open_page
         store.answer(Answer(QueryId(0, 30), "broken", {"segment": 0}, "ben", 1.0, 3.0))
     page = open_page(viewer_of(folder).address, reduced_motion="reduce")
     wait_for(page, state="labelling")
-    page.keyboard.press("a")
+    page.keyboard.press("o")
     wait_for(page, state="admin", admin="shown")
     words = page.locator("#admin").inner_text()
     assert "ana ⟦U+202E⟧nab" in words and "⟦U+1B⟧" not in words and "⟦U+001B⟧ <b>bold</b>" in words
@@ -126,7 +126,7 @@ def test_a_link_that_is_withdrawn_in_mid_answer_says_so_and_keeps_what_was_ackno
     page = open_page(f"{viewer.address.partition('?')[0]}#{token}")
     wait_for(page, state="labelling")
     assert page.locator("#open-admin").count() == 0
-    page.keyboard.press("a")
+    page.keyboard.press("o")
     press(page, "ArrowLeft")
     wait_for(page, saved=1, unsaved=0)
     page.keyboard.press("c")

@@ -56,10 +56,10 @@ export class Admin {
 		const root = element("main", { id: "admin", className: "list-view", hidden: true, aria: { label: "Admin" } },
 			element("div", { className: "list-head" }, this.title, download("answers.csv"), download("answers.jsonl"),
 				all("Pause all labellers", true), all("Let all go on", false),
-				button("Back to labelling", () => views.toggle("admin"), { key: "A", className: "primary" })),
+				button("Back to labelling", () => views.toggle("admin"), { key: "O", className: "primary" })),
 			this.words, this.body);
 		find("inspect").after(root);
-		find("open-keys").before(button("Admin", () => views.toggle("admin"), { id: "open-admin", key: "A" }));
+		find("open-keys").before(button("Admin", () => views.toggle("admin"), { id: "open-admin", key: "O" }));
 		find("open-admin").setAttribute("aria-pressed", "false");
 		document.addEventListener("visibilitychange", () => this.#ask());
 		report.addEventListener("change", () => session.view === "admin" && this.#show());

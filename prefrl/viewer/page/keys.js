@@ -5,7 +5,7 @@ import { phrase } from "./language.js";
 
 const ACTIONS = {
 	Backspace: "undo", " ": "play", ",": "back", ".": "on", "[": "slower", "]": "faster", f: "full", r: "reset",
-	g: "ghost", "?": "keys", h: "history", i: "inspect", a: "admin", c: "comment", b: "broken", d: "difference", l: "link", m: "raw", e: "rewrite", "=": "together", Enter: "store",
+	g: "ghost", "?": "keys", h: "history", i: "inspect", o: "admin", c: "comment", b: "broken", d: "difference", l: "link", m: "raw", e: "rewrite", "=": "together", Enter: "store",
 	Escape: "close",
 };
 
@@ -89,8 +89,8 @@ const MOVING = [["Space", "play or pause"], [", .", "one frame back or on"], ["[
 const READING = [["M", "Markdown as it is meant, or raw"], ["D", "mark the words that differ"],
 	["L", "scroll all together"], ["E", "write a better one"]];
 const ALWAYS = [["C", "a comment on the answer"], ["B", "a clip is broken: set the question aside"], ["H", phrase("history")],
-	["I", "inspect the learned reward"], ["A", "how people answer"], ["?", "these keys"]];
-const OF_ADMINS = ["I", "A"];
+	["I", "inspect the learned reward"], ["O", "how people answer, for admins"], ["?", "these keys"]];
+const OF_ADMINS = ["I", "O"];
 
 /** Returns the keys for the help, [keys, what they do], of those that a kind of query and its clips know. */
 export function help({ kind, clips, isText, role }) {
