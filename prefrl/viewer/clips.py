@@ -78,7 +78,8 @@ class Clips:
             }  # fmt: skip
         else:
             shown = self._trace(segment)
-        told, ended = STOOD_UP in segment.extras, steps_to_end(segment) < len(segment)
+        ended = steps_to_end(segment) < len(segment)
+        told = STOOD_UP in segment.extras or shown["form"] != "poses"  # other numbers may jump
         return shown | {
             "frames": len(until_end(segment)),
             "dt": self.dt,
