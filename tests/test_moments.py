@@ -91,7 +91,10 @@ def test_a_clip_says_whether_it_stands_still_with_and_without_poses():
     numbers = np.arange(60.0)[:, None].repeat(2, 1)
     numbers[30:] = numbers[30]
     plain = Segment("c", numbers, np.zeros((60, 1)))
-    assert Clips(None, 0.02, lambda name: None).describe(plain, "u")["still"] == 30
+    described = Clips(None, 0.02, lambda name: None).describe(plain, "u")
+    assert described["still"] == 30 and described["set_back"] == []
+    flag = dataclasses.replace(plain, id="e", observations=np.where(numbers > 9, 1e3, numbers))
+    assert Clips(None, 0.02, lambda name: None).describe(flag, "u")["set_back"] == []
     ended = dataclasses.replace(plain, id="d", extras={ENDED: np.arange(60) >= 30})
     described = Clips(None, 0.02, lambda name: None).describe(ended, "u")
     assert described["ended"] and described["still"] is None, "that is said already"

@@ -274,7 +274,7 @@ def test_what_draws_itself_is_shown_in_its_own_pictures(tmp_path):
             assert clip == {
                 "form": "frames", "frames": 40, "dt": 0.02, "url": clip["url"],
                 "width": 240, "height": 160, "columns": 8, "every": 2, "ended": False,
-                "stood_up": [],
+                "stood_up": [], "set_back": [], "still": clip["still"],
             }  # fmt: skip
             reply = client.get(clip["url"])
             assert reply.status_code == 200 and reply.content == picture.data
