@@ -23,6 +23,15 @@ METADATA: dict[str, Any] = {
     "render_fps": 10,
     "question": "Which paddle keeps closer below the ball?",
     "clip_seconds": 1.4,  # one ball falls
+    "guide": {
+        "sentences": [
+            "A ball falls, and the paddle at the bottom moves left, stays, or moves right.",
+            "Good is a paddle that gets below the ball at once and stays there.",
+            "It counts at each moment how far off it is, so sooner below the ball is better.",
+            "Whose ball falls past it has mostly been far off.",
+        ],
+        "ends": ("far from the ball", "below it all the time"),
+    },
 }
 
 

@@ -625,8 +625,8 @@ def test_without_the_key_nothing_of_the_run_is_served(folder, path):
 
 def test_the_page_itself_holds_nothing_of_the_run(folder):
     client = Client(folder, key="")
-    for file in PAGE.iterdir():
-        reply = client.get(f"/{file.name}")
+    for file in filter(Path.is_file, PAGE.rglob("*")):
+        reply = client.get(f"/{file.relative_to(PAGE)}")
         assert reply.status_code == 200 and reply.content == file.read_bytes()
 
 
