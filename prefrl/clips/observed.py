@@ -35,7 +35,7 @@ def layout(shape: tuple[int, ...]) -> Layout:
     """
     frames = shape[:1] if len(shape) == 4 or (len(shape) == 3 and shape[0] < shape[2]) else ()
     height, width, *colours = shape[len(frames) :]
-    return Layout(*(frames or (1,)), height, width, *(colours or (1,)), len(shape))
+    return Layout(*(frames or (1,)), height, width, *(colours or (1,)), axes=len(shape))
 
 
 def planes(pictures: np.ndarray, shape: Layout) -> np.ndarray:

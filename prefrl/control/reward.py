@@ -68,14 +68,14 @@ class StackedMLP(nn.Module):
         return hidden.squeeze(-1)
 
 
-def _encoders(picture: Layout | None, members: int, seed: int) -> nn.ModuleList:
+def _encoders(picture: Layout | None, members: int, seed: int) -> list[Encoder]:
     """Return an encoder for each member, none where observations are rows of numbers."""
     if picture is None:
-        return nn.ModuleList()
+        return []
     space = Box(0, 255, (picture.channels, picture.height, picture.width), np.uint8)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.ModuleList(Encoder(space) for _ in range(members))
+        return [Encoder(space) for _ in range(members)]
 
 
 def _check_network(network: nn.Module, inputs: int) -> None:
@@ -123,9 +123,10 @@ class RewardEnsemble(nn.Module):
         discrete = isinstance(action_space, Discrete)
         actions = int(action_space.n) if discrete else 2 * int(np.prod(action_space.shape))
         self.observation_size, self.shows_end = observation_size, shows_end
-        self.picture, self.encoders = picture, _encoders(picture, config.members, seed)
+        self.picture, encoders = picture, _encoders(picture, config.members, seed)
+        self.encoders = nn.ModuleList(encoders)
         numbers = actions if picture else observation_size + actions
-        inputs = actions + self.encoders[0].features_dim if picture else numbers
+        inputs = actions + encoders[0].features_dim if picture else numbers
         if network is None:
             self.network: nn.Module = StackedMLP(inputs, config.hidden, config.members, seed)
         else:
