@@ -36,7 +36,7 @@ def atari(game: str = "ALE/Pong-v5", render_mode: str | None = None) -> gymnasiu
         "guide": {
             "sentences": [
                 "What counts is the game's own points: more of them is better.",
-                "In Pong the right paddle is the one that learns; a ball past the left one is a point.",
+                "In Pong the right paddle learns; a ball past the left one is a point.",
                 "Where neither scores, the better one is closer to doing so, or defends better.",
             ],
             "ends": ("loses points", "makes points"),
