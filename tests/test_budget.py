@@ -25,6 +25,7 @@ ROUNDS = {
     "quadruped-walk": 20, "quadruped-run": 20,
     "random-walks": 12, "guess-number": 8, "tiny-reviews": 10, "movie-sentiment": 20,
     "tiny-reviews-two": 10, "level-cheetah": 20,
+    "catch-pixels": 8, "pong-pixels": 305,
 }  # fmt: skip
 ROBOTS = [name for name, p in PRESETS.items() if isinstance(p.experiment.domain, ControlConfig)]
 DESCRIPTIONS = {

@@ -9,6 +9,7 @@ import pytest
 import toy_environments
 import toy_texts
 from complaints import complaint
+from starlette.requests import Request
 from toy_environments import tiny
 from toy_texts import save_small_model, tiny_text
 
@@ -24,6 +25,7 @@ from prefrl.storage.feedback import FeedbackStore
 from prefrl.storage.folder import RunFolder
 from prefrl.teachers import pairs as pairing
 from prefrl.types import Answer, QueryId, Segment, Trajectory
+from prefrl.viewer.guard import Visitor
 from prefrl.viewer.view import View
 
 
@@ -135,6 +137,9 @@ def test_any_function_may_judge(kind, request, tmp_path):
     assert comparing.report(made)["skips"] == 3
 
 
+ADMIN = Request({"type": "http", "visitor": Visitor("")})
+
+
 @pytest.mark.parametrize("kind", ["robots", "texts"])
 def test_people_answer_on_the_page(kind, request, tmp_path):
     runs = request.getfixturevalue(kind)
@@ -145,7 +150,7 @@ def test_people_answer_on_the_page(kind, request, tmp_path):
         told = view.about()
         assert (told["question"], told["budget"]) == ("Which pleases you?", 6)
         body = {"person": "Ada", "tab": "tab", "count": 3, "held": []}
-        queries = view.next(None, body)["queries"]
+        queries = view.next(ADMIN, body)["queries"]
         assert len(queries) == 3
         assert "taught" not in json.dumps(queries) and '"A, ' not in json.dumps(queries)
         forms = {clip["form"] for query in queries for clip in query["clips"]}
@@ -160,11 +165,11 @@ def test_people_answer_on_the_page(kind, request, tmp_path):
                 "shown_at": 1,
                 "answered_at": 2,
             }
-            view.answer(None, said)  # fmt: skip
+            view.answer(ADMIN, said)  # fmt: skip
         said = view.progress.trainer()["words"]
         assert said == "a comparison of two runs, without a trainer"
-        view.next(None, body)  # the other three
-        none = view.next(None, body | {"tab": "other"})
+        view.next(ADMIN, body)  # the other three
+        none = view.next(ADMIN, body | {"tab": "other"})
         assert none["queries"] == [] and f"compare --report {made.path}`" in none["words"]
     report = comparing.report(made)
     assert (report["answered"], report["pairs"], report["teachers"]) == (3, 6, {"Ada": 3})

@@ -134,7 +134,7 @@ ROWS = {
         "clips config environments types",
         "gymnasium numpy stable_baselines3 torch",
     ),
-    "control.practice": ("config guide learning storage types", "gymnasium numpy"),
+    "control.practice": ("config errors guide learning storage types", "gymnasium numpy"),
     "control.reward": ("clips config errors types", "gymnasium numpy torch"),
     "environments": ("", ""),
     "environments.aspects": ("errors types", ""),

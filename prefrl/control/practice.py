@@ -7,6 +7,7 @@ what the run asks.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from prefrl.control.environments.adapters import make_environments
 from prefrl.control.environments.interface import Description, Environments
 from prefrl.control.environments.recorder import Recorder
 from prefrl.control.policy import RandomPolicy
+from prefrl.errors import Note
 from prefrl.guide import Guide, Measure, Right
 from prefrl.learning.selection import stretch
 from prefrl.storage.feedback import FeedbackStore
@@ -95,7 +97,9 @@ def record_practice(
             queries.append(Query(index, clips, experiment.query.kind, question, aspect))
             rights.append(_right(chosen, candidates, description, aspect))
         shown = {clip.id: clip for query in queries for clip in query.segments}
-        return Practice(queries, rights, environments.pictures(list(shown.values())))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Note)  # that there are no pictures is said of the run
+            return Practice(queries, rights, environments.pictures(list(shown.values())))
 
 
 def _played(environments: Environments, steps: int, seed: int, episodes: int) -> list[Candidate]:
