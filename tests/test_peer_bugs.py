@@ -567,6 +567,9 @@ READERS = {
         "ReplayBuffer._trajectory",
     },  # kept, and shown to whoever rewards
     "control/policy.py": {"play"},
+    "control/practice.py": {
+        "_candidate"
+    },  # of clips that no fit sees, for what is right in practice
     "learning/true_reward.py": {"TrueReward.rewards", "TrueReward.calibrate"},
     "learning/selection.py": {"cut", "stretch", "mean_return"},
     "learning/loop.py": {"LoopState.state_dict"},

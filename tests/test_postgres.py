@@ -106,8 +106,8 @@ def test_many_clips_are_read_in_few_statements(store, address, monkeypatch):
         postgres.Postgres, "run", lambda *a, **n: asked.append(a[1]) or run(*a, **n)
     )
     with closing(FeedbackStore(address)) as other:
-        assert len(other.comparisons()) == 20 and len(asked) == 4
-        assert len(other.comparisons()) == 20 and len(asked) == 6, "clips are read once"
+        assert len(other.comparisons()) == 20 and len(asked) == 5
+        assert len(other.comparisons()) == 20 and len(asked) == 8, "clips are read once"
 
 
 def test_nobody_waits_while_a_trainer_writes_its_clips(store, address, monkeypatch):

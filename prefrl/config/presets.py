@@ -62,6 +62,9 @@ PIXELS = ControlConfig(
     reward_model=RewardConfig(hidden=(64,)),
 )
 
+# Few passes over pictures, each of many small steps.
+PIXEL_FIT = FitConfig(learning_rate=1e-3, l2=1e-3, batch_size=30, first_epochs=15, epochs=4)
+
 
 def _robot(about: str, task: str, domain: ControlConfig = CHEETAH) -> Preset:
     """Return the preset of a robot that others publish numbers of."""
@@ -138,15 +141,15 @@ PRESETS = {
     "quadruped-walk": _robot("DeepMind's quadruped learns to walk", "QuadrupedWalk", DEEPMIND),
     "quadruped-run": _robot("DeepMind's quadruped learns to run", "QuadrupedRun", DEEPMIND),
     "catch-pixels": Preset(
-        "a paddle learns from pictures of 16 x 16 pixels to catch balls, from 300 answers",
+        "a paddle learns from pictures of 16 x 16 pixels to catch balls, from 100 orders",
         Experiment(
             env="prefrl/Catch-v0",
-            labels=300,
+            labels=100,
             steps=65_536,
             steps_per_round=8192,
             domain=PIXELS,
-            query=QueryConfig(explore_steps=8192, first_share=0.5),
-            fit=FitConfig(batch_size=8, first_epochs=20, epochs=6),  # many small steps
+            query=QueryConfig(kind="ranking", explore_steps=8192, first_share=0.5),
+            fit=PIXEL_FIT,
         ),
     ),
     "pong-pixels": Preset(
@@ -173,7 +176,7 @@ PRESETS = {
                 reward_model=RewardConfig(hidden=(64,)),
             ),
             query=QueryConfig(explore_steps=8192),
-            fit=FitConfig(first_epochs=10, epochs=1),
+            fit=replace(PIXEL_FIT, epochs=1),
         ),
     ),
     "random-walks": Preset(
